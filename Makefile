@@ -1,0 +1,60 @@
+# `make demo` and `make test` need Python 3.11 or later and make, nothing else: everything is
+# installed into .venv, from whatever index pip is configured for.
+
+CHECK_VERSION := import sys; sys.exit(sys.version_info < (3, 11))
+# The first that is new enough; being on the path is not enough to tell (think of pyenv).
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	if $$p -c '$(CHECK_VERSION)' 2>/dev/null; then echo $$p; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit bench protos config-docs clean
+
+help:
+	@echo "make demo    run the main job on real input and print its report"
+	@echo "make test    every check: lint, types, layers, all tests"
+	@echo "make lint    ruff, mypy and whether generated files are current"
+	@echo "make unit    the unit tests alone"
+	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
+	@echo "make protos  generate cosco/_pb from protos/"
+	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
+
+$(STAMP): pyproject.toml
+	@"$(or $(PYTHON),false)" -c '$(CHECK_VERSION)' 2>/dev/null || { echo \
+		"cosco needs Python 3.11 or later and found none$(PYTHON:%= in %): install it," \
+		"or name one with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo \
+		"$(PYTHON) cannot make virtual environments: install its venv module" \
+		"(on Debian and Ubuntu the package python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/cosco demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python tools/gen_protos.py --check
+	$(BIN)/python tools/gen_config_docs.py --check
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit
+
+bench: $(STAMP)
+	@$(BIN)/cosco-bench throughput
+
+protos: $(STAMP)
+	$(BIN)/python tools/gen_protos.py
+
+config-docs: $(STAMP)
+	$(BIN)/python tools/gen_config_docs.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
