@@ -1,0 +1,136 @@
+"""Configuration of the two services: one frozen dataclass each.
+
+Command line options, environment variables and `docs/configuration.md` are made from these
+fields (`cosco.cli.options`), and a test compares them, so that none of them can rot. A
+field's metadata holds its help text; its name with dashes is the option, and the prefix of
+its class with its name in capitals is the variable (`--lease-s`, `COSCO_SHUFFLED_LEASE_S`).
+Sizes are bytes and are given as `256MiB`, `4KiB`, `1GB` or a plain number.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from cosco.errors import InvalidArgument
+
+DEFAULT_METADATA: Final = "127.0.0.1:7070"
+#: The environment variable that names the metadata service for every client and command.
+METADATA_VARIABLE: Final = "COSCO_METADATA"
+
+_UNITS: Final = {
+    "": 1, "b": 1,
+    "k": 1 << 10, "kib": 1 << 10, "kb": 10**3,
+    "m": 1 << 20, "mib": 1 << 20, "mb": 10**6,
+    "g": 1 << 30, "gib": 1 << 30, "gb": 10**9,
+    "t": 1 << 40, "tib": 1 << 40, "tb": 10**12,
+}  # fmt: skip
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `256MiB`, `1.5GB`, `4096`, …; raises InvalidArgument."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise InvalidArgument(f"{text!r} is no size: write for example 256MiB, 1GB or 4096")
+    return int(float(match[1]) * unit)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of `host:port` or `[v6]:port`; raises InvalidArgument."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidArgument(
+            f"{text!r} is no address: write host:port, for example 127.0.0.1:7070"
+        )
+    return host.strip("[]"), int(port)
+
+
+def option(help: str, default: Any, *, size: bool = False) -> Any:
+    """A configuration field: its help text, and whether it is a size in bytes."""
+    return field(default=default, metadata={"help": help, "size": size})
+
+
+def _at_least(config: Any, name: str, low: float) -> None:
+    if getattr(config, name) < low:
+        shown = "--" + name.replace("_", "-")
+        raise InvalidArgument(f"{shown} is {getattr(config, name)}, it must be at least {low:g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataConfig:
+    """Options of `cosco-metadata`."""
+
+    env_prefix: ClassVar[str] = "COSCO_METADATA_"
+
+    listen: str = option("host:port to serve on; port 0 picks a free one", DEFAULT_METADATA)
+    store: str = option("where the state is kept, as sqlite:///PATH", "sqlite:///cosco-metadata.db")
+    daemon_lease_s: float = option("a daemon silent for so many seconds is dead", 10.0)
+    ranges_per_daemon: int = option("partition ranges of an exchange, per daemon", 2)
+
+    def validate(self) -> None:
+        """Raise InvalidArgument for an option that makes no sense."""
+        parse_address(self.listen)
+        if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
+            raise InvalidArgument(f"--store is {self.store!r}, it must be sqlite:///PATH")
+        _at_least(self, "daemon_lease_s", 1.0)
+        _at_least(self, "ranges_per_daemon", 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """Options of `cosco-shuffled`."""
+
+    env_prefix: ClassVar[str] = "COSCO_SHUFFLED_"
+
+    listen: str = option("host:port to serve on; port 0 picks a free one", "127.0.0.1:0")
+    advertise: str = option("host:port as others reach it; empty: the one it listens on", "")
+    metadata: str = option("host:port of the metadata service", DEFAULT_METADATA)
+    store: str = option(
+        "where chunks go: file:///DIR (add ?fsync=false to give up durability) or memory://",
+        "memory://",
+    )
+    memory: int = option("size of the page pool for rows", 1 << 30, size=True)
+    chunk_bytes: int = option("a buffer of this size is written to the store", 4 << 20, size=True)
+    inflight_bytes: int = option(
+        "bytes of frames granted to all writers and not yet in pages", 32 << 20, size=True
+    )
+    flush_threads: int = option("store writes at a time", 3)
+    full_store_wait_s: float = option(
+        "seconds writers wait for a store that takes nothing before CapacityExceeded", 20.0
+    )
+    host_id: str = option("the machine, for placing copies apart; empty: the host name", "")
+    metrics: str = option(
+        "host:port of the Prometheus endpoint; port 0 picks a free one, empty serves none",
+        "127.0.0.1:0",
+    )
+    register_timeout_s: float = option("seconds to wait for the metadata service at start", 10.0)
+    heartbeat_s: float = option("seconds between two heartbeats", 1.0)
+
+    def validate(self) -> None:
+        """Raise InvalidArgument for an option that makes no sense."""
+        parse_address(self.listen)
+        parse_address(self.metadata)
+        if self.advertise:
+            parse_address(self.advertise)
+        if self.metrics:
+            parse_address(self.metrics)
+        _at_least(self, "memory", 16 << 20)
+        _at_least(self, "chunk_bytes", 64 << 10)
+        _at_least(self, "inflight_bytes", 4 << 20)
+        _at_least(self, "flush_threads", 1)
+        _at_least(self, "full_store_wait_s", 0)
+        _at_least(self, "register_timeout_s", 0)
+        _at_least(self, "heartbeat_s", 0.05)
+        if self.chunk_bytes > self.memory // 4:
+            raise InvalidArgument(
+                f"--chunk-bytes {self.chunk_bytes} is more than a quarter of --memory {self.memory}"
+            )
+
+    @property
+    def host(self) -> str:
+        """The host id to register with."""
+        return self.host_id or socket.gethostname()
