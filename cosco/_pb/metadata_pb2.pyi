@@ -1,0 +1,436 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RowKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROW_KIND_UNDECIDED: _ClassVar[RowKind]
+    ROW_KIND_BYTES: _ClassVar[RowKind]
+    ROW_KIND_ARROW: _ClassVar[RowKind]
+
+class DaemonState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DAEMON_STATE_UNSPECIFIED: _ClassVar[DaemonState]
+    DAEMON_STATE_SERVING: _ClassVar[DaemonState]
+    DAEMON_STATE_DRAINING: _ClassVar[DaemonState]
+    DAEMON_STATE_DEAD: _ClassVar[DaemonState]
+ROW_KIND_UNDECIDED: RowKind
+ROW_KIND_BYTES: RowKind
+ROW_KIND_ARROW: RowKind
+DAEMON_STATE_UNSPECIFIED: DaemonState
+DAEMON_STATE_SERVING: DaemonState
+DAEMON_STATE_DRAINING: DaemonState
+DAEMON_STATE_DEAD: DaemonState
+
+class ErrorDetail(_message.Message):
+    __slots__ = ("kind", "message", "shuffle_id", "mappers", "partition", "retriable")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    RETRIABLE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    shuffle_id: str
+    mappers: _containers.RepeatedScalarFieldContainer[int]
+    partition: int
+    retriable: bool
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., shuffle_id: _Optional[str] = ..., mappers: _Optional[_Iterable[int]] = ..., partition: _Optional[int] = ..., retriable: _Optional[bool] = ...) -> None: ...
+
+class DaemonRef(_message.Message):
+    __slots__ = ("incarnation", "address")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    address: str
+    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+
+class RegisterDaemonRequest(_message.Message):
+    __slots__ = ("incarnation", "address", "host_id", "store_id", "memory_bytes", "free_bytes", "metrics_address", "exchanges")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    address: str
+    host_id: str
+    store_id: str
+    memory_bytes: int
+    free_bytes: int
+    metrics_address: str
+    exchanges: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("incarnation", "free_bytes", "dropped")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    free_bytes: int
+    dropped: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DaemonOrdersReply(_message.Message):
+    __slots__ = ("known", "cluster_id", "lease_s", "drop")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    DROP_FIELD_NUMBER: _ClassVar[int]
+    known: bool
+    cluster_id: str
+    lease_s: float
+    drop: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, known: _Optional[bool] = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LookupAssignmentRequest(_message.Message):
+    __slots__ = ("number", "range_index", "epoch", "incarnation")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    range_index: int
+    epoch: int
+    incarnation: int
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class LookupAssignmentReply(_message.Message):
+    __slots__ = ("assignment", "range")
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    assignment: Assignment
+    range: PartitionRange
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., range: _Optional[_Union[PartitionRange, _Mapping]] = ...) -> None: ...
+
+class ExchangeSpec(_message.Message):
+    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema")
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MIN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    shuffle_id: str
+    partitions: int
+    replicas: int
+    min_replicas: int
+    codec: str
+    deterministic: bool
+    lease_s: float
+    schema: bytes
+    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: _Optional[bool] = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ...) -> None: ...
+
+class PartitionRange(_message.Message):
+    __slots__ = ("index", "first", "count")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    first: int
+    count: int
+    def __init__(self, index: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("range_index", "epoch", "build", "primary", "replicas", "sealed")
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    range_index: int
+    epoch: int
+    build: int
+    primary: DaemonRef
+    replicas: _containers.RepeatedCompositeFieldContainer[DaemonRef]
+    sealed: bool
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., build: _Optional[int] = ..., primary: _Optional[_Union[DaemonRef, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: _Optional[bool] = ...) -> None: ...
+
+class ExchangeInfoReply(_message.Message):
+    __slots__ = ("number", "spec", "generation", "kind", "schema", "ranges", "assignments")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    spec: ExchangeSpec
+    generation: int
+    kind: RowKind
+    schema: bytes
+    ranges: _containers.RepeatedCompositeFieldContainer[PartitionRange]
+    assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
+    def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
+
+class CreateExchangeRequest(_message.Message):
+    __slots__ = ("spec", "owner")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    spec: ExchangeSpec
+    owner: bytes
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ...) -> None: ...
+
+class DescribeExchangeRequest(_message.Message):
+    __slots__ = ("shuffle_id", "owner")
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    shuffle_id: str
+    owner: bytes
+    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ...) -> None: ...
+
+class PollDriverRequest(_message.Message):
+    __slots__ = ("number", "owner", "wait_s", "arranged", "failed")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ARRANGED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    owner: bytes
+    wait_s: float
+    arranged: _containers.RepeatedScalarFieldContainer[int]
+    failed: _containers.RepeatedCompositeFieldContainer[RecomputeFailure]
+    def __init__(self, number: _Optional[int] = ..., owner: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., arranged: _Optional[_Iterable[int]] = ..., failed: _Optional[_Iterable[_Union[RecomputeFailure, _Mapping]]] = ...) -> None: ...
+
+class RecomputeFailure(_message.Message):
+    __slots__ = ("loss_id", "reason")
+    LOSS_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    loss_id: int
+    reason: str
+    def __init__(self, loss_id: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PollDriverReply(_message.Message):
+    __slots__ = ("calls",)
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedCompositeFieldContainer[RecomputeCall]
+    def __init__(self, calls: _Optional[_Iterable[_Union[RecomputeCall, _Mapping]]] = ...) -> None: ...
+
+class RecomputeCall(_message.Message):
+    __slots__ = ("loss_id", "mappers", "reason")
+    LOSS_ID_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    loss_id: int
+    mappers: bytes
+    reason: str
+    def __init__(self, loss_id: _Optional[int] = ..., mappers: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CloseExchangeRequest(_message.Message):
+    __slots__ = ("shuffle_id",)
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    shuffle_id: str
+    def __init__(self, shuffle_id: _Optional[str] = ...) -> None: ...
+
+class CloseExchangeReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProgressRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class ProgressReply(_message.Message):
+    __slots__ = ("mappers_committed", "rows", "raw_bytes", "stored_bytes", "partition_rows", "partition_bytes")
+    MAPPERS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    mappers_committed: int
+    rows: int
+    raw_bytes: int
+    stored_bytes: int
+    partition_rows: bytes
+    partition_bytes: bytes
+    def __init__(self, mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., partition_rows: _Optional[bytes] = ..., partition_bytes: _Optional[bytes] = ...) -> None: ...
+
+class OpenAttemptRequest(_message.Message):
+    __slots__ = ("shuffle_id", "mapper")
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    MAPPER_FIELD_NUMBER: _ClassVar[int]
+    shuffle_id: str
+    mapper: int
+    def __init__(self, shuffle_id: _Optional[str] = ..., mapper: _Optional[int] = ...) -> None: ...
+
+class OpenAttemptReply(_message.Message):
+    __slots__ = ("info", "mapper", "attempt")
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    MAPPER_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    info: ExchangeInfoReply
+    mapper: int
+    attempt: int
+    def __init__(self, info: _Optional[_Union[ExchangeInfoReply, _Mapping]] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class FixRowKindRequest(_message.Message):
+    __slots__ = ("number", "kind", "schema")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    kind: RowKind
+    schema: bytes
+    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("number", "mapper", "attempt", "generation", "acknowledged", "partitions", "rows", "raw_bytes", "stored_bytes", "digests")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MAPPER_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    mapper: int
+    attempt: int
+    generation: int
+    acknowledged: _containers.RepeatedCompositeFieldContainer[RangeEpoch]
+    partitions: bytes
+    rows: bytes
+    raw_bytes: bytes
+    stored_bytes: bytes
+    digests: bytes
+    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., partitions: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ...) -> None: ...
+
+class RangeEpoch(_message.Message):
+    __slots__ = ("range_index", "epoch")
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    range_index: int
+    epoch: int
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class CommitReply(_message.Message):
+    __slots__ = ("won",)
+    WON_FIELD_NUMBER: _ClassVar[int]
+    won: bool
+    def __init__(self, won: _Optional[bool] = ...) -> None: ...
+
+class AwaitCommitsRequest(_message.Message):
+    __slots__ = ("number", "mappers", "partition", "generation", "wait_s")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    mappers: bytes
+    partition: int
+    generation: int
+    wait_s: float
+    def __init__(self, number: _Optional[int] = ..., mappers: _Optional[bytes] = ..., partition: _Optional[int] = ..., generation: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class AwaitCommitsReply(_message.Message):
+    __slots__ = ("snapshot", "missing", "recompute")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
+    snapshot: ReadSnapshot
+    missing: bytes
+    recompute: bool
+    def __init__(self, snapshot: _Optional[_Union[ReadSnapshot, _Mapping]] = ..., missing: _Optional[bytes] = ..., recompute: _Optional[bool] = ...) -> None: ...
+
+class ReadSnapshot(_message.Message):
+    __slots__ = ("version", "generation", "build", "mappers", "attempts", "rows", "raw_bytes", "digest", "sources")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    generation: int
+    build: int
+    mappers: bytes
+    attempts: bytes
+    rows: int
+    raw_bytes: int
+    digest: int
+    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    def __init__(self, version: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., mappers: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("range_index", "epoch", "daemons")
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DAEMONS_FIELD_NUMBER: _ClassVar[int]
+    range_index: int
+    epoch: int
+    daemons: _containers.RepeatedCompositeFieldContainer[DaemonRef]
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("cluster_id", "daemons", "exchanges")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    DAEMONS_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    daemons: _containers.RepeatedCompositeFieldContainer[DaemonStatus]
+    exchanges: _containers.RepeatedCompositeFieldContainer[ExchangeStatus]
+    def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ...) -> None: ...
+
+class DaemonStatus(_message.Message):
+    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    ref: DaemonRef
+    host_id: str
+    store_id: str
+    state: DaemonState
+    memory_bytes: int
+    free_bytes: int
+    metrics_address: str
+    assignments: int
+    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ...) -> None: ...
+
+class ExchangeStatus(_message.Message):
+    __slots__ = ("shuffle_id", "number", "partitions", "mappers_committed", "rows", "closing")
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_FIELD_NUMBER: _ClassVar[int]
+    shuffle_id: str
+    number: int
+    partitions: int
+    mappers_committed: int
+    rows: int
+    closing: bool
+    def __init__(self, shuffle_id: _Optional[str] = ..., number: _Optional[int] = ..., partitions: _Optional[int] = ..., mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., closing: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,107 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REFUSAL_CODE_UNSPECIFIED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_BAD_FRAME: _ClassVar[RefusalCode]
+    REFUSAL_CODE_WRONG_INCARNATION: _ClassVar[RefusalCode]
+    REFUSAL_CODE_NOT_ASSIGNED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_EXCHANGE_CLOSED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_NO_CAPACITY: _ClassVar[RefusalCode]
+    REFUSAL_CODE_PROTOCOL: _ClassVar[RefusalCode]
+REFUSAL_CODE_UNSPECIFIED: RefusalCode
+REFUSAL_CODE_BAD_FRAME: RefusalCode
+REFUSAL_CODE_WRONG_INCARNATION: RefusalCode
+REFUSAL_CODE_NOT_ASSIGNED: RefusalCode
+REFUSAL_CODE_EXCHANGE_CLOSED: RefusalCode
+REFUSAL_CODE_NO_CAPACITY: RefusalCode
+REFUSAL_CODE_PROTOCOL: RefusalCode
+
+class PushRequest(_message.Message):
+    __slots__ = ("hello", "announce", "frame")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    announce: Announce
+    frame: bytes
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MAPPER_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    number: int
+    mapper: int
+    attempt: int
+    incarnation: int
+    def __init__(self, protocol: _Optional[int] = ..., number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class Announce(_message.Message):
+    __slots__ = ("frame_bytes",)
+    FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    frame_bytes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, frame_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PushReply(_message.Message):
+    __slots__ = ("acknowledged", "granted", "refused")
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    acknowledged: _containers.RepeatedScalarFieldContainer[int]
+    granted: int
+    refused: _containers.RepeatedCompositeFieldContainer[Refusal]
+    def __init__(self, acknowledged: _Optional[_Iterable[int]] = ..., granted: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("sequence", "code", "reason")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    code: RefusalCode
+    reason: str
+    def __init__(self, sequence: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("number", "range_index", "epoch", "partition")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    range_index: int
+    epoch: int
+    partition: int
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ...) -> None: ...
+
+class FetchReply(_message.Message):
+    __slots__ = ("section", "data")
+    SECTION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    section: Section
+    data: bytes
+    def __init__(self, section: _Optional[_Union[Section, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Section(_message.Message):
+    __slots__ = ("body_bytes", "offset", "stored", "error")
+    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    body_bytes: int
+    offset: int
+    stored: bool
+    error: str
+    def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
