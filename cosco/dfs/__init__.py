@@ -1,0 +1,50 @@
+"""Stores: where daemons keep chunks, behind the one protocol of `cosco.dfs.protocol`."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from cosco.dfs.local import LocalStore
+from cosco.dfs.memory import MemoryStore
+from cosco.dfs.protocol import IOEvent, Observer, Store, StoredFile, StoreFull
+from cosco.errors import InvalidArgument
+
+__all__ = [
+    "IOEvent",
+    "LocalStore",
+    "MemoryStore",
+    "Observer",
+    "Store",
+    "StoreFull",
+    "StoredFile",
+    "open_store",
+]
+
+_SUPPORTED = "write file:///DIR, file:///DIR?fsync=false or memory://"
+_BOOLEANS = {"true": True, "false": False}
+
+
+def open_store(url: str, *, threads: int = 4, observer: Observer | None = None) -> Store:
+    """The store of a URL, still to be opened: this does no IO.
+
+    `threads` is the number of reads and writes under way at a time. Raises InvalidArgument
+    for a URL that is not supported.
+    """
+    try:
+        parts = urlsplit(url)
+        parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True))
+    except ValueError:
+        raise InvalidArgument(f"store {url!r} is no URL: {_SUPPORTED}") from None
+    if parts.scheme == "memory":
+        if url != "memory://":
+            raise InvalidArgument(f"store {url!r} has something after memory://: {_SUPPORTED}")
+        return MemoryStore(url, observer=observer)
+    if parts.scheme != "file":
+        raise InvalidArgument(f"store {url!r} is of an unknown kind: {_SUPPORTED}")
+    directory = unquote(parts.path, errors="surrogateescape")
+    if parts.netloc or directory[:1] != "/" or not directory.strip("/") or "\0" in directory:
+        raise InvalidArgument(f"store {url!r} names no absolute directory: {_SUPPORTED}")
+    fsync = _BOOLEANS.get(parameters.pop("fsync", "true"))
+    if fsync is None or parameters or parts.fragment:
+        raise InvalidArgument(f"store {url!r} has an unknown parameter: {_SUPPORTED}")
+    return LocalStore(url, directory, fsync=fsync, threads=threads, observer=observer)

@@ -1,0 +1,78 @@
+"""A store in the memory of its process: for tests and for data one can afford to lose.
+
+Its bytes come on top of the daemon's `--memory` and are not bounded by it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import time
+import uuid
+from collections.abc import Sequence
+
+from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
+from cosco.dfs.protocol import IOEvent, Observer, StoredFile
+
+
+class MemoryStore:
+    """`cosco.dfs.protocol.Store` over a dict of bytearrays."""
+
+    durable = False
+
+    def __init__(self, url: str = "memory://", *, observer: Observer | None = None) -> None:
+        self.url = url
+        self.store_id = ""
+        self._observer = observer
+        self._files: dict[str, bytearray] = {}
+
+    async def open(self) -> None:
+        self.store_id = uuid.uuid4().hex
+
+    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
+        length = check_append(path, offset, parts)
+        started = time.perf_counter()
+        file = self._files.setdefault(path, bytearray()) if not offset else self._file(path)
+        if len(file) < offset:
+            raise ValueError(f"{path}: an append at {offset} to a file of {len(file)} bytes")
+        del file[offset:]
+        for part in parts:
+            file += part
+        self._observe(IOEvent("write", path, offset, length, time.perf_counter() - started))
+
+    async def read(self, path: str, offset: int, length: int) -> bytes:
+        check_read(path, offset, length)
+        started = time.perf_counter()
+        with memoryview(self._file(path)) as view:
+            data = bytes(view[offset : offset + length])
+        self._observe(IOEvent("read", path, offset, len(data), time.perf_counter() - started))
+        return data
+
+    async def list(self, prefix: str) -> builtins.list[StoredFile]:
+        check_prefix(prefix)
+        found = (path for path in self._files if path.startswith(prefix))
+        return [StoredFile(path, len(self._files[path])) for path in sorted(found)]
+
+    async def list_folders(self, prefix: str) -> builtins.list[str]:
+        if prefix:
+            check_folder(prefix)
+        below = (path[len(prefix) :] for path in self._files if path.startswith(prefix))
+        return sorted({rest.partition("/")[0] for rest in below if "/" in rest})
+
+    async def delete_prefix(self, prefix: str) -> None:
+        check_folder(prefix)
+        for path in [path for path in self._files if path.startswith(prefix)]:
+            del self._files[path]
+
+    async def close(self) -> None:
+        self._files.clear()
+
+    def _file(self, path: str) -> bytearray:
+        try:
+            return self._files[path]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "no such file in the store", path) from None
+
+    def _observe(self, event: IOEvent) -> None:
+        if self._observer is not None:
+            self._observer(event)

@@ -1,0 +1,131 @@
+"""The blocking calls under `LocalStore`: folders that survive a power failure, and writes."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from errno import EDQUOT, EINVAL, ENOSPC, ENOTEMPTY
+from pathlib import Path
+from typing import Final
+
+from cosco.chunks import ALIGNMENT
+
+#: What a file system without room says.
+FULL: Final = frozenset({ENOSPC, EDQUOT})
+_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_root(folder: Path) -> None:
+    """Make a folder and its missing parents, durably."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for made in reversed(missing):
+        with suppress(FileExistsError):
+            made.mkdir()
+        sync_folder(made.parent)
+
+
+def make_folders(root: Path, relative: Path) -> None:
+    """Make the folders `relative` below `root`, which must exist; syncs nothing."""
+    for name in relative.parts:
+        root /= name
+        with suppress(FileExistsError):
+            root.mkdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder and all that is in it; what others delete or create meanwhile is fine."""
+    try:
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(Path(entry.path))
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != ENOTEMPTY:  # someone created a file after the look above
+            raise
+
+
+def takes_direct_io(path: Path) -> bool:
+    """Whether files beside `path` can be written with O_DIRECT.
+
+    Tries it on a new file `path`, which is gone afterwards. Raises OSError if its folder
+    cannot be written, but not because it is full.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    direct = True
+    try:
+        fd = os.open(path, flags | os.O_DIRECT, 0o600)
+    except OSError as error:
+        if error.errno in FULL:
+            return False
+        if error.errno != EINVAL:
+            raise
+        # The refused call may have created the file all the same.
+        direct = False
+        fd = os.open(path, flags & ~os.O_EXCL, 0o600)
+    try:
+        path.unlink()
+        with mmap.mmap(-1, ALIGNMENT) as page:
+            os.pwritev(fd, [page], 0)
+    except OSError as error:
+        if error.errno == EINVAL:
+            return False
+        if error.errno not in FULL:
+            raise
+    finally:
+        os.close(fd)
+    return direct
+
+
+def write_at(fd: int, parts: Sequence[memoryview], offset: int) -> None:
+    """Write the joined parts at `offset`, in as few calls as the system allows.
+
+    A file opened for direct IO falls back to the page cache from the first part on that is
+    not aligned as the file system wants it.
+    """
+    left = [part.cast("B") for part in parts if part.nbytes]
+    first = 0
+    while first < len(left):
+        try:
+            written = os.pwritev(fd, left[first : first + _IOV_MAX], offset)
+        except OSError as error:
+            if error.errno != EINVAL or not _leave_direct_io(fd):
+                raise
+            continue
+        offset += written
+        while written:
+            if written < len(left[first]):
+                left[first] = left[first][written:]
+                break
+            written -= len(left[first])
+            first += 1
+
+
+def _leave_direct_io(fd: int) -> bool:
+    """Switch a file to the page cache; False if it is there already."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)

@@ -1,0 +1,108 @@
+"""What the daemons ask of a store, small enough for a local disk and for an object store.
+
+| call            | local disk                        | object store                            |
+| --------------- | --------------------------------- | --------------------------------------- |
+| `open`          | identity file, made exclusively   | identity object, put "if none match"    |
+| `append`        | write at the offset, sync         | one put per part, the offset in its key |
+| `read`          | read at the offset                | ranged get of the parts it touches      |
+| `list`          | walk the folder of the prefix     | list by prefix, parts of a path summed  |
+| `list_folders`  | read one folder                   | list by prefix and delimiter `/`        |
+| `delete_prefix` | remove a tree                     | list by prefix, delete in batches       |
+
+Paths are relative, with `/` between components; a file is never also a folder. Folders
+come and go with their files, except that an emptied one may still be named by
+`list_folders`. `ValueError` is raised for a path that `cosco.dfs.paths` refuses.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class StoreFull(OSError):
+    """The store has no room, or no quota, for the part; nothing of it was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a store."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IOEvent:
+    """One physical read or write: `length` bytes at `offset` took `seconds`."""
+
+    kind: Literal["read", "write"]
+    path: str
+    offset: int
+    length: int
+    seconds: float
+
+
+#: Told of every physical read and write, on the event loop; must neither block nor raise.
+Observer = Callable[[IOEvent], None]
+
+
+class Store(Protocol):
+    """A place for chunk files. Used from one event loop; never blocks it."""
+
+    #: As given to `cosco.dfs.open_store`.
+    url: str
+    #: Names the store itself, whoever opens it by whatever URL; valid after `open`.
+    store_id: str
+    #: Whether files outlive the process.
+    durable: bool
+
+    async def open(self) -> None:
+        """Read the store's id, or make one, and check that the store can be written.
+
+        Raises InvalidArgument, in one line, if it cannot.
+        """
+
+    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
+        """Write the joined `parts` at the end of a file, which then ends with them.
+
+        Durable on return, the file's name included. `offset` is the length of the file, 0
+        for a new one; after a failure the same offset may be appended to again, with the
+        same parts or others. A path has one append at a time. `offset` and the length of
+        all parts are multiples of `cosco.chunks.ALIGNMENT`. The parts are in use until this
+        returns or raises, also when it is cancelled.
+
+        Raises StoreFull for want of room, FileNotFoundError if the file was deleted since
+        its earlier parts were written, ValueError if the append would leave a hole, and
+        OSError for whatever else the medium reports.
+        """
+
+    async def read(self, path: str, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`, or those up to the end of the file.
+
+        Raises FileNotFoundError if there is no such file.
+        """
+
+    async def list(self, prefix: str) -> builtins.list[StoredFile]:
+        """The files whose path begins with the string `prefix`, ascending by path.
+
+        The prefix may end within a name: `a/b/3-` finds `a/b/3-x`; `g/1/` never `g/10/x`.
+        """
+
+    async def list_folders(self, prefix: str) -> builtins.list[str]:
+        """The names of the folders right below `prefix`, ascending.
+
+        `prefix` ends in `/`, or is empty for the whole store.
+        """
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Delete every file below `prefix`, which ends in `/`; durable on return.
+
+        Deleting what is gone is no error. Others may delete and append below it meanwhile;
+        a file that appears during the call may stay.
+        """
+
+    async def close(self) -> None:
+        """Wait for what is under way and let go; repeatable. No call may follow."""
