@@ -1,0 +1,1 @@
+"""The metadata service: which daemons and exchanges there are, and what is committed."""

@@ -1,0 +1,75 @@
+"""What the state has changed and the database does not have yet.
+
+The state names rows as it changes them; whoever writes takes them as one batch. A row is
+rendered when it is taken, so one that changed a hundred times in a batch is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+SqlValue = int | float | str | bytes | None
+Row = tuple[SqlValue, ...]
+
+
+class Change(NamedTuple):
+    """One row to write; `row` None deletes every row of `table` whose key begins with `key`."""
+
+    table: str
+    key: Row
+    row: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A database's content: rows by table, key columns first, in the order of their keys.
+
+    `next_number` is above every exchange number ever given.
+    """
+
+    cluster_id: str
+    next_number: int = 1
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+
+
+class ChangeLog:
+    """The rows that changed since the last `take`."""
+
+    def __init__(self) -> None:
+        self._dirty: dict[tuple[str, Row], Callable[[], Row] | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._dirty)
+
+    def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:
+        """Row `key` changed; `render` gives its other columns when the batch is taken."""
+        self._dirty[table, key] = render
+
+    def delete(self, table: str, key: Row) -> None:
+        """Delete the rows whose key begins with `key`, those not yet taken included."""
+        for dirty_table, dirty_key in list(self._dirty):
+            if dirty_table == table and dirty_key[: len(key)] == key:
+                del self._dirty[dirty_table, dirty_key]
+        self._dirty[table, key] = None
+
+    def take(self) -> list[Change]:
+        """Everything that changed, to be written in one transaction."""
+        changes = [
+            Change(table, key, None if render is None else render())
+            for (table, key), render in self._dirty.items()
+        ]
+        self._dirty.clear()
+        return changes
+
+
+def signed64(value: int) -> int:
+    """An unsigned 64-bit integer as SQL keeps it."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def unsigned64(value: SqlValue) -> int:
+    """The inverse of `signed64`."""
+    assert isinstance(value, int)
+    return value % (1 << 64)

@@ -1,0 +1,100 @@
+"""The metadata service as a process: database, gRPC server and clock around the state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+
+from cosco import wire
+from cosco.config import MetadataConfig, parse_address
+from cosco.errors import InvalidArgument
+from cosco.metadata.database import open_database
+from cosco.metadata.handlers import MAX_WAITING_CALLS, Handlers
+from cosco.metadata.journal import Journal
+from cosco.metadata.state import TICK_S, MetadataState
+
+log = logging.getLogger(__name__)
+
+#: Calls under way, of any kind; gRPC refuses more.
+MAX_CALLS: Final = MAX_WAITING_CALLS + 10_000
+#: At the end, calls under way get so long to finish, and then what they changed to be written.
+STOP_GRACE_S: Final = 1.0
+
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # a port in use is an error
+    # Clients ping while they wait in long polls; without this that counts as abuse.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
+)
+
+
+async def serve(
+    config: MetadataConfig, *, ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set; `ready` gets "host:port" once the service answers.
+
+    Raises InvalidArgument when an option, the store or the port cannot be used.
+    """
+    config.validate()
+    async with open_database(config.store.removeprefix("sqlite:///")) as database:
+        state = MetadataState(
+            await database.load(),
+            daemon_lease_s=config.daemon_lease_s,
+            ranges_per_daemon=config.ranges_per_daemon,
+            now=time.monotonic(),
+        )
+        journal = Journal(state, database.write)
+        handlers = Handlers(state, journal, database.was_used)
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        server.add_generic_rpc_handlers((handlers.generic_handler(),))
+        address = _bind(server, config.listen)
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(journal.run())
+            ticker = tasks.create_task(_tick(handlers, journal))
+            try:
+                await server.start()
+                ready(address)
+                await stop.wait()
+            finally:
+                handlers.stop_waiting()
+                await server.stop(STOP_GRACE_S)
+                ticker.cancel()
+                await _finish(journal)
+                writer.cancel()
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    host, _ = parse_address(listen)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise InvalidArgument(
+            f"cannot listen on {listen}: the port is in use or the host is not this machine; "
+            "name another with --listen"
+        )
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _tick(handlers: Handlers, journal: Journal) -> None:
+    while True:
+        await asyncio.sleep(TICK_S)
+        # While the database does not take writes no answer leaves, so nobody may expire: the
+        # tick that comes late tells the state of the stall.
+        await journal.durable()
+        handlers.tick(time.monotonic())
+
+
+async def _finish(journal: Journal) -> None:
+    try:
+        async with asyncio.timeout(STOP_GRACE_S):
+            await journal.durable()
+    except TimeoutError:
+        log.warning("stopped while the store takes no writes: what was not answered is lost")

@@ -1,0 +1,208 @@
+"""The database of the metadata service: SQLite in WAL mode, durable at every commit.
+
+Tables, keys first. Integers that need 64 bits unsigned are kept signed (`signed64`), lists
+as JSON, sums and bitmaps as blobs. Writes per commit of a mapper are one row of `mappers`
+and `counters`, and one of `sums` per range it wrote to and batch.
+
+    meta         key → value: schema_version, cluster_id
+    daemons      incarnation → address, host, store, memory, free, metrics, live
+    exchanges    number → what was asked for, owner, generation, row kind, schema
+    counters     number → highest attempt id, version
+    ranges       number, range → first partition, count
+    assignments  number, range, epoch → build, primary, its store, replicas, sealed
+    sums         number, range → rows, raw, stored, digests (4 × count uint64), writers
+    mappers      number, mapper → committed attempt, null while there is none
+    closing      number → what is shown of it, its daemons, who is waited for
+    closed       number → the id, which stays used
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from cosco.errors import InvalidArgument
+from cosco.metadata.changes import Change, Row, Stored
+
+SCHEMA_VERSION: Final = "1"
+
+
+class _Table(NamedTuple):
+    """Names of columns, each followed by its type."""
+
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def key_names(self) -> list[str]:
+        return [column.split()[0] for column in self.key]
+
+
+_NUMBER: Final = "number INTEGER"
+_RANGE: Final = "range_index INTEGER"
+_TABLES: Final = {
+    "daemons": _Table(
+        ("incarnation INTEGER",),
+        ("address TEXT", "host_id TEXT", "store_id TEXT", "memory_bytes INTEGER",
+         "free_bytes INTEGER", "metrics_address TEXT", "live INTEGER"),
+    ),
+    "exchanges": _Table(
+        (_NUMBER,),
+        ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
+         "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
+         "owner BLOB", "generation INTEGER", "kind INTEGER", "schema BLOB"),
+    ),
+    "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER")),
+    "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
+    "assignments": _Table(
+        (_NUMBER, _RANGE, "epoch INTEGER"),
+        ("build INTEGER", "incarnation INTEGER", "address TEXT", "store_id TEXT",
+         "replicas TEXT", "sealed INTEGER"),
+    ),
+    "sums": _Table((_NUMBER, _RANGE), ("sums BLOB", "writers BLOB")),
+    "mappers": _Table((_NUMBER, "mapper INTEGER"), ("attempt INTEGER",)),
+    "closing": _Table(
+        (_NUMBER,),
+        ("shuffle_id TEXT", "partitions INTEGER", "mappers_committed INTEGER",
+         "rows INTEGER", "holders TEXT", "pending TEXT"),
+    ),
+    "closed": _Table((_NUMBER,), ("shuffle_id TEXT",)),
+}  # fmt: skip
+#: Not loaded: closed exchanges are looked up one by one.
+_UNLOADED: Final = "closed"
+_NAMED: Final = ("exchanges", "closing", "closed")
+
+
+class SqlStore:
+    """One open database file, which no other process can open meanwhile.
+
+    For one thread: the one that made it.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open or create; raises InvalidArgument when that is not possible."""
+        self._lock = _lock(path)
+        try:
+            self._connection = sqlite3.connect(Path(path).absolute(), isolation_level=None)
+            try:
+                self._cluster_id = self._prepare(path)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise InvalidArgument(f"the store {path} cannot be used: {error}") from error
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def load(self) -> Stored:
+        """Everything but the ids of closed exchanges."""
+        tables = {
+            name: self._rows(f"SELECT * FROM {name} ORDER BY {', '.join(table.key_names)}")  # noqa: S608
+            for name, table in _TABLES.items()
+            if name != _UNLOADED
+        }
+        highest = " UNION ALL ".join(f"SELECT max(number) n FROM {table}" for table in _NAMED)  # noqa: S608
+        [(number,)] = self._rows(f"SELECT ifnull(max(n), 0) FROM ({highest})")  # noqa: S608
+        assert isinstance(number, int)
+        return Stored(self._cluster_id, number + 1, tables)
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Apply the changes in one transaction that is durable on return.
+
+        Raises sqlite3.Error, and then nothing is applied.
+        """
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for table, key, row in changes:
+                if row is None:
+                    names = _TABLES[table].key_names[: len(key)]
+                    where = " AND ".join(f"{name} = ?" for name in names)
+                    self._connection.execute(f"DELETE FROM {table} WHERE {where}", key)  # noqa: S608
+                else:
+                    marks = ", ".join("?" * (len(key) + len(row)))
+                    self._connection.execute(
+                        f"INSERT OR REPLACE INTO {table} VALUES ({marks})",  # noqa: S608
+                        key + row,
+                    )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def find_number(self, shuffle_id: str) -> int | None:
+        """The number of the exchange that has, or ever had, this id.
+
+        One look at all tables, as an exchange moves between them in one transaction.
+        """
+        found = " UNION ALL ".join(
+            f"SELECT number FROM {table} WHERE shuffle_id = ?1"  # noqa: S608
+            for table in _NAMED
+        )
+        rows = self._rows(f"{found} LIMIT 1", (shuffle_id,))
+        return int(str(rows[0][0])) if rows else None
+
+    def close(self) -> None:
+        """Close the file and let other processes have it."""
+        self._connection.close()
+        self._lock.close()
+
+    def _rows(self, query: str, arguments: Row = ()) -> list[Row]:
+        return self._connection.execute(query, arguments).fetchall()
+
+    def _prepare(self, path: str) -> str:
+        """Check the schema, or create it; returns the cluster id."""
+        tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
+        if not tables:
+            self._create()
+        elif "meta" not in tables:
+            raise InvalidArgument(
+                f"the store {path} is the database of another program; name another file"
+            )
+        meta = {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta")}
+        if meta.get("schema_version") != SCHEMA_VERSION:
+            raise InvalidArgument(
+                f"the store {path} has schema version {meta.get('schema_version')}, this "
+                f"cosco-metadata knows {SCHEMA_VERSION}; run the version that wrote it"
+            )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        return meta["cluster_id"]
+
+    def _create(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)")
+        for name, table in _TABLES.items():
+            columns = ", ".join(table.key + table.columns)
+            self._connection.execute(
+                f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(table.key_names)}))"
+            )
+        for name in _NAMED:
+            self._connection.execute(f"CREATE INDEX {name}_by_id ON {name} (shuffle_id)")
+        self._connection.executemany(
+            "INSERT INTO meta VALUES (?, ?)",
+            [("schema_version", SCHEMA_VERSION), ("cluster_id", secrets.token_hex(8))],
+        )
+        self._connection.execute("COMMIT")
+
+
+def _lock(path: str) -> IO[bytes]:
+    """Hold PATH.lock until it is closed; the empty file stays."""
+    try:
+        lock = Path(f"{path}.lock").open("ab")  # noqa: SIM115
+    except OSError as error:
+        raise InvalidArgument(f"the store {path} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise InvalidArgument(
+            f"the store {path} is in use by another metadata service; stop that one first"
+        ) from error
+    return lock

@@ -1,0 +1,76 @@
+"""What a driver or writer asks for, checked option by option."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cosco.blocks import CODECS
+from cosco.errors import InvalidArgument
+from cosco.records import MAX_MAPPER, MAX_PARTITIONS, ExchangeSpec
+
+MAX_SHUFFLE_ID_BYTES: Final = 1024
+MAX_REPLICAS: Final = 2
+MIN_LEASE_S: Final = 1.0
+MAX_LEASE_S: Final = 7 * 86400.0
+#: A schema travels in every writer's licence.
+MAX_SCHEMA_BYTES: Final = 8 << 20
+OWNER_BYTES: Final = 16
+
+_SHOWN_CHARACTERS: Final = 100
+
+
+def shown(shuffle_id: str) -> str:
+    """A shuffle id as messages name it: quoted, on one line, and not too long."""
+    if len(shuffle_id) > _SHOWN_CHARACTERS:
+        shuffle_id = shuffle_id[:_SHOWN_CHARACTERS] + "…"
+    return repr(shuffle_id)
+
+
+def check_spec(spec: ExchangeSpec) -> None:
+    """Raise InvalidArgument naming the option that is out of its range."""
+    try:
+        id_bytes = len(spec.shuffle_id.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("shuffle_id is no text that UTF-8 can encode") from None
+    if not 1 <= id_bytes <= MAX_SHUFFLE_ID_BYTES:
+        raise InvalidArgument(
+            f"shuffle_id is {id_bytes} bytes long, it must be 1 to {MAX_SHUFFLE_ID_BYTES}"
+        )
+    bounds: tuple[tuple[str, float, float, float], ...] = (
+        ("partitions", spec.partitions, 1, MAX_PARTITIONS),
+        ("replicas", spec.replicas, 1, MAX_REPLICAS),
+        ("min_replicas", spec.min_replicas, 1, spec.replicas),
+        ("lease_s", spec.lease_s, MIN_LEASE_S, MAX_LEASE_S),
+    )
+    for option, value, low, high in bounds:
+        if not low <= value <= high:  # also so for a NaN
+            raise InvalidArgument(
+                f"{option} is {value}, it must be {low:g} to {high:.7g}",
+                shuffle_id=spec.shuffle_id,
+            )
+    if spec.codec not in CODECS:
+        raise InvalidArgument(
+            f"codec is {spec.codec[:_SHOWN_CHARACTERS]!r}, it must be one of {', '.join(CODECS)}",
+            shuffle_id=spec.shuffle_id,
+        )
+    check_schema(spec.schema)
+
+
+def check_schema(schema: bytes) -> None:
+    """Raise InvalidArgument for a serialized schema that is too long to hand out."""
+    if len(schema) > MAX_SCHEMA_BYTES:
+        raise InvalidArgument(
+            f"schema is {len(schema)} bytes long, it must be at most {MAX_SCHEMA_BYTES}"
+        )
+
+
+def check_owner(owner: bytes) -> None:
+    """Raise InvalidArgument unless `owner` can be a driver's token."""
+    if len(owner) != OWNER_BYTES:
+        raise InvalidArgument(f"owner is {len(owner)} bytes long, it must be {OWNER_BYTES}")
+
+
+def check_mapper(mapper: int) -> None:
+    """Raise InvalidArgument for a mapper id out of its range."""
+    if not 0 <= mapper <= MAX_MAPPER:
+        raise InvalidArgument(f"mapper is {mapper}, it must be 0 to {MAX_MAPPER}")

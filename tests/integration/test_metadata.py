@@ -1,0 +1,666 @@
+"""The metadata service over gRPC: the real server, on a free port of the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from pyroaring import BitMap
+
+from cosco import wire
+from cosco.config import MetadataConfig
+from cosco.errors import (
+    CapacityExceeded,
+    ExchangeClosed,
+    ExchangeExists,
+    ExchangeNotFound,
+    GenerationChanged,
+    InvalidArgument,
+    PartitionOutOfRange,
+    SchemaMismatch,
+)
+from cosco.metadata.handlers import Handlers
+from cosco.metadata.server import serve
+from cosco.metadata.sql import SqlStore
+from cosco.records import (
+    AttemptSums,
+    CommitRequest,
+    CommitWait,
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRegistration,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    RowKind,
+)
+from cosco.wire import mpb
+
+OWNER = b"o" * 16
+#: Longer than any test may wait.
+LONG_S = 25.0
+
+
+class Service:
+    """A running service, and its calls as records."""
+
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+        self.address = address
+        self.channel = channel
+
+    async def call(self, method: str, request: Any, timeout_s: float = 30.0) -> Any:
+        """The reply; raises the error that the service meant."""
+        _, reply_type = wire.METADATA_METHODS[method]
+        stub: Any = self.channel.unary_unary(
+            f"/{wire.METADATA_SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply_type.FromString,
+        )
+        try:
+            return await stub(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            for key, value in error.trailing_metadata() or ():
+                if key == wire.ERROR_KEY:
+                    assert isinstance(value, bytes)
+                    raise wire.error_from_bytes(value) from None
+            raise
+
+    async def register(self, incarnation: int = 1, exchanges: Iterable[int] = ()) -> DaemonOrders:
+        registration = DaemonRegistration(
+            incarnation, f"host:{incarnation}", f"host-{incarnation}", "store", 1 << 30, 1 << 30,
+            exchanges=tuple(exchanges),
+        )  # fmt: skip
+        reply = await self.call("RegisterDaemon", wire.registration_to_pb(registration))
+        return wire.orders_from_pb(reply)
+
+    async def beat(self, incarnation: int = 1, *dropped: int) -> DaemonOrders:
+        heartbeat = wire.heartbeat_to_pb(DaemonHeartbeat(incarnation, 1 << 30, dropped))
+        return wire.orders_from_pb(await self.call("Heartbeat", heartbeat))
+
+    async def create(self, shuffle_id: str = "a", **options: Any) -> ExchangeInfo:
+        spec = ExchangeSpec(shuffle_id, **({"partitions": 4, "replicas": 1} | options))
+        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=OWNER)
+        return wire.info_from_pb(await self.call("CreateExchange", request))
+
+    async def describe(self, shuffle_id: str = "a", owner: bytes = b"") -> ExchangeInfo:
+        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner)
+        return wire.info_from_pb(await self.call("DescribeExchange", request))
+
+    async def close(self, shuffle_id: str = "a") -> None:
+        await self.call("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id))
+
+    async def open_attempt(self, mapper: int | None, shuffle_id: str = "a") -> OpenedAttempt:
+        request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
+        return wire.opened_from_pb(await self.call("OpenAttempt", request))
+
+    async def commit(self, opened: OpenedAttempt, *partitions: int, generation: int = 1) -> bool:
+        """Commit one row of 10 bytes in each of the partitions."""
+        ones, ten = np.ones(len(partitions), dtype=np.uint64), np.uint64(10)
+        request = CommitRequest(
+            opened.info.number,
+            opened.mapper,
+            opened.attempt,
+            generation,
+            tuple((part.index, 1) for part in opened.info.ranges),
+            AttemptSums(
+                np.array(partitions, dtype=np.uint32),
+                ones,
+                ones * ten,
+                ones * ten,
+                ones << np.uint64(63),
+            ),
+        )
+        return bool((await self.call("Commit", wire.commit_to_pb(request))).won)
+
+    async def write(self, mapper: int | None, *partitions: int) -> bool:
+        return await self.commit(await self.open_attempt(mapper), *partitions)
+
+    async def wait(
+        self, mappers: Iterable[int], partition: int = 0, wait_s: float = 0.0
+    ) -> CommitWait:
+        request = mpb.AwaitCommitsRequest(
+            number=1,
+            mappers=BitMap(mappers).serialize(),
+            partition=partition,
+            generation=1,
+            wait_s=wait_s,
+        )
+        return wire.wait_from_pb(await self.call("AwaitCommits", request))
+
+    async def poll(self, owner: bytes = OWNER, wait_s: float = 0.0) -> None:
+        request = mpb.PollDriverRequest(number=1, owner=owner, wait_s=wait_s)
+        await self.call("PollDriver", request)
+
+
+@asynccontextmanager
+async def running(directory: Path, **options: Any) -> AsyncIterator[Service]:
+    """The service on the database in `directory`; it must stop cleanly and soon."""
+    config = MetadataConfig(
+        listen="127.0.0.1:0", store=f"sqlite:///{directory}/metadata.db", **options
+    )
+    stop = asyncio.Event()
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve(config, ready=address.set_result, stop=stop))
+    await asyncio.wait((task, address), return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task
+    async with grpc.aio.insecure_channel(await address) as channel:
+        try:
+            yield Service(await address, channel)
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 5.0)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await test()
+
+    asyncio.run(bounded())
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[None]]:
+    """Returns once so many long polls wait in the service that the test started last."""
+    started: list[Handlers] = []
+    original = Handlers.__init__
+
+    def remember(self: Handlers, *arguments: Any) -> None:
+        original(self, *arguments)
+        started.append(self)
+
+    monkeypatch.setattr(Handlers, "__init__", remember)
+
+    async def until(count: int) -> None:
+        while len(started[-1]._waiting) != count:  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0.01)
+
+    return until
+
+
+class Gate:
+    """Holds back or fails the database's writes while it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.failures = 0
+        self.writes = 0
+        original = SqlStore.write
+
+        def write(store: SqlStore, changes: Any) -> None:
+            assert self.open.wait(20)
+            self.writes += 1
+            if self.failures:
+                self.failures -= 1
+                raise sqlite3.OperationalError("database or disk is full")
+            original(store, changes)
+
+        monkeypatch.setattr(SqlStore, "write", write)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)
+
+
+# --- the path of an exchange --------------------------------------------------------------
+
+
+def test_an_exchange_from_its_creation_to_its_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            orders = await service.register()
+            assert orders.known
+            assert len(orders.cluster_id) == 16
+            info = await service.create()
+            assert await service.create() == info
+            assert await service.describe() == info
+            assert [a.primary.address for a in info.assignments] == ["host:1"] * 2
+
+            found = await service.call(
+                "LookupAssignment",
+                mpb.LookupAssignmentRequest(number=1, range_index=1, epoch=1, incarnation=1),
+            )
+            assert wire.assignment_from_pb(found.assignment) == info.assignments[1]
+            assert wire.range_from_pb(found.range) == info.ranges[1]
+            foreign = mpb.LookupAssignmentRequest(number=1, range_index=1, epoch=1, incarnation=2)
+            reply = await service.call("LookupAssignment", foreign)
+            assert not reply.HasField("assignment")
+
+            fix = mpb.FixRowKindRequest(number=1, kind=mpb.ROW_KIND_BYTES)
+            fixed = wire.info_from_pb(await service.call("FixRowKind", fix))
+            assert fixed.kind is RowKind.BYTES
+
+            assert await service.write(7, 0, 3)
+            assert await service.write(None, 0)
+            wait = await service.wait([0, 7])
+            assert wait.snapshot is not None
+            assert wait.snapshot.mappers.tolist() == [0, 7]
+            assert wait.snapshot.attempts.tolist() == [2, 1]
+            assert (wait.snapshot.rows, wait.snapshot.raw_bytes, wait.snapshot.digest) == (2, 20, 0)
+            reply = await service.call("Progress", mpb.ProgressRequest(number=1))
+            progress = wire.progress_from_pb(reply)
+            assert (progress.mappers_committed, progress.rows) == (2, 3)
+            assert progress.partition_rows.tolist() == [2, 0, 0, 1]
+
+            reply = await service.call("Status", mpb.StatusRequest())
+            assert reply.cluster_id == orders.cluster_id
+            assert wire.daemon_status_from_pb(reply.daemons[0]).assignments == 2
+            assert wire.exchange_status_from_pb(reply.exchanges[0]).rows == 3
+
+            await service.close()
+            await service.close()
+            assert (await service.beat()).drop == (1,)
+            assert (await service.beat(1, 1)).drop == ()
+            with pytest.raises(ExchangeExists):
+                await service.create()
+            with pytest.raises(ExchangeClosed):
+                await service.describe()
+            assert (await service.create("b")).number == 2
+
+    run(test)
+
+
+def test_errors_arrive_as_they_were_meant(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            with pytest.raises(CapacityExceeded, match="no shuffle daemon") as capacity:
+                await service.create()
+            assert capacity.value.shuffle_id == "a"
+            assert capacity.value.retriable
+            await service.register()
+            with pytest.raises(CapacityExceeded, match="--host-id"):
+                await service.create(replicas=2)
+            with pytest.raises(ExchangeNotFound, match="'é…'"):
+                await service.describe("é…")
+            with pytest.raises(InvalidArgument, match="partitions is 0"):
+                await service.create(partitions=0)
+            await service.create(schema=b"schema")
+            with pytest.raises(PartitionOutOfRange) as out_of_range:
+                await service.wait([], partition=4)
+            assert out_of_range.value.partition == 4
+            with pytest.raises(InvalidArgument, match="another driver"):
+                await service.poll(owner=b"p" * 16)
+            opened = await service.open_attempt(1)
+            with pytest.raises(InvalidArgument, match="no generation 2"):
+                await service.commit(opened, 0, generation=2)
+            with pytest.raises(SchemaMismatch):
+                await service.call(
+                    "FixRowKind", mpb.FixRowKindRequest(number=1, kind=mpb.ROW_KIND_BYTES)
+                )
+            garbage = mpb.AwaitCommitsRequest(number=1, mappers=b"garbage")
+            with pytest.raises(InvalidArgument, match="no roaring bitmap"):
+                await service.call("AwaitCommits", garbage)
+            with pytest.raises(ExchangeNotFound):
+                await service.call("Progress", mpb.ProgressRequest(number=9))
+            with pytest.raises(InvalidArgument, match="a registration needs"):
+                await service.call("RegisterDaemon", mpb.RegisterDaemonRequest())
+
+    run(test)
+
+
+def test_the_longest_id_fails_readably(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            shuffle_id = "\x01" * 1024
+            with pytest.raises(ExchangeNotFound) as caught:
+                await service.describe(shuffle_id)
+            assert caught.value.shuffle_id == shuffle_id
+
+    run(test)
+
+
+# --- waiting ------------------------------------------------------------------------------
+
+
+def test_a_commit_wakes_its_readers(
+    tmp_path: Path, waiting: Callable[[int], Awaitable[None]]
+) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            readers = [
+                asyncio.create_task(service.wait([1, 2], partition, LONG_S))
+                for partition in range(3)
+            ]
+            await waiting(3)
+            await service.write(1, 0)
+            await service.write(3, 0)
+            assert not any(reader.done() for reader in readers)
+            await service.write(2, 0)
+            answers = await asyncio.gather(*readers)
+            assert [answer.snapshot is not None for answer in answers] == [True] * 3
+            await waiting(0)
+
+    run(test)
+
+
+def test_a_wait_ends_with_those_missing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            await service.write(1, 0)
+            for wait_s in (0.0, 0.05, float("nan")):
+                answer = await service.wait([1, 2], 0, wait_s)
+                assert answer.snapshot is None
+                assert answer.missing == BitMap([2])
+
+    run(test)
+
+
+def test_closing_wakes_everyone(tmp_path: Path, waiting: Callable[[int], Awaitable[None]]) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            calls = [
+                asyncio.create_task(service.wait([1], 0, LONG_S)),
+                asyncio.create_task(service.poll(wait_s=LONG_S)),
+            ]
+            await waiting(2)
+            await service.close()
+            for call in calls:
+                with pytest.raises(ExchangeClosed):
+                    await call
+
+    run(test)
+
+
+def test_a_new_driver_ends_the_old_ones_poll(
+    tmp_path: Path, waiting: Callable[[int], Awaitable[None]]
+) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            poll = asyncio.create_task(service.poll(wait_s=LONG_S))
+            await waiting(1)
+            await service.describe(owner=b"p" * 16)
+            with pytest.raises(InvalidArgument, match="another driver"):
+                await poll
+            await service.poll(owner=b"p" * 16)
+
+    run(test)
+
+
+def test_a_poll_is_answered_well_within_the_lease(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create(lease_s=1.5)
+            deadline = time.monotonic() + 3.0
+            polls = 0
+            while time.monotonic() < deadline:
+                await service.poll(wait_s=LONG_S)
+                polls += 1
+            assert polls >= 4
+            assert (await service.describe()).number == 1
+
+    run(test)
+
+
+def test_a_driver_that_went_away_loses_its_exchange(
+    tmp_path: Path, waiting: Callable[[int], Awaitable[None]]
+) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create(lease_s=1.0)
+            reader = asyncio.create_task(service.wait([1], 0, LONG_S))
+            await waiting(1)
+            with pytest.raises(ExchangeClosed):
+                await reader
+
+    run(test)
+
+
+def test_a_client_that_goes_away_leaves_nothing(
+    tmp_path: Path, waiting: Callable[[int], Awaitable[None]]
+) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            reader = asyncio.create_task(service.wait([1], 0, LONG_S))
+            await waiting(1)
+            reader.cancel()
+            await waiting(0)
+
+    run(test)
+
+
+def test_waiting_calls_are_answered_at_the_end(
+    tmp_path: Path, waiting: Callable[[int], Awaitable[None]]
+) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            reader = asyncio.create_task(service.wait([1], 0, LONG_S))
+            poll = asyncio.create_task(service.poll(wait_s=LONG_S))
+            await waiting(2)
+        assert (await reader).missing == BitMap([1])
+        await poll
+
+    run(test)
+
+
+def test_too_many_waiting_calls_are_told_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: Callable[[int], Awaitable[None]]
+) -> None:
+    monkeypatch.setattr("cosco.metadata.handlers.MAX_WAITING_CALLS", 1)
+
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            reader = asyncio.create_task(service.wait([1], 0, LONG_S))
+            await waiting(1)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await service.poll(wait_s=LONG_S)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            await service.write(1, 0)
+            assert (await reader).snapshot is not None
+
+    run(test)
+
+
+# --- durability ---------------------------------------------------------------------------
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            orders = await service.register()
+            before = await service.create(partitions=6)
+            lost = await service.open_attempt(5)
+            await service.write(7, 0, 5)
+            await service.create("closing")
+            await service.close("closing")
+            first = await service.wait([7])
+        async with running(tmp_path) as service:
+            assert (await service.beat()).drop == (2,)
+            assert (await service.describe()) == before
+            assert (await service.register()).cluster_id == orders.cluster_id
+            second = await service.wait([7])
+            assert first.snapshot is not None
+            assert second.snapshot is not None
+            assert second.snapshot.version == first.snapshot.version
+            assert second.snapshot.sources == first.snapshot.sources
+            assert second.snapshot.attempts.tolist() == [2]
+            assert not await service.commit(
+                OpenedAttempt(before, 7, lost.attempt), 0
+            )  # another attempt won before
+            assert await service.commit(lost, 1)
+            opened = await service.open_attempt(None)
+            assert (opened.mapper, opened.attempt) == (0, 3)
+            with pytest.raises(ExchangeExists):
+                await service.create("closing")
+            await service.beat(1, 2)
+        async with running(tmp_path) as service:
+            assert (await service.beat()).drop == ()
+            with pytest.raises(ExchangeExists):
+                await service.create("closing")
+            assert (await service.create("b")).number == 3
+
+    run(test)
+
+
+def test_no_answer_leaves_before_its_transaction(tmp_path: Path, gate: Gate) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            opened = await service.open_attempt(1)
+            gate.open.clear()
+            commit = asyncio.create_task(service.commit(opened, 0))
+            reader = asyncio.create_task(service.wait([1], 0, LONG_S))
+            # Whatever else is asked now may tell of the commit, so it waits as well.
+            status = asyncio.create_task(service.call("Status", mpb.StatusRequest()))
+            missing = asyncio.create_task(service.wait([1, 2], 0))
+            refused = asyncio.create_task(service.wait([1], partition=99))
+            calls = (commit, reader, status, missing, refused)
+            done, _ = await asyncio.wait(calls, timeout=0.5)
+            assert not done
+            gate.open.set()
+            assert await commit
+            assert (await reader).snapshot is not None
+            assert (await status).exchanges[0].mappers_committed == 1
+            assert (await missing).missing == BitMap([2])
+            with pytest.raises(PartitionOutOfRange):
+                await refused
+
+    run(test)
+
+
+def test_many_commits_share_a_transaction(tmp_path: Path, gate: Gate) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+            opened = [await service.open_attempt(mapper) for mapper in range(30)]
+            gate.open.clear()
+            gate.writes = 0
+            commits = [asyncio.create_task(service.commit(one, 0, 1)) for one in opened]
+            done, _ = await asyncio.wait(commits, timeout=0.5)
+            assert not done
+            gate.open.set()
+            assert all(await asyncio.gather(*commits))
+            assert gate.writes == 2  # what the first one began, and the rest
+
+    run(test)
+
+
+def test_a_failed_write_is_tried_again(
+    tmp_path: Path, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            gate.failures = 2
+            await service.create()
+            assert "trying again" in caplog.text
+            assert "disk is full" in caplog.text
+        async with running(tmp_path) as service:
+            assert (await service.describe()).number == 1
+
+    with caplog.at_level(logging.ERROR):
+        run(test)
+
+
+def test_nobody_expires_while_the_database_stalls(tmp_path: Path, gate: Gate) -> None:
+    async def test() -> None:
+        async with running(tmp_path, daemon_lease_s=1.0) as service:
+            await service.register(1)
+            await service.create(lease_s=1.0)
+            gate.open.clear()
+            stalled = asyncio.create_task(service.open_attempt(1))
+            done, _ = await asyncio.wait((stalled,), timeout=2.5)
+            assert not done
+            gate.open.set()
+            await stalled
+            assert (await service.beat(1)).known
+            await service.poll()
+
+    run(test)
+
+
+# --- bad options and surprises ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listen", ["taken", "192.0.2.1:0"])
+def test_an_address_that_cannot_be_used(tmp_path: Path, listen: str) -> None:
+    async def test() -> None:
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC itself would
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = listen if ":" in listen else f"127.0.0.1:{taken.getsockname()[1]}"
+            config = MetadataConfig(listen=address, store=f"sqlite:///{tmp_path}/m.db")
+            with pytest.raises(InvalidArgument, match=f"cannot listen on {address}"):
+                await serve(config, ready=lambda _: None, stop=asyncio.Event())
+
+    run(test)
+
+
+def test_a_store_that_another_service_uses(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path):
+            with pytest.raises(InvalidArgument, match="in use by another metadata service"):
+                async with running(tmp_path):
+                    pass
+
+    run(test)
+
+
+def test_a_fault_of_the_service_costs_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(self: Handlers, request: Any) -> Any:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Handlers, "progress", fail)
+
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await service.call("Progress", mpb.ProgressRequest(number=1))
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert "a fault" not in str(caught.value.details())
+            assert (await service.register()).known
+
+    run(test)
+    assert "a fault" in caplog.text
+
+
+def test_an_old_generation_is_named(tmp_path: Path) -> None:
+    """No exchange has a second generation yet, so its row is made by hand."""
+
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            await service.create()
+        with sqlite3.connect(tmp_path / "metadata.db") as connection:
+            connection.execute("UPDATE exchanges SET generation = 2")
+        connection.close()
+        async with running(tmp_path) as service:
+            assert (await service.describe()).generation == 2
+            with pytest.raises(GenerationChanged, match="at generation 2, not 1"):
+                await service.wait([])
+
+    run(test)

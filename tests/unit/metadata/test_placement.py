@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosco.errors import CapacityExceeded
+from cosco.metadata.placement import Candidate, cut_ranges, place, range_count
+
+
+def daemon(incarnation: int, host: str = "", free: int = 1 << 30, assigned: int = 0) -> Candidate:
+    return Candidate(incarnation, host or f"host-{incarnation}", free, assigned)
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_ranges_cover_all_partitions_evenly(partitions: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, min(partitions, 300)))
+    ranges = cut_ranges(partitions, count)
+    assert [r.index for r in ranges] == list(range(count))
+    assert [p for r in ranges for p in range(r.first, r.first + r.count)] == list(range(partitions))
+    sizes = {r.count for r in ranges}
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("partitions", "daemons", "per_daemon", "expected"),
+    [(1, 4, 2, 1), (7, 4, 2, 7), (1000, 4, 2, 8), (1000, 1, 3, 3), (5, 0, 2, 1)],
+)
+def test_range_count(partitions: int, daemons: int, per_daemon: int, expected: int) -> None:
+    assert range_count(partitions, daemons, per_daemon) == expected
+
+
+def test_equal_daemons_take_turns() -> None:
+    placed = place(4, [daemon(2), daemon(1)], replicas=1)
+    assert [primary.incarnation for primary, _ in placed] == [1, 2, 1, 2]
+
+
+def test_more_free_memory_takes_more() -> None:
+    placed = place(6, [daemon(1, free=100), daemon(2, free=200)], replicas=1)
+    assert Counter(primary.incarnation for primary, _ in placed) == {1: 2, 2: 4}
+
+
+def test_what_a_daemon_has_counts() -> None:
+    placed = place(2, [daemon(1, assigned=2), daemon(2)], replicas=1)
+    assert [primary.incarnation for primary, _ in placed] == [2, 2]
+
+
+def test_full_daemons_are_still_balanced() -> None:
+    placed = place(4, [daemon(1, free=0), daemon(2, free=0)], replicas=1)
+    assert Counter(primary.incarnation for primary, _ in placed) == {1: 2, 2: 2}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 1 << 40), st.integers(0, 5)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 20),
+    st.integers(1, 2),
+)
+def test_copies_are_on_different_hosts(
+    hosts: list[tuple[str, int, int]], ranges: int, replicas: int
+) -> None:
+    daemons = [daemon(i, host, free, n) for i, (host, free, n) in enumerate(hosts, 1)]
+    if len({d.host_id for d in daemons}) < replicas:
+        with pytest.raises(CapacityExceeded, match="on 2 hosts, there are daemons on 1"):
+            place(ranges, daemons, replicas)
+        return
+    placed = place(ranges, daemons, replicas)
+    assert placed == place(ranges, daemons[::-1], replicas)
+    assert len(placed) == ranges
+    for primary, others in placed:
+        assert len(others) == replicas - 1
+        assert primary.host_id not in {other.host_id for other in others}
+
+
+def test_no_daemon() -> None:
+    with pytest.raises(CapacityExceeded, match=r"no shuffle daemon .* start cosco-shuf"):
+        place(1, [], 1)
