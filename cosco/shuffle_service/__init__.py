@@ -1,0 +1,1 @@
+"""The shuffle daemon: takes in frames, gathers partitions, stores chunks, serves readers."""

@@ -1,0 +1,127 @@
+"""Which announced frames may be sent: one budget of bytes for all push streams.
+
+A message that is under way costs the daemon memory outside its page pool. Senders announce
+the lengths of their frames; frames are granted one at a time, streams in turn, while what is
+granted and not yet settled (in pages, or refused) stays within the budget. A grant is always
+worth a whole frame, so streams cannot starve each other with parts of one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from cosco.errors import InvalidArgument
+from cosco.frames import MAX_FRAME_BYTES
+
+#: Frames one stream may have announced and not been granted.
+MAX_ANNOUNCED_FRAMES = 4096
+
+
+@dataclass(slots=True, eq=False)
+class StreamCredits:
+    """One stream's share; lengths are frames' bytes."""
+
+    announced: deque[int] = field(default_factory=deque)
+    granted: deque[int] = field(default_factory=deque)
+    received: deque[int] = field(default_factory=deque)
+    unsettled_bytes: int = 0
+    #: When the oldest grant that was not used yet was given; None if there is none.
+    waiting_since: float | None = None
+
+
+class FrameCredits:
+    """Grants announced frames within `budget_bytes`, at most a quarter to one stream."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.unsettled_bytes = 0
+        self._stream_bytes = max(budget_bytes // 4, MAX_FRAME_BYTES)
+        self._streams: set[StreamCredits] = set()
+        self._turns: deque[StreamCredits] = deque()  # streams with announced frames
+
+    def open(self) -> StreamCredits:
+        stream = StreamCredits()
+        self._streams.add(stream)
+        return stream
+
+    def announce(self, stream: StreamCredits, frame_bytes: list[int]) -> None:
+        """A sender has frames of these lengths; raises InvalidArgument."""
+        if len(stream.announced) + len(frame_bytes) > MAX_ANNOUNCED_FRAMES:
+            raise InvalidArgument(f"more than {MAX_ANNOUNCED_FRAMES} frames announced")
+        for length in frame_bytes:
+            if not 0 < length <= MAX_FRAME_BYTES:
+                raise InvalidArgument(
+                    f"a frame of {length} bytes announced, the limit is {MAX_FRAME_BYTES}"
+                )
+        if frame_bytes and not stream.announced:
+            self._turns.append(stream)
+        stream.announced.extend(frame_bytes)
+
+    def grant(self, now: float) -> list[tuple[StreamCredits, int]]:
+        """Give out what fits: (stream, number of its frames), each stream at most once.
+
+        The head of the queue is never overtaken by a smaller frame, so all come in turn.
+        """
+        grants: dict[StreamCredits, int] = {}
+        parked: list[StreamCredits] = []
+        while self._turns:
+            stream = self._turns[0]
+            length = stream.announced[0]
+            if self.unsettled_bytes and self.unsettled_bytes + length > self.budget_bytes:
+                break
+            self._turns.popleft()
+            if stream.unsettled_bytes and stream.unsettled_bytes + length > self._stream_bytes:
+                parked.append(stream)  # at its share: the others go on without it
+                continue
+            stream.announced.popleft()
+            stream.granted.append(length)
+            stream.unsettled_bytes += length
+            self.unsettled_bytes += length
+            if stream.waiting_since is None:
+                stream.waiting_since = now
+            grants[stream] = grants.get(stream, 0) + 1
+            if stream.announced:
+                self._turns.append(stream)
+        self._turns.extendleft(reversed(parked))
+        return list(grants.items())
+
+    def received(self, stream: StreamCredits, length: int, now: float) -> None:
+        """A granted frame has come; raises InvalidArgument if it was not, or is longer."""
+        if not stream.granted:
+            raise InvalidArgument("a frame that was not granted")
+        if length > stream.granted[0]:
+            raise InvalidArgument(
+                f"a frame of {length} bytes where one of {stream.granted[0]} was announced"
+            )
+        # What it was announced with stays accounted until it settles.
+        stream.received.append(stream.granted.popleft())
+        stream.waiting_since = now if stream.granted else None
+
+    def settled(self, stream: StreamCredits) -> None:
+        """The oldest frame received is in pages, or refused."""
+        length = stream.received.popleft()
+        stream.unsettled_bytes -= length
+        self.unsettled_bytes -= length
+
+    def close(self, stream: StreamCredits) -> None:
+        """The stream has ended: what it held is free again."""
+        self._streams.discard(stream)
+        if stream.announced:
+            self._turns.remove(stream)
+        stream.announced.clear()
+        stream.granted.clear()
+        stream.received.clear()
+        stream.waiting_since = None
+        self.unsettled_bytes -= stream.unsettled_bytes
+        stream.unsettled_bytes = 0
+
+    def stalled(self, now: float, patience_s: float) -> list[StreamCredits]:
+        """Streams that sit on a grant for `patience_s` while others wait for one."""
+        if not any(stream.unsettled_bytes == 0 for stream in self._turns):
+            return []
+        return [
+            stream
+            for stream in self._streams
+            if stream.waiting_since is not None and now - stream.waiting_since > patience_s
+        ]

@@ -1,0 +1,125 @@
+"""Writes chunks to the store: a few at a time, the largest first when memory is short.
+
+A write that fails is repeated at the same place; the chunk's pages keep the rows meanwhile,
+so nothing acknowledged is lost by a full disk. What waits for pages is told how long the
+store has been failing, and gives up by its own rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from cosco.dfs import Store
+from cosco.shuffle_service.buffers import Chunk
+from cosco.shuffle_service.core import DaemonCore, Flush
+from cosco.shuffle_service.memory import PageWaiters
+from cosco.shuffle_service.metrics import DaemonMetrics
+
+log = logging.getLogger(__name__)
+
+_RETRY_MIN_S = 0.05
+_RETRY_MAX_S = 2.0
+
+
+class Flusher:
+    """`writers` tasks that write what `core` says; `kick` after anything changed."""
+
+    def __init__(
+        self,
+        core: DaemonCore,
+        store: Store,
+        waiters: PageWaiters,
+        metrics: DaemonMetrics,
+        writers: int,
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._waiters = waiters
+        self._metrics = metrics
+        self._writers = writers
+        self._work = asyncio.Event()
+        self._everything = False
+        self._under_way: dict[Chunk, asyncio.Event] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        #: Since when (monotonic seconds) no write has succeeded, and why; None while it works.
+        self.failing_since: float | None = None
+        self.failure = ""
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._run(), name=f"flush-{n}") for n in range(self._writers)
+        ]
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """For the server to watch: none of them ever ends by itself."""
+        return self._tasks
+
+    def kick(self) -> None:
+        """Look for something to write."""
+        self._work.set()
+
+    async def _run(self) -> None:
+        while True:
+            flush = self._core.next_flush(
+                everything=self._everything, waiting_bytes=self._waiters.waiting_bytes
+            )
+            if flush is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            done = self._under_way[flush.chunk] = asyncio.Event()
+            try:
+                stored = await self._write(flush)
+            finally:
+                del self._under_way[flush.chunk]
+                done.set()
+            body_bytes = flush.chunk.body_bytes
+            self._core.end_flush(flush)
+            if stored:
+                self._metrics.chunks_stored.inc()
+                self._metrics.bytes_stored.inc(body_bytes)
+            self._waiters.wake()
+            self.kick()  # the same buffer may be full again, and others wait for this event
+
+    async def _write(self, flush: Flush) -> bool:
+        """Write until it is durable; False if the exchange was dropped meanwhile."""
+        delay_s = _RETRY_MIN_S
+        while not flush.chunk.is_dropped():
+            try:
+                await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+            except OSError as error:
+                self._metrics.flush_failures.inc()
+                if self.failing_since is None:
+                    self.failing_since = time.monotonic()
+                    log.warning("store %s takes no chunk: %s", self._store.url, error)
+                self.failure = error.strerror or str(error)
+                self._waiters.wake()  # they may want to give up
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                continue
+            if self.failing_since is not None:
+                log.warning("store %s takes chunks again", self._store.url)
+                self.failing_since = None
+            return not flush.chunk.is_dropped()
+        return False
+
+    async def ended(self, chunks: list[Chunk]) -> None:
+        """Wait until none of these chunks is being written any more."""
+        for chunk in chunks:
+            done = self._under_way.get(chunk)
+            if done is not None:
+                await done.wait()
+
+    async def flush_everything(self) -> None:
+        """Write all that is in memory; returns when it is durable."""
+        self._everything = True
+        self.kick()
+        while self._core.unstored_bytes:
+            await self._waiters.changed()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

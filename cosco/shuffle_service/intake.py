@@ -1,0 +1,68 @@
+"""Checks a frame whole before anything of it is taken.
+
+Nothing that came over the network is believed: lengths, ranges, identities and checksums
+are compared first. What comes out are runs: neighbouring blocks of one partition, which are
+copied to pages in one piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cosco.blocks import HEADER_BYTES, BlockHeader, walk_blocks
+from cosco.errors import DataCorrupted
+from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
+from cosco.shuffle_service.dedupe import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring blocks of one partition: `data` holds them back to back."""
+
+    partition: int
+    data: memoryview
+    blocks: list[BlockHeader]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFrame:
+    """A frame every byte of which has been checked."""
+
+    header: FrameHeader
+    sender: Sender
+    runs: list[Run]
+
+
+def check_frame(data: memoryview, exchange: int, sender: Sender) -> CheckedFrame:
+    """Check a frame that `sender` sent for `exchange`; raises DataCorrupted.
+
+    Whether its partitions lie in its range is checked with the assignment, which is not
+    known here.
+    """
+    header = parse_frame_header(data)
+    if header.exchange != exchange:
+        raise DataCorrupted(
+            f"a frame of exchange {header.exchange} on a stream of exchange {exchange}"
+        )
+    body = data[FRAME_HEADER_BYTES:]
+    runs: list[Run] = []
+    blocks: list[BlockHeader] = []
+    partition = -1
+    start = end = count = 0
+    for offset, block in walk_blocks(body):
+        if block.exchange != exchange or (block.mapper, block.attempt) != sender:
+            raise DataCorrupted(
+                f"a block of exchange {block.exchange}, mapper {block.mapper}, attempt "
+                f"{block.attempt} on a stream of mapper {sender[0]}, attempt {sender[1]}"
+            )
+        if block.partition != partition:
+            if blocks:
+                runs.append(Run(partition, body[start:end], blocks))
+            partition, start, blocks = block.partition, offset, []
+        blocks.append(block)
+        end = offset + HEADER_BYTES + block.stored_bytes
+        count += 1
+    runs.append(Run(partition, body[start:end], blocks))
+    if count != header.blocks:
+        raise DataCorrupted(f"a frame names {header.blocks} blocks and has {count}")
+    return CheckedFrame(header, sender, runs)

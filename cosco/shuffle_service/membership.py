@@ -1,0 +1,164 @@
+"""The daemon's side of the metadata service: registration, heartbeats, look-ups, orders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from cosco import wire
+from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.records import (
+    Assignment,
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRegistration,
+    PartitionRange,
+)
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S = 5.0
+_RETRY_S = 0.2
+
+
+class MetadataLink:
+    """Calls of the metadata service; gRPC's errors end here."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+
+    async def call(self, method: str, request: Any) -> Any:
+        """One call; raises ServiceUnavailable, or the error that the service answered."""
+        _, reply_type = wire.METADATA_METHODS[method]
+        stub: Any = self._channel.unary_unary(
+            f"/{wire.METADATA_SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply_type.FromString,
+        )
+        try:
+            return await stub(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            for key, value in error.trailing_metadata() or ():
+                if key == wire.ERROR_KEY and isinstance(value, bytes):
+                    raise wire.error_from_bytes(value) from None
+            raise ServiceUnavailable(
+                f"the metadata service at {self.address} does not answer "
+                f"({error.code().name.lower()}); start cosco-metadata there or correct --metadata"
+            ) from None
+
+    async def lookup(
+        self, number: int, range_index: int, epoch: int, incarnation: int
+    ) -> tuple[Assignment, PartitionRange] | None:
+        """The assignment, if it is this daemon's."""
+        reply = await self.call(
+            "LookupAssignment",
+            wire.mpb.LookupAssignmentRequest(
+                number=number, range_index=range_index, epoch=epoch, incarnation=incarnation
+            ),
+        )
+        if not reply.HasField("assignment"):
+            return None
+        return wire.assignment_from_pb(reply.assignment), wire.range_from_pb(reply.range)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Membership:
+    """Keeps the daemon registered and carries out what the service orders.
+
+    `describe` gives the registration with what the store holds now (listed before the call,
+    so that nothing newer can be ordered away); `drop` forgets an exchange, memory and files.
+    """
+
+    def __init__(
+        self,
+        link: MetadataLink,
+        describe: Callable[[], Awaitable[DaemonRegistration]],
+        free_bytes: Callable[[], int],
+        drop: Callable[[int], Awaitable[None]],
+        heartbeat_s: float,
+    ) -> None:
+        self._link = link
+        self._describe = describe
+        self._free_bytes = free_bytes
+        self._drop = drop
+        self._heartbeat_s = heartbeat_s
+        self._incarnation = 0
+        self._to_drop: set[int] = set()
+        self._ordered = asyncio.Event()
+        self._dropped: set[int] = set()  # done, and not yet told
+
+    async def register(self, timeout_s: float) -> DaemonOrders:
+        """Register for the first time; raises ServiceUnavailable after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return await self._register()
+            except ServiceUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+
+    async def _register(self) -> DaemonOrders:
+        registration = await self._describe()
+        self._incarnation = registration.incarnation
+        reply = await self._link.call("RegisterDaemon", wire.registration_to_pb(registration))
+        return wire.orders_from_pb(reply)
+
+    async def run(self, orders: DaemonOrders) -> None:
+        """Send heartbeats and carry out orders, for ever, starting with `orders`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._carry_out_orders(), name="orders")
+            self._order(orders)
+            while True:
+                await asyncio.sleep(self._heartbeat_s)
+                try:
+                    orders = await self._heartbeat()
+                    if not orders.known:
+                        orders = await self._register()
+                    self._order(orders)
+                except CoscoError as error:
+                    log.warning("heartbeat: %s", error)
+
+    def _order(self, orders: DaemonOrders) -> None:
+        self._to_drop.update(number for number in orders.drop if number not in self._dropped)
+        if self._to_drop:
+            self._ordered.set()
+
+    async def _carry_out_orders(self) -> None:
+        """Beside the heartbeats, which a large deletion must not hold up."""
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            for number in sorted(self._to_drop):
+                await self._try_drop(number)
+            self._to_drop.clear()
+
+    async def _try_drop(self, number: int) -> None:
+        try:
+            await self._drop(number)
+        except OSError as error:  # not confirmed, so the order comes again
+            log.warning("exchange %d is not removed yet: %s", number, error)
+        else:
+            self._dropped.add(number)
+
+    async def _heartbeat(self) -> DaemonOrders:
+        dropped = tuple(sorted(self._dropped))
+        heartbeat = DaemonHeartbeat(self._incarnation, self._free_bytes(), dropped)
+        reply = await self._link.call("Heartbeat", wire.heartbeat_to_pb(heartbeat))
+        self._dropped.difference_update(dropped)
+        return wire.orders_from_pb(reply)

@@ -1,0 +1,82 @@
+"""The daemon's metrics, in Prometheus' terms, and their HTTP endpoint."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from cosco.config import parse_address
+from cosco.dfs import IOEvent
+from cosco.errors import InvalidArgument
+
+_SIZES: Final = [4096 << n for n in range(0, 17, 2)]  # 4 KiB … 256 MiB
+
+
+class DaemonMetrics:
+    """Counters of one daemon in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"cosco_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"cosco_{name}", text, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: list[float]) -> Histogram:
+            return Histogram(f"cosco_{name}", text, buckets=buckets, registry=self.registry)
+
+        self.bytes_received = counter("bytes_received", "Bytes of frames that passed all checks")
+        self.blocks_received = counter("blocks_received", "Blocks taken in, duplicates included")
+        self.duplicates_dropped = counter("duplicates_dropped", "Blocks dropped as already held")
+        self.frames_refused = counter("frames_refused", "Frames refused, by reason", "reason")
+        self.chunks_stored = counter("chunks_stored", "Chunks that became durable")
+        self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
+        self.flush_failures = counter("flush_failures", "Store writes that failed")
+        self.bytes_fetched = counter("bytes_fetched", "Bytes of blocks sent to readers")
+        self.store_write_bytes = histogram(
+            "store_write_bytes", "Sizes of writes to the store, in bytes", list(_SIZES)
+        )
+        self.store_read_bytes = histogram(
+            "store_read_bytes", "Sizes of reads from the store, in bytes", list(_SIZES)
+        )
+        seconds = [0.0005 * 2**n for n in range(14)]
+        self.store_write_seconds = histogram("store_write_seconds", "Times of writes", seconds)
+        self.store_read_seconds = histogram("store_read_seconds", "Times of reads", seconds)
+        self.pages_used_bytes = gauge("pages_used_bytes", "Bytes of pages in use")
+        self.pages_capacity_bytes = gauge("pages_capacity_bytes", "Bytes of pages there are")
+        self.granted_bytes = gauge("granted_bytes", "Bytes of frames granted and not settled")
+        self.push_streams = gauge("push_streams", "Open push streams")
+        self.fetch_streams = gauge("fetch_streams", "Readers being served")
+        self.assignments = gauge("assignments", "Assignments with buffers")
+
+    def observe_io(self, event: IOEvent) -> None:
+        """Count one physical read or write of the store."""
+        if event.kind == "write":
+            self.store_write_bytes.observe(event.length)
+            self.store_write_seconds.observe(event.seconds)
+        else:
+            self.store_read_bytes.observe(event.length)
+            self.store_read_seconds.observe(event.seconds)
+
+
+class MetricsEndpoint:
+    """The HTTP endpoint; `address` is the one it really listens on."""
+
+    def __init__(self, listen: str, metrics: DaemonMetrics) -> None:
+        host, port = parse_address(listen)
+        try:
+            self._server, self._thread = start_http_server(port, host, metrics.registry)
+        except OSError as error:
+            raise InvalidArgument(
+                f"--metrics {listen}: {error.strerror or error}; give a free address"
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{shown}:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

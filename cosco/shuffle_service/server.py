@@ -1,0 +1,255 @@
+"""The daemon's process: builds the parts, serves, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from cosco.allocator import keep_large_blocks
+from cosco.config import DaemonConfig, parse_address
+from cosco.dfs import open_store
+from cosco.errors import (
+    CapacityExceeded,
+    CoscoError,
+    DataCorrupted,
+    ExchangeClosed,
+    InvalidArgument,
+)
+from cosco.frames import MAX_FRAME_BYTES
+from cosco.records import DaemonRegistration
+from cosco.shuffle_service.arena import Arena
+from cosco.shuffle_service.core import DaemonCore, pool_bytes
+from cosco.shuffle_service.fetch import FetchService
+from cosco.shuffle_service.flusher import Flusher
+from cosco.shuffle_service.membership import Membership, MetadataLink
+from cosco.shuffle_service.memory import PageWaiters
+from cosco.shuffle_service.metrics import DaemonMetrics, MetricsEndpoint
+from cosco.shuffle_service.push import GrantBoard, PushStream
+from cosco.shuffle_service.take_in import TakeIn
+from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, spb
+
+_GAUGES_S = 1.0
+#: gRPC itself refuses what is longer; frames up to here are refused with a reason.
+_MAX_MESSAGE_BYTES = 2 * MAX_FRAME_BYTES
+
+
+class Daemon:
+    """One shuffle daemon; `start` to `stop` once."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self._config = config
+        self._metrics = DaemonMetrics()
+        self._store = open_store(
+            config.store, threads=config.flush_threads + 2, observer=self._metrics.observe_io
+        )
+        self._arena = Arena(pool_bytes(config.memory))
+        self._core = DaemonCore(
+            arena=self._arena.memory,
+            incarnation=secrets.randbits(63) | 1,
+            chunk_bytes=config.chunk_bytes,
+        )
+        self._waiters = PageWaiters()
+        self._flusher = Flusher(
+            self._core, self._store, self._waiters, self._metrics, config.flush_threads
+        )
+        self._link = MetadataLink(config.metadata)
+        self._board = GrantBoard(config.inflight_bytes)
+        self._take_in = TakeIn(
+            self._core,
+            self._link,
+            self._flusher,
+            self._waiters,
+            self._metrics,
+            config.full_store_wait_s,
+        )
+        self._fetch = FetchService(self._core, self._store, self._metrics)
+        self._membership = Membership(
+            self._link,
+            self._describe,
+            lambda: self._core.pool.free_bytes,
+            self._drop,
+            config.heartbeat_s,
+        )
+        self._endpoint: MetricsEndpoint | None = None
+        self._server: grpc.aio.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._populating: asyncio.Task[None] | None = None
+        self.address = ""
+
+    async def start(self) -> None:
+        """Serve and register; raises CoscoError in one line if that cannot be."""
+        await self._store.open()
+        self._metrics.pages_capacity_bytes.set(self._core.pool.capacity_bytes)
+        if self._config.metrics:
+            self._endpoint = MetricsEndpoint(self._config.metrics, self._metrics)
+        self._flusher.start()
+        self._server = self._build_server()
+        self.address = self._config.advertise or self._bind(self._server)
+        await self._server.start()
+        orders = await self._membership.register(self._config.register_timeout_s)
+        self._core.cluster_id = orders.cluster_id
+        if await self._listed_exchanges():  # left by an earlier start: which of them must go?
+            orders = await self._membership.register(self._config.register_timeout_s)
+        self._populating = asyncio.create_task(self._arena.populate(), name="populate")
+        self._tasks = [
+            asyncio.create_task(self._membership.run(orders), name="membership"),
+            asyncio.create_task(self._update_gauges(), name="gauges"),
+        ]
+
+    async def failed(self) -> None:
+        """Return only by raising: a task that must run for ever has ended."""
+        tasks = [*self._tasks, *self._flusher.tasks()]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        raise RuntimeError(f"the task {next(iter(done)).get_name()} has ended")
+
+    async def stop(self, *, drain: bool) -> None:
+        """Stop serving; with `drain` store everything that is in memory first."""
+        tasks = [*self._tasks, *([self._populating] if self._populating else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._server is not None:
+            await self._server.stop(grace=0)
+        try:
+            if drain and self._store.durable:
+                await asyncio.wait_for(
+                    self._flusher.flush_everything(), self._config.full_store_wait_s + 30
+                )
+        except TimeoutError:
+            lost = self._core.unstored_bytes
+            raise CapacityExceeded(
+                f"{lost} bytes of pages could not be stored ({self._flusher.failure})"
+            ) from None
+        finally:
+            await self._flusher.stop()
+            await self._link.close()
+            await self._store.close()
+            if self._endpoint is not None:
+                await asyncio.to_thread(self._endpoint.close)
+            self._arena.close()
+
+    # --- gRPC -----------------------------------------------------------------------------
+
+    def _build_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        handlers: dict[str, Any] = {
+            "Push": grpc.stream_stream_rpc_method_handler(self._push),
+            "Fetch": grpc.unary_stream_rpc_method_handler(self._serve_fetch),
+        }
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers),)
+        )
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> str:
+        host, _ = parse_address(self._config.listen)
+        try:
+            port = server.add_insecure_port(self._config.listen)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise InvalidArgument(
+                f"--listen {self._config.listen}: cannot be bound; give a free port of this host"
+            )
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _push(self, requests: Any, context: Any) -> None:
+        self._metrics.push_streams.inc()
+        try:
+            await PushStream(context, self._board, self._take_in).run(requests)
+        finally:
+            self._metrics.push_streams.dec()
+
+    async def _serve_fetch(self, message: bytes, context: Any) -> AsyncIterator[bytes]:
+        request = spb.FetchRequest.FromString(message)
+        key = (request.number, request.range_index, request.epoch)
+        self._metrics.fetch_streams.inc()
+        try:
+            async for reply in self._fetch.serve(key, request.partition):
+                yield reply
+        except (ExchangeClosed, DataCorrupted) as error:
+            await _abort(context, error)
+        except OSError as error:
+            reason = f"the store does not give a chunk: {error}"
+            await _abort(context, DataCorrupted(reason))
+        finally:
+            self._metrics.fetch_streams.dec()
+
+    # --- membership -----------------------------------------------------------------------
+
+    async def _describe(self) -> DaemonRegistration:
+        return DaemonRegistration(
+            incarnation=self._core.incarnation,
+            address=self.address,
+            host_id=self._config.host,
+            store_id=self._store.store_id,
+            memory_bytes=self._core.pool.capacity_bytes,
+            free_bytes=self._core.pool.free_bytes,
+            metrics_address=self._endpoint.address if self._endpoint is not None else "",
+            exchanges=await self._listed_exchanges(),
+        )
+
+    async def _listed_exchanges(self) -> tuple[int, ...]:
+        """Exchanges with files in this cluster's folder, once the cluster is known."""
+        if not self._core.cluster_id:
+            return ()
+        names = await self._store.list_folders(f"{self._core.cluster_id}/")
+        return tuple(int(name) for name in names if name.isdigit())
+
+    async def _drop(self, number: int) -> None:
+        """Forget an exchange: memory at once, files after the writes under way have ended."""
+        busy = self._core.drop(number)
+        self._waiters.wake()
+        await self._flusher.ended(busy)
+        await self._store.delete_prefix(f"{self._core.cluster_id}/{number}/")
+
+    async def _update_gauges(self) -> None:
+        while True:
+            self._metrics.pages_used_bytes.set(self._core.unstored_bytes)
+            self._metrics.granted_bytes.set(self._board.credits.unsettled_bytes)
+            self._metrics.assignments.set(self._core.assignments)
+            self._board.give_out()  # also looks for streams that sit on a grant
+            await asyncio.sleep(_GAUGES_S)
+
+
+async def _abort(context: Any, error: CoscoError) -> None:
+    await context.abort(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        str(error),
+        trailing_metadata=((ERROR_KEY, error_to_bytes(error)),),
+    )
+
+
+async def serve(config: DaemonConfig, *, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Run a daemon until `stop` is set; raises CoscoError if it cannot start."""
+    keep_large_blocks()
+    daemon = Daemon(config)
+    try:
+        await daemon.start()
+    except BaseException:
+        await daemon.stop(drain=False)
+        raise
+    ready(daemon.address)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    failing = asyncio.create_task(daemon.failed(), name="watch")
+    await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+    failed = failing.done()
+    failing.cancel()
+    stopping.cancel()
+    await daemon.stop(drain=True)
+    if failed:
+        await failing

@@ -1,0 +1,199 @@
+"""A small engine that runs mappers and reducers as processes, in every way Python has.
+
+Run as `engine.py CASE METADATA` by test_client_processes.py, in a process of its own, as
+forking is about everything a process has. Prints "ok".
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from cosco import ClientClosed, CoscoExchange, CoscoReader, CoscoWriter
+
+PARTITIONS = 4
+ROWS = 3000
+CHILD_TIMEOUT_S = 30.0
+
+
+def row(mapper: int, i: int) -> bytes:
+    return b"%d-%d-" % (mapper, i) + random.Random(i).randbytes(100)
+
+
+def write(name: str, mapper: int, metadata: str) -> bool:
+    with CoscoWriter(name, mapper, buffer_bytes=64 << 10, metadata=metadata) as writer:
+        for i in range(ROWS):
+            writer.collect(i % PARTITIONS, row(mapper, i))
+    return writer.close().won
+
+
+def read(name: str, mappers: list[int], partition: int, metadata: str) -> list[bytes]:
+    with CoscoReader(name, mappers, partition, timeout_s=0, metadata=metadata) as reader:
+        return list(reader)
+
+
+def check(name: str, mappers: list[int], metadata: str) -> None:
+    found = [row for p in range(PARTITIONS) for row in read(name, mappers, p, metadata)]
+    assert sorted(found) == sorted(row(m, i) for m in mappers for i in range(ROWS))
+
+
+def fork(work: Callable[[], object], *, soft: bool = False) -> int:
+    """A child that does `work` and then ends; `soft`: by SystemExit, where it is."""
+    pid = os.fork()
+    if not pid:
+        signal.alarm(int(CHILD_TIMEOUT_S))
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            if not soft or status:
+                os._exit(status)
+        sys.exit(0)
+    return pid
+
+
+def join(pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"a child ended with {status}"
+
+
+def pool(method: str, metadata: str) -> None:
+    """A pool of workers, forked or spawned, while the driver waits in calls."""
+    context = multiprocessing.get_context(method)
+    with CoscoExchange(f"pool-{method}", PARTITIONS, metadata=metadata) as exchange:
+        with ProcessPoolExecutor(3, mp_context=context) as workers:
+            name, mappers = exchange.shuffle_id, list(range(6))
+            assert all(workers.map(write, [name] * 6, mappers, [metadata] * 6))
+        check(name, mappers, metadata)
+        assert exchange.progress().mappers_committed == 6
+
+
+def busy(metadata: str) -> None:
+    """Forks while a writer pushes and a reader waits, in threads of the same process."""
+    with CoscoExchange("busy", PARTITIONS, lease_s=2.0, metadata=metadata):
+        found: list[list[bytes]] = []
+        everyone = [0, *range(100, 110)]
+
+        def wait_and_read() -> None:
+            with CoscoReader("busy", everyone, 0, metadata=metadata) as reader:
+                found.append(list(reader))
+
+        reading = threading.Thread(target=wait_and_read)
+        reading.start()
+        wrote = threading.Event()
+
+        def write_slowly() -> None:
+            with CoscoWriter("busy", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:
+                for i in range(ROWS):
+                    writer.collect(i % PARTITIONS, row(0, i))
+                    if i % 100 == 0:
+                        wrote.wait(0.01)
+
+        writing = threading.Thread(target=write_slowly)
+        writing.start()
+        for mapper in everyone[1:]:
+            join(fork(lambda: write("busy", mapper, metadata)))  # noqa: B023
+        wrote.set()
+        writing.join()
+        reading.join()
+        assert len(found[0]) == len(everyone) * ROWS // PARTITIONS
+        check("busy", everyone, metadata)
+
+
+def inherited(metadata: str) -> None:
+    """What a child does with its parent's objects: nothing at all."""
+    with CoscoExchange("inherited", PARTITIONS, metadata=metadata) as exchange:
+        with CoscoWriter("inherited", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:
+            reader = CoscoReader("inherited", [0], 0, metadata=metadata)
+            for i in range(ROWS // 2):
+                writer.collect(i % PARTITIONS, row(0, i))
+
+            def misuse() -> None:
+                calls: list[Callable[[], object]] = [
+                    lambda: writer.collect(0, b"x"),
+                    lambda: writer.collect_batch([0], [b"x"]),
+                    writer.close,
+                    reader.next,
+                    lambda: list(reader),
+                    reader.read_table,
+                    exchange.progress,
+                    exchange.close,
+                ]
+                for call in calls:
+                    try:
+                        call()
+                    except ClientClosed as error:
+                        assert "forked child" in str(error), error
+                    else:
+                        raise AssertionError(f"{call} worked")
+                writer.abort()
+                reader.close()
+
+            join(fork(misuse))
+            # These leave the `with` blocks above, and end with the interpreter.
+            join(fork(lambda: None, soft=True))
+            join(fork(lambda: write("inherited", 7, metadata), soft=True))
+            for i in range(ROWS // 2, ROWS):
+                writer.collect(i % PARTITIONS, row(0, i))
+        check("inherited", [0, 7], metadata)
+        assert list(reader)
+        reader.close()
+
+
+def interrupted(metadata: str) -> None:
+    """A signal handler forks, wherever the writer is at that moment."""
+    children: list[int] = []
+
+    def on_alarm(*_: object) -> None:
+        mapper = 1000 + len(children)
+        children.append(fork(lambda: write("interrupted", mapper, metadata)))
+
+    with CoscoExchange("interrupted", PARTITIONS, metadata=metadata):
+        with CoscoWriter("interrupted", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:
+            signal.signal(signal.SIGALRM, on_alarm)
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+            i = 0
+            while i < ROWS or len(children) < 8:
+                writer.collect(i % PARTITIONS, row(0, i))
+                i += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for pid in children:
+            join(pid)
+        rows = [row for p in range(PARTITIONS) for row in read("interrupted", [0], p, metadata)]
+        assert sorted(rows) == sorted(row(0, n) for n in range(i))
+        check("interrupted", [1000, 1000 + len(children) - 1], metadata)
+
+
+def unclosed(metadata: str) -> None:
+    """A process that ends without closing anything."""
+    exchange = CoscoExchange("unclosed", PARTITIONS, metadata=metadata)
+    writer = CoscoWriter("unclosed", 0, buffer_bytes=64 << 10, metadata=metadata)
+    for i in range(ROWS):
+        writer.collect(i % PARTITIONS, row(0, i))
+    reader = CoscoReader("unclosed", [0], 0, metadata=metadata)
+    threading.Thread(target=reader.next, daemon=True).start()
+    time.sleep(0.1)
+    assert exchange.partitions == PARTITIONS
+
+
+CASES: dict[str, Callable[[str], None]] = {
+    "fork": lambda metadata: pool("fork", metadata),
+    "spawn": lambda metadata: pool("spawn", metadata),
+    "forkserver": lambda metadata: pool("forkserver", metadata),
+    "busy": busy,
+    "inherited": inherited,
+    "interrupted": interrupted,
+    "unclosed": unclosed,
+}
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]](sys.argv[2])
+    print("ok")

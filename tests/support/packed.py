@@ -1,0 +1,91 @@
+"""Packed frames taken apart, and readers of them, for the tests of packing and merging."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from pyroaring import BitMap
+
+from cosco.blocks import CODEC_LZ4, walk_blocks
+from cosco.client.merge import Decoded, PartitionMerge
+from cosco.client.packing import PackedFrame
+from cosco.client.rows import iter_rows
+from cosco.frames import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
+from cosco.records import MASK64, AttemptSums, PartitionRange, ReadSnapshot
+
+EXCHANGE = 9
+
+
+def cut_ranges(partitions: int, ranges: int = 3) -> tuple[PartitionRange, ...]:
+    """`partitions` in at most so many ranges."""
+    step = -(-partitions // ranges)
+    firsts = range(0, partitions, step)
+    return tuple(
+        PartitionRange(index, first, min(step, partitions - first))
+        for index, first in enumerate(firsts)
+    )
+
+
+def packing(
+    partitions: int, *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 1 << 20
+) -> dict[str, Any]:
+    """Arguments of a packer."""
+    return {
+        "exchange": EXCHANGE,
+        "mapper": mapper,
+        "attempt": attempt,
+        "ranges": cut_ranges(partitions),
+        "codec": CODEC_LZ4,
+        "buffer_bytes": buffer_bytes,
+        "shuffle_id": "s",
+    }
+
+
+def blocks_of(frames: Iterable[PackedFrame], partitions: int) -> dict[int, list[bytes]]:
+    """The blocks of each partition, in order; checks what every frame must keep to."""
+    ranges = cut_ranges(partitions)
+    found: dict[int, list[bytes]] = defaultdict(list)
+    for frame in frames:
+        body = b"".join(frame.parts)
+        assert frame.body_bytes == len(body) <= MAX_FRAME_BYTES - FRAME_HEADER_BYTES
+        blocks = list(walk_blocks(memoryview(body)))
+        assert frame.blocks == len(blocks) > 0
+        placed = ranges[frame.range_index]
+        for offset, header in blocks:
+            assert placed.first <= header.partition < placed.first + placed.count
+            found[header.partition].append(body[offset : offset + header.block_bytes])
+    return found
+
+
+def snapshot_of(partition: int, sums: Sequence[tuple[int, int, AttemptSums]]) -> ReadSnapshot:
+    """What the metadata service says after (mapper, attempt, sums) committed."""
+    rows = row_bytes = digest = 0
+    for _, _, one in sums:
+        for index in np.flatnonzero(one.partitions == partition).tolist():
+            rows += int(one.rows[index])
+            row_bytes += int(one.raw_bytes[index])
+            digest = (digest + int(one.digests[index])) & MASK64
+    return ReadSnapshot(
+        version=1,
+        generation=1,
+        build=1,
+        mappers=np.array([mapper for mapper, _, _ in sums], np.uint32),
+        attempts=np.array([attempt for _, attempt, _ in sums], np.uint64),
+        rows=rows,
+        raw_bytes=row_bytes,
+        digest=digest,
+        sources=(),
+    )
+
+
+def merge_of(snapshot: ReadSnapshot, partition: int, named: Iterable[int]) -> PartitionMerge:
+    return PartitionMerge(
+        snapshot, exchange=EXCHANGE, partition=partition, named=BitMap(named), shuffle_id="s"
+    )
+
+
+def rows_of(decoded: Iterable[Decoded]) -> list[bytes]:
+    return [row for one in decoded for row in iter_rows(one)]

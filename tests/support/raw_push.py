@@ -1,0 +1,89 @@
+"""A bare push stream and bare calls, for what the real client never sends."""
+
+from __future__ import annotations
+
+import queue
+import urllib.request
+from typing import Any
+
+import grpc
+
+from cosco import wire
+from cosco.records import ExchangeSpec
+from cosco.wire import mpb, spb
+
+
+class RawMetadata:
+    """Calls of the metadata service without any of the client's care."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+
+    def call(self, method: str, request: Any) -> Any:
+        _, reply_type = wire.METADATA_METHODS[method]
+        stub = self._channel.unary_unary(
+            f"/{wire.METADATA_SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply_type.FromString,
+        )
+        return stub(request, timeout=10)
+
+    def create(self, shuffle_id: str, partitions: int = 4):
+        spec = ExchangeSpec(shuffle_id, partitions, replicas=1)
+        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=b"o" * 16)
+        return wire.info_from_pb(self.call("CreateExchange", request))
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class RawPush:
+    """One push stream; `reply` gives the next reply of the daemon, or raises grpc.RpcError."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
+        self._call = call(iter(self._requests.get, None), timeout=20)
+
+    def hello(self, number, incarnation, *, mapper=1, attempt=1, protocol=wire.PUSH_PROTOCOL):
+        hello = spb.Hello(
+            protocol=protocol, number=number, mapper=mapper, attempt=attempt,
+            incarnation=incarnation,
+        )  # fmt: skip
+        self._requests.put(spb.PushRequest(hello=hello).SerializeToString())
+
+    def announce(self, *frame_bytes: int) -> None:
+        request = spb.PushRequest(announce=spb.Announce(frame_bytes=frame_bytes))
+        self._requests.put(request.SerializeToString())
+
+    def send(self, frame: bytes) -> None:
+        self._requests.put(wire.push_frame([frame]))
+
+    def reply(self) -> spb.PushReply:
+        return spb.PushReply.FromString(next(self._call))
+
+    def exchange(self, frame: bytes, announced: int | None = None) -> spb.PushReply:
+        """Announce, await the grant, send; the reply that settles the frame."""
+        self.announce(announced or len(frame))
+        while not self.reply().granted:
+            pass
+        self.send(frame)
+        return self.reply()
+
+    def close(self) -> None:
+        self._requests.put(None)
+        self._call.cancel()
+        self._channel.close()
+
+
+def metric(address: str, name: str, **labels: str) -> float:
+    """One sample of a Prometheus endpoint; 0 if it is not there."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    for line in text.splitlines():
+        sample, _, value = line.rpartition(" ")
+        if sample.split("{")[0] == name and all(label in sample for label in wanted):
+            return float(value)
+    return 0.0

@@ -1,0 +1,103 @@
+"""Grants: bounded, in turn, and never worth less than a frame."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosco.errors import InvalidArgument
+from cosco.frames import MAX_FRAME_BYTES
+from cosco.shuffle_service.credits import MAX_ANNOUNCED_FRAMES, FrameCredits
+
+MIB = 1 << 20
+
+
+def test_what_is_granted_stays_within_the_budget_and_comes_back():
+    board = FrameCredits(4 * MIB)
+    stream, other = board.open(), board.open()
+    board.announce(stream, [MIB] * 8)
+    board.announce(other, [MIB] * 8)
+    assert dict(board.grant(0.0)) == {stream: 2, other: 2}
+    assert board.grant(0.0) == []
+    board.received(stream, MIB, 0.0)
+    assert board.grant(0.0) == []  # in hand is not settled
+    board.settled(stream)
+    # The streams take turns, and it is the turn of the one announced first.
+    assert dict(board.grant(0.0)) == {stream: 1}
+    board.close(other)
+    assert dict(board.grant(0.0)) == {}  # at its share, a quarter, or one frame at least
+    board.received(stream, MIB, 0.0)
+    board.settled(stream)
+    assert dict(board.grant(0.0)) == {stream: 1}
+
+
+def test_a_large_frame_is_not_overtaken_for_ever_by_small_ones():
+    board = FrameCredits(2 * MIB)
+    small, large = board.open(), board.open()
+    board.announce(small, [MIB])
+    board.announce(large, [MAX_FRAME_BYTES])
+    assert dict(board.grant(0.0)) == {small: 1}
+    board.announce(small, [MIB])
+    assert board.grant(0.0) == []
+    board.received(small, MIB, 0.0)
+    board.settled(small)
+    assert dict(board.grant(0.0)) == {large: 1}  # larger than the budget, so alone
+    board.received(large, MAX_FRAME_BYTES, 0.0)
+    board.settled(large)
+    assert dict(board.grant(0.0)) == {small: 1}
+
+
+@pytest.mark.parametrize(
+    ("announced", "sent", "what"),
+    [([], 1, "not granted"), ([100], 101, "announced"), ([0], 0, "limit"),
+     ([MAX_FRAME_BYTES + 1], 0, "limit"), ([1] * (MAX_ANNOUNCED_FRAMES + 1), 0, "more than")],
+)  # fmt: skip
+def test_a_sender_that_breaks_the_rules_is_refused(announced, sent, what):
+    board = FrameCredits(MIB)
+    stream = board.open()
+
+    def misbehave() -> None:
+        board.announce(stream, announced)
+        board.grant(0.0)
+        board.received(stream, sent, 0.0)
+
+    with pytest.raises(InvalidArgument, match=what):
+        misbehave()
+
+
+def test_who_sits_on_a_grant_is_found_only_while_others_wait():
+    board = FrameCredits(MIB)
+    idle, other = board.open(), board.open()
+    board.announce(idle, [MIB])
+    board.grant(10.0)
+    assert board.stalled(100.0, 5.0) == []
+    board.announce(other, [MIB])
+    board.grant(100.0)
+    assert board.stalled(14.0, 5.0) == []
+    assert board.stalled(16.0, 5.0) == [idle]
+    board.close(idle)
+    assert dict(board.grant(16.0)) == {other: 1}
+
+
+@given(st.data())
+def test_every_announced_frame_is_granted_in_the_end(data):
+    budget = data.draw(st.integers(1, 8)) * MIB
+    board = FrameCredits(budget)
+    frames = {
+        board.open(): data.draw(st.lists(st.integers(1, MAX_FRAME_BYTES), max_size=20))
+        for _ in range(data.draw(st.integers(1, 6)))
+    }
+    left = {stream: list(lengths) for stream, lengths in frames.items()}
+    for stream, lengths in frames.items():
+        board.announce(stream, lengths)
+    ready = []
+    while any(left.values()) or ready:
+        for stream, count in board.grant(0.0):
+            ready.extend((stream, left[stream].pop(0)) for _ in range(count))
+        assert board.unsettled_bytes <= max(budget, MAX_FRAME_BYTES)
+        assert ready, "nothing is granted although frames wait"
+        stream, length = ready.pop(0)
+        board.received(stream, length, 0.0)
+        board.settled(stream)
+    assert board.unsettled_bytes == 0

@@ -1,0 +1,154 @@
+"""The flusher over a real store that fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+from support.frame_making import EXCHANGE, INCARNATION, block, frame
+
+from cosco.chunks import parse_chunk_header
+from cosco.dfs import MemoryStore, StoreFull
+from cosco.records import Assignment, DaemonRef, PartitionRange
+from cosco.shuffle_service.core import DaemonCore
+from cosco.shuffle_service.fetch import FetchService
+from cosco.shuffle_service.flusher import Flusher
+from cosco.shuffle_service.intake import check_frame
+from cosco.shuffle_service.memory import PageWaiters
+from cosco.shuffle_service.metrics import DaemonMetrics
+from cosco.shuffle_service.pool import MAX_PAGE_BYTES
+from cosco.wire import fetch_reply
+
+KEY = (EXCHANGE, 0, 1)
+
+
+class FullStore(MemoryStore):
+    """A store that is full until `room` is set, and says when it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def append(self, path, offset, parts):
+        self.asked.set()
+        if not self.room.is_set():
+            raise StoreFull(errno.ENOSPC, "No space left on device")
+        await super().append(path, offset, parts)
+
+
+class Rig:
+    """A daemon's parts without its server."""
+
+    def __init__(self, store, pages: int = 8) -> None:
+        self.store = store
+        arena = memoryview(bytearray(pages * MAX_PAGE_BYTES))
+        self.core = DaemonCore(arena=arena, incarnation=INCARNATION, chunk_bytes=64 << 10)
+        self.core.cluster_id = "c"
+        primary = DaemonRef(INCARNATION, "a")
+        self.core.admit(EXCHANGE, Assignment(0, 1, 1, primary), PartitionRange(0, 0, 9))
+        self.metrics = DaemonMetrics()
+        self.waiters = PageWaiters()
+        self.flusher = Flusher(self.core, store, self.waiters, self.metrics, writers=2)
+        self.fetch = FetchService(self.core, store, self.metrics)
+
+    def put(self, *blocks: bytes) -> None:
+        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, (1, 1))
+        held = self.core.assignment(KEY)
+        assert self.core.take(held, checked, 0).next_run == len(checked.runs)
+        self.flusher.kick()
+
+    async def read(self, partition: int) -> bytes:
+        replies = [fetch_reply(m) async for m in self.fetch.serve(KEY, partition)]
+        return b"".join(bytes(r) for r in replies if isinstance(r, memoryview))
+
+
+def test_a_full_store_loses_nothing_and_is_written_when_there_is_room():
+    async def main() -> None:
+        store = FullStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        made = block(0, 0, b"x" * (64 << 10))
+        rig.put(made)
+        await store.asked.wait()
+        await rig.waiters.changed()
+        assert rig.flusher.failing_since is not None
+        assert "No space" in rig.flusher.failure
+        assert await rig.read(0) == made
+        store.room.set()
+        await rig.flusher.flush_everything()
+        assert rig.flusher.failing_since is None
+        assert await rig.read(0) == made
+        assert rig.core.unstored_bytes == 0
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_a_dropped_exchange_is_not_retried_for_ever():
+    async def main() -> None:
+        store = FullStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x" * (64 << 10)))
+        await store.asked.wait()
+        await rig.flusher.ended(rig.core.drop(EXCHANGE))
+        while rig.core.unstored_bytes:
+            await rig.waiters.changed()
+        assert await store.list("") == []
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_everything_is_flushed_to_files_that_describe_themselves():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        blocks = {p: [block(p, n, bytes([n]) * 30_000) for n in range(5)] for p in range(3)}
+        for n in range(5):
+            rig.put(*(blocks[p][n] for p in range(3)))
+            await asyncio.sleep(0)
+        await rig.flusher.flush_everything()
+        assert rig.core.unstored_bytes == 0
+        for partition, made in blocks.items():
+            assert await rig.read(partition) == b"".join(made)
+        # Another daemon of the store finds the same in the files alone.
+        other = Rig(store)
+        other.core.drop(EXCHANGE)
+        for partition, made in blocks.items():
+            assert await other.read(partition) == b"".join(made)
+        # A torn tail is no chunk: what precedes it is still read.
+        file = (await store.list(f"c/{EXCHANGE}/0-1/0-"))[0]
+        first = parse_chunk_header(await store.read(file.path, 0, 4096))
+        store._files[file.path] += store._files[file.path][: first.padded_bytes // 2]
+        assert await other.read(0) == b"".join(blocks[0])
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_a_reader_goes_on_from_the_store_when_the_chunk_is_flushed_meanwhile():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store, pages=64)
+        made = [block(0, n, bytes([n]) * 900_000) for n in range(10)]
+        for one in made:
+            rig.put(one)
+        reading = rig.fetch.serve(KEY, 0)
+        replies = [fetch_reply(await anext(reading)), fetch_reply(await anext(reading))]
+        assert len(replies[1]) < sum(map(len, made)) // 2  # most is still to come
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        rig.put(block(0, 2))  # later than the snapshot, in pages that were the chunk's
+        replies += [fetch_reply(message) async for message in reading]
+        data = b"".join(bytes(r) for r in replies if isinstance(r, memoryview))
+        assert data == b"".join(made)
+        await rig.flusher.stop()
+
+    asyncio.run(main())
