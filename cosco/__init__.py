@@ -1,0 +1,91 @@
+"""Cosco: a shuffle service that keeps map output off the compute machines.
+
+Drivers hold a `CoscoExchange`, mappers write with `CoscoWriter`, reducers read with
+`CoscoReader`; `LocalCluster` runs the services on this machine. README.md begins with an
+example.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any, Final
+
+from cosco.errors import (
+    CapacityExceeded,
+    ClientClosed,
+    CommitTimeout,
+    CoscoError,
+    DataCorrupted,
+    DataLost,
+    ExchangeClosed,
+    ExchangeExists,
+    ExchangeNotFound,
+    GenerationChanged,
+    InvalidArgument,
+    InvalidRow,
+    NotPicklable,
+    PartitionOutOfRange,
+    RecomputeMismatch,
+    SchemaMismatch,
+    ServiceUnavailable,
+)
+from cosco.records import Commit, ExchangeProgress
+
+if TYPE_CHECKING:
+    from cosco.client.exchange import CoscoExchange
+    from cosco.client.reader import CoscoReader
+    from cosco.client.writer import CoscoWriter
+    from cosco.cluster import LocalCluster
+
+__all__ = [
+    "CapacityExceeded",
+    "ClientClosed",
+    "Commit",
+    "CommitTimeout",
+    "CoscoError",
+    "CoscoExchange",
+    "CoscoReader",
+    "CoscoWriter",
+    "DataCorrupted",
+    "DataLost",
+    "ExchangeClosed",
+    "ExchangeExists",
+    "ExchangeNotFound",
+    "ExchangeProgress",
+    "GenerationChanged",
+    "InvalidArgument",
+    "InvalidRow",
+    "LocalCluster",
+    "NotPicklable",
+    "PartitionOutOfRange",
+    "RecomputeMismatch",
+    "SchemaMismatch",
+    "ServiceUnavailable",
+    "__version__",
+]
+
+try:
+    __version__ = importlib.metadata.version("cosco")
+except importlib.metadata.PackageNotFoundError:  # run from a source tree
+    __version__ = "0+unknown"
+
+#: Imported at their first use: the services import this package too, and stay without Arrow.
+_LAZY: Final = {
+    "CoscoExchange": "cosco.client.exchange",
+    "CoscoReader": "cosco.client.reader",
+    "CoscoWriter": "cosco.client.writer",
+    "LocalCluster": "cosco.cluster",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

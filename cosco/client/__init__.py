@@ -1,0 +1,1 @@
+"""What runs in the engine's processes: exchange, writer, reader, and the logic they share."""

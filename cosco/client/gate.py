@@ -1,0 +1,118 @@
+"""The gate that keeps a process's gRPC calls out of the moment of a fork.
+
+gRPC survives a fork only while none of its threads is busy and no call is under way. So
+every use of it in this package happens inside the one gate of the process: a fork closes
+the gate, cancels what is under way and waits until every thread has come out; calls that
+were cancelled for it are made again by whoever made them.
+
+Two rules keep this free of deadlocks, whatever locks the forking thread holds: nobody takes
+a lock of the client inside the gate, and nobody enters the gate holding one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+_LOG = logging.getLogger("cosco")
+#: Cancelled calls end within milliseconds; a fork does not wait longer than this for them.
+DRAIN_TIMEOUT_S: Final = 10.0
+
+
+class Cancellable(Protocol):
+    """A call under way."""
+
+    def cancel_for_fork(self) -> None:
+        """End the call soon, and remember why; called outside of the gate's lock."""
+
+
+class ForkGate:
+    """Used as `with gate:` around every use of gRPC; a fork waits until all are outside.
+
+    A thread may enter more than once, and the thread that forks always may: what a signal
+    handler or a finalizer does in the middle of a call must not wait for that call.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}  # thread → how many times it is inside
+        self._calls: set[Cancellable] = set()
+        self._forking: set[int] = set()  # threads
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            while self._forking and me not in self._forking and me not in self._inside:
+                self._changed.wait()
+            self._inside[me] = self._inside.get(me, 0) + 1
+
+    def __exit__(self, *exc: object) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            times = self._inside.pop(me, 1) - 1  # absent in a child that a handler forked
+            if times:
+                self._inside[me] = times
+            elif self._forking:
+                self._changed.notify_all()
+
+    def add(self, call: Cancellable) -> None:
+        """Register a call that was started inside the gate, until `discard`."""
+        with self._changed:
+            self._calls.add(call)
+            forking = bool(self._forking)
+        if forking:
+            call.cancel_for_fork()
+
+    def discard(self, call: Cancellable) -> None:
+        """The call has ended; gRPC's own thread says so."""
+        with self._changed:
+            self._calls.discard(call)
+            if self._forking:
+                self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Close the gate, cancel all calls, and wait until all are done and out."""
+        me = threading.get_ident()
+        with self._changed:
+            self._forking.add(me)
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel_for_fork()
+        with self._changed:
+            if not self._changed.wait_for(self._is_quiet, DRAIN_TIMEOUT_S):
+                _LOG.warning(
+                    "forking although gRPC calls did not end in %g s: the child may hang",
+                    DRAIN_TIMEOUT_S,
+                )
+
+    def _is_quiet(self) -> bool:
+        return not self._calls and self._inside.keys() <= self._forking
+
+    def after_fork_in_parent(self) -> None:
+        """Open the gate again."""
+        with self._changed:
+            self._forking.discard(threading.get_ident())
+            self._changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's threads and calls."""
+        self._reset()
+
+    def install(self, *, in_child: Callable[[], None]) -> None:
+        """Have every fork of this process go through the gate; `in_child` runs after it."""
+
+        def after_in_child() -> None:
+            self.after_fork_in_child()
+            in_child()
+
+        os.register_at_fork(
+            before=self.before_fork,
+            after_in_parent=self.after_fork_in_parent,
+            after_in_child=after_in_child,
+        )

@@ -1,0 +1,157 @@
+"""The calls of the metadata service as a client makes them: records in, records out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from pyroaring import BitMap
+
+from cosco import wire
+from cosco.client.scope import Patience, Scope, Unreachable, retrying
+from cosco.client.transport import Endpoint
+from cosco.errors import ServiceUnavailable
+from cosco.records import (
+    CommitRequest,
+    CommitWait,
+    DriverOrders,
+    ExchangeInfo,
+    ExchangeProgress,
+    ExchangeSpec,
+    OpenedAttempt,
+    RowKind,
+)
+from cosco.wire import mpb
+
+#: A service that never answered this object is given up after so long.
+FIRST_CONTACT_S: Final = 3.0
+#: The deadline of one try, on top of what the service is asked to wait.
+CALL_TIMEOUT_S: Final = 10.0
+_FIRST_CALL_TIMEOUT_S: Final = 5.0
+
+
+class MetadataClient:
+    """One metadata service, for one client object.
+
+    Every method raises the error the service meant; ClientClosed once the scope is closed;
+    ServiceUnavailable when the service cannot be reached: after FIRST_CONTACT_S if it never
+    was, else after `service_timeout_s`.
+    """
+
+    def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
+        self.address: Final = address
+        self._scope = scope
+        self._service_timeout_s = service_timeout_s
+        self._endpoint = Endpoint(address)
+        self._met = False
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._endpoint.close()
+
+    def create_exchange(self, spec: ExchangeSpec, owner: bytes) -> ExchangeInfo:
+        """`owner` are 16 random bytes that tell this call's repetition from another's."""
+        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=owner)
+        return wire.info_from_pb(self._call("CreateExchange", request))
+
+    def describe_exchange(self, shuffle_id: str, owner: bytes = b"") -> ExchangeInfo:
+        """The exchange; `owner`, if not empty, takes it over."""
+        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner)
+        return wire.info_from_pb(self._call("DescribeExchange", request))
+
+    def poll_driver(
+        self,
+        number: int,
+        owner: bytes,
+        *,
+        wait_s: float,
+        arranged: tuple[int, ...] = (),
+        failed: tuple[tuple[int, str], ...] = (),
+    ) -> DriverOrders:
+        """Renew the lease, answer earlier calls (`failed`: loss id and reason), get others."""
+        request = mpb.PollDriverRequest(
+            number=number,
+            owner=owner,
+            wait_s=wait_s,
+            arranged=arranged,
+            failed=[mpb.RecomputeFailure(loss_id=loss, reason=why) for loss, why in failed],
+        )
+        return wire.driver_orders_from_pb(self._call("PollDriver", request, wait_s=wait_s))
+
+    def close_exchange(self, shuffle_id: str) -> None:
+        self._call("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id))
+
+    def progress(self, number: int) -> ExchangeProgress:
+        return wire.progress_from_pb(self._call("Progress", mpb.ProgressRequest(number=number)))
+
+    def open_attempt(self, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
+        request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
+        return wire.opened_from_pb(self._call("OpenAttempt", request))
+
+    def fix_row_kind(self, number: int, kind: RowKind, schema: bytes) -> ExchangeInfo:
+        request = mpb.FixRowKindRequest(
+            number=number,
+            kind=mpb.RowKind.Name(int(kind)),
+            schema=schema,
+        )
+        return wire.info_from_pb(self._call("FixRowKind", request))
+
+    def commit(self, commit: CommitRequest) -> bool:
+        """Whether this attempt is the one that counts."""
+        return bool(self._call("Commit", wire.commit_to_pb(commit)).won)
+
+    def await_commits(
+        self,
+        number: int,
+        mappers: BitMap,
+        partition: int,
+        generation: int,
+        *,
+        wait_s: float,
+        outage_s: float | None = None,
+    ) -> CommitWait:
+        """Wait up to `wait_s` for the mappers; `outage_s` shortens the wait for the service."""
+        request = mpb.AwaitCommitsRequest(
+            number=number,
+            mappers=mappers.serialize(),
+            partition=partition,
+            generation=generation,
+            wait_s=wait_s,
+        )
+        reply = self._call("AwaitCommits", request, wait_s=wait_s, outage_s=outage_s)
+        return wire.wait_from_pb(reply)
+
+    def _call(
+        self, method: str, request: Any, *, wait_s: float = 0.0, outage_s: float | None = None
+    ) -> Any:
+        _, reply_type = wire.METADATA_METHODS[method]
+        body = request.SerializeToString()
+        limit_s = self._service_timeout_s if outage_s is None else outage_s
+        if not self._met:
+            limit_s = min(limit_s, FIRST_CONTACT_S)
+        started = time.monotonic()
+
+        def attempt() -> bytes:
+            timeout_s = wait_s + (CALL_TIMEOUT_S if self._met else _FIRST_CALL_TIMEOUT_S)
+            path = f"/{wire.METADATA_SERVICE}/{method}"
+            reply = self._endpoint.unary(path, body, timeout_s, self._scope)
+            self._met = True
+            return reply
+
+        try:
+            reply = retrying(self._scope, Patience(limit_s))(attempt)
+        except Unreachable as error:
+            raise self._unavailable(error, time.monotonic() - started) from None
+        return reply_type.FromString(reply)
+
+    def _unavailable(self, error: Unreachable, seconds: float) -> ServiceUnavailable:
+        remedy = (
+            "it stopped answering"
+            if self._met
+            else "is cosco-metadata running there? set metadata= or COSCO_METADATA"
+        )
+        return ServiceUnavailable(
+            f"no answer from the metadata service at {self.address} in {seconds:.1f} s: "
+            f"{remedy} ({error})",
+            shuffle_id=self._scope.shuffle_id,
+        )

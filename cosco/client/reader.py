@@ -1,0 +1,324 @@
+"""`CoscoReader`: one partition's rows, every one exactly once, or an error."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import pyarrow as pa
+
+from cosco.client.arrow import batch_from_content, schema_from_bytes
+from cosco.client.gather import Gatherer
+from cosco.client.merge import Decoded, PartitionMerge
+from cosco.client.metadata_client import MetadataClient
+from cosco.client.options import mapper_set, metadata_address, seconds, shuffle_name, whole_number
+from cosco.client.rows import BYTES_SCHEMA, iter_rows, rows_to_batch
+from cosco.client.scope import LiveObject, Scope
+from cosco.errors import (
+    ClientClosed,
+    CommitTimeout,
+    CoscoError,
+    GenerationChanged,
+    InvalidArgument,
+    PartitionOutOfRange,
+    SchemaMismatch,
+)
+from cosco.records import CommitWait, ReadSnapshot, RowKind
+
+_T = TypeVar("_T")
+
+#: One wait at the service for commits; a longer one is made of several.
+_POLL_S: Final = 20.0
+#: Where a batch's columns must stay below 2 GiB.
+_MAX_BATCH_BYTES: Final = 1 << 30
+#: Between two polls that were answered early.
+_PAUSE_S: Final = 0.05
+
+
+class CoscoReader(LiveObject):
+    """Reads the rows that the named mappers wrote to one partition.
+
+        with CoscoReader("orders", mappers=range(64), partition=3) as reader:
+            for row in reader:
+                ...
+
+    It first waits until every named mapper has committed. The rows of their committed
+    attempts come once each, in no order; when iteration ends, that was verified against the
+    committed sums, and else it raised. Rows that came before are not taken back: what may
+    not see rows of a read that fails uses `read_table`.
+
+    A reader makes one pass, by rows or by batches. One thread at a time may use it; `close`
+    may be called from any and wakes it with ClientClosed.
+    """
+
+    def __init__(
+        self,
+        shuffle_id: str,
+        mappers: Iterable[int],
+        partition: int,
+        *,
+        generation: int | None = None,
+        timeout_s: float | None = None,
+        metadata: str | None = None,
+        service_timeout_s: float = 300.0,
+    ) -> None:
+        """`timeout_s` bounds the wait for commits; 0: do not wait, None: without bound.
+
+        Raises ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
+        InvalidArgument, ServiceUnavailable.
+        """
+        self.shuffle_id: Final = shuffle_name(shuffle_id)
+        self.partition: Final = whole_number("partition", partition, 0, None, shuffle_id)
+        self._mappers = mapper_set(mappers, shuffle_id)
+        if generation is not None:
+            generation = whole_number("generation", generation, 1, None, shuffle_id)
+        self._timeout_s = (
+            None if timeout_s is None else seconds("timeout_s", timeout_s, 0.0, shuffle_id)
+        )
+        self._service_timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
+        self._scope = Scope("a CoscoReader", shuffle_id)
+        address = metadata_address(metadata)
+        self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
+        try:
+            self._info = self._metadata.describe_exchange(shuffle_id)
+            self._check_place(generation)
+        except BaseException:
+            self._metadata.close()
+            raise
+        #: The generation of the exchange that is read.
+        self.generation: Final = self._info.generation
+        self._gatherer = Gatherer(
+            self._metadata,
+            self._scope,
+            self._info,
+            self.partition,
+            self._service_timeout_s,
+            lambda: self._ask_commits(0.0).snapshot,
+        )
+        self._mode: str | None = None
+        self._rows: Iterator[bytes] = iter(())
+        self._row: bytes | None = None
+        self._broken: CoscoError | None = None
+
+    # --- rows -----------------------------------------------------------------------------
+
+    def next(self) -> bool:
+        """Go to the next row; False when there was none left, and all were verified.
+
+        Raises CommitTimeout, DataLost, DataCorrupted, GenerationChanged, ExchangeClosed,
+        ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow exchange.
+        """
+        self._row = next(iter(self), None)
+        return self._row is not None
+
+    def row(self) -> bytes:
+        """The row that `next` went to; raises InvalidArgument if there is none."""
+        if self._row is None:
+            raise InvalidArgument(
+                "there is no row: call next() first, and row() only if it returned True",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+        return self._row
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The rows that are left; errors as of `next`."""
+        self._check()
+        if self._mode != "rows":
+            self._begin("rows")
+            self._rows = self._guarded(self._row_stream())
+        return self._rows
+
+    def __next__(self) -> bytes:
+        return next(iter(self))
+
+    # --- batches --------------------------------------------------------------------------
+
+    def read_batches(self, *, max_bytes: int = 4 << 20) -> Iterator[pa.RecordBatch]:
+        """The rows as record batches of about `max_bytes`; errors as of `next`.
+
+        They have the exchange's schema, or the one column `row: binary` for rows of bytes,
+        and stay valid after `close`.
+        """
+        limit = whole_number("max_bytes", max_bytes, 1, None, self.shuffle_id)
+        self._check()
+        self._begin("batches")
+        return self._guarded(self._batch_stream(min(limit, _MAX_BATCH_BYTES)))
+
+    def read_table(self) -> pa.Table:
+        """All rows, verified, as one table, whose schema is there even without rows."""
+        batches = list(self.read_batches())
+        return pa.Table.from_batches(batches, schema=self._schema())
+
+    # --- ending ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop reading; a call that another thread waits in raises ClientClosed."""
+        if self._scope.inherited:
+            return
+        self._scope.close()
+        self._gatherer.close()
+        self._metadata.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _check_place(self, generation: int | None) -> None:
+        partitions = self._info.spec.partitions
+        if self.partition >= partitions:
+            raise PartitionOutOfRange(
+                f"partition {self.partition} of exchange {self.shuffle_id!r}: it has partitions "
+                f"0 to {partitions - 1}",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+        if generation is not None and generation != self._info.generation:
+            raise GenerationChanged(
+                f"exchange {self.shuffle_id!r} is at generation {self._info.generation}, not "
+                f"{generation}: begin anew with that one",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise copy.copy(self._broken)
+        self._scope.check()
+
+    def _begin(self, mode: str) -> None:
+        if self._mode is not None:
+            raise InvalidArgument(
+                f"this CoscoReader was read by {self._mode} already, it makes one pass: "
+                "make another reader",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+        self._mode = mode
+
+    def _guarded(self, stream: Iterator[_T]) -> Iterator[_T]:
+        """Remember if `stream` did not come to its verified end: it may not seem to later."""
+        try:
+            yield from stream
+        except BaseException as error:
+            self._broken = (
+                error
+                if isinstance(error, CoscoError)
+                else ClientClosed(
+                    f"reading partition {self.partition} of {self.shuffle_id!r} was broken off "
+                    f"by {type(error).__name__}: make another reader",
+                    shuffle_id=self.shuffle_id,
+                    partition=self.partition,
+                )
+            )
+            raise
+
+    def _row_stream(self) -> Iterator[bytes]:
+        self._require_bytes()
+        snapshot = self._await_commits()
+        self._require_bytes()
+        for decoded in self._decoded(snapshot):
+            yield from iter_rows(decoded)
+
+    def _batch_stream(self, max_bytes: int) -> Iterator[pa.RecordBatch]:
+        snapshot = self._await_commits()
+        schema = self._schema() if self._info.kind is RowKind.ARROW else None
+        kept: list[Decoded] = []
+        kept_bytes = 0
+        for decoded in self._decoded(snapshot):
+            if kept and kept_bytes + len(decoded.content) > max_bytes:
+                yield from _sliced(_joined(kept, schema), kept_bytes, max_bytes)
+                kept, kept_bytes = [], 0
+            kept.append(decoded)
+            kept_bytes += len(decoded.content)
+        if kept:
+            yield from _sliced(_joined(kept, schema), kept_bytes, max_bytes)
+
+    def _decoded(self, snapshot: ReadSnapshot | None) -> Iterator[Decoded]:
+        if snapshot is None:
+            return iter(())
+        merge = PartitionMerge(
+            snapshot,
+            exchange=self._info.number,
+            partition=self.partition,
+            named=self._mappers,
+            shuffle_id=self.shuffle_id,
+        )
+        return self._gatherer.gather(merge, snapshot)
+
+    def _await_commits(self) -> ReadSnapshot | None:
+        """Wait for the named mappers; None if none are named."""
+        if not self._mappers:
+            return None
+        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while True:
+            left_s = _POLL_S if deadline is None else max(0.0, deadline - time.monotonic())
+            outage_s = None if deadline is None else min(left_s, self._service_timeout_s)
+            result = self._ask_commits(min(_POLL_S, left_s), outage_s)
+            if result.snapshot is not None:
+                if self._info.kind is RowKind.UNDECIDED:  # the writers may have decided it
+                    self._info = self._metadata.describe_exchange(self.shuffle_id)
+                return result.snapshot
+            if deadline is not None and time.monotonic() >= deadline:
+                raise CommitTimeout(
+                    f"{len(result.missing)} of {len(self._mappers)} mappers of exchange "
+                    f"{self.shuffle_id!r} did not {'run again' if result.recompute else 'commit'} "
+                    f"in {self._timeout_s:g} s",
+                    recompute=result.recompute,
+                    shuffle_id=self.shuffle_id,
+                    mappers=result.missing,
+                    partition=self.partition,
+                )
+            self._scope.sleep(_PAUSE_S)
+
+    def _ask_commits(self, wait_s: float, outage_s: float | None = None) -> CommitWait:
+        return self._metadata.await_commits(
+            self._info.number,
+            self._mappers,
+            self.partition,
+            self.generation,
+            wait_s=wait_s,
+            outage_s=outage_s,
+        )
+
+    def _require_bytes(self) -> None:
+        if self._info.kind is RowKind.ARROW:
+            raise SchemaMismatch(
+                f"exchange {self.shuffle_id!r} carries ARROW rows: read them with read_batches "
+                "or read_table",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+
+    def _schema(self) -> pa.Schema:
+        if self._info.kind is RowKind.ARROW:
+            return schema_from_bytes(self._info.schema)
+        return BYTES_SCHEMA
+
+
+def _joined(decoded: list[Decoded], schema: pa.Schema | None) -> pa.RecordBatch:
+    """One batch of all these rows; `schema` is None for rows of bytes."""
+    if schema is None:
+        return rows_to_batch(decoded)
+    batches = [batch_from_content(item, schema) for item in decoded]
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def _sliced(batch: pa.RecordBatch, batch_bytes: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
+    """The batch in parts of about `max_bytes`, of one row at least."""
+    parts = min(-(-batch_bytes // max_bytes), batch.num_rows)
+    for part in range(parts):
+        first = batch.num_rows * part // parts
+        yield batch.slice(first, batch.num_rows * (part + 1) // parts - first)

@@ -1,0 +1,106 @@
+"""The bookkeeping of one push stream: which frame may be sent, which must be sent again.
+
+A frame is announced, granted, sent and acknowledged, in that order, and kept until it is
+acknowledged. When the stream breaks, everything that is kept begins anew on the next one;
+the frames stay the same, so a daemon recognises what it already has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+#: A daemon that finds a frame broken gets it so many times more: the fault may be the way's.
+MAX_RESENDS: Final = 3
+
+
+class ProtocolBroken(Exception):
+    """The daemon said something that makes no sense on this stream."""
+
+
+@dataclass(slots=True, eq=False)
+class OutFrame:
+    """A frame as it is kept until it is acknowledged.
+
+    `message` is the serialized PushRequest, `frame_bytes` the length of the frame in it.
+    """
+
+    sequence: int
+    range_index: int
+    epoch: int
+    frame_bytes: int
+    message: bytes
+    resends: int = 0
+
+
+class PushWindow:
+    """The unacknowledged frames for one daemon. Not safe for threads."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, OutFrame] = {}  # by sequence, in the order of `add`
+        # The stages of a kept frame on the present stream:
+        self._unannounced: deque[OutFrame] = deque()
+        self._announced: deque[OutFrame] = deque()
+        self._sent: set[int] = set()
+
+    def __len__(self) -> int:
+        """The number of frames that are not acknowledged."""
+        return len(self._kept)
+
+    def add(self, frame: OutFrame) -> None:
+        """Keep a new frame and have it announced."""
+        self._kept[frame.sequence] = frame
+        self._unannounced.append(frame)
+
+    def restart(self) -> None:
+        """A new stream begins: announce all that is kept again, in order."""
+        self._unannounced = deque(self._kept.values())
+        self._announced.clear()
+        self._sent.clear()
+
+    def announce(self) -> list[int]:
+        """The lengths of the frames to announce now, in order."""
+        lengths = [frame.frame_bytes for frame in self._unannounced]
+        self._announced += self._unannounced
+        self._unannounced.clear()
+        return lengths
+
+    def granted(self, count: int) -> list[OutFrame]:
+        """The frames to send as `count` more of the announced ones were granted.
+
+        Raises ProtocolBroken when fewer are announced.
+        """
+        if count > len(self._announced):
+            raise ProtocolBroken(f"it granted {count} frames of {len(self._announced)}")
+        frames = [self._announced.popleft() for _ in range(count)]
+        self._sent.update(frame.sequence for frame in frames)
+        return frames
+
+    def acknowledged(self, sequences: Iterable[int]) -> list[OutFrame]:
+        """The frames that need not be kept any more.
+
+        Raises ProtocolBroken for one that was not sent on this stream.
+        """
+        return [self._take_sent(sequence) for sequence in sequences]
+
+    def refused(self, sequence: int) -> OutFrame:
+        """Note that the daemon did not take a frame; the frame, which stays kept."""
+        frame = self._take_sent(sequence)
+        self._kept[sequence] = frame
+        return frame
+
+    def resend(self, frame: OutFrame) -> bool:
+        """Announce a refused frame once more; False if that was done often enough."""
+        if frame.resends >= MAX_RESENDS:
+            return False
+        frame.resends += 1
+        self._unannounced.append(frame)
+        return True
+
+    def _take_sent(self, sequence: int) -> OutFrame:
+        if sequence not in self._sent:
+            raise ProtocolBroken(f"it answered frame {sequence}, which was not sent")
+        self._sent.discard(sequence)
+        return self._kept.pop(sequence)

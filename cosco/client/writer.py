@@ -1,0 +1,299 @@
+"""`CoscoWriter`: one mapper's rows on their way into an exchange."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+
+from cosco.blocks import CODECS
+from cosco.client.arguments import partition_array
+from cosco.client.arrow import (
+    check_schema,
+    normalize_schema,
+    schema_from_bytes,
+    schema_to_bytes,
+    transport,
+)
+from cosco.client.metadata_client import MetadataClient
+from cosco.client.options import metadata_address, seconds, shuffle_name, whole_number
+from cosco.client.packing import ArrowPacker, PackedFrame, RowPacker
+from cosco.client.push import Pusher
+from cosco.client.scope import LiveObject, Scope
+from cosco.errors import CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
+from cosco.records import MAX_MAPPER, AttemptSums, Commit, CommitRequest, ExchangeInfo, RowKind
+
+MIN_BUFFER_BYTES: Final = 64 << 10
+
+
+class CoscoWriter(LiveObject):
+    """One run of a mapper: collects rows, and commits them when it is closed.
+
+        with CoscoWriter("orders", mapper=7) as writer:
+            writer.collect(3, b"a row")
+
+    Leaving the block commits; leaving it by an exception aborts. Rows that were collected
+    are seen by readers only once `close` has committed them, and then all of them.
+
+    It holds at most `buffer_bytes` of rows, a sorted copy of them and a window of 16 MiB of
+    frames that no daemon has acknowledged; `collect` waits while that is full. An error of
+    the stream behind it is raised by the next call, and ends the writer. One thread at a
+    time may use it; `abort` may be called from any.
+    """
+
+    def __init__(
+        self,
+        shuffle_id: str,
+        mapper: int | None,
+        *,
+        buffer_bytes: int = 32 << 20,
+        metadata: str | None = None,
+        service_timeout_s: float = 300.0,
+    ) -> None:
+        """Open an attempt of `mapper`; None: the service chooses an id that is not in use.
+
+        Raises ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
+        """
+        self.shuffle_id: Final = shuffle_name(shuffle_id)
+        if mapper is not None:
+            mapper = whole_number("mapper", mapper, 0, MAX_MAPPER, shuffle_id)
+        self._buffer_bytes = whole_number(
+            "buffer_bytes", buffer_bytes, MIN_BUFFER_BYTES, None, shuffle_id
+        )
+        timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
+        self._scope = Scope("a CoscoWriter", shuffle_id, on_inherited=self._disarm)
+        self._metadata = MetadataClient(metadata_address(metadata), self._scope, timeout_s)
+        try:
+            self._opened = self._metadata.open_attempt(shuffle_id, mapper)
+        except BaseException:
+            self._metadata.close()
+            raise
+        #: The mapper id, given or chosen.
+        self.mapper: Final = self._opened.mapper
+        self._assignments = {a.range_index: a for a in self._opened.info.assignments}
+        self._packer: RowPacker | ArrowPacker | None = None
+        self._pusher = Pusher(self._opened, self._scope, timeout_s, self._fail)
+        self._failure: CoscoError | None = None
+        self._closing = threading.Lock()
+        self._commit: Commit | None = None
+        # What collect calls: changed rather than asked, as it is called for every row.
+        self._pack: Callable[[int, bytes], bool] = self._pack_first
+
+    def collect(self, partition: int, row: bytes) -> None:
+        """Add a row. Raises PartitionOutOfRange, InvalidRow (SchemaMismatch on an Arrow
+        exchange), ClientClosed, or what the pushing of earlier rows failed with."""
+        if self._pack(partition, row):
+            self._drain()
+
+    def collect_batch(self, partitions: Any, rows: Any) -> None:
+        """Add many rows; nothing of the arguments is kept.
+
+        partitions: one integer a row, as an array or a sequence. rows: an Arrow array of
+        binary or a sequence of bytes-like rows, or, for an Arrow exchange, a RecordBatch or
+        Table. They are checked before any is taken; errors as of `collect`.
+        """
+        self._check()
+        if isinstance(rows, pa.Table):
+            self._collect_table(partitions, rows)
+        elif isinstance(rows, pa.RecordBatch):
+            self._send(self._arrow_packer(rows.schema).collect_batch(partitions, rows))
+        else:
+            self._send(self._row_packer().collect_batch(partitions, rows))
+
+    def close(self) -> Commit:
+        """Push what is left, wait for every acknowledgement, and commit.
+
+        The first attempt of a mapper to commit wins; `won` tells. May be called again, for
+        the same answer. Raises ClientClosed after `abort`, or what pushing failed with.
+        """
+        if self._commit is None:
+            self._scope.check_process()
+            with self._closing:
+                if self._commit is None:
+                    self._commit = self._close()
+        return self._commit
+
+    def abort(self) -> None:
+        """Give the attempt up: none of its rows will be seen. Harmless after `close`."""
+        if self._scope.inherited:
+            return
+        self._disarm()
+        self._scope.close()
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._scope.inherited:  # a forked child leaves the block: the writer is its parent's
+            return
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    # --- packing --------------------------------------------------------------------------
+
+    def _collect_table(self, partitions: Any, table: pa.Table) -> None:
+        packer = self._arrow_packer(table.schema)
+        # All of them now, so that a bad one is found before any row is taken.
+        numbers = partition_array(
+            partitions,
+            rows=table.num_rows,
+            partitions=self._opened.info.spec.partitions,
+            shuffle_id=self.shuffle_id,
+        )
+        first = 0
+        for batch in table.to_batches():
+            self._send(packer.collect_batch(numbers[first : first + batch.num_rows], batch))
+            first += batch.num_rows
+
+    def _pack_first(self, partition: int, row: bytes) -> bool:
+        self._check()
+        packer = self._row_packer()
+        full = packer.collect(partition, row)
+        if self._pack == self._pack_first:  # not if another thread has aborted meanwhile
+            self._pack = packer.collect
+        return full
+
+    def _pack_refused(self, partition: int, row: bytes) -> bool:
+        self._check()
+        raise AssertionError("a writer that refuses rows is closed")
+
+    def _row_packer(self) -> RowPacker:
+        if not isinstance(self._packer, RowPacker):
+            self._fix_kind(RowKind.BYTES, b"")
+            self._packer = RowPacker(**self._packing())
+        return self._packer
+
+    def _arrow_packer(self, schema: pa.Schema) -> ArrowPacker:
+        if not isinstance(self._packer, ArrowPacker):
+            found = normalize_schema(schema)
+            transport(found)  # refuses what cannot be shuffled before anyone is bound to it
+            info = self._fix_kind(RowKind.ARROW, schema_to_bytes(found))
+            expected = schema_from_bytes(info.schema)
+            check_schema(found, expected, self.shuffle_id)
+            self._packer = ArrowPacker(schema=expected, **self._packing())
+        return self._packer
+
+    def _packing(self) -> dict[str, Any]:
+        info = self._opened.info
+        return {
+            "exchange": info.number,
+            "mapper": self.mapper,
+            "attempt": self._opened.attempt,
+            "ranges": info.ranges,
+            "codec": CODECS[info.spec.codec],
+            "buffer_bytes": self._buffer_bytes,
+            "shuffle_id": self.shuffle_id,
+        }
+
+    def _fix_kind(self, kind: RowKind, schema: bytes) -> ExchangeInfo:
+        """Make the exchange's rows of this kind if it is undecided; else check that they are."""
+        info = self._opened.info
+        if info.kind is RowKind.UNDECIDED:
+            try:
+                info = self._metadata.fix_row_kind(info.number, kind, schema)
+            except SchemaMismatch:  # another writer was first: see with what
+                info = self._metadata.describe_exchange(self.shuffle_id)
+        if info.kind is not kind:
+            hint = "a RecordBatch" if info.kind is RowKind.ARROW else "bytes"
+            raise SchemaMismatch(
+                f"exchange {self.shuffle_id!r} carries {info.kind.name} rows, not {kind.name} "
+                f"rows: give collect_batch {hint}",
+                shuffle_id=self.shuffle_id,
+            )
+        return info
+
+    # --- pushing --------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        if self._packer is not None:
+            self._send(self._packer.drain())
+
+    def _send(self, frames: Iterator[PackedFrame]) -> None:
+        """Push frames as they are packed.
+
+        An interrupted packer has lost rows, so that the attempt must not commit any more;
+        only arguments that it refuses at first leave it as it was.
+        """
+        pushed = False
+        try:
+            for frame in frames:
+                pushed = True
+                self._pusher.push(self._assignments[frame.range_index], frame)
+        except (InvalidArgument, InvalidRow):
+            if pushed:
+                self.abort()
+            raise
+        except BaseException:
+            self.abort()
+            raise
+
+    def _close(self) -> Commit:
+        self._check()
+        try:
+            self._drain()
+            acknowledged = self._pusher.flush()
+            sums = self._packer.sums() if self._packer is not None else _nothing()
+            won = self._metadata.commit(
+                CommitRequest(
+                    number=self._opened.info.number,
+                    mapper=self.mapper,
+                    attempt=self._opened.attempt,
+                    generation=self._opened.info.generation,
+                    acknowledged=acknowledged,
+                    sums=sums,
+                )
+            )
+        except BaseException as error:
+            if isinstance(error, CoscoError):
+                self._failure = self._failure or error
+            self.abort()
+            raise
+        self._disarm()
+        self._end()
+        self._scope.close()
+        return Commit(
+            mapper=self.mapper,
+            attempt=self._opened.attempt,
+            won=won,
+            generation=self._opened.info.generation,
+            rows=self._packer.rows if self._packer is not None else 0,
+            bytes=self._packer.row_bytes if self._packer is not None else 0,
+        )
+
+    # --- ending ---------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+        self._scope.check()
+
+    def _disarm(self) -> None:
+        self._pack = self._pack_refused
+
+    def _fail(self, error: CoscoError) -> None:
+        """A stream of ours failed: called on its thread."""
+        self._failure = error
+        self._disarm()
+        self._scope.close()
+
+    def _end(self) -> None:
+        self._pusher.close()
+        self._metadata.close()
+
+
+def _nothing() -> AttemptSums:
+    none32, none64 = np.empty(0, np.uint32), np.empty(0, np.uint64)
+    return AttemptSums(none32, none64, none64, none64, none64)

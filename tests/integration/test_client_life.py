@@ -1,0 +1,353 @@
+"""What ends, wakes or outlasts the client's objects: time-outs, close, abort, outages."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from cosco import (
+    ClientClosed,
+    CommitTimeout,
+    CoscoError,
+    CoscoExchange,
+    CoscoReader,
+    CoscoWriter,
+    ExchangeClosed,
+    GenerationChanged,
+    InvalidArgument,
+    LocalCluster,
+    NotPicklable,
+    ServiceUnavailable,
+)
+from cosco.client.transport import open_channels
+
+WAIT_S = 20.0
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LocalCluster]:
+    with LocalCluster(2, memory="16MiB") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def metadata(shared: LocalCluster) -> str:
+    return shared.metadata
+
+
+@pytest.fixture
+def name() -> str:
+    return f"life-{next(_names)}"
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def client_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("cosco-")]
+
+
+# --- waiting ------------------------------------------------------------------------------
+
+
+def test_a_reader_waits_until_the_mappers_have_committed(
+    name: str, metadata: str, pool: ThreadPoolExecutor
+) -> None:
+    with CoscoExchange(name, 1, metadata=metadata):
+        reader = CoscoReader(name, [0, 1], 0, metadata=metadata)
+        rows: Future[list[bytes]] = pool.submit(lambda: sorted(reader))
+        for mapper in (0, 1):
+            assert not rows.done()
+            with CoscoWriter(name, mapper, metadata=metadata) as writer:
+                writer.collect(0, b"%d" % mapper)
+        assert rows.result(WAIT_S) == [b"0", b"1"]
+        reader.close()
+
+
+@pytest.mark.parametrize("timeout_s", [0, 0.3])
+def test_a_wait_ends_after_its_time(name: str, metadata: str, timeout_s: float) -> None:
+    with CoscoExchange(name, 1, metadata=metadata):
+        CoscoWriter(name, 7, metadata=metadata).close()
+        reader = CoscoReader(name, [7, 8, 9], 0, timeout_s=timeout_s, metadata=metadata)
+        started = time.monotonic()
+        with pytest.raises(CommitTimeout, match="2 of 3 mappers") as caught:
+            reader.next()
+        assert timeout_s <= time.monotonic() - started < timeout_s + 2
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert (error.mappers, error.recompute, error.partition) == ((8, 9), False, 0)
+        assert error.shuffle_id == name
+        assert error.retriable
+        assert isinstance(error, TimeoutError)
+        with pytest.raises(CommitTimeout):
+            list(reader)
+        reader.close()
+
+
+def test_generations(name: str, metadata: str) -> None:
+    with CoscoExchange(name, 1, metadata=metadata):
+        CoscoReader(name, [], 0, generation=1, metadata=metadata).close()
+        with pytest.raises(GenerationChanged):
+            CoscoReader(name, [], 0, generation=2, metadata=metadata)
+        with pytest.raises(InvalidArgument):
+            CoscoReader(name, [], 0, generation=0, metadata=metadata)
+
+
+# --- waking -------------------------------------------------------------------------------
+
+
+def test_close_wakes_a_waiting_reader(name: str, metadata: str, pool: ThreadPoolExecutor) -> None:
+    with CoscoExchange(name, 1, metadata=metadata):
+        reader = CoscoReader(name, [0], 0, metadata=metadata)
+        waiting = pool.submit(reader.next)
+        until(lambda: bool(reader._scope._calls))
+        started = time.monotonic()
+        reader.close()
+        with pytest.raises(ClientClosed):
+            waiting.result(WAIT_S)
+        assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("in_close", [True, False])
+def test_abort_wakes_a_writer_that_waits_for_a_daemon(
+    name: str, pool: ThreadPoolExecutor, in_close: bool
+) -> None:
+    with (
+        LocalCluster(1, memory="16MiB") as cluster,
+        CoscoExchange(name, 1, replicas=1, metadata=cluster.metadata),
+    ):
+        writer = CoscoWriter(name, 0, buffer_bytes=1 << 20, metadata=cluster.metadata)
+        cluster.daemons[0].kill()
+        if in_close:
+            writer.collect(0, b"x")
+            waiting: Future[object] = pool.submit(writer.close)
+        else:
+            rows = [random.Random(0).randbytes(1 << 20)] * 40  # more than the window
+            waiting = pool.submit(writer.collect_batch, [0] * 40, rows)
+        until(lambda: bool(writer._pusher._links) and bool(writer._pusher._changed._waiters))  # type: ignore[attr-defined]
+        assert not waiting.done()
+        started = time.monotonic()
+        writer.abort()
+        with pytest.raises(ClientClosed):
+            waiting.result(WAIT_S)
+        assert time.monotonic() - started < 2
+
+
+def test_closing_the_exchange_ends_writers_and_readers(
+    name: str, metadata: str, pool: ThreadPoolExecutor
+) -> None:
+    exchange = CoscoExchange(name, 1, metadata=metadata)
+    reader = CoscoReader(name, [0], 0, metadata=metadata)
+    waiting = pool.submit(reader.next)
+    writer = CoscoWriter(name, 0, buffer_bytes=64 << 10, metadata=metadata)
+    writer.collect(0, b"x")
+    until(lambda: bool(reader._scope._calls))
+    CoscoExchange.attach(name, metadata=metadata).close()
+    with pytest.raises(ExchangeClosed):
+        waiting.result(WAIT_S)
+    with pytest.raises(ExchangeClosed):
+        writer.close()
+    with pytest.raises(ExchangeClosed):
+        writer.collect(0, b"x")
+    with pytest.raises(ExchangeClosed):
+        exchange.progress()
+    exchange.close()
+    exchange.close()
+    with pytest.raises(ClientClosed):
+        exchange.progress()
+    reader.close()
+    for call in (
+        lambda: CoscoWriter(name, 0, metadata=metadata),
+        lambda: CoscoExchange.attach(name, metadata=metadata),
+    ):
+        with pytest.raises(ExchangeClosed):
+            call()
+
+
+# --- owning -------------------------------------------------------------------------------
+
+
+def test_the_owner_keeps_the_lease(name: str, metadata: str) -> None:
+    with CoscoExchange(name, 1, lease_s=1.0, metadata=metadata) as exchange:
+        time.sleep(2.5)  # more than two leases
+        assert exchange.progress().rows == 0
+
+
+def test_an_exchange_without_owner_is_closed(name: str, metadata: str) -> None:
+    exchange = CoscoExchange(name, 1, lease_s=1.0, metadata=metadata)
+    assert exchange._driver is not None
+    exchange._driver.close()  # as if its process had died
+
+    def is_closed() -> bool:
+        try:
+            exchange.progress()
+        except ExchangeClosed:
+            return True
+        return False
+
+    until(is_closed)
+    exchange.close()
+
+
+def test_attaching_as_owner_takes_the_lease_over(name: str, metadata: str) -> None:
+    first = CoscoExchange(name, 3, lease_s=1.0, metadata=metadata)
+    second = CoscoExchange.attach(name, lambda mappers, reason: None, own=True, metadata=metadata)
+    assert second.partitions == 3
+    until(lambda: client_threads().count("cosco-lease") == 1)  # the first one has given up
+    time.sleep(1.5)
+    assert second.progress().rows == 0
+    second.close()
+    first.close()
+    assert not client_threads()
+    with pytest.raises(InvalidArgument, match="own=True"):
+        CoscoExchange.attach(name, lambda mappers, reason: None, metadata=metadata)
+
+
+def test_closing_takes_less_than_a_second(name: str, metadata: str) -> None:
+    exchange = CoscoExchange(name, 1, metadata=metadata)
+    until(lambda: exchange._driver is not None and bool(exchange._driver._scope._calls))
+    started = time.monotonic()
+    exchange.close()
+    assert time.monotonic() - started < 1
+    until(lambda: not client_threads())
+
+
+def test_nothing_is_left_of_many_exchanges(name: str, metadata: str) -> None:
+    for i in range(20):
+        with CoscoExchange(f"{name}-{i}", 1, metadata=metadata):
+            with CoscoWriter(f"{name}-{i}", 0, metadata=metadata) as writer:
+                writer.collect(0, b"x")
+            with CoscoReader(f"{name}-{i}", [0], 0, metadata=metadata) as reader:
+                assert list(reader) == [b"x"]
+    assert open_channels() == []
+    until(lambda: not client_threads())
+
+
+# --- threads and pickling -----------------------------------------------------------------
+
+
+def test_many_threads_and_objects_that_move_between_them(
+    name: str, metadata: str, pool: ThreadPoolExecutor
+) -> None:
+    def write(writer: CoscoWriter) -> None:
+        with writer:
+            for i in range(2000):
+                writer.collect(i % 4, b"%d" % writer.mapper)
+
+    with CoscoExchange(name, 4, metadata=metadata):
+        writers = [CoscoWriter(name, m, buffer_bytes=64 << 10, metadata=metadata) for m in range(8)]
+        list(pool.map(write, writers))
+        readers = [CoscoReader(name, range(8), p, metadata=metadata) for p in range(4)]
+        counts = pool.map(lambda reader: len(list(reader)), readers)
+        assert list(counts) == [4000] * 4
+        for reader in readers:
+            reader.close()
+
+
+def test_live_objects_cannot_be_pickled(name: str, metadata: str) -> None:
+    with CoscoExchange(name, 1, metadata=metadata) as exchange:
+        writer = CoscoWriter(name, 0, metadata=metadata)
+        reader = CoscoReader(name, [0], 0, metadata=metadata)
+        for live in (exchange, writer, reader):
+            for way in (pickle.dumps, copy.copy):
+                with pytest.raises(NotPicklable, match="shuffle_id") as caught:
+                    way(live)
+                assert isinstance(caught.value, TypeError | CoscoError)
+        writer.abort()
+        reader.close()
+
+
+# --- outages ------------------------------------------------------------------------------
+
+
+def test_first_contact_fails_in_seconds(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        silent = taken.getsockname()[1]  # connects, and never answers
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            nobody = other.getsockname()[1]
+        for port, limit_s in ((nobody, 5), (silent, 20)):
+            started = time.monotonic()
+            with pytest.raises(ServiceUnavailable, match=f"127.0.0.1:{port}.*") as caught:
+                CoscoWriter(name, 0, metadata=f"127.0.0.1:{port}")
+            assert time.monotonic() - started < limit_s
+            assert "cosco-metadata" in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert caught.value.retriable
+            assert caught.value.__suppress_context__
+    assert open_channels() == []
+
+
+def test_outages_of_the_metadata_service(name: str, pool: ThreadPoolExecutor) -> None:
+    with LocalCluster(2, memory="16MiB") as cluster:
+        exchange = CoscoExchange(name, 1, metadata=cluster.metadata)
+        impatient = CoscoExchange.attach(name, metadata=cluster.metadata, service_timeout_s=0.5)
+        writer = CoscoWriter(name, 0, metadata=cluster.metadata)
+        reader = CoscoReader(name, [0], 0, metadata=cluster.metadata)
+        writer.collect(0, b"x")
+        waiting = pool.submit(lambda: list(reader))
+        until(lambda: bool(reader._scope._calls))
+        cluster.metadata_service.kill()
+        with pytest.raises(ServiceUnavailable, match="stopped answering"):
+            impatient.progress()
+        closing = pool.submit(writer.close)
+        cluster.metadata_service.restart()
+        assert closing.result(WAIT_S).won
+        assert waiting.result(WAIT_S) == [b"x"]
+        assert exchange.progress().rows == 1
+        reader.close()
+        exchange.close()
+
+
+def test_a_daemon_that_is_gone_and_one_that_was_started_again(name: str) -> None:
+    with LocalCluster(1, memory="16MiB") as cluster:
+        daemon = cluster.daemons[0]
+        with CoscoExchange(name, 1, replicas=1, metadata=cluster.metadata) as exchange:
+            early, late = (
+                CoscoWriter(name, m, metadata=cluster.metadata, service_timeout_s=1.0)
+                for m in range(2)
+            )
+            daemon.kill()
+            early.collect(0, b"x")
+            with pytest.raises(ServiceUnavailable, match="run the mapper again") as caught:
+                early.close()
+            assert caught.value.retriable
+            assert daemon.address in str(caught.value)
+            daemon.restart()
+            late.collect(0, b"x")
+            with pytest.raises(ServiceUnavailable, match="started again"):
+                late.close()
+            with pytest.raises(ServiceUnavailable):
+                late.collect(0, b"x")
+            assert exchange.progress().mappers_committed == 0
+
+
+def test_a_reader_outlasts_a_daemon_of_a_shared_store(name: str) -> None:
+    with LocalCluster(2, memory="16MiB") as cluster:
+        with CoscoExchange(name, 1, replicas=1, metadata=cluster.metadata):
+            with CoscoWriter(name, 0, buffer_bytes=1 << 20, metadata=cluster.metadata) as writer:
+                for i in range(200):
+                    writer.collect_batch([0] * 100, [b"%050d" % (100 * i + j) for j in range(100)])
+            for daemon in cluster.daemons:
+                daemon.stop()  # stores what it has
+            cluster.daemons[1].restart()
+            with CoscoReader(name, [0], 0, metadata=cluster.metadata) as reader:
+                assert len(set(reader)) == 20_000

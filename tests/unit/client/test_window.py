@@ -1,0 +1,113 @@
+"""Which frame may be sent, which must be sent again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosco.client.window import MAX_RESENDS, OutFrame, ProtocolBroken, PushWindow
+
+
+def frame(sequence: int) -> OutFrame:
+    return OutFrame(sequence, range_index=0, epoch=1, frame_bytes=100 + sequence, message=b"")
+
+
+def window_of(count: int) -> PushWindow:
+    window = PushWindow()
+    for sequence in range(1, count + 1):
+        window.add(frame(sequence))
+    return window
+
+
+def sequences(frames: list[OutFrame]) -> list[int]:
+    return [frame.sequence for frame in frames]
+
+
+def test_frames_are_announced_once_and_sent_in_order_as_granted() -> None:
+    window = window_of(3)
+    assert window.announce() == [101, 102, 103]
+    assert window.announce() == []
+    assert sequences(window.granted(2)) == [1, 2]
+    window.add(frame(4))
+    assert window.announce() == [104]
+    assert sequences(window.granted(2)) == [3, 4]
+    assert sequences(window.acknowledged([2, 1])) == [2, 1]
+    assert len(window) == 2
+
+
+def test_a_new_stream_begins_with_all_that_is_not_acknowledged() -> None:
+    window = window_of(4)
+    window.announce()
+    window.granted(3)
+    window.acknowledged([2])
+    window.restart()
+    assert window.announce() == [101, 103, 104]
+    assert sequences(window.granted(3)) == [1, 3, 4]
+    window.acknowledged([1, 3, 4])
+    assert not len(window)
+
+
+def test_a_refused_frame_is_kept_and_sent_again_a_few_times() -> None:
+    window = window_of(2)
+    for _ in range(MAX_RESENDS):
+        window.announce()
+        window.granted(1 if len(window) == 1 else 2)
+        if len(window) == 2:
+            window.acknowledged([2])
+        refused = window.refused(1)
+        assert window.resend(refused)
+    assert window.announce() == [101]
+    window.granted(1)
+    assert not window.resend(window.refused(1))
+    assert len(window) == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        lambda window: window.granted(3),
+        lambda window: window.acknowledged([3]),  # not sent yet
+        lambda window: window.acknowledged([99]),
+        lambda window: window.acknowledged([1, 1]),
+        lambda window: window.refused(2) and window.acknowledged([2]),
+    ],
+)
+def test_nonsense_from_a_daemon_is_told(nonsense) -> None:
+    window = window_of(4)
+    window.announce()
+    window.granted(2)
+    with pytest.raises(ProtocolBroken):
+        nonsense(window)
+
+
+@given(st.data())
+def test_every_frame_is_acknowledged_once_whatever_breaks(data: st.DataObject) -> None:
+    window, added, acknowledged = PushWindow(), 0, []
+    announced: list[int] = []
+    sent: list[int] = []
+    for _ in range(data.draw(st.integers(0, 60))):
+        match data.draw(st.sampled_from(["add", "grant", "acknowledge", "break"])):
+            case "add":
+                added += 1
+                window.add(frame(added))
+            case "grant" if announced:
+                count = data.draw(st.integers(1, len(announced)))
+                frames = window.granted(count)
+                assert [f.frame_bytes for f in frames] == announced[:count]
+                del announced[:count]
+                sent += sequences(frames)
+            case "acknowledge" if sent:
+                chosen = data.draw(st.sampled_from(sent))
+                sent.remove(chosen)
+                acknowledged += sequences(window.acknowledged([chosen]))
+            case "break":
+                window.restart()
+                announced.clear()
+                sent.clear()
+        announced += window.announce()
+    window.restart()
+    lengths = window.announce()
+    frames = window.granted(len(lengths))
+    acknowledged += sequences(window.acknowledged(sequences(frames)))
+    assert sorted(acknowledged) == list(range(1, added + 1))
