@@ -1,0 +1,1 @@
+"""The commands; each module imports what it runs only when it runs it."""

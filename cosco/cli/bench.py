@@ -1,0 +1,125 @@
+"""`cosco-bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cosco.cli.options import SIZE, format_size, run_command, version_option
+from cosco.errors import InvalidArgument
+
+NAME = "cosco-bench"
+_COUNT = click.IntRange(min=1, max=256)
+
+
+@click.group(no_args_is_help=False, context_settings={"auto_envvar_prefix": "COSCO_BENCH"})
+@version_option
+def command() -> None:
+    """Measure cosco on this machine."""
+
+
+@command.command()
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    default=10_000_000,
+    show_default=True,
+    help="rows of 100 bytes: an int64 key and a payload that half compresses",
+)
+@click.option("--mappers", type=_COUNT, default=2, show_default=True, help="writer processes")
+@click.option(
+    "--partitions",
+    type=click.IntRange(min=1, max=1 << 20),
+    default=64,
+    show_default=True,
+    help="partitions of the exchange",
+)
+@click.option("--daemons", type=_COUNT, default=2, show_default=True, help="shuffle daemons")
+@click.option("--readers", type=_COUNT, default=2, show_default=True, help="reader processes")
+@click.option(
+    "--memory",
+    type=SIZE,
+    default=256 << 20,
+    show_default="256MiB",
+    help="page pool of each daemon",
+)
+@click.option(
+    "--codec",
+    type=click.Choice(["lz4", "none"]),
+    default="lz4",
+    show_default=True,
+    help="how writers compress blocks",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="copies of a row in memory",
+)
+@click.option(
+    "--ledger-rows",
+    type=click.IntRange(min=0),
+    default=1_000_000,
+    show_default=True,
+    help="rows each stage of the ledger is measured on; 0 leaves it out",
+)
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    help="where the store goes; a temporary directory without it",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, writable=True),
+    help="also write the figures to this file",
+)
+def throughput(
+    rows: int,
+    mappers: int,
+    partitions: int,
+    daemons: int,
+    readers: int,
+    memory: int,
+    codec: str,
+    replicas: int,
+    ledger_rows: int,
+    directory: str | None,
+    json_path: str | None,
+) -> int:
+    """Rows through a local cluster, end to end; with CPU seconds per stage."""
+    if memory < 16 << 20:
+        raise InvalidArgument(f"--memory is {format_size(memory)}, it must be at least 16MiB")
+    try:
+        import psutil  # noqa: F401
+        import rich  # noqa: F401
+    except ImportError as error:
+        raise InvalidArgument(
+            f"{error.name} is not installed: run pip install 'cosco[bench]'"
+        ) from None
+    from cosco.bench.report import run
+    from cosco.bench.throughput import ThroughputSettings
+
+    settings = ThroughputSettings(
+        rows=rows,
+        mappers=mappers,
+        partitions=partitions,
+        daemons=daemons,
+        readers=readers,
+        memory=memory,
+        codec=codec,
+        replicas=replicas,
+        directory=str(Path(directory).resolve()) if directory else None,
+    )
+    return run(settings, ledger_rows=ledger_rows, json_path=json_path)
+
+
+def main() -> None:
+    """The console script."""
+    run_command(command, NAME)
+
+
+if __name__ == "__main__":
+    main()

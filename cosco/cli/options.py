@@ -1,0 +1,184 @@
+"""Command line options out of configuration dataclasses, and how commands end.
+
+An option is a field: its name, its environment variable, its default and its help come from
+`cosco.config`, so that the command line cannot say anything else than the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from cosco import __version__
+from cosco.config import (
+    METADATA_VARIABLE,
+    DaemonConfig,
+    MetadataConfig,
+    parse_size,
+)
+from cosco.errors import CoscoError, InvalidArgument
+
+ConfigClass = type[MetadataConfig] | type[DaemonConfig]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+
+
+def format_size(size: int) -> str:
+    """`size` bytes as `parse_size` reads them back: 4194304 is `4MiB`."""
+    for unit, factor in _UNITS:
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """A number of bytes, given as `256MiB`, `1GB` or `4096`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except InvalidArgument as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE = SizeType()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OptionSpec:
+    """One option as it is documented."""
+
+    name: str
+    variable: str
+    type: click.ParamType[Any]
+    default: Any
+    shown_default: str
+    help: str
+
+
+def option_specs(config_class: ConfigClass) -> list[OptionSpec]:
+    """The options of a configuration class, in the order of its fields."""
+    specs = []
+    for field in dataclasses.fields(config_class):
+        size = field.metadata["size"]
+        default: Any = field.default
+        types: dict[type, click.ParamType[Any]] = {
+            bool: click.BOOL,
+            int: click.INT,
+            float: click.FLOAT,
+            str: click.STRING,
+        }
+        specs.append(
+            OptionSpec(
+                name="--" + field.name.replace("_", "-"),
+                variable=(
+                    METADATA_VARIABLE
+                    if field.name == "metadata"
+                    else config_class.env_prefix + field.name.upper()
+                ),
+                type=SIZE if size else types[type(default)],
+                default=default,
+                shown_default=format_size(default) if size else str(default),
+                help=field.metadata["help"],
+            )
+        )
+    return specs
+
+
+def config_options(config_class: ConfigClass) -> Callable[[_Function], _Function]:
+    """A decorator that gives a click command the options of a configuration class."""
+
+    def decorate(function: _Function) -> _Function:
+        for spec in reversed(option_specs(config_class)):
+            function = click.option(
+                spec.name,
+                envvar=spec.variable,
+                show_envvar=True,
+                type=spec.type,
+                default=spec.default,
+                show_default=spec.shown_default if spec.type is SIZE else bool(spec.default),
+                help=spec.help,
+            )(function)
+        return function
+
+    return decorate
+
+
+def metadata_option(function: _Function) -> _Function:
+    """`--metadata` for commands that are clients."""
+    spec = next(s for s in option_specs(DaemonConfig) if s.name == "--metadata")
+    return click.option(
+        spec.name,
+        envvar=spec.variable,
+        show_envvar=True,
+        default=spec.default,
+        show_default=True,
+        help=spec.help,
+    )(function)
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"{ctx.find_root().info_name} {__version__}")
+        ctx.exit()
+
+
+def version_option(function: _Function) -> _Function:
+    """`--version`."""
+    return click.option(
+        "--version",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_show_version,
+        help="Show the version and exit.",
+    )(function)
+
+
+def _terminate(_signum: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def run_command(command: click.Command, name: str) -> NoReturn:
+    """Run a command and end the process.
+
+    A bad option and any CoscoError end it with exit code 2 and one line on stderr; an
+    integer that the command returns is its exit code. SIGTERM unwinds the stack, so that
+    what was started is stopped.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    # gRPC's own log lines say the same as our errors, in terms of its sources.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else name
+        _fail(name, f"{error.format_message().rstrip('.')}; see {path} --help")
+    except click.ClickException as error:
+        _fail(name, error.format_message())
+    except CoscoError as error:
+        _fail(name, str(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(name: str, message: str) -> NoReturn:
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    sys.exit(2)

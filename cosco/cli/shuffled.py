@@ -1,0 +1,35 @@
+"""`cosco-shuffled`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cosco.cli.options import config_options, run_command, version_option
+from cosco.cli.services import log_level_option, run_service
+from cosco.config import DaemonConfig
+
+NAME = "cosco-shuffled"
+
+
+@click.command
+@config_options(DaemonConfig)
+@log_level_option(DaemonConfig.env_prefix)
+@version_option
+def command(log_level: str, **options: Any) -> None:
+    """Run a shuffle daemon: takes rows from writers and serves them to readers."""
+    config = DaemonConfig(**options)
+    config.validate()
+    from cosco.shuffle_service.server import serve
+
+    run_service(NAME, serve, config, log_level)
+
+
+def main() -> None:
+    """The console script."""
+    run_command(command, NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What a running cluster says of itself: the Status call and the daemons' metrics."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from cosco import wire
+from cosco.config import parse_address
+from cosco.errors import ServiceUnavailable
+from cosco.records import DaemonState, DaemonStatus, ExchangeStatus
+
+#: A daemon's page of metrics is a few KiB.
+_MAX_METRICS_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The daemons and exchanges a metadata service knows."""
+
+    cluster_id: str
+    daemons: tuple[DaemonStatus, ...]
+    exchanges: tuple[ExchangeStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IoFigures:
+    """What daemons took in and what they did to their store since they started; bytes."""
+
+    blocks_received: int = 0
+    bytes_received: int = 0
+    duplicates_dropped: int = 0
+    chunks_stored: int = 0
+    bytes_stored: int = 0
+    writes: int = 0
+    write_bytes: int = 0
+    reads: int = 0
+    read_bytes: int = 0
+
+    @property
+    def mean_write_bytes(self) -> float:
+        """0 where nothing was written."""
+        return self.write_bytes / self.writes if self.writes else 0.0
+
+    @property
+    def mean_read_bytes(self) -> float:
+        """0 where nothing was read."""
+        return self.read_bytes / self.reads if self.reads else 0.0
+
+
+#: field of IoFigures → sample of a daemon's Prometheus endpoint
+_SAMPLES: Final = {
+    "blocks_received": "cosco_blocks_received_total",
+    "bytes_received": "cosco_bytes_received_total",
+    "duplicates_dropped": "cosco_duplicates_dropped_total",
+    "chunks_stored": "cosco_chunks_stored_total",
+    "bytes_stored": "cosco_bytes_stored_total",
+    "writes": "cosco_store_write_bytes_count",
+    "write_bytes": "cosco_store_write_bytes_sum",
+    "reads": "cosco_store_read_bytes_count",
+    "read_bytes": "cosco_store_read_bytes_sum",
+}
+
+
+def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
+    """Ask the metadata service at `metadata` (host:port).
+
+    Raises ServiceUnavailable when it does not answer within `timeout_s`, InvalidArgument for
+    what is no address.
+    """
+    parse_address(metadata)
+    request_type, reply_type = wire.METADATA_METHODS["Status"]
+    with grpc.insecure_channel(metadata, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        call = channel.unary_unary(
+            f"/{wire.METADATA_SERVICE}/Status",
+            request_serializer=request_type.SerializeToString,
+            response_deserializer=reply_type.FromString,
+        )
+        try:
+            reply = call(request_type(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise ServiceUnavailable(
+                f"the metadata service at {metadata} does not answer ({_code(error)}): "
+                "check that cosco-metadata runs there, or name it with --metadata"
+            ) from error
+    return ClusterStatus(
+        cluster_id=reply.cluster_id,
+        daemons=tuple(wire.daemon_status_from_pb(pb) for pb in reply.daemons),
+        exchanges=tuple(wire.exchange_status_from_pb(pb) for pb in reply.exchanges),
+    )
+
+
+def _code(error: grpc.RpcError) -> str:
+    code = getattr(error, "code", None)  # the base class has none, what calls raise does
+    return str(code().name) if callable(code) else type(error).__name__
+
+
+def read_metrics(address: str, timeout_s: float = 10.0) -> dict[str, float]:
+    """The samples of a Prometheus endpoint, added up over their labels.
+
+    Raises ServiceUnavailable.
+    """
+    # A daemon is never behind the proxy of the environment.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/metrics", timeout=timeout_s) as reply:
+            text = reply.read(_MAX_METRICS_BYTES).decode()
+    except (OSError, urllib.error.URLError) as error:
+        raise ServiceUnavailable(f"no metrics from the daemon at {address}: {error}") from error
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    return totals
+
+
+def io_figures(daemons: Iterable[DaemonStatus]) -> IoFigures:
+    """The figures of all living daemons together; raises ServiceUnavailable.
+
+    A daemon that serves no metrics adds nothing.
+    """
+    totals = dict.fromkeys(_SAMPLES, 0)
+    for daemon in daemons:
+        if daemon.state is DaemonState.DEAD or not daemon.metrics_address:
+            continue
+        samples = read_metrics(daemon.metrics_address)
+        for name, sample in _SAMPLES.items():
+            totals[name] += int(samples.get(sample, 0.0))
+    return IoFigures(**totals)

@@ -1,0 +1,81 @@
+"""The frame around a service: readiness line, signals, errors; in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SERVICE = """
+import asyncio, sys
+import click
+from cosco.cli.options import run_command
+from cosco.cli.services import run_service
+from cosco.errors import InvalidArgument
+
+async def serve(config, *, ready, stop):
+    if config == "fail":
+        raise InvalidArgument("cannot")
+    ready("127.0.0.1:5")
+    await stop.wait()
+    if config == "stuck":
+        print("stopping", flush=True)
+        await asyncio.Event().wait()
+    print("stopped", flush=True)
+
+@click.command
+@click.argument("config")
+def command(config):
+    run_service("svc", serve, config, "info")
+
+run_command(command, "svc")
+"""
+
+
+@contextmanager
+def service(tmp_path: Path, config: str) -> Iterator[subprocess.Popen[str]]:
+    script = tmp_path / "service.py"
+    script.write_text(SERVICE)
+    root = Path(__file__).resolve().parents[3]
+    process = subprocess.Popen(
+        [sys.executable, str(script), config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ready_line_then_a_clean_end_on_sigterm(tmp_path: Path) -> None:
+    with service(tmp_path, "ok") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "svc ready on 127.0.0.1:5\n"
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err) == (0, "stopped\n", "")
+
+
+def test_a_second_sigterm_kills_at_once(tmp_path: Path) -> None:
+    with service(tmp_path, "stuck") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+        assert process.returncode == -signal.SIGTERM
+
+
+def test_what_fails_at_start_is_one_line_and_code_2(tmp_path: Path) -> None:
+    with service(tmp_path, "fail") as process:
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err) == (2, "", "svc: cannot\n")

@@ -1,0 +1,61 @@
+"""Generate docs/configuration.md from cosco/config.py; with --check only say if it is current."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cosco.cli.options import ConfigClass, option_specs
+from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, DaemonConfig, MetadataConfig
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+
+_HEAD = f"""\
+# Configuration
+
+Generated from [`cosco/config.py`](../cosco/config.py) by `make config-docs`; do not edit.
+
+Every option of a service can be given on the command line or in the environment; the command
+line wins. Sizes are bytes, given as `256MiB` (powers of 1024), `1GB` (powers of 1000) or a
+plain number. Times are seconds. A service reads its options once, when it starts.
+
+Clients and commands find the metadata service by their `metadata` argument or option, then by
+the variable `{METADATA_VARIABLE}`, then at `{DEFAULT_METADATA}`.
+"""
+
+_SECTIONS: tuple[tuple[str, ConfigClass], ...] = (
+    ("cosco-metadata", MetadataConfig),
+    ("cosco-shuffled", DaemonConfig),
+)
+
+
+def render() -> str:
+    """The text of docs/configuration.md."""
+    parts = [_HEAD]
+    for command, config_class in _SECTIONS:
+        parts.append(f"\n## `{command}`\n")
+        parts.append("| option | environment | default | meaning |\n| --- | --- | --- | --- |")
+        for spec in option_specs(config_class):
+            default = f"`{spec.shown_default}`" if spec.shown_default else "empty"
+            parts.append(f"| `{spec.name}` | `{spec.variable}` | {default} | {spec.help} |")
+        variable = f"{config_class.env_prefix}LOG_LEVEL"
+        parts.append(
+            f"| `--log-level` | `{variable}` | `info` | least severe messages to write to "
+            "stderr: `debug`, `info`, `warning` or `error` |"
+        )
+    return "\n".join(parts) + "\n"
+
+
+def main() -> int:
+    text = render()
+    if TARGET.exists() and TARGET.read_text() == text:
+        return 0
+    if "--check" in sys.argv[1:]:
+        print(f"{TARGET.name} is not what the code says: run `make config-docs`", file=sys.stderr)
+        return 1
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
