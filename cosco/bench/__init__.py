@@ -1,0 +1,1 @@
+"""Benchmarks: workloads that check themselves, their figures, and where the time goes."""

@@ -1,0 +1,272 @@
+"""`cosco-bench throughput`: rows through a local cluster, end to end, as fast as they go.
+
+Rows are made before the clock starts. It runs from the moment all mappers are let go until
+the last reducer has read, checked and added up its last row.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import psutil
+
+from cosco import CoscoExchange, CoscoReader, CoscoWriter
+from cosco.bench.rows import (
+    ROW_BYTES,
+    key_sum,
+    keys_of,
+    make_batches,
+    partition_keys,
+)
+from cosco.cluster import LocalCluster
+from cosco.errors import CapacityExceeded
+from cosco.observe import IoFigures, fetch_status, io_figures
+from cosco.records import MASK64
+from cosco.workers import Link, Workers, peak_rss_bytes
+
+GB: Final = 10**9
+#: An interpreter with pyarrow and grpc, and what a daemon may use beside its pool.
+_PROCESS_BYTES: Final = 150 << 20
+_BUFFER_BYTES: Final = 32 << 20
+#: Blocks and chunks add headers and padding to rows that do not compress.
+_STORE_OVERHEAD: Final = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThroughputSettings:
+    """What to run; sizes in bytes. `directory`: where the store goes, None for the default."""
+
+    rows: int = 10_000_000
+    mappers: int = 2
+    partitions: int = 64
+    daemons: int = 2
+    readers: int = 2
+    memory: int = 256 << 20
+    codec: str = "lz4"
+    replicas: int = 1
+    directory: str | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.rows * ROW_BYTES
+
+    @property
+    def memory_needed(self) -> int:
+        """Bytes of memory the run may take: rows, buffers, pools and processes."""
+        writers = self.row_bytes + self.mappers * (2 * _BUFFER_BYTES + _PROCESS_BYTES)
+        daemons = self.daemons * (self.memory + _PROCESS_BYTES)
+        return writers + daemons + self.readers * 2 * _PROCESS_BYTES
+
+    @property
+    def disk_needed(self) -> int:
+        """Bytes of disk the run may take, if nothing compresses."""
+        return int(self.row_bytes * _STORE_OVERHEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """One figure for each kind of process."""
+
+    writers: float
+    daemons: float
+    readers: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputResult:
+    """Figures of one run. CPU seconds per GB (10^9 bytes) of rows; peak memory is that of
+    the largest process of a kind, for writers with the rows they hold."""
+
+    gb_per_s: float
+    seconds: float
+    write_s: float
+    read_s: float
+    make_rows_s: float
+    cpu_s_per_gb: Roles
+    peak_rss_bytes: Roles
+    rows: int
+    bytes_raw: int
+    bytes_stored: int
+    io: IoFigures
+    verified: bool
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """Rows and the sum of their keys, modulo 2^64."""
+
+    rows: int = 0
+    keys: int = 0
+
+    def plus(self, other: _Tally) -> _Tally:
+        return _Tally(self.rows + other.rows, (self.keys + other.keys) & MASK64)
+
+
+def check_capacity(settings: ThroughputSettings) -> None:
+    """Raise CapacityExceeded if the workload does not fit this machine, with the figures."""
+    available = psutil.virtual_memory().available
+    if settings.memory_needed > available:
+        raise CapacityExceeded(
+            f"{settings.rows:,} rows need {settings.memory_needed / GB:.1f} GB of memory and "
+            f"{available / GB:.1f} GB are free: ask for fewer --rows or less --memory"
+        )
+    directory = settings.directory or tempfile.gettempdir()
+    free = shutil.disk_usage(directory).free
+    if settings.disk_needed > free:
+        raise CapacityExceeded(
+            f"{settings.rows:,} rows need {settings.disk_needed / GB:.1f} GB of disk and "
+            f"{directory} has {free / GB:.1f} GB free: ask for fewer --rows or give a --directory"
+        )
+
+
+def write_rows(
+    link: Link, metadata: str, shuffle_id: str, mapper: int, rows: int, partitions: int
+) -> tuple[float, _Tally]:
+    """A mapper: makes its rows, waits for the start, pushes them and commits.
+
+    Returns the seconds that making rows took, and what it wrote.
+    """
+    before = time.perf_counter()
+    batches = make_batches(rows, seed=mapper)
+    make_rows_s = time.perf_counter() - before
+    tally = _Tally()
+    for keys, _ in batches:
+        tally = tally.plus(_Tally(len(keys), key_sum(keys)))
+    writer = CoscoWriter(shuffle_id, mapper, buffer_bytes=_BUFFER_BYTES, metadata=metadata)
+    with writer:
+        link.wait_for_start()
+        for keys, batch in batches:
+            writer.collect_batch(partition_keys(keys, partitions), batch)
+            link.progress(len(batch))
+    return make_rows_s, tally
+
+
+def read_rows(
+    link: Link, metadata: str, shuffle_id: str, mappers: int, partitions: range
+) -> _Tally:
+    """A reducer: waits for the start, reads its partitions, counts rows and adds up keys."""
+    link.wait_for_start()
+    tally = _Tally()
+    for partition in partitions:
+        with CoscoReader(shuffle_id, range(mappers), partition, metadata=metadata) as reader:
+            for batch in reader.read_batches():
+                keys = keys_of(batch.column(0))
+                tally = tally.plus(_Tally(len(keys), key_sum(keys)))
+                link.progress(len(keys))
+    return tally
+
+
+def run_throughput(
+    settings: ThroughputSettings,
+    *,
+    on_written: Callable[[int], None] = lambda _: None,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> ThroughputResult:
+    """Run the workload once; raises CapacityExceeded before anything starts if it cannot fit.
+
+    The processes and files of the run are gone when it returns or raises.
+    """
+    check_capacity(settings)
+    shuffle_id = f"bench-{uuid.uuid4()}"
+    share = [settings.rows * i // settings.mappers for i in range(settings.mappers + 1)]
+    with (
+        LocalCluster(
+            settings.daemons, memory=str(settings.memory), directory=settings.directory
+        ) as cluster,
+        CoscoExchange(
+            shuffle_id,
+            settings.partitions,
+            replicas=settings.replicas,
+            codec=settings.codec,
+            metadata=cluster.metadata,
+        ) as exchange,
+    ):
+        writer_tasks = [
+            (cluster.metadata, shuffle_id, m, share[m + 1] - share[m], settings.partitions)
+            for m in range(settings.mappers)
+        ]
+        reader_tasks = [
+            (
+                cluster.metadata,
+                shuffle_id,
+                settings.mappers,
+                range(r, settings.partitions, settings.readers),
+            )
+            for r in range(settings.readers)
+        ]
+        daemons = [psutil.Process(daemon.pid) for daemon in cluster.daemons]
+        with (
+            Workers("writer", write_rows, writer_tasks) as writers,
+            Workers("reader", read_rows, reader_tasks) as readers,
+        ):
+            writers.wait_until_ready()
+            readers.wait_until_ready()
+            daemon_cpu_s = -_cpu_s(daemons)
+            started = time.perf_counter()
+            writers.start()
+            written = writers.results(on_written)
+            write_s = time.perf_counter() - started
+            readers.start()
+            read = readers.results(on_read)
+            seconds = time.perf_counter() - started
+            daemon_cpu_s += _cpu_s(daemons)
+        progress = exchange.progress()
+        io = io_figures(fetch_status(cluster.metadata).daemons)
+        daemon_peak = max(peak_rss_bytes(daemon.pid) for daemon in daemons)
+    sent = received = _Tally()
+    for worker in written:
+        sent = sent.plus(worker.value[1])
+    for worker in read:
+        received = received.plus(worker.value)
+    gb = settings.row_bytes / GB
+    problems = _problems(settings, sent, received, progress.rows)
+    return ThroughputResult(
+        gb_per_s=gb / seconds,
+        seconds=seconds,
+        write_s=write_s,
+        read_s=seconds - write_s,
+        make_rows_s=sum(worker.value[0] for worker in written),
+        cpu_s_per_gb=Roles(
+            sum(w.cpu_s for w in written) / gb, daemon_cpu_s / gb, sum(r.cpu_s for r in read) / gb
+        ),
+        peak_rss_bytes=Roles(
+            max(w.peak_rss_bytes for w in written),
+            daemon_peak,
+            max(r.peak_rss_bytes for r in read),
+        ),
+        rows=progress.rows,
+        bytes_raw=progress.bytes_raw,
+        bytes_stored=progress.bytes_stored,
+        io=io,
+        verified=not problems,
+        problems=problems,
+    )
+
+
+def _problems(
+    settings: ThroughputSettings, sent: _Tally, received: _Tally, committed_rows: int
+) -> list[str]:
+    problems = []
+    if sent.rows != settings.rows or committed_rows != settings.rows:
+        problems.append(f"{settings.rows} rows asked for, {committed_rows} committed")
+    if received.rows != sent.rows:
+        problems.append(f"{sent.rows} rows written, {received.rows} read")
+    if received.keys != sent.keys:
+        problems.append(f"sum of keys written {sent.keys:#x}, read {received.keys:#x}")
+    return problems
+
+
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return float(sum(t.user + t.system for t in times))

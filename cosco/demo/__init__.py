@@ -1,0 +1,1 @@
+"""The demo: a grouped aggregate of real flights through a real cluster, and its report."""

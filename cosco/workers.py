@@ -1,0 +1,189 @@
+"""Worker processes for the demo and the benchmarks: spawned, watched, and always stopped.
+
+A worker is a function in a fresh process. It may report progress, wait for a common start,
+and returns one picklable value. Its processor time and peak memory are measured from inside,
+from the common start on (or from the call, when there is none).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cosco.errors import CoscoError
+
+_JOIN_S = 5.0
+
+
+class WorkerFailed(CoscoError):
+    """A worker process ended without a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """What a worker returned, its CPU seconds and the highest resident memory it had."""
+
+    value: Any
+    cpu_s: float
+    peak_rss_bytes: int
+
+
+class Link:
+    """A worker's end of its connection to whoever started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cpu_start_s = _cpu_s()
+
+    def progress(self, amount: int) -> None:
+        """So many more units of work are done."""
+        self._connection.send(("progress", amount))
+
+    def wait_for_start(self) -> None:
+        """Say that preparations are done, and wait until everybody else's are too."""
+        self._connection.send(("ready", None))
+        self._connection.recv()
+        self._cpu_start_s = _cpu_s()
+
+    def measured(self, value: Any) -> WorkerResult:
+        return WorkerResult(value, _cpu_s() - self._cpu_start_s, peak_rss_bytes())
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def peak_rss_bytes(pid: int | str = "self") -> int:
+    """The highest resident memory of a process so far.
+
+    Not from getrusage, whose figure a child begins with that of the process it came from.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
+def _watch_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _worker_main(connection: Connection) -> None:
+    # Ctrl-C goes to the whole group; who started us decides and terminates us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    function, arguments = connection.recv()
+    link = Link(connection)
+    message: tuple[str, Any]
+    try:
+        message = ("result", link.measured(function(link, *arguments)))
+    except Exception as error:  # noqa: BLE001  it is raised again where the results are read
+        message = ("error", error)
+    connection.send(message)
+
+
+class Workers:
+    """A group of processes that each call `function(link, *arguments)`; a context manager.
+
+    `function` must be importable. Leaving the context ends every process that still runs.
+    """
+
+    def __init__(
+        self, role: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+    ) -> None:
+        self._role = role
+        self._function = function
+        self._arguments = arguments
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._connections: list[Connection] = []
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")
+        try:
+            for _ in self._arguments:
+                ours, theirs = context.Pipe()
+                self._connections.append(ours)
+                process = context.Process(target=_worker_main, args=(theirs,), daemon=True)
+                process.start()
+                self._processes.append(process)
+                theirs.close()
+            # Arguments may be large: all processes start before the first one reads them.
+            for connection, arguments in zip(self._connections, self._arguments, strict=True):
+                connection.send((self._function, arguments))
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(_JOIN_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for connection in self._connections:
+            connection.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until every worker is in `wait_for_start`; raises what a worker raises."""
+        for index in range(len(self._connections)):
+            kind, _ = self._receive(index)
+            assert kind == "ready", f"a {self._role} sent {kind} before it was started"
+
+    def start(self) -> None:
+        """Let all workers go on from `wait_for_start`."""
+        for connection in self._connections:
+            connection.send(None)
+
+    def results(self, on_progress: Callable[[int], None] = lambda _: None) -> list[WorkerResult]:
+        """Wait for all workers; raises what the first failing one raised, or WorkerFailed."""
+        results: dict[int, WorkerResult] = {}
+        pending = {id(c): i for i, c in enumerate(self._connections)}
+        while len(results) < len(self._connections):
+            waiting = [self._connections[i] for i in pending.values()]
+            for connection in wait(waiting):
+                index = pending[id(connection)]
+                kind, value = self._receive(index)
+                if kind == "progress":
+                    on_progress(value)
+                else:
+                    results[index] = value
+                    del pending[id(connection)]
+        return [results[i] for i in range(len(results))]
+
+    def _receive(self, index: int) -> tuple[str, Any]:
+        try:
+            kind, value = self._connections[index].recv()
+        except (EOFError, ConnectionResetError):
+            process = self._processes[index]
+            process.join(_JOIN_S)
+            raise WorkerFailed(
+                f"{self._role} {index} of {len(self._processes)} (process {process.pid}) ended "
+                f"with code {process.exitcode} and without a result: see its messages above"
+            ) from None
+        if kind == "error":
+            raise value
+        return kind, value
