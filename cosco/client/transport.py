@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
@@ -45,6 +45,9 @@ _OPTIONS: Final = [
     ("grpc.min_reconnect_backoff_ms", 3_000),  # the time one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+#: Channels kept open without a user, the last used ones: connecting again for each of many
+#: short readers costs more than what they read.
+MAX_IDLE_CHANNELS: Final = 16
 _PASSING: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -74,6 +77,7 @@ class _Channels:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._table: dict[str, _Shared] = {}
+        self._idle: OrderedDict[str, _Shared] = OrderedDict()  # the one used last is last
         self._fork_is_gated = False
         #: Addresses that collected endpoints leave: a finalizer must not touch gRPC.
         self.abandoned: deque[str] = deque()
@@ -84,8 +88,9 @@ class _Channels:
         while self.abandoned:
             self.release(self.abandoned.popleft())
         with self._lock:
-            shared = self._table.get(address)
+            shared = self._table.get(address) or self._idle.pop(address, None)
             if shared is not None:
+                self._table[address] = shared
                 shared.users += 1
                 return shared.channel
         with _gate:
@@ -114,8 +119,12 @@ class _Channels:
             if shared.users:
                 return
             del self._table[address]
-        with _gate:
-            shared.channel.close()
+            self._idle[address] = shared
+            is_full = len(self._idle) > MAX_IDLE_CHANNELS
+            oldest = self._idle.popitem(last=False)[1] if is_full else None
+        if oldest is not None:
+            with _gate:
+                oldest.channel.close()
 
     def addresses(self) -> list[str]:
         with self._lock:
@@ -123,9 +132,10 @@ class _Channels:
 
     def forget_parent(self) -> None:
         """Begin anew in a forked child."""
-        self._inherited.append(self._table)
+        self._inherited += [self._table, self._idle]
         self._lock = threading.Lock()
         self._table = {}
+        self._idle = OrderedDict()
         self.abandoned.clear()
 
 
@@ -133,14 +143,14 @@ _channels = _Channels()
 
 
 def open_channels() -> list[str]:
-    """The addresses this process has a channel to."""
+    """The addresses that objects of this process have a channel to."""
     return _channels.addresses()
 
 
 class Endpoint:
     """One address, reached over a channel that the process shares.
 
-    `close()` gives it back; the last one closes the channel.
+    `close()` gives it back; a few channels without users are kept for the next one.
     """
 
     def __init__(self, address: str) -> None:

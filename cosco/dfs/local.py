@@ -3,8 +3,8 @@
 All IO runs in a few threads of the store's own. A library such as aiofiles would do the
 same one call at a time from its own pool, without `pwritev`, direct IO or the syncs.
 
-Writes bypass the page cache where the file system allows it: whole chunks from page-aligned
-memory, at a third of the CPU. Reads go through it, so daemons of one host share what is hot.
+Reads and writes bypass the page cache where the file system allows it, at a third of the
+CPU: a chunk is written once and mostly read once, so a cache would only be filled by it.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class LocalStore:
         self._fsync = fsync
         self._observer = observer
         self._direct = False
+        self._scratch = posix.Scratch()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cosco-store")
 
     async def open(self) -> None:
@@ -168,23 +169,20 @@ class LocalStore:
 
     def _read(self, path: str, offset: int, length: int) -> tuple[bytes, float]:
         started = time.perf_counter()
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if self._direct else 0)
         try:
-            fd = os.open(self._root / path, os.O_RDONLY | os.O_CLOEXEC)
-        except NotADirectoryError:
-            raise _missing(path) from None
+            fd = os.open(self._root / path, flags)
+        except OSError as error:
+            if isinstance(error, NotADirectoryError) or (self._root / path).is_dir():
+                raise _missing(path) from None
+            raise
         try:
             info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
+            if not stat.S_ISREG(info.st_mode):  # a folder, without direct IO
                 raise _missing(path)
-            # Not more than there is: pread takes memory for all it is asked for.
+            # Not more than there is: memory is taken for all that is asked for.
             length = max(0, min(length, info.st_size - offset))
-            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_SEQUENTIAL)
-            data = os.pread(fd, length, offset)
-            while len(data) < length:
-                more = os.pread(fd, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            data = posix.read_at(fd, offset, length, self._scratch)
         finally:
             os.close(fd)
         return data, time.perf_counter() - started

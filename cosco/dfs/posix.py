@@ -5,16 +5,19 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from errno import EDQUOT, EINVAL, ENOSPC, ENOTEMPTY
 from pathlib import Path
 from typing import Final
 
-from cosco.chunks import ALIGNMENT
+from cosco.chunks import ALIGNMENT, padded
 
 #: What a file system without room says.
 FULL: Final = frozenset({ENOSPC, EDQUOT})
+#: Reads longer than this are made in parts.
+_SCRATCH_BYTES: Final = (4 << 20) + ALIGNMENT
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 
 
@@ -122,6 +125,36 @@ def write_at(fd: int, parts: Sequence[memoryview], offset: int) -> None:
                 break
             written -= len(left[first])
             first += 1
+
+
+class Scratch(threading.local):
+    """Page-aligned memory of one thread, kept for its next read: touching new memory costs
+    more than the copy out of it."""
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, _SCRATCH_BYTES)
+        self.memory = memoryview(self._map)
+
+
+def read_at(fd: int, offset: int, length: int, scratch: Scratch) -> bytes:
+    """Up to `length` bytes from `offset` on; less only at the end of the file."""
+    pieces: list[bytes] = []
+    while length:
+        start = offset % ALIGNMENT
+        wanted = min(_SCRATCH_BYTES, padded(start + length))
+        try:
+            got = os.preadv(fd, [scratch.memory[:wanted]], offset - start)
+        except OSError as error:
+            if error.errno != EINVAL or not _leave_direct_io(fd):
+                raise
+            continue
+        piece = bytes(scratch.memory[start : min(got, start + length)])
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+        length -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _leave_direct_io(fd: int) -> bool:

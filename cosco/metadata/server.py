@@ -28,7 +28,7 @@ STOP_GRACE_S: Final = 1.0
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
     # Clients ping while they wait in long polls; without this that counts as abuse.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
     ("grpc.max_send_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
 )

@@ -23,7 +23,7 @@ MAX_FETCHES: Final = 32
 #: What all of them may hold together, in pieces of MIN to MAX bytes.
 _BUFFERED_BYTES: Final = 32 << 20
 _PIECE_MIN_BYTES: Final = 1 << 20
-_PIECE_MAX_BYTES: Final = 4 << 20
+_PIECE_MAX_BYTES: Final = 1 << 20
 
 
 class FetchService:

@@ -228,9 +228,11 @@ def test_tables_without_rows_have_the_schema(name: str, metadata: str) -> None:
         for mappers in ([], [0]):
             with CoscoReader(name, mappers, 0, metadata=metadata) as reader:
                 assert reader.read_table().schema == pa.schema([("row", pa.binary())])
-    with CoscoExchange(f"{name}-2", 1, schema=SCHEMA, metadata=metadata):
-        with CoscoReader(f"{name}-2", [], 0, metadata=metadata) as reader:
-            assert reader.read_table().schema.names == ["key", "s"]
+    with (
+        CoscoExchange(f"{name}-2", 1, schema=SCHEMA, metadata=metadata),
+        CoscoReader(f"{name}-2", [], 0, metadata=metadata) as reader,
+    ):
+        assert reader.read_table().schema.names == ["key", "s"]
 
 
 # --- bad input ----------------------------------------------------------------------------
@@ -314,21 +316,25 @@ def test_a_commit_is_repeatable_and_the_first_attempt_wins(name: str, metadata: 
         assert not lost.won
         assert lost.attempt != won.attempt
         assert read(name, [4], 0, metadata) == [b"second"]
-        for call in (lambda: second.collect(0, b"x"), lambda: second.collect_batch([0], [b"x"])):
-            with pytest.raises(ClientClosed):
-                call()
+        with pytest.raises(ClientClosed):
+            second.collect(0, b"x")
+        with pytest.raises(ClientClosed):
+            second.collect_batch([0], [b"x"])
         second.abort()
         assert second.close() is won
 
 
 def test_rows_of_aborted_attempts_are_never_seen(name: str, metadata: str) -> None:
     with CoscoExchange(name, 1, metadata=metadata):
-        with (
-            pytest.raises(ZeroDivisionError),
-            CoscoWriter(name, 0, buffer_bytes=64 << 10, metadata=metadata) as writer,
-        ):
-            writer.collect_batch([0] * 5000, [b"x" * 100] * 5000)
-            raise ZeroDivisionError
+        writer = CoscoWriter(name, 0, buffer_bytes=64 << 10, metadata=metadata)
+
+        def fail() -> None:
+            with writer:
+                writer.collect_batch([0] * 5000, [b"x" * 100] * 5000)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
         with pytest.raises(ClientClosed):
             writer.close()
         with CoscoWriter(name, 0, metadata=metadata) as again:

@@ -39,7 +39,7 @@ def serve() -> None:
 
     async def main() -> None:
         server = grpc.aio.server()
-        handlers = {
+        handlers: dict[str, Any] = {
             "Echo": grpc.unary_unary_rpc_method_handler(echo),
             "Stream": grpc.stream_stream_rpc_method_handler(count),
         }

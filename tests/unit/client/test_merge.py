@@ -244,6 +244,6 @@ def test_an_end_inside_a_block_is_corruption() -> None:
 def test_an_impossible_header_is_corruption(cut: int) -> None:
     data = memoryview(block() + bytes(HEADER_BYTES))
     splitter = BlockSplitter()
-    with pytest.raises(DataCorrupted, match="no block begins"):  # noqa: PT012
+    with pytest.raises(DataCorrupted, match="no block begins"):
         splitter.feed(data[:cut])
         splitter.feed(data[cut:])

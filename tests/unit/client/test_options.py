@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pytest
 from pyroaring import BitMap
@@ -61,12 +64,12 @@ def test_bad_seconds(bad: object) -> None:
 @pytest.mark.parametrize(
     "good", [[], [0, MAX_MAPPER], range(3), {1, 2}, np.array([4, 5]), BitMap([1]), iter([1, 1])]
 )
-def test_mapper_sets(good) -> None:
+def test_mapper_sets(good: Iterable[int]) -> None:
     wanted = list(good)
     assert mapper_set(wanted, "x") == BitMap(wanted)
 
 
 @pytest.mark.parametrize("bad", [[-1], [MAX_MAPPER + 1], ["1"], [1.5], 3, None, np.array([1.0])])
-def test_bad_mapper_sets(bad) -> None:
+def test_bad_mapper_sets(bad: Any) -> None:
     with pytest.raises(InvalidArgument, match="mapper"):
         mapper_set(bad, "x")

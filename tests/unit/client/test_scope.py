@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import tenacity
@@ -33,7 +34,7 @@ AWAY = Unreachable("away")
         ([(100, AWAY), "renew", (115, AWAY), (125, AWAY)], True),
     ],
 )
-def test_patience(failures: list, ends: bool) -> None:
+def test_patience(failures: list[Any], ends: bool) -> None:
     patience = Patience(10.0)
     ended = False
     for failure in failures:

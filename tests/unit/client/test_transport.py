@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def address() -> Iterator[str]:
             pass
         return b""
 
-    handlers = {
+    handlers: dict[str, Any] = {
         "Echo": grpc.unary_unary_rpc_method_handler(lambda request, _: request),
         "Wait": grpc.unary_unary_rpc_method_handler(wait),
         "Fail": grpc.unary_unary_rpc_method_handler(fail),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +75,7 @@ def test_a_refused_frame_is_kept_and_sent_again_a_few_times() -> None:
         lambda window: window.refused(2) and window.acknowledged([2]),
     ],
 )
-def test_nonsense_from_a_daemon_is_told(nonsense) -> None:
+def test_nonsense_from_a_daemon_is_told(nonsense: Callable[[PushWindow], object]) -> None:
     window = window_of(4)
     window.announce()
     window.granted(2)
