@@ -57,7 +57,7 @@ def option(help: str, default: Any, *, size: bool = False) -> Any:
 def _at_least(config: Any, name: str, low: float) -> None:
     if getattr(config, name) < low:
         shown = "--" + name.replace("_", "-")
-        raise InvalidArgument(f"{shown} is {getattr(config, name)}, it must be at least {low:g}")
+        raise InvalidArgument(f"{shown} is {getattr(config, name)}, it must be at least {low}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import grpc
@@ -42,6 +42,12 @@ class IoFigures:
     write_bytes: int = 0
     reads: int = 0
     read_bytes: int = 0
+
+    def since(self, earlier: IoFigures) -> IoFigures:
+        """What was added after `earlier` was taken of the same daemons."""
+        return IoFigures(
+            *(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True))
+        )
 
     @property
     def mean_write_bytes(self) -> float:

@@ -22,6 +22,8 @@ MAX_MAPPER = 2**31 - 1
 #: bound keeps a hostile request from asking for arrays of gigabytes).
 MAX_PARTITIONS = 1 << 20
 MASK64 = (1 << 64) - 1
+#: Ids of stores that end with the daemon that has them begin so.
+VOLATILE_STORE = "memory:"
 
 
 class RowKind(IntEnum):

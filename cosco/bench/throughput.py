@@ -1,7 +1,9 @@
 """`cosco-bench throughput`: rows through a local cluster, end to end, as fast as they go.
 
-Rows are made before the clock starts. It runs from the moment all mappers are let go until
-the last reducer has read, checked and added up its last row.
+Rows are made before the clock starts, and every process is warmed up with a small exchange
+of its own: services and workers live long, and the first touch of memory is no part of what
+a shuffle costs. The clock runs from the moment all mappers are let go until the last reducer
+has read, checked and added up its last row.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class ThroughputSettings:
     memory: int = 256 << 20
     codec: str = "lz4"
     replicas: int = 1
+    warm_up_rows: int = 1_000_000
     directory: str | None = None
 
     @property
@@ -67,7 +70,7 @@ class ThroughputSettings:
     @property
     def disk_needed(self) -> int:
         """Bytes of disk the run may take, if nothing compresses."""
-        return int(self.row_bytes * _STORE_OVERHEAD)
+        return int((self.rows + self.warm_up_rows) * ROW_BYTES * _STORE_OVERHEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,15 @@ def check_capacity(settings: ThroughputSettings) -> None:
 
 
 def write_rows(
-    link: Link, metadata: str, shuffle_id: str, mapper: int, rows: int, partitions: int
+    link: Link,
+    metadata: str,
+    shuffle_id: str,
+    mapper: int,
+    rows: int,
+    warm_up_rows: int,
+    partitions: int,
 ) -> tuple[float, _Tally]:
-    """A mapper: makes its rows, waits for the start, pushes them and commits.
+    """A mapper: makes its rows, warms up, waits for the start, pushes them and commits.
 
     Returns the seconds that making rows took, and what it wrote.
     """
@@ -143,6 +152,12 @@ def write_rows(
     tally = _Tally()
     for keys, _ in batches:
         tally = tally.plus(_Tally(len(keys), key_sum(keys)))
+    warm_up = CoscoWriter(_warm_up_id(shuffle_id), mapper, metadata=metadata)
+    with warm_up:
+        for keys, batch in batches:
+            few = slice(0, min(warm_up_rows, len(batch)))
+            warm_up.collect_batch(partition_keys(keys[few], partitions), batch[few])
+            warm_up_rows -= few.stop
     writer = CoscoWriter(shuffle_id, mapper, buffer_bytes=_BUFFER_BYTES, metadata=metadata)
     with writer:
         link.wait_for_start()
@@ -155,7 +170,14 @@ def write_rows(
 def read_rows(
     link: Link, metadata: str, shuffle_id: str, mappers: int, partitions: range
 ) -> _Tally:
-    """A reducer: waits for the start, reads its partitions, counts rows and adds up keys."""
+    """A reducer: warms up, waits for the start, reads its partitions, counts rows and adds
+    up keys."""
+    for partition in partitions:
+        with CoscoReader(
+            _warm_up_id(shuffle_id), range(mappers), partition, metadata=metadata
+        ) as reader:
+            for batch in reader.read_batches():
+                key_sum(keys_of(batch.column(0)))
     link.wait_for_start()
     tally = _Tally()
     for partition in partitions:
@@ -165,6 +187,10 @@ def read_rows(
                 tally = tally.plus(_Tally(len(keys), key_sum(keys)))
                 link.progress(len(keys))
     return tally
+
+
+def _warm_up_id(shuffle_id: str) -> str:
+    return f"{shuffle_id}/warm-up"
 
 
 def run_throughput(
@@ -180,20 +206,28 @@ def run_throughput(
     check_capacity(settings)
     shuffle_id = f"bench-{uuid.uuid4()}"
     share = [settings.rows * i // settings.mappers for i in range(settings.mappers + 1)]
+    warm_up_share = settings.warm_up_rows // settings.mappers
+    shape: dict[str, Any] = {"replicas": settings.replicas, "codec": settings.codec}
     with (
         LocalCluster(
             settings.daemons, memory=str(settings.memory), directory=settings.directory
         ) as cluster,
         CoscoExchange(
-            shuffle_id,
-            settings.partitions,
-            replicas=settings.replicas,
-            codec=settings.codec,
-            metadata=cluster.metadata,
+            _warm_up_id(shuffle_id), settings.partitions, metadata=cluster.metadata, **shape
+        ) as warm_up,
+        CoscoExchange(
+            shuffle_id, settings.partitions, metadata=cluster.metadata, **shape
         ) as exchange,
     ):
         writer_tasks = [
-            (cluster.metadata, shuffle_id, m, share[m + 1] - share[m], settings.partitions)
+            (
+                cluster.metadata,
+                shuffle_id,
+                m,
+                share[m + 1] - share[m],
+                warm_up_share,
+                settings.partitions,
+            )
             for m in range(settings.mappers)
         ]
         reader_tasks = [
@@ -212,6 +246,8 @@ def run_throughput(
         ):
             writers.wait_until_ready()
             readers.wait_until_ready()
+            warm_up.close()
+            io_before = io_figures(fetch_status(cluster.metadata).daemons)
             daemon_cpu_s = -_cpu_s(daemons)
             started = time.perf_counter()
             writers.start()
@@ -222,7 +258,7 @@ def run_throughput(
             seconds = time.perf_counter() - started
             daemon_cpu_s += _cpu_s(daemons)
         progress = exchange.progress()
-        io = io_figures(fetch_status(cluster.metadata).daemons)
+        io = io_figures(fetch_status(cluster.metadata).daemons).since(io_before)
         daemon_peak = max(peak_rss_bytes(daemon.pid) for daemon in daemons)
     sent = received = _Tally()
     for worker in written:

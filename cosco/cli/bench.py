@@ -59,6 +59,13 @@ def command() -> None:
     help="copies of a row in memory",
 )
 @click.option(
+    "--warm-up-rows",
+    type=click.IntRange(min=0),
+    default=1_000_000,
+    show_default=True,
+    help="rows through an exchange of their own before the clock starts",
+)
+@click.option(
     "--ledger-rows",
     type=click.IntRange(min=0),
     default=1_000_000,
@@ -85,6 +92,7 @@ def throughput(
     memory: int,
     codec: str,
     replicas: int,
+    warm_up_rows: int,
     ledger_rows: int,
     directory: str | None,
     json_path: str | None,
@@ -111,6 +119,7 @@ def throughput(
         memory=memory,
         codec=codec,
         replicas=replicas,
+        warm_up_rows=min(warm_up_rows, rows),
         directory=str(Path(directory).resolve()) if directory else None,
     )
     return run(settings, ledger_rows=ledger_rows, json_path=json_path)

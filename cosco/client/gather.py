@@ -86,14 +86,14 @@ class Gatherer:
             if daemon in answered:
                 continue
             try:
-                found_all = yield from self._ask(merge, source, daemon)
+                all_good = yield from self._ask(merge, source, daemon)
             except Unreachable as error:
                 unreachable = error
                 if error.for_fork:
                     break
                 continue
             answered.add(daemon)
-            if merge.complete() or (found_all and not every):
+            if merge.complete() or (all_good and not every):
                 return
         if unreachable is not None:
             raise unreachable
@@ -102,11 +102,9 @@ class Gatherer:
         self, merge: PartitionMerge, source: Source, daemon: DaemonRef
     ) -> Generator[Decoded, None, bool]:
         """Whether the daemon gave all it has, and all of it good."""
-        found_all = True
+        before = len(merge.bad)
 
         def bad(reason: str) -> None:
-            nonlocal found_all
-            found_all = False
             if len(merge.bad) < MAX_REASONS:
                 merge.bad.append(f"{daemon.address}: {reason}")
 
@@ -122,7 +120,7 @@ class Gatherer:
             if isinstance(error, ExchangeClosed):
                 self._check_open()
             bad(str(error))
-        return found_all
+        return len(merge.bad) == before
 
     def _endpoint(self, address: str) -> Endpoint:
         self._scope.check()

@@ -57,7 +57,6 @@ class Pusher:
         self._frames = 0
         self._failure: CoscoError | None = None
         self._acknowledged: set[tuple[int, int]] = set()
-        scope.add_waker(self._wake)
 
     def push(self, assignment: Assignment, packed: PackedFrame) -> None:
         """Take a frame once there is room for it in the window."""
@@ -131,8 +130,9 @@ class Pusher:
             if self._failure is not None or self._scope.is_closed:
                 return
             self._failure = error
-            self._changed.notify_all()
         self._on_failure(error)
+        with self._changed:  # those who wait for room, and links that wait for work
+            self._changed.notify_all()
 
     # --- waiting --------------------------------------------------------------------------
 
@@ -148,10 +148,6 @@ class Pusher:
             if reached():
                 return
             self._changed.wait()
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
 
 class _Link:

@@ -47,10 +47,9 @@ class Scope:
         self._pid = os.getpid()
         self._on_inherited = on_inherited
         self._closed = threading.Event()
-        # Only single operations on these, which the interpreter makes atomic: closing takes
-        # no lock, so that it may happen at any time, also inside the fork gate.
+        # Only single operations on it, which the interpreter makes atomic: closing takes no
+        # lock, so that it may happen at any time, also inside the fork gate.
         self._calls: set[_Call] = set()
-        self._wakers: list[Callable[[], None]] = []
         _SCOPES.add(self)
 
     @property
@@ -93,10 +92,6 @@ class Scope:
         """The call has ended."""
         self._calls.discard(call)
 
-    def add_waker(self, waker: Callable[[], None]) -> None:
-        """Have `waker` called when the scope is closed."""
-        self._wakers.append(waker)
-
     def close(self) -> None:
         """Close the scope; may be called by any thread and more than once."""
         if self.inherited:
@@ -104,8 +99,6 @@ class Scope:
         self._closed.set()
         for call in list(self._calls):
             call.cancel()
-        for waker in list(self._wakers):
-            waker()
 
     def _inherit(self) -> None:
         self.inherited = True

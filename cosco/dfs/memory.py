@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile
+from cosco.records import VOLATILE_STORE
 
 
 class MemoryStore:
@@ -27,7 +28,7 @@ class MemoryStore:
         self._files: dict[str, bytearray] = {}
 
     async def open(self) -> None:
-        self.store_id = uuid.uuid4().hex
+        self.store_id = VOLATILE_STORE + uuid.uuid4().hex
 
     async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
         length = check_append(path, offset, parts)

@@ -3,7 +3,8 @@ it does not.
 
 What is waited for is a *party*: an incarnation (its memory) or a store id (its files). A
 daemon's confirmation speaks for both its own. The memory of a dead daemon needs none; but
-its store may then have files from after another daemon's confirmation, and is asked again.
+its store may then have files from after another daemon's confirmation, and is asked again,
+unless it was in the daemon's memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cosco.metadata.changes import ChangeLog, Row, signed64, unsigned64
-from cosco.records import ExchangeStatus
+from cosco.records import VOLATILE_STORE, ExchangeStatus
 
 Party = int | str
 
@@ -88,7 +89,9 @@ class ClosingTable:
         for number in list(self._by_party.get(incarnation, ())):
             closing = self._by_number[number]
             self._drop_party(closing, incarnation)
-            self._add_party(closing, closing.holders[incarnation])
+            store_id = closing.holders[incarnation]
+            if not store_id.startswith(VOLATILE_STORE):
+                self._add_party(closing, store_id)
             self._update(closing)
 
     def returned(self, incarnation: int) -> None:

@@ -31,6 +31,7 @@ from cosco.metadata.restore import restore_exchanges
 from cosco.metadata.rows import Placed
 from cosco.metadata.validate import check_owner, check_spec, shown
 from cosco.records import (
+    VOLATILE_STORE,
     Assignment,
     CommitRequest,
     CommitWait,
@@ -345,7 +346,7 @@ class MetadataState:
                 holders[placed.assignment.primary.incarnation] = placed.store_id
                 for ref in placed.assignment.replicas:
                     holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
-        pending: set[Party] = set(holders.values())
+        pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
         pending.update(i for i in holders if self._daemons.live(i) is not None)
 
         del self._open[exchange.number]

@@ -297,6 +297,10 @@ class DaemonCore:
                     busy.append(buffer.flushing)
         return busy
 
+    def exchanges(self) -> set[int]:
+        """The numbers of the exchanges it holds anything of."""
+        return {key[0] for key in self._assignments}
+
     @property
     def assignments(self) -> int:
         return len(self._assignments)

@@ -7,7 +7,7 @@ one: a chunk may become stored, or be dropped, whenever this waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
 from cosco.chunks import CHUNK_HEADER_BYTES, ChunkHeader, parse_chunk_header
@@ -21,7 +21,7 @@ from cosco.wire import fetch_data, spb
 #: Readers served at a time; more wait for their turn.
 MAX_FETCHES: Final = 32
 #: What all of them may hold together, in pieces of MIN to MAX bytes.
-_BUFFERED_BYTES: Final = 32 << 20
+_BUFFERED_BYTES: Final = 64 << 20
 _PIECE_MIN_BYTES: Final = 1 << 20
 _PIECE_MAX_BYTES: Final = 1 << 20
 
@@ -41,19 +41,23 @@ class FetchService:
         async with self._turns:
             self._active += 1
             try:
-                pieces = self._core.snapshot(key, partition)
-                if pieces is None:
-                    async for message in self._from_files(key, partition):
-                        yield message
-                    return
-                for piece in pieces:
-                    async for message in self._from_chunk(piece.chunk, piece.body_bytes):
-                        yield message
+                async for message in _read_ahead(self._messages(key, partition)):
+                    yield message
             finally:
                 self._active -= 1
 
+    async def _messages(self, key: AssignmentKey, partition: int) -> AsyncGenerator[bytes, None]:
+        pieces = self._core.snapshot(key, partition)
+        if pieces is None:
+            async for message in self._from_files(key, partition):
+                yield message
+            return
+        for piece in pieces:
+            async for message in self._from_chunk(piece.chunk, piece.body_bytes):
+                yield message
+
     def _piece_bytes(self) -> int:
-        share = _BUFFERED_BYTES // max(1, self._active)
+        share = _BUFFERED_BYTES // (2 * max(1, self._active))  # one is sent, one is read
         return min(max(share, _PIECE_MIN_BYTES), _PIECE_MAX_BYTES)
 
     async def _from_chunk(self, chunk: Chunk, body_bytes: int) -> AsyncIterator[bytes]:
@@ -108,6 +112,19 @@ class FetchService:
                 f"{path} has {len(data)} of {length} bytes at {offset}: the file was cut short"
             )
         return fetch_data([memoryview(data)])
+
+
+async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """The same messages; while one is sent, the next is read already."""
+    ahead = asyncio.ensure_future(anext(messages, None))
+    try:
+        while (message := await ahead) is not None:
+            ahead = asyncio.ensure_future(anext(messages, None))
+            yield message
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+        await messages.aclose()
 
 
 def _section(body_bytes: int, offset: int, *, stored: bool) -> bytes:

@@ -204,11 +204,12 @@ class Daemon:
         )
 
     async def _listed_exchanges(self) -> tuple[int, ...]:
-        """Exchanges with files in this cluster's folder, once the cluster is known."""
+        """Exchanges in memory, or with files in the cluster's folder once it is known."""
         if not self._core.cluster_id:
             return ()
         names = await self._store.list_folders(f"{self._core.cluster_id}/")
-        return tuple(int(name) for name in names if name.isdigit())
+        stored = {int(name) for name in names if name.isdigit()}
+        return tuple(sorted(stored | self._core.exchanges()))
 
     async def _drop(self, number: int) -> None:
         """Forget an exchange: memory at once, files after the writes under way have ended."""

@@ -11,6 +11,7 @@ from cosco.errors import (
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
+    ExchangeNotFound,
     ServiceUnavailable,
 )
 from cosco.shuffle_service.buffers import AssignmentKey
@@ -105,6 +106,8 @@ class TakeIn:
                     raise ExchangeClosed(f"exchange {number} is closed")
                 try:
                     found = await self._link.lookup(number, range_index, epoch, self.incarnation)
+                except ExchangeNotFound as error:
+                    raise NotAssigned(str(error)) from None
                 except ServiceUnavailable as error:
                     log.warning("look-up of assignment %s: %s", key, error)
                     await asyncio.sleep(_LOOKUP_RETRY_S)

@@ -148,6 +148,20 @@ def inherited(metadata: str) -> None:
         reader.close()
 
 
+def left(metadata: str) -> None:
+    """A child that comes out of its parent's `with` blocks like the parent does."""
+    with CoscoExchange("left", PARTITIONS, metadata=metadata):
+        with CoscoWriter("left", 0, metadata=metadata) as writer:
+            for i in range(ROWS):
+                writer.collect(i % PARTITIONS, row(0, i))
+            pid = os.fork()
+        if pid:
+            join(pid)
+            check("left", [0], metadata)
+    if not pid:
+        os._exit(0)
+
+
 def interrupted(metadata: str) -> None:
     """A signal handler forks, wherever the writer is at that moment."""
     children: list[int] = []
@@ -190,6 +204,7 @@ CASES: dict[str, Callable[[str], None]] = {
     "forkserver": lambda metadata: pool("forkserver", metadata),
     "busy": busy,
     "inherited": inherited,
+    "left": left,
     "interrupted": interrupted,
     "unclosed": unclosed,
 }

@@ -76,23 +76,35 @@ def test_only_what_is_unreachable_is_tried_again() -> None:
         retrying(Scope("a test", "x"), Patience(60.0))(work)
 
 
-def test_wakers_are_called_when_the_scope_closes() -> None:
-    scope, woken = Scope("a test", "x"), []
-    scope.add_waker(lambda: woken.append(1))
+class FakeCall:
+    """Counts how often it was cancelled."""
+
+    cancelled = 0
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def test_calls_are_cancelled_when_the_scope_closes_or_was_closed() -> None:
+    scope, ended, running, late = Scope("a test", "x"), FakeCall(), FakeCall(), FakeCall()
+    scope.add_call(ended)
+    scope.add_call(running)
+    scope.remove_call(ended)
     scope.close()
-    assert woken == [1]
+    scope.add_call(late)
+    assert [call.cancelled for call in (ended, running, late)] == [0, 1, 1]
 
 
 def test_a_child_inherits_scopes_it_cannot_use() -> None:
     told = []
     scope = Scope("a test", "x", on_inherited=lambda: told.append(1))
-    woken = []
-    scope.add_waker(lambda: woken.append(1))
+    call = FakeCall()
+    scope.add_call(call)
     inherit_scopes()
     assert told == [1]
     with pytest.raises(ClientClosed, match="forked child"):
         scope.check()
     scope.close()
-    assert not woken, "what the parent holds was touched"
+    assert not call.cancelled, "a call of the parent was touched"
     fresh = Scope("another", "x")
     fresh.check()
