@@ -22,10 +22,10 @@ PURE_MODULES = {
     "client.arguments", "client.arrow", "client.framing", "client.merge", "client.packing",
     "client.rows", "client.window",
     "shuffle_service.pool", "shuffle_service.buffers", "shuffle_service.dedupe",
-    "shuffle_service.core", "shuffle_service.intake",
+    "shuffle_service.core", "shuffle_service.intake", "shuffle_service.credits",
     "metadata.changes", "metadata.closing", "metadata.daemons", "metadata.exchanges",
     "metadata.leases", "metadata.placement", "metadata.restore", "metadata.rows",
-    "metadata.state", "metadata.validate",
+    "metadata.state", "metadata.validate", "metadata.waiting",
 }  # fmt: skip
 
 #: Bottom first: a module imports from its own layer and those below it.

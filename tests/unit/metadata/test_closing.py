@@ -114,3 +114,12 @@ def test_rows_bring_a_table_back(table: ClosingTable, changes: ChangeLog) -> Non
     restored.died(big)
     restored.confirm([7], 5, "s")
     assert "id-7" not in restored
+
+
+def test_a_store_in_memory_ends_with_its_daemon(table: ClosingTable) -> None:
+    table.begin(closing(7, {1: "memory:a", 2: "s"}, pending={1, 2, "s"}))
+    table.died(1)
+    assert table.orders(9, "memory:a") == set()
+    assert "id-7" in table
+    table.confirm([7], 2, "s")
+    assert "id-7" not in table
