@@ -8,9 +8,10 @@ The two messages that carry rows in bulk are encoded and decoded by hand, see
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from google.protobuf.message import DecodeError, Message
 from pyroaring import BitMap
 
 import cosco.errors as errors
@@ -497,6 +498,8 @@ def exchange_status_from_pb(pb: mpb.ExchangeStatus) -> ExchangeStatus:
 
 # --- bulk messages, by hand ---------------------------------------------------------------
 
+_Message = TypeVar("_Message", bound=Message)
+
 _FRAME_TAG: Final = 3 << 3 | 2  # PushRequest.frame, length-delimited
 _DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
 
@@ -540,7 +543,19 @@ def push_frame(parts: list[bytes]) -> bytes:
 def push_request(message: bytes) -> memoryview | spb.PushRequest:
     """A frame's bytes, or the other message a sender sent; raises InvalidArgument."""
     frame = _bulk_body(message, _FRAME_TAG)
-    return spb.PushRequest.FromString(message) if frame is None else frame
+    return _parsed(spb.PushRequest, message) if frame is None else frame
+
+
+def fetch_request(message: bytes) -> spb.FetchRequest:
+    """What a reader asks for; raises InvalidArgument."""
+    return _parsed(spb.FetchRequest, message)
+
+
+def _parsed(kind: type[_Message], message: bytes) -> _Message:
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise InvalidArgument(f"a message that is no {kind.__name__}: {error}") from None
 
 
 def fetch_data(parts: list[memoryview]) -> bytes:

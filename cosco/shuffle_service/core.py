@@ -194,8 +194,16 @@ class DaemonCore:
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
         """The sender's stream to these assignments ended: it is forgotten before others."""
         for key in keys:
-            self._hung_up[key, sender] = None
-            self._hung_up.move_to_end((key, sender))
+            held = self._assignments.get(key)
+            if held is not None and held.dedupe.knows(sender):
+                self._hung_up[key, sender] = None
+                self._hung_up.move_to_end((key, sender))
+        self._bound_hung_up()
+
+    def _bound_hung_up(self) -> None:
+        """Each has an entry to forget; what is more are those of dropped exchanges."""
+        while len(self._hung_up) > self._dedupe_entries:
+            self._hung_up.popitem(last=False)
 
     def _bound_dedupe(self) -> None:
         while self._dedupe_entries > self._dedupe_entries_max:
@@ -295,6 +303,7 @@ class DaemonCore:
                 if buffer.flushing is not None:
                     buffer.flushing.state = ChunkState.DROPPED
                     busy.append(buffer.flushing)
+        self._bound_hung_up()
         return busy
 
     def exchanges(self) -> set[int]:

@@ -26,7 +26,8 @@ class StreamCredits:
     granted: deque[int] = field(default_factory=deque)
     received: deque[int] = field(default_factory=deque)
     unsettled_bytes: int = 0
-    #: When the oldest grant that was not used yet was given; None if there is none.
+    #: Since when the sender may send and does not; None if it may not, or the daemon is
+    #: still busy with the frame before.
     waiting_since: float | None = None
 
 
@@ -78,7 +79,7 @@ class FrameCredits:
             stream.granted.append(length)
             stream.unsettled_bytes += length
             self.unsettled_bytes += length
-            if stream.waiting_since is None:
+            if stream.waiting_since is None and not stream.received:
                 stream.waiting_since = now
             grants[stream] = grants.get(stream, 0) + 1
             if stream.announced:
@@ -86,7 +87,7 @@ class FrameCredits:
         self._turns.extendleft(reversed(parked))
         return list(grants.items())
 
-    def received(self, stream: StreamCredits, length: int, now: float) -> None:
+    def received(self, stream: StreamCredits, length: int) -> None:
         """A granted frame has come; raises InvalidArgument if it was not, or is longer."""
         if not stream.granted:
             raise InvalidArgument("a frame that was not granted")
@@ -96,11 +97,12 @@ class FrameCredits:
             )
         # What it was announced with stays accounted until it settles.
         stream.received.append(stream.granted.popleft())
-        stream.waiting_since = now if stream.granted else None
+        stream.waiting_since = None
 
-    def settled(self, stream: StreamCredits) -> None:
+    def settled(self, stream: StreamCredits, now: float) -> None:
         """The oldest frame received is in pages, or refused."""
         length = stream.received.popleft()
+        stream.waiting_since = now if stream.granted else None
         stream.unsettled_bytes -= length
         self.unsettled_bytes -= length
 

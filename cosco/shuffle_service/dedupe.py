@@ -12,7 +12,8 @@ from cosco.intervals import IntervalSet
 #: A run of one task: (mapper, attempt).
 Sender = tuple[int, int]
 
-#: What one (sender, partition) costs: dict entry, object and its two lists.
+#: What one (sender, partition) costs: dict entry, object and its two lists. An interval more
+#: in the lists costs less, and is counted alike.
 ENTRY_BYTES = 320
 
 
@@ -22,8 +23,9 @@ class DedupeIndex:
     __slots__ = ("_senders", "entries")
 
     def __init__(self) -> None:
-        self._senders: dict[Sender, dict[int, IntervalSet]] = {}
+        #: Intervals of all sets, none of which is empty.
         self.entries = 0
+        self._senders: dict[Sender, dict[int, IntervalSet]] = {}
 
     def holds(self, sender: Sender, partition: int, start: int, end: int) -> bool:
         """Whether positions [start, end) are held, all of them."""
@@ -37,11 +39,15 @@ class DedupeIndex:
         held = partitions.get(partition)
         if held is None:
             held = partitions[partition] = IntervalSet()
-            self.entries += 1
+        before = len(held)
         held.add(start, end)
+        self.entries += len(held) - before
 
     def forget(self, sender: Sender) -> None:
-        self.entries -= len(self._senders.pop(sender, ()))
+        self.entries -= sum(map(len, self._senders.pop(sender, {}).values()))
+
+    def knows(self, sender: Sender) -> bool:
+        return sender in self._senders
 
     def oldest(self) -> Sender | None:
         return next(iter(self._senders), None)

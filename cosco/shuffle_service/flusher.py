@@ -89,12 +89,12 @@ class Flusher:
         while not flush.chunk.is_dropped():
             try:
                 await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # also a file that was cut short
                 self._metrics.flush_failures.inc()
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
                     log.warning("store %s takes no chunk: %s", self._store.url, error)
-                self.failure = error.strerror or str(error)
+                self.failure = getattr(error, "strerror", None) or str(error)
                 self._waiters.wake()  # they may want to give up
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
@@ -103,6 +103,7 @@ class Flusher:
                 log.warning("store %s takes chunks again", self._store.url)
                 self.failing_since = None
             return not flush.chunk.is_dropped()
+        self.failing_since = None  # if it is still true, the next write finds out
         return False
 
     async def ended(self, chunks: list[Chunk]) -> None:

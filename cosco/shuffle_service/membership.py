@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from cosco import wire
-from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
 from cosco.records import (
     Assignment,
     DaemonHeartbeat,
@@ -98,6 +98,7 @@ class Membership:
         self._drop = drop
         self._heartbeat_s = heartbeat_s
         self._incarnation = 0
+        self._cluster_id = ""
         self._to_drop: set[int] = set()
         self._ordered = asyncio.Event()
         self._dropped: set[int] = set()  # done, and not yet told
@@ -120,19 +121,40 @@ class Membership:
         return wire.orders_from_pb(reply)
 
     async def run(self, orders: DaemonOrders) -> None:
-        """Send heartbeats and carry out orders, for ever, starting with `orders`."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._carry_out_orders(), name="orders")
+        """Send heartbeats and carry out orders, for ever, starting with `orders`.
+
+        Raises InvalidArgument if the metadata service has begun anew, as another cluster.
+        """
+        self._cluster_id = orders.cluster_id
+        self._order(orders)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry_out_orders(), name="orders")
+                group.create_task(self._send_heartbeats(), name="heartbeats")
+        except ExceptionGroup as errors:  # the first one ended the other task
+            raise errors.exceptions[0] from None
+
+    async def _send_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                orders = await self._heartbeat()
+                if not orders.known:
+                    orders = await self._register()
+            except (CoscoError, OSError) as error:  # of the service, or of the store
+                log.warning("heartbeat: %s", error)
+                continue
+            self._check_cluster(orders)
             self._order(orders)
-            while True:
-                await asyncio.sleep(self._heartbeat_s)
-                try:
-                    orders = await self._heartbeat()
-                    if not orders.known:
-                        orders = await self._register()
-                    self._order(orders)
-                except CoscoError as error:
-                    log.warning("heartbeat: %s", error)
+
+    def _check_cluster(self, orders: DaemonOrders) -> None:
+        """Numbers of another cluster's exchanges name other rows than those held here."""
+        if orders.cluster_id != self._cluster_id:
+            raise InvalidArgument(
+                f"the metadata service at {self._link.address} is of cluster "
+                f"{orders.cluster_id} now and was of {self._cluster_id}: start this daemon "
+                "again, or bring back the service's database"
+            )
 
     def _order(self, orders: DaemonOrders) -> None:
         self._to_drop.update(number for number in orders.drop if number not in self._dropped)

@@ -31,7 +31,7 @@ class DaemonMetrics:
         self.bytes_received = counter("bytes_received", "Bytes of frames that passed all checks")
         self.blocks_received = counter("blocks_received", "Blocks taken in, duplicates included")
         self.duplicates_dropped = counter("duplicates_dropped", "Blocks dropped as already held")
-        self.frames_refused = counter("frames_refused", "Frames refused, by reason", "reason")
+        self.frames_refused = counter("frames_refused", "Frames or streams refused", "reason")
         self.chunks_stored = counter("chunks_stored", "Chunks that became durable")
         self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
         self.flush_failures = counter("flush_failures", "Store writes that failed")

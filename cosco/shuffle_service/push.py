@@ -22,6 +22,8 @@ from cosco.wire import PUSH_PROTOCOL, push_request, spb
 
 #: A sender that sits on a grant for so long, while others wait for one, is cut off.
 GRANT_PATIENCE_S: Final = 10.0
+#: A sender that so many settled frames could not be told of yet is not read from meanwhile.
+MAX_UNTOLD: Final = 1024
 
 _BAD_FRAME: Final = spb.REFUSAL_CODE_BAD_FRAME
 _CODES: Final[dict[type[CoscoError], Any]] = {
@@ -67,6 +69,7 @@ class PushStream:
         self._take_in = take_in
         self._reply = spb.PushReply()
         self._has_reply = asyncio.Event()
+        self._told = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._share: StreamCredits | None = None
         self._number = 0
@@ -115,6 +118,9 @@ class PushStream:
 
     async def _read(self, requests: Any) -> None:
         async for message in requests:
+            while len(self._reply.acknowledged) + len(self._reply.refused) >= MAX_UNTOLD:
+                self._told.clear()
+                await self._told.wait()
             request = push_request(message)
             if isinstance(request, memoryview):
                 await self._on_frame(request)
@@ -145,7 +151,7 @@ class PushStream:
 
     async def _on_frame(self, data: memoryview) -> None:
         share = self._open_share()
-        self._board.credits.received(share, len(data), time.monotonic())
+        self._board.credits.received(share, len(data))
         sequence = 0
         try:
             frame = self._check(data)
@@ -153,14 +159,13 @@ class PushStream:
             self._keys.add(await self._take_in.take(frame, len(data)))
         except (NotAssigned, ExchangeClosed, CapacityExceeded, DataCorrupted) as error:
             code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-            self._take_in.count_refusal(spb.RefusalCode.Name(code))
             self._refuse(sequence or _sequence_of(data), code, str(error))
         else:
             self._reply.acknowledged.append(sequence)
             self._has_reply.set()
         finally:
             if self._share is not None:  # the stream has not left the board meanwhile
-                self._board.credits.settled(share)
+                self._board.credits.settled(share, time.monotonic())
                 self._board.give_out()
 
     def _check(self, data: memoryview) -> CheckedFrame:
@@ -177,6 +182,7 @@ class PushStream:
     # --- replies --------------------------------------------------------------------------
 
     def _refuse(self, sequence: int, code: Any, reason: str) -> None:
+        self._take_in.count_refusal(spb.RefusalCode.Name(code))
         self._reply.refused.append(spb.Refusal(sequence=sequence, code=code, reason=reason))
         self._has_reply.set()
 
@@ -186,6 +192,7 @@ class PushStream:
             await self._has_reply.wait()
             self._has_reply.clear()
             reply, self._reply = self._reply, spb.PushReply()
+            self._told.set()
             if reply.ByteSize():
                 await self._context.write(reply.SerializeToString())
 

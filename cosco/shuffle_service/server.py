@@ -30,7 +30,7 @@ from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics, MetricsEndpoint
 from cosco.shuffle_service.push import GrantBoard, PushStream
 from cosco.shuffle_service.take_in import TakeIn
-from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, spb
+from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request
 
 _GAUGES_S = 1.0
 #: gRPC itself refuses what is longer; frames up to here are refused with a reason.
@@ -89,11 +89,11 @@ class Daemon:
         self._flusher.start()
         self._server = self._build_server()
         self.address = self._config.advertise or self._bind(self._server)
-        await self._server.start()
         orders = await self._membership.register(self._config.register_timeout_s)
         self._core.cluster_id = orders.cluster_id
         if await self._listed_exchanges():  # left by an earlier start: which of them must go?
             orders = await self._membership.register(self._config.register_timeout_s)
+        await self._server.start()  # not before: paths need the cluster's id
         self._populating = asyncio.create_task(self._arena.populate(), name="populate")
         self._tasks = [
             asyncio.create_task(self._membership.run(orders), name="membership"),
@@ -175,13 +175,13 @@ class Daemon:
             self._metrics.push_streams.dec()
 
     async def _serve_fetch(self, message: bytes, context: Any) -> AsyncIterator[bytes]:
-        request = spb.FetchRequest.FromString(message)
-        key = (request.number, request.range_index, request.epoch)
         self._metrics.fetch_streams.inc()
         try:
+            request = fetch_request(message)
+            key = (request.number, request.range_index, request.epoch)
             async for reply in self._fetch.serve(key, request.partition):
                 yield reply
-        except (ExchangeClosed, DataCorrupted) as error:
+        except (ExchangeClosed, DataCorrupted, InvalidArgument) as error:
             await _abort(context, error)
         except OSError as error:
             reason = f"the store does not give a chunk: {error}"
@@ -251,6 +251,8 @@ async def serve(config: DaemonConfig, *, ready: Callable[[str], None], stop: asy
     failed = failing.done()
     failing.cancel()
     stopping.cancel()
-    await daemon.stop(drain=True)
-    if failed:
-        await failing
+    try:
+        await daemon.stop(drain=True)
+    finally:
+        if failed:  # that is what went wrong first
+            await failing

@@ -20,15 +20,15 @@ def test_what_is_granted_stays_within_the_budget_and_comes_back():
     board.announce(other, [MIB] * 8)
     assert dict(board.grant(0.0)) == {stream: 2, other: 2}
     assert board.grant(0.0) == []
-    board.received(stream, MIB, 0.0)
+    board.received(stream, MIB)
     assert board.grant(0.0) == []  # in hand is not settled
-    board.settled(stream)
+    board.settled(stream, 0.0)
     # The streams take turns, and it is the turn of the one announced first.
     assert dict(board.grant(0.0)) == {stream: 1}
     board.close(other)
     assert dict(board.grant(0.0)) == {}  # at its share, a quarter, or one frame at least
-    board.received(stream, MIB, 0.0)
-    board.settled(stream)
+    board.received(stream, MIB)
+    board.settled(stream, 0.0)
     assert dict(board.grant(0.0)) == {stream: 1}
 
 
@@ -40,11 +40,11 @@ def test_a_large_frame_is_not_overtaken_for_ever_by_small_ones():
     assert dict(board.grant(0.0)) == {small: 1}
     board.announce(small, [MIB])
     assert board.grant(0.0) == []
-    board.received(small, MIB, 0.0)
-    board.settled(small)
+    board.received(small, MIB)
+    board.settled(small, 0.0)
     assert dict(board.grant(0.0)) == {large: 1}  # larger than the budget, so alone
-    board.received(large, MAX_FRAME_BYTES, 0.0)
-    board.settled(large)
+    board.received(large, MAX_FRAME_BYTES)
+    board.settled(large, 0.0)
     assert dict(board.grant(0.0)) == {small: 1}
 
 
@@ -60,7 +60,7 @@ def test_a_sender_that_breaks_the_rules_is_refused(announced, sent, what):
     def misbehave() -> None:
         board.announce(stream, announced)
         board.grant(0.0)
-        board.received(stream, sent, 0.0)
+        board.received(stream, sent)
 
     with pytest.raises(InvalidArgument, match=what):
         misbehave()
@@ -98,6 +98,6 @@ def test_every_announced_frame_is_granted_in_the_end(data):
         assert board.unsettled_bytes <= max(budget, MAX_FRAME_BYTES)
         assert ready, "nothing is granted although frames wait"
         stream, length = ready.pop(0)
-        board.received(stream, length, 0.0)
-        board.settled(stream)
+        board.received(stream, length)
+        board.settled(stream, 0.0)
     assert board.unsettled_bytes == 0
