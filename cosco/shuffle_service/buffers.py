@@ -30,6 +30,7 @@ class ChunkState(IntEnum):
     FLUSHING = 2
     STORED = 3
     DROPPED = 4
+    LOST = 5  # it was stored, and its file is gone
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +117,19 @@ class PartitionBuffer:
         assert self.flushing is None
         self.open, self.flushing = None, chunk
         chunk.state = ChunkState.FLUSHING
+        return chunk, self._prepare(chunk, incarnation, arena)
+
+    def restart_file(self, incarnation: int, arena: memoryview) -> list[memoryview]:
+        """The file is gone, and its chunks with it: the flushing chunk begins it anew."""
+        chunk = self.flushing
+        assert chunk is not None
+        for stored in self.stored:
+            stored.state = ChunkState.LOST
+        self.file_bytes = 0
+        return self._prepare(chunk, incarnation, arena)
+
+    def _prepare(self, chunk: Chunk, incarnation: int, arena: memoryview) -> list[memoryview]:
+        """Write the chunk's header and padding; all its bytes."""
         chunk.offset = self.file_bytes
         number, range_index, epoch = self.key
         header = encode_chunk_header(
@@ -135,7 +149,7 @@ class PartitionBuffer:
         first[:] = header
         for segment in chunk.memory(arena, chunk.length, end):
             segment[:] = bytes(len(segment))
-        return chunk, chunk.memory(arena, 0, end)
+        return chunk.memory(arena, 0, end)
 
     def end_flush(self) -> Chunk:
         """The flushing chunk is durable."""

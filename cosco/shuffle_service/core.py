@@ -84,7 +84,7 @@ class DaemonCore:
         self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
         self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # chunk_bytes or more
         self._open: dict[PartitionBuffer, None] = {}
-        self._largest: list[PartitionBuffer] = []  # candidates of the last search
+        self._largest: list[Chunk] = []  # candidates of the last search
         self._flushing_bytes = 0
         self._dropped: OrderedDict[int, None] = OrderedDict()
         self._hung_up: OrderedDict[tuple[AssignmentKey, Sender], None] = OrderedDict()
@@ -244,14 +244,20 @@ class DaemonCore:
         """One search serves many picks: sizes change little while they are used up."""
         for _ in range(2):
             while self._largest:
-                buffer = self._largest.pop()
-                if buffer in self._open and buffer.flushing is None:
+                chunk = self._largest.pop()
+                buffer = chunk.buffer
+                if buffer.open is chunk and buffer.flushing is None:
                     self._ready.pop(buffer, None)
                     return buffer
-            candidates = [b for b in self._open if b.flushing is None]
-            self._largest = heapq.nlargest(64, candidates, key=_open_length)
+            candidates = (b.open for b in self._open if b.flushing is None and b.open)
+            self._largest = heapq.nlargest(64, candidates, key=lambda chunk: chunk.length)
             self._largest.reverse()
         return None
+
+    def restart_file(self, flush: Flush) -> Flush:
+        """The same write to a new file, as the old one is gone or was cut short."""
+        parts = flush.buffer.restart_file(self.incarnation, self.arena)
+        return Flush(flush.buffer, flush.chunk, parts)
 
     def end_flush(self, flush: Flush) -> None:
         """The chunk is durable: its pages are free."""
@@ -318,10 +324,6 @@ class DaemonCore:
     def unstored_bytes(self) -> int:
         """Bytes of pages that are in use."""
         return self.pool.capacity_bytes - self.pool.free_bytes
-
-
-def _open_length(buffer: PartitionBuffer) -> int:
-    return buffer.open.length if buffer.open is not None else 0
 
 
 _EMPTY: Final = Chunk(PartitionBuffer((0, 0, 0), 0, ""))

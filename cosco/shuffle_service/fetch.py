@@ -19,11 +19,13 @@ from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.wire import fetch_data, spb
 
 #: Readers served at a time; more wait for their turn.
-MAX_FETCHES: Final = 32
-#: What all of them may hold together, in pieces of MIN to MAX bytes.
+MAX_FETCHES: Final = 256
+#: What all of them may hold together: each one read or message that is sent, one made ahead.
 _BUFFERED_BYTES: Final = 64 << 20
-_PIECE_MIN_BYTES: Final = 1 << 20
-_PIECE_MAX_BYTES: Final = 1 << 20
+#: One read of the store; a chunk of the usual size is one.
+_READ_MIN_BYTES: Final = 64 << 10
+_READ_MAX_BYTES: Final = 8 << 20
+_MESSAGE_MAX_BYTES: Final = 1 << 20
 
 
 class FetchService:
@@ -56,22 +58,28 @@ class FetchService:
             async for message in self._from_chunk(piece.chunk, piece.body_bytes):
                 yield message
 
-    def _piece_bytes(self) -> int:
-        share = _BUFFERED_BYTES // (2 * max(1, self._active))  # one is sent, one is read
-        return min(max(share, _PIECE_MIN_BYTES), _PIECE_MAX_BYTES)
+    def _read_bytes(self) -> int:
+        share = _BUFFERED_BYTES // (2 * max(1, self._active))
+        return min(max(share, _READ_MIN_BYTES), _READ_MAX_BYTES)
 
     async def _from_chunk(self, chunk: Chunk, body_bytes: int) -> AsyncIterator[bytes]:
+        if chunk.state is ChunkState.LOST:
+            yield _lost(chunk)
+            return
         yield _section(body_bytes, chunk.offset, stored=chunk.state is ChunkState.STORED)
         sent = 0
         while sent < body_bytes:
             if chunk.is_dropped():
                 raise ExchangeClosed("the exchange was closed while it was read")
-            length = min(self._piece_bytes(), body_bytes - sent)
             start = CHUNK_HEADER_BYTES + sent
-            if chunk.state is ChunkState.STORED:
-                message = await self._read(chunk.buffer.path, chunk.offset + start, length)
-            else:
-                message = fetch_data(chunk.memory(self._core.arena, start, start + length))
+            if chunk.state in {ChunkState.STORED, ChunkState.LOST}:
+                end = chunk.offset + CHUNK_HEADER_BYTES + body_bytes
+                path = chunk.buffer.path
+                async for message in self._from_store(path, chunk.offset + start, end):
+                    yield message
+                return
+            length = min(self._read_bytes(), _MESSAGE_MAX_BYTES, body_bytes - sent)
+            message = fetch_data(chunk.memory(self._core.arena, start, start + length))
             sent += length
             self._metrics.bytes_fetched.inc(length)
             yield message
@@ -86,12 +94,7 @@ class FetchService:
                     break  # a torn tail, which was never called durable
                 yield _section(header.body_bytes, offset, stored=True)
                 start = offset + CHUNK_HEADER_BYTES
-                end = start + header.body_bytes
-                while start < end:
-                    length = min(self._piece_bytes(), end - start)
-                    message = await self._read(file.path, start, length)
-                    start += length
-                    self._metrics.bytes_fetched.inc(length)
+                async for message in self._from_store(file.path, start, start + header.body_bytes):
                     yield message
                 offset += header.padded_bytes
 
@@ -105,13 +108,20 @@ class FetchService:
         found = (header.exchange, header.range_index, header.epoch, header.partition)
         return header if found == (*key, partition) and header.offset == offset else None
 
-    async def _read(self, path: str, offset: int, length: int) -> bytes:
-        data = await self._store.read(path, offset, length)
-        if len(data) != length:
-            raise DataCorrupted(
-                f"{path} has {len(data)} of {length} bytes at {offset}: the file was cut short"
-            )
-        return fetch_data([memoryview(data)])
+    async def _from_store(self, path: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes [start, end) of a file in large reads, cut into messages."""
+        while start < end:
+            length = min(self._read_bytes(), end - start)
+            data = await self._store.read(path, start, length)
+            if len(data) != length:
+                raise DataCorrupted(
+                    f"{path} has {len(data)} of {length} bytes at {start}: the file was cut short"
+                )
+            start += length
+            self._metrics.bytes_fetched.inc(length)
+            view = memoryview(data)
+            for first in range(0, length, _MESSAGE_MAX_BYTES):
+                yield fetch_data([view[first : first + _MESSAGE_MAX_BYTES]])
 
 
 async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
@@ -129,4 +139,9 @@ async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncIterator[by
 
 def _section(body_bytes: int, offset: int, *, stored: bool) -> bytes:
     section = spb.Section(body_bytes=body_bytes, offset=offset, stored=stored)
+    return spb.FetchReply(section=section).SerializeToString()
+
+
+def _lost(chunk: Chunk) -> bytes:
+    section = spb.Section(error=f"the chunk at {chunk.offset} of {chunk.buffer.path} is gone")
     return spb.FetchReply(section=section).SerializeToString()

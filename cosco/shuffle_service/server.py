@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -33,6 +34,8 @@ from cosco.shuffle_service.take_in import TakeIn
 from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request
 
 _GAUGES_S = 1.0
+#: The folder of an exchange; what else lies there is left alone.
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 #: gRPC itself refuses what is longer; frames up to here are refused with a reason.
 _MAX_MESSAGE_BYTES = 2 * MAX_FRAME_BYTES
 
@@ -144,6 +147,8 @@ class Daemon:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", 20_000),  # a host that vanished is noticed
+                ("grpc.keepalive_timeout_ms", 10_000),
             ]
         )
         handlers: dict[str, Any] = {
@@ -208,7 +213,7 @@ class Daemon:
         if not self._core.cluster_id:
             return ()
         names = await self._store.list_folders(f"{self._core.cluster_id}/")
-        stored = {int(name) for name in names if name.isdigit()}
+        stored = {int(name) for name in names if _NUMBER.fullmatch(name)}
         return tuple(sorted(stored | self._core.exchanges()))
 
     async def _drop(self, number: int) -> None:

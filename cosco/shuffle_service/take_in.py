@@ -11,9 +11,9 @@ from cosco.errors import (
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
-    ExchangeNotFound,
     ServiceUnavailable,
 )
+from cosco.records import Assignment, PartitionRange
 from cosco.shuffle_service.buffers import AssignmentKey
 from cosco.shuffle_service.core import AssignmentBuffers, DaemonCore
 from cosco.shuffle_service.dedupe import Sender
@@ -98,28 +98,35 @@ class TakeIn:
 
     async def _look_up(self, key: AssignmentKey) -> AssignmentBuffers:
         """Ask the metadata service, once for all who wait for the answer."""
-        lock = self._lookups.setdefault(key, asyncio.Lock())
-        async with lock:
-            while (held := self._core.assignment(key)) is None:
-                number, range_index, epoch = key
-                if self._core.is_dropped(number):
-                    raise ExchangeClosed(f"exchange {number} is closed")
-                try:
-                    found = await self._link.lookup(number, range_index, epoch, self.incarnation)
-                except ExchangeNotFound as error:
-                    raise NotAssigned(str(error)) from None
-                except ServiceUnavailable as error:
-                    log.warning("look-up of assignment %s: %s", key, error)
-                    await asyncio.sleep(_LOOKUP_RETRY_S)
-                    continue
-                if found is None or found[0].primary.incarnation != self.incarnation:
-                    raise NotAssigned(
-                        f"range {range_index} of exchange {number} in epoch {epoch} is not "
-                        "this daemon's; ask for the assignment again"
-                    )
-                self._core.admit(number, *found)
-        self._lookups.pop(key, None)
-        return held
+        number, range_index, epoch = key
+        try:
+            async with self._lookups.setdefault(key, asyncio.Lock()):
+                while (held := self._core.assignment(key)) is None:
+                    if self._core.is_dropped(number):
+                        raise ExchangeClosed(f"exchange {number} is closed")
+                    found = await self._ask(key)
+                    if found is None or found[0].primary.incarnation != self.incarnation:
+                        raise NotAssigned(
+                            f"range {range_index} of exchange {number} in epoch {epoch} is not "
+                            "this daemon's; ask for the assignment again"
+                        )
+                    self._core.admit(number, *found)
+                return held
+        finally:
+            self._lookups.pop(key, None)
+
+    async def _ask(self, key: AssignmentKey) -> tuple[Assignment, PartitionRange] | None:
+        """The service's answer, however long it is away; raises ExchangeClosed, NotAssigned."""
+        while True:
+            try:
+                return await self._link.lookup(*key, self.incarnation)
+            except ServiceUnavailable as error:
+                log.warning("look-up of assignment %s: %s", key, error)
+                await asyncio.sleep(_LOOKUP_RETRY_S)
+            except ExchangeClosed:
+                raise
+            except CoscoError as error:
+                raise NotAssigned(str(error)) from None
 
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
         """The sender's stream ended."""
