@@ -9,6 +9,7 @@ Sizes are bytes and are given as `256MiB`, `4KiB`, `1GB` or a plain number.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 from dataclasses import dataclass, field
@@ -55,9 +56,10 @@ def option(help: str, default: Any, *, size: bool = False) -> Any:
 
 
 def _at_least(config: Any, name: str, low: float) -> None:
-    if getattr(config, name) < low:
+    value = getattr(config, name)
+    if not low <= value < math.inf:  # which NaN is not, either
         shown = "--" + name.replace("_", "-")
-        raise InvalidArgument(f"{shown} is {getattr(config, name)}, it must be at least {low}")
+        raise InvalidArgument(f"{shown} is {value}, it must be at least {low}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,9 @@ class DaemonConfig:
         parse_address(self.listen)
         parse_address(self.metadata)
         if self.advertise:
-            parse_address(self.advertise)
+            _, port = parse_address(self.advertise)
+            if not port:
+                raise InvalidArgument("--advertise has port 0: others cannot reach it there")
         if self.metrics:
             parse_address(self.metrics)
         _at_least(self, "memory", 16 << 20)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cosco.errors import InvalidArgument, InvalidRow, PartitionOutOfRange, SchemaMismatch
 
 #: What a row of a batch takes beside its bytes: length, partition, and places while sorting.
-BATCH_ROW_OVERHEAD: Final = 16
+BATCH_ROW_OVERHEAD: Final = 32
 
 #: So many rows of a sequence are looked at together, to bound what is kept of them.
 _ROWS_AT_A_TIME: Final = 1 << 16

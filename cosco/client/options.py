@@ -74,7 +74,10 @@ def seconds(name: str, value: object, low: float, shuffle_id: str) -> float:
 def mapper_set(mappers: Iterable[object], shuffle_id: str) -> BitMap:
     """The mapper ids a reader names."""
     try:
-        ids = [operator.index(mapper) for mapper in mappers]  # type: ignore[arg-type]
+        named = list(mappers)
+        ids = [operator.index(mapper) for mapper in named]  # type: ignore[arg-type]
+        if bool in set(map(type, named)):
+            raise TypeError
     except TypeError:
         raise InvalidArgument(
             f"mappers is {mappers!r}, it must be an iterable of integers", shuffle_id=shuffle_id

@@ -302,10 +302,13 @@ class _Link:
     def _lost_assignment(self, reason: str) -> CoscoError:
         """What becomes of frames whose daemon does not hold their assignment any more."""
         return self._error(
-            ServiceUnavailable, f"was started again without rows; run the mapper again ({reason})"
+            ServiceUnavailable,
+            f"was started again and cannot go on with this exchange; create another ({reason})",
         )
 
     def _error(self, kind: type[CoscoError], what: str) -> CoscoError:
+        shuffle_id = self._scope.shuffle_id
         return kind(
-            f"the shuffle daemon at {self._ref.address} {what}", shuffle_id=self._scope.shuffle_id
+            f"exchange {shuffle_id!r}: the shuffle daemon at {self._ref.address} {what}",
+            shuffle_id=shuffle_id,
         )

@@ -25,10 +25,12 @@ from cosco.client.options import metadata_address, seconds, shuffle_name, whole_
 from cosco.client.packing import ArrowPacker, PackedFrame, RowPacker
 from cosco.client.push import Pusher
 from cosco.client.scope import LiveObject, Scope
-from cosco.errors import CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
+from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
 from cosco.records import MAX_MAPPER, AttemptSums, Commit, CommitRequest, ExchangeInfo, RowKind
 
 MIN_BUFFER_BYTES: Final = 64 << 10
+#: A call of another thread that does not end in this time is taken to be blocked.
+_CALL_END_S: Final = 0.5
 
 
 class CoscoWriter(LiveObject):
@@ -42,8 +44,8 @@ class CoscoWriter(LiveObject):
 
     It holds at most `buffer_bytes` of rows, a sorted copy of them and a window of 16 MiB of
     frames that no daemon has acknowledged; `collect` waits while that is full. An error of
-    the stream behind it is raised by the next call, and ends the writer. One thread at a
-    time may use it; `abort` may be called from any.
+    the stream behind it is raised by the next call, and ends the writer. Threads that share
+    it take turns; `abort` may be called from any and wakes a call that waits.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class CoscoWriter(LiveObject):
             "buffer_bytes", buffer_bytes, MIN_BUFFER_BYTES, None, shuffle_id
         )
         timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._scope = Scope("a CoscoWriter", shuffle_id, on_inherited=self._disarm)
+        self._scope = Scope("a CoscoWriter", shuffle_id, on_inherited=self._inherit)
         self._metadata = MetadataClient(metadata_address(metadata), self._scope, timeout_s)
         try:
             self._opened = self._metadata.open_attempt(shuffle_id, mapper)
@@ -79,7 +81,10 @@ class CoscoWriter(LiveObject):
         self._packer: RowPacker | ArrowPacker | None = None
         self._pusher = Pusher(self._opened, self._scope, timeout_s, self._fail)
         self._failure: CoscoError | None = None
-        self._closing = threading.Lock()
+        # Held by whoever uses the writer, also on its way into the fork gate: nothing inside
+        # the gate ever waits for it.
+        self._using = threading.RLock()
+        self._is_closing = False
         self._commit: Commit | None = None
         # What collect calls: changed rather than asked, as it is called for every row.
         self._pack: Callable[[int, bytes], bool] = self._pack_first
@@ -87,8 +92,9 @@ class CoscoWriter(LiveObject):
     def collect(self, partition: int, row: bytes) -> None:
         """Add a row. Raises PartitionOutOfRange, InvalidRow (SchemaMismatch on an Arrow
         exchange), ClientClosed, or what the pushing of earlier rows failed with."""
-        if self._pack(partition, row):
-            self._drain()
+        with self._using:
+            if self._pack(partition, row):
+                self._drain()
 
     def collect_batch(self, partitions: Any, rows: Any) -> None:
         """Add many rows; nothing of the arguments is kept.
@@ -97,25 +103,35 @@ class CoscoWriter(LiveObject):
         binary or a sequence of bytes-like rows, or, for an Arrow exchange, a RecordBatch or
         Table. They are checked before any is taken; errors as of `collect`.
         """
-        self._check()
-        if isinstance(rows, pa.Table):
-            self._collect_table(partitions, rows)
-        elif isinstance(rows, pa.RecordBatch):
-            self._send(self._arrow_packer(rows.schema).collect_batch(partitions, rows))
-        else:
-            self._send(self._row_packer().collect_batch(partitions, rows))
+        with self._using:
+            self._check()
+            if isinstance(rows, pa.Table):
+                self._collect_table(partitions, rows)
+            elif isinstance(rows, pa.RecordBatch):
+                self._send(self._arrow_packer(rows.schema).collect_batch(partitions, rows))
+            else:
+                self._send(self._row_packer().collect_batch(partitions, rows))
 
     def close(self) -> Commit:
         """Push what is left, wait for every acknowledgement, and commit.
 
         The first attempt of a mapper to commit wins; `won` tells. May be called again, for
-        the same answer. Raises ClientClosed after `abort`, or what pushing failed with.
+        the same answer. Raises ClientClosed after `abort`, or what pushing failed with. While
+        another thread is blocked in a call, that call and this one raise ClientClosed: rows
+        of a broken off call cannot be committed.
         """
         if self._commit is None:
             self._scope.check_process()
-            with self._closing:
+            if not self._using.acquire(timeout=0 if self._is_closing else _CALL_END_S):
+                if not self._is_closing:
+                    self.abort()
+                self._using.acquire()  # aborted, or about to be committed by another thread
+            try:
+                self._is_closing = True
                 if self._commit is None:
                     self._commit = self._close()
+            finally:
+                self._using.release()
         return self._commit
 
     def abort(self) -> None:
@@ -236,9 +252,15 @@ class CoscoWriter(LiveObject):
             if pushed:
                 self.abort()
             raise
-        except BaseException:
+        except BaseException as error:
             self.abort()
+            self._raise_failure(error)
             raise
+
+    def _raise_failure(self, error: BaseException) -> None:
+        """If a stream's failure is why a call was woken as closed, raise that instead."""
+        if isinstance(error, ClientClosed) and self._failure is not None:
+            raise copy.copy(self._failure) from None
 
     def _close(self) -> Commit:
         self._check()
@@ -260,6 +282,7 @@ class CoscoWriter(LiveObject):
             if isinstance(error, CoscoError):
                 self._failure = self._failure or error
             self.abort()
+            self._raise_failure(error)
             raise
         self._disarm()
         self._end()
@@ -279,6 +302,11 @@ class CoscoWriter(LiveObject):
         if self._failure is not None:
             raise copy.copy(self._failure)
         self._scope.check()
+
+    def _inherit(self) -> None:
+        """In a forked child: nobody there releases a lock of the parent's threads."""
+        self._using = threading.RLock()
+        self._disarm()
 
     def _disarm(self) -> None:
         self._pack = self._pack_refused

@@ -35,12 +35,14 @@ def cut_ranges(partitions: int, ranges: int) -> tuple[PartitionRange, ...]:
 
 
 def place(
-    ranges: int, daemons: Sequence[Candidate], replicas: int
+    ranges: int, daemons: Sequence[Candidate], replicas: int, turn: int = 0
 ) -> list[tuple[Candidate, tuple[Candidate, ...]]]:
     """(primary, its replicas) of each range; `replicas` counts the primary as well.
 
     The next copy goes to the daemon with the most free bytes per assignment it would then
-    have. The copies of a range are on as many hosts. Equal daemons are taken by incarnation.
+    have; for primaries, which do the work, only primaries of this placement are counted
+    beside what was there before. The copies of a range are on as many hosts. Equal daemons
+    are taken in the order of their incarnations, beginning with another one each `turn`.
     Raises CapacityExceeded when there is no daemon, or fewer hosts than copies.
     """
     if not daemons:
@@ -54,18 +56,27 @@ def place(
             f"on {hosts}; start daemons with another --host-id, or ask for replicas=1"
         )
     load = {daemon.incarnation: daemon.assigned for daemon in daemons}
+    primary_load = dict(load)
+    order = sorted(load)
+    rank = {incarnation: (i - turn) % len(order) for i, incarnation in enumerate(order)}
 
-    def preference(daemon: Candidate) -> tuple[float, int, int]:
-        assigned = load[daemon.incarnation]
-        return -daemon.free_bytes / (assigned + 1), assigned, daemon.incarnation
+    def preference(daemon: Candidate, assignments: dict[int, int]) -> tuple[float, int, int, int]:
+        assigned = assignments[daemon.incarnation]
+        share = -daemon.free_bytes / (assigned + 1)
+        return share, assigned, load[daemon.incarnation], rank[daemon.incarnation]
 
     placed = []
     for _ in range(ranges):
         copies: list[Candidate] = []
         for _ in range(replicas):
             taken = {copy.host_id for copy in copies}
-            copy = min((d for d in daemons if d.host_id not in taken), key=preference)
+            counted = load if copies else primary_load
+            copy = min(
+                (d for d in daemons if d.host_id not in taken),
+                key=lambda daemon: preference(daemon, counted),
+            )
             load[copy.incarnation] += 1
             copies.append(copy)
+        primary_load[copies[0].incarnation] += 1
         placed.append((copies[0], tuple(copies[1:])))
     return placed

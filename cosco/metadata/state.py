@@ -313,7 +313,7 @@ class MetadataState:
             range_count(spec.partitions, len(candidates), self._ranges_per_daemon),
         )
         try:
-            placement = place(len(ranges), candidates, spec.replicas)
+            placement = place(len(ranges), candidates, spec.replicas, self._next_number - 1)
         except CapacityExceeded as error:
             error.shuffle_id = spec.shuffle_id
             raise

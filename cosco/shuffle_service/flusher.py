@@ -89,17 +89,16 @@ class Flusher:
         while not flush.chunk.is_dropped():
             try:
                 await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-            except (FileNotFoundError, ValueError) as error:
-                # Somebody deleted the file, or cut it short. What it held is lost, and
-                # readers are told; what comes next must not wait for it.
-                log.warning("%s is not what was written: %s", flush.buffer.path, error)
-                flush = self._core.restart_file(flush)
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                if flush.chunk.offset and isinstance(error, FileNotFoundError | ValueError):
+                    # Somebody deleted the file, or cut it short. What it held is lost, and
+                    # readers are told; what comes next must not wait for it.
+                    flush = self._core.restart_file(flush)
                 self._metrics.flush_failures.inc()
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
                     log.warning("store %s takes no chunk: %s", self._store.url, error)
-                self.failure = error.strerror or str(error)
+                self.failure = getattr(error, "strerror", None) or str(error)
                 self._waiters.wake()  # they may want to give up
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)

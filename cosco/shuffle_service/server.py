@@ -112,11 +112,10 @@ class Daemon:
         raise RuntimeError(f"the task {next(iter(done)).get_name()} has ended")
 
     async def stop(self, *, drain: bool) -> None:
-        """Stop serving; with `drain` store everything that is in memory first."""
-        tasks = [*self._tasks, *([self._populating] if self._populating else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop serving; with `drain` store everything that is in memory first.
+
+        Heartbeats go on until then, as what is closed meanwhile need not be stored.
+        """
         if self._server is not None:
             await self._server.stop(grace=0)
         try:
@@ -130,6 +129,10 @@ class Daemon:
                 f"{lost} bytes of pages could not be stored ({self._flusher.failure})"
             ) from None
         finally:
+            tasks = [*self._tasks, *([self._populating] if self._populating else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._flusher.stop()
             await self._link.close()
             await self._store.close()

@@ -316,7 +316,10 @@ def test_the_reaper_kills_only_what_has_its_token() -> None:
 
     def sleeper(*entries: str) -> subprocess.Popen[bytes]:
         environment = dict(entry.split("=", 1) for entry in entries)
-        return subprocess.Popen(["/bin/sleep", "60"], env=environment)
+        process = subprocess.Popen(["/bin/sleep", "60"], env=environment)
+        while not Path(f"/proc/{process.pid}/environ").read_bytes():
+            pass  # exec has begun and is not done
+        return process
 
     with sleeper(mine) as marked, sleeper(other, f"X={mine}") as foreign:
         try:

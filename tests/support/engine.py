@@ -6,6 +6,7 @@ forking is about everything a process has. Prints "ok".
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -165,9 +166,10 @@ def left(metadata: str) -> None:
 def interrupted(metadata: str) -> None:
     """A signal handler forks, wherever the writer is at that moment."""
     children: list[int] = []
+    mappers = itertools.count(1000)
 
     def on_alarm(*_: object) -> None:
-        mapper = 1000 + len(children)
+        mapper = next(mappers)  # one alarm may come in the middle of another's fork
         children.append(fork(lambda: write("interrupted", mapper, metadata)))
 
     with CoscoExchange("interrupted", PARTITIONS, metadata=metadata):

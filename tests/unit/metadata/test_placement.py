@@ -80,3 +80,14 @@ def test_copies_are_on_different_hosts(
 def test_no_daemon() -> None:
     with pytest.raises(CapacityExceeded, match=r"no shuffle daemon .* start cosco-shuf"):
         place(1, [], 1)
+
+
+def test_primaries_are_spread_though_every_daemon_has_a_copy_of_everything() -> None:
+    placed = place(4, [daemon(1), daemon(2)], replicas=2)
+    assert [primary.incarnation for primary, _ in placed] == [1, 2, 1, 2]
+
+
+def test_exchanges_of_one_range_begin_with_another_daemon_each() -> None:
+    daemons = [daemon(n) for n in (1, 2, 3)]
+    firsts = [place(1, daemons, replicas=2, turn=turn)[0][0].incarnation for turn in range(4)]
+    assert firsts == [1, 2, 3, 1]

@@ -18,7 +18,6 @@ from cosco.metadata.state import MAX_STATUS_EXCHANGES, TICK_S, MetadataState
 from cosco.records import (
     DaemonHeartbeat,
     DaemonOrders,
-    DaemonRef,
     DaemonRegistration,
     DaemonState,
     ExchangeInfo,
@@ -87,8 +86,8 @@ def test_an_exchange_is_cut_and_placed(cluster: Cluster) -> None:
     info = cluster.create(partitions=9, replicas=2)
     assert info.number == 1
     assert [r.count for r in info.ranges] == [2, 2, 2, 3]
-    assert [a.primary.incarnation for a in info.assignments] == [1, 1, 1, 1]
-    assert {a.replicas for a in info.assignments} == {(DaemonRef(2, "host:2"),)}
+    assert [a.primary.incarnation for a in info.assignments] == [1, 2, 1, 2]
+    assert [a.replicas[0].incarnation for a in info.assignments] == [2, 1, 2, 1]
     assert {(a.epoch, a.build) for a in info.assignments} == {(1, 1)}
     assert cluster.describe() == info
 
