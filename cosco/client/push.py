@@ -202,8 +202,10 @@ class _Link:
         return self._sequence
 
     def add(self, frame: OutFrame) -> None:
+        is_under_way = self._window.is_under_way
         self._window.add(frame)
-        self._announce()
+        if not is_under_way:  # else with others, at the next reply: messages cost by their number
+            self._announce()
         self._pusher.changed.notify_all()
 
     def finish(self) -> None:

@@ -49,6 +49,11 @@ class PushWindow:
         """The number of frames that are not acknowledged."""
         return len(self._kept)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the daemon will say something yet about a frame that it knows of."""
+        return bool(self._announced or self._sent)
+
     def add(self, frame: OutFrame) -> None:
         """Keep a new frame and have it announced."""
         self._kept[frame.sequence] = frame

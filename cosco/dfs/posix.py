@@ -17,7 +17,7 @@ from cosco.chunks import ALIGNMENT, padded
 #: What a file system without room says.
 FULL: Final = frozenset({ENOSPC, EDQUOT})
 #: Reads longer than this are made in parts.
-_SCRATCH_BYTES: Final = (8 << 20) + 2 * ALIGNMENT
+_SCRATCH_BYTES: Final = (1 << 20) + ALIGNMENT
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 
 

@@ -24,7 +24,7 @@ MAX_FETCHES: Final = 256
 _BUFFERED_BYTES: Final = 64 << 20
 #: One read of the store; a chunk of the usual size is one.
 _READ_MIN_BYTES: Final = 64 << 10
-_READ_MAX_BYTES: Final = 8 << 20
+_READ_MAX_BYTES: Final = 1 << 20
 _MESSAGE_MAX_BYTES: Final = 1 << 20
 
 

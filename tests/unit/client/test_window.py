@@ -113,3 +113,16 @@ def test_every_frame_is_acknowledged_once_whatever_breaks(data: st.DataObject) -
     frames = window.granted(len(lengths))
     acknowledged += sequences(window.acknowledged(sequences(frames)))
     assert sorted(acknowledged) == list(range(1, added + 1))
+
+
+def test_a_frame_is_under_way_from_its_announcement_to_its_answer() -> None:
+    window = PushWindow()
+    assert not window.is_under_way
+    window.add(OutFrame(1, 0, 1, 100, b""))
+    assert not window.is_under_way  # nothing was said of it, so no reply will come
+    window.announce()
+    assert window.is_under_way
+    window.granted(1)
+    assert window.is_under_way
+    window.acknowledged([1])
+    assert not window.is_under_way

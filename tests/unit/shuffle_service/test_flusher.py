@@ -152,3 +152,30 @@ def test_a_reader_goes_on_from_the_store_when_the_chunk_is_flushed_meanwhile():
         await rig.flusher.stop()
 
     asyncio.run(main())
+
+
+def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x" * 30_000), block(1, 0, b"y" * 30_000))
+        await rig.flusher.flush_everything()
+        (file,) = await store.list(f"c/{EXCHANGE}/0-1/0-")
+        del store._files[file.path]
+        later = [block(0, 1, b"z" * 30_000), block(1, 1, b"y" * 30_000)]
+        rig.put(*later)
+        await rig.flusher.flush_everything()
+        assert rig.flusher.failing_since is None
+        replies = [fetch_reply(message) async for message in rig.fetch.serve(KEY, 0)]
+        assert replies[0].error  # what was stored is lost, and said to be
+        assert b"".join(bytes(r) for r in replies if isinstance(r, memoryview)) == later[0]
+        assert await rig.read(1) == block(1, 0, b"y" * 30_000) + later[1]
+        # The new file describes itself from its beginning.
+        other = Rig(store)
+        other.core.drop(EXCHANGE)
+        assert await other.read(0) == later[0]
+        await rig.flusher.stop()
+
+    asyncio.run(main())
