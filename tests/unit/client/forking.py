@@ -143,7 +143,7 @@ def run(forks: int) -> None:
         assert longest_s < 5, longest_s
         assert all(thread.is_alive() for thread in threads)
         assert done["cancelled"] >= forks, done
-        print("ok", f"longest fork {longest_s * 1000:.0f} ms", dict(done))
+        print("ok", f"longest fork {longest_s * 1000:.0f} ms", dict(done), flush=True)
     finally:
         if os.getpid() == parent:
             server.kill()
