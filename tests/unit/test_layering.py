@@ -20,7 +20,7 @@ IMPURE = {
 PURE_MODULES = {
     "errors", "intervals", "blocks", "frames", "chunks", "records", "partitioning",
     "client.arguments", "client.arrow", "client.framing", "client.merge", "client.packing",
-    "client.rows", "client.window",
+    "client.rows", "window",
     "shuffle_service.pool", "shuffle_service.buffers", "shuffle_service.dedupe",
     "shuffle_service.core", "shuffle_service.intake", "shuffle_service.credits",
     "metadata.changes", "metadata.closing", "metadata.daemons", "metadata.exchanges",
@@ -31,7 +31,7 @@ PURE_MODULES = {
 #: Bottom first: a module imports from its own layer and those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "intervals", "allocator"),
-    ("blocks", "frames", "chunks", "records", "config", "partitioning"),
+    ("blocks", "frames", "chunks", "records", "config", "partitioning", "window"),
     ("_pb",),
     ("bulk",),
     ("wire", "dfs"),
