@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cosco import wire
 from cosco.client.scope import Patience, Scope, Unreachable, retrying
 from cosco.client.transport import Endpoint
+from cosco.client.window import OutFrame, ProtocolBroken, PushWindow
 from cosco.errors import (
     CapacityExceeded,
     ClientClosed,
@@ -21,7 +22,6 @@ from cosco.errors import (
 )
 from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, encode_frame_header
 from cosco.records import Assignment, DaemonRef, OpenedAttempt
-from cosco.window import OutFrame, ProtocolBroken, PushWindow
 from cosco.wire import spb
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosco.window import MAX_RESENDS, OutFrame, ProtocolBroken, PushWindow
+from cosco.client.window import MAX_RESENDS, OutFrame, ProtocolBroken, PushWindow
 
 
 def frame(sequence: int) -> OutFrame:
