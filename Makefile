@@ -8,15 +8,19 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Of `make soak`; `make test` has run the seeds below 2000.
+SEEDS := 20000
+FIRST := 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench protos config-docs clean
+.PHONY: help demo test lint unit soak bench protos config-docs clean
 
 help:
 	@echo "make demo    run the main job on real input and print its report"
 	@echo "make test    every check: lint, types, layers, all tests"
 	@echo "make lint    ruff, mypy and whether generated files are current"
 	@echo "make unit    the unit tests alone"
+	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
 	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
 	@echo "make protos  generate cosco/_pb from protos/"
 	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
@@ -34,8 +38,10 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/cosco demo
 
+# Most tests wait more than they work; simulated seeds take all cores there are.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/sim
+	$(BIN)/python -m pytest tests/sim
 
 lint: $(STAMP)
 	$(BIN)/ruff check
@@ -46,6 +52,9 @@ lint: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.sim --first $(FIRST) --count $(SEEDS)
 
 bench: $(STAMP)
 	@$(BIN)/cosco-bench throughput

@@ -45,6 +45,7 @@ class LocalCluster:
     directory: where the cluster's own temporary directory goes; made if it is missing, and
         then removed at the end if that leaves it empty. None: the system's.
     shared_store: one store directory for all daemons, or one for each.
+    daemon_options, metadata_options: further options of `cosco-shuffled` and `cosco-metadata`.
 
     Every daemon counts as a host of its own. Options in the environment (`COSCO_*`) do not
     reach the processes. Raises InvalidArgument, and ServiceUnavailable if a process does not
@@ -58,6 +59,8 @@ class LocalCluster:
         memory: str = "256MiB",
         directory: str | os.PathLike[str] | None = None,
         shared_store: bool = True,
+        daemon_options: Sequence[str] = (),
+        metadata_options: Sequence[str] = (),
     ) -> None:
         if daemons < 1:
             raise InvalidArgument(f"a cluster of {daemons} daemons: it needs at least 1")
@@ -67,10 +70,13 @@ class LocalCluster:
         try:
             database = f"sqlite:///{home.directory}/metadata.db"
             self.metadata_service = ServiceProcess(
-                home, "metadata", "cosco-metadata", ["cosco.cli.metadata", "--store", database]
+                home,
+                "metadata",
+                "cosco-metadata",
+                ["cosco.cli.metadata", "--store", database, *metadata_options],
             )
             self.metadata_service.wait_until_ready()
-            options = ["--metadata", self.metadata, "--memory", memory]
+            options = ["--metadata", self.metadata, "--memory", memory, *daemon_options]
             self.daemons = tuple(
                 self._start_daemon(i, "store" if shared_store else f"store-{i}", options)
                 for i in range(daemons)
@@ -153,26 +159,39 @@ class ServiceProcess:
     def stop(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """SIGTERM, on which a daemon drains; returns when it has ended.
 
+        A daemon that alone has its store is needed by readers until its exchanges close:
+        then this returns when it has stored everything, and it serves on and ends later.
+
         Raises ServiceUnavailable if it has not after `timeout_s`, or not in good order.
         """
         self._home.check_usable()
-        if self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise ServiceUnavailable(
-                f"{self._label} did not stop in {timeout_s:g} s: give it more, or kill() it"
-            ) from None
-        if code:
-            raise ServiceUnavailable(f"{self._ended()} when asked to stop: {self._reason()}")
+        if not self._serves_on:
+            self._terminate(timeout_s, may_serve_on=True)
 
     def restart(self) -> None:
         """Start it again, after `stop()` if it runs; returns when it serves."""
         self.stop()
+        if self._serves_on:  # a second SIGTERM ends it
+            self._terminate(_STOP_TIMEOUT_S, may_serve_on=False)
         self._start()
         self.wait_until_ready()
+
+    def _terminate(self, timeout_s: float, *, may_serve_on: bool) -> None:
+        deadline = time.monotonic() + timeout_s
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        while (code := self._process.poll()) is None:
+            if may_serve_on and _tail(self._output).endswith(f"{self._command} drained\n"):
+                self._serves_on = True
+                return
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"{self._label} did not stop in {timeout_s:g} s: give it more, or kill() it"
+                )
+            time.sleep(_POLL_S)
+        if code:
+            raise ServiceUnavailable(f"{self._ended()} when asked to stop: {self._reason()}")
 
     def wait_until_ready(self) -> None:
         """Return when it serves; raises ServiceUnavailable if it ends or takes too long."""
@@ -191,7 +210,10 @@ class ServiceProcess:
 
     def _start(self) -> None:
         self._deadline = time.monotonic() + _START_TIMEOUT_S
-        self._process = self._home.spawn(self._arguments, self._output, self._log)
+        self._serves_on = False  # drained, and running
+        self._process: subprocess.Popen[bytes] = self._home.spawn(
+            self._arguments, self._output, self._log
+        )
 
     def _ended(self) -> str:
         code = self._process.returncode

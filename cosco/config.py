@@ -72,6 +72,9 @@ class MetadataConfig:
     store: str = option("where the state is kept, as sqlite:///PATH", "sqlite:///cosco-metadata.db")
     daemon_lease_s: float = option("a daemon silent for so many seconds is dead", 10.0)
     ranges_per_daemon: int = option("partition ranges of an exchange, per daemon", 2)
+    adoption_grace_s: float = option(
+        "for so many seconds a dead daemon may be started again before its rows count as lost", 10.0
+    )
 
     def validate(self) -> None:
         """Raise InvalidArgument for an option that makes no sense."""
@@ -80,6 +83,7 @@ class MetadataConfig:
             raise InvalidArgument(f"--store is {self.store!r}, it must be sqlite:///PATH")
         _at_least(self, "daemon_lease_s", 1.0)
         _at_least(self, "ranges_per_daemon", 1)
+        _at_least(self, "adoption_grace_s", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,7 @@ class DaemonConfig:
     )
     register_timeout_s: float = option("seconds to wait for the metadata service at start", 10.0)
     heartbeat_s: float = option("seconds between two heartbeats", 1.0)
+    sweep_s: float = option("seconds between two searches of the store for closed exchanges", 15.0)
 
     def validate(self) -> None:
         """Raise InvalidArgument for an option that makes no sense."""
@@ -129,6 +134,7 @@ class DaemonConfig:
         _at_least(self, "full_store_wait_s", 0)
         _at_least(self, "register_timeout_s", 0)
         _at_least(self, "heartbeat_s", 0.05)
+        _at_least(self, "sweep_s", 0.05)
         if self.chunk_bytes > self.memory // 4:
             raise InvalidArgument(
                 f"--chunk-bytes {self.chunk_bytes} is more than a quarter of --memory {self.memory}"

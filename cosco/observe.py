@@ -1,4 +1,4 @@
-"""What a running cluster says of itself: the Status call and the daemons' metrics."""
+"""What a running cluster says of itself, the Status call and the daemons' metrics; and drains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -80,26 +80,41 @@ def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
     Raises ServiceUnavailable when it does not answer within `timeout_s`, InvalidArgument for
     what is no address.
     """
-    parse_address(metadata)
-    request_type, reply_type = wire.METADATA_METHODS["Status"]
-    with grpc.insecure_channel(metadata, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        call = channel.unary_unary(
-            f"/{wire.METADATA_SERVICE}/Status",
-            request_serializer=request_type.SerializeToString,
-            response_deserializer=reply_type.FromString,
-        )
-        try:
-            reply = call(request_type(), timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise ServiceUnavailable(
-                f"the metadata service at {metadata} does not answer ({_code(error)}): "
-                "check that cosco-metadata runs there, or name it with --metadata"
-            ) from error
+    reply = _call(metadata, "Status", wire.mpb.StatusRequest(), timeout_s)
     return ClusterStatus(
         cluster_id=reply.cluster_id,
         daemons=tuple(wire.daemon_status_from_pb(pb) for pb in reply.daemons),
         exchanges=tuple(wire.exchange_status_from_pb(pb) for pb in reply.exchanges),
     )
+
+
+def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
+    """Have the metadata service at `metadata` move everything away from `daemon` (host:port).
+
+    Raises InvalidArgument when no such daemon lives, else as `fetch_status` does.
+    """
+    _call(metadata, "DrainDaemon", wire.mpb.DrainDaemonRequest(daemon=daemon), timeout_s)
+
+
+def _call(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
+    parse_address(metadata)
+    request_type, reply_type = wire.METADATA_METHODS[method]
+    with grpc.insecure_channel(metadata, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        call = channel.unary_unary(
+            f"/{wire.METADATA_SERVICE}/{method}",
+            request_serializer=request_type.SerializeToString,
+            response_deserializer=reply_type.FromString,
+        )
+        try:
+            return call(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            meant = dict(getattr(error, "trailing_metadata", tuple)() or ()).get(wire.ERROR_KEY)
+            if meant is not None:
+                raise wire.error_from_bytes(meant) from None
+            raise ServiceUnavailable(
+                f"the metadata service at {metadata} does not answer ({_code(error)}): "
+                "check that cosco-metadata runs there, or name it with --metadata"
+            ) from error
 
 
 def _code(error: grpc.RpcError) -> str:

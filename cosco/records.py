@@ -68,28 +68,41 @@ class DaemonRegistration:
     free_bytes: int
     metrics_address: str = ""
     exchanges: tuple[int, ...] = ()
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonHeartbeat:
-    """A daemon's sign of life. `dropped` are exchanges it holds nothing of any more."""
+    """A daemon's sign of life. `dropped` are exchanges it holds nothing of any more.
+
+    `draining`: it was asked to end. `store_failing`: its store has taken nothing for a while.
+    `exchanges`: now and then, the numbers of those with files in its store, listed before.
+    """
 
     incarnation: int
     free_bytes: int
     dropped: tuple[int, ...] = ()
+    draining: bool = False
+    store_failing: bool = False
+    exchanges: tuple[int, ...] = ()
+    unstored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonOrders:
     """The answer to a registration or a heartbeat.
 
-    `known` False: register again. `drop`: exchanges whose memory and files must go.
+    `known` False: register again. `drop`: exchanges whose memory and files must go. `drain`:
+    take nothing new and store everything. `may_exit`: it drains, and no open exchange needs
+    it any more.
     """
 
     known: bool
     cluster_id: str
     lease_s: float
     drop: tuple[int, ...] = ()
+    drain: bool = False
+    may_exit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +172,30 @@ class ExchangeInfo:
 
 @dataclass(frozen=True, slots=True)
 class OpenedAttempt:
-    """A writer's licence: its mapper (given or chosen), its attempt, and where rows go."""
+    """A writer's licence: its mapper (given or chosen), its attempt, and where rows go.
+
+    `partial`: the mapper has committed, and only the rows of `ranges`, which were lost, are
+    wanted again.
+    """
 
     info: ExchangeInfo
     mapper: int
     attempt: int
+    partial: bool = False
+    ranges: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RenewedAssignments:
+    """What a writer is told that lost a daemon.
+
+    `assignments` are those of the ranges it asked for that are newer than what it named.
+    `alive`: its suspect is, so it may try again. `waiting_for`: why a range has no daemon.
+    """
+
+    assignments: tuple[Assignment, ...] = ()
+    alive: bool = False
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +217,7 @@ class AttemptSums:
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
     """'Attempt a of mapper m is complete': `acknowledged` are the (range, epoch) pairs that
-    acknowledged blocks of it."""
+    acknowledged blocks of it. `partial`, `ranges`: as of its OpenedAttempt."""
 
     number: int
     mapper: int
@@ -193,6 +225,8 @@ class CommitRequest:
     generation: int
     acknowledged: tuple[tuple[int, int], ...]
     sums: AttemptSums
+    partial: bool = False
+    ranges: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +246,14 @@ class Source:
     """Where the rows one assignment took can be fetched: try `daemons` in order.
 
     The primary comes first while it lives (it also holds what is not stored yet), then
-    others that serve the same store.
+    replicas, then others that serve their stores. None: nobody has it, nor will. `sealed`:
+    more than one daemon may have written files of it.
     """
 
     range_index: int
     epoch: int
     daemons: tuple[DaemonRef, ...]
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +274,25 @@ class ReadSnapshot:
     raw_bytes: int
     digest: int
     sources: tuple[Source, ...]
+
+
+class LossCause(IntEnum):
+    """Why a reader says that rows are lost."""
+
+    GONE = 1  # no daemon alive has a source, a file is gone, or a chunk is bad
+    MISSING = 2  # everything there is was read, and rows are missing
+
+
+@dataclass(frozen=True, slots=True)
+class LossReport:
+    """'I read `partition` of the range's `build` from everyone, and rows are missing.'"""
+
+    number: int
+    generation: int
+    build: int
+    partition: int
+    cause: LossCause
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +329,8 @@ class ExchangeProgress:
 
     All count committed attempts only. `bytes_raw` and `partition_bytes` are of rows before
     compression (for byte rows the sum of their lengths), `bytes_stored` of the blocks that
-    carry them, compressed, one copy.
+    carry them, compressed, one copy. `replicas`: the copies that new rows get now, where they
+    get fewest; below what was asked for while hosts are missing, 0 while rows must wait.
     """
 
     mappers_committed: int
@@ -283,6 +339,7 @@ class ExchangeProgress:
     bytes_stored: int
     partition_rows: U64
     partition_bytes: U64
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,20 @@
-"""Records to protobuf and back: the one module that knows the generated types.
+"""Records to protobuf and back: with `cosco.bulk`, all that knows the generated types.
 
 Decoding a message checks what cannot be left to luck (lengths of parallel arrays, ids in
 range) and raises InvalidArgument; whoever serves the call turns that into a refusal.
-The two messages that carry rows in bulk are encoded and decoded by hand, see
-`push_frame` and `fetch_data`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
 from pyroaring import BitMap
 
 import cosco.errors as errors
 from cosco._pb import metadata_pb2 as mpb
 from cosco._pb import shuffle_pb2 as spb
+from cosco.bulk import fetch_data, fetch_reply, fetch_request, push_frame, push_request
 from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
 from cosco.records import (
     MAX_MAPPER,
@@ -37,20 +35,30 @@ from cosco.records import (
     ExchangeProgress,
     ExchangeSpec,
     ExchangeStatus,
+    LossCause,
+    LossReport,
     OpenedAttempt,
     PartitionRange,
     ReadSnapshot,
     RecomputeCall,
+    RenewedAssignments,
     RowKind,
     Source,
 )
 
-__all__ = ["METADATA_METHODS", "METADATA_SERVICE", "SHUFFLE_SERVICE", "mpb", "spb"]
+__all__ = [
+    "METADATA_METHODS", "METADATA_SERVICE", "SHUFFLE_SERVICE", "fetch_data", "fetch_reply",
+    "fetch_request", "mpb", "push_frame", "push_request", "spb",
+]  # fmt: skip
 
 METADATA_SERVICE: Final = "cosco.v1.Metadata"
 SHUFFLE_SERVICE: Final = "cosco.v1.Shuffle"
 #: Trailing metadata key of an ErrorDetail.
 ERROR_KEY: Final = "cosco-error-bin"
+#: An error names so many mappers at most; those that are left are named by the next one.
+MAX_ERROR_MAPPERS: Final = 100_000
+#: Which takes less than this, of trailing metadata.
+MAX_ERROR_BYTES: Final = 1 << 20
 #: Version of the push stream that Hello names.
 PUSH_PROTOCOL: Final = 1
 #: Messages of the metadata service stay below this; 100,000 mappers take 1.2 MB.
@@ -73,6 +81,8 @@ METADATA_METHODS: Final[dict[str, tuple[Any, Any]]] = {
     "RegisterDaemon": (mpb.RegisterDaemonRequest, mpb.DaemonOrdersReply),
     "Heartbeat": (mpb.HeartbeatRequest, mpb.DaemonOrdersReply),
     "LookupAssignment": (mpb.LookupAssignmentRequest, mpb.LookupAssignmentReply),
+    "ReportDaemon": (mpb.ReportDaemonRequest, mpb.ReportDaemonReply),
+    "DrainDaemon": (mpb.DrainDaemonRequest, mpb.DrainDaemonReply),
     "CreateExchange": (mpb.CreateExchangeRequest, mpb.ExchangeInfoReply),
     "DescribeExchange": (mpb.DescribeExchangeRequest, mpb.ExchangeInfoReply),
     "PollDriver": (mpb.PollDriverRequest, mpb.PollDriverReply),
@@ -80,8 +90,10 @@ METADATA_METHODS: Final[dict[str, tuple[Any, Any]]] = {
     "Progress": (mpb.ProgressRequest, mpb.ProgressReply),
     "OpenAttempt": (mpb.OpenAttemptRequest, mpb.OpenAttemptReply),
     "FixRowKind": (mpb.FixRowKindRequest, mpb.ExchangeInfoReply),
+    "RenewAssignments": (mpb.RenewAssignmentsRequest, mpb.RenewAssignmentsReply),
     "Commit": (mpb.CommitRequest, mpb.CommitReply),
     "AwaitCommits": (mpb.AwaitCommitsRequest, mpb.AwaitCommitsReply),
+    "ReportLoss": (mpb.ReportLossRequest, mpb.ReportLossReply),
     "Status": (mpb.StatusRequest, mpb.StatusReply),
 }
 
@@ -94,7 +106,7 @@ def error_to_bytes(error: CoscoError) -> bytes:
         kind=type(error).__name__,
         message=str(error),
         shuffle_id=error.shuffle_id or "",
-        mappers=error.mappers[:10_000],
+        mappers=error.mappers[:MAX_ERROR_MAPPERS],
         retriable=error.retriable,
     )
     if error.partition is not None:
@@ -174,6 +186,7 @@ def registration_to_pb(r: DaemonRegistration) -> mpb.RegisterDaemonRequest:
         free_bytes=r.free_bytes,
         metrics_address=r.metrics_address,
         exchanges=r.exchanges,
+        draining=r.draining,
     )
 
 
@@ -191,27 +204,54 @@ def registration_from_pb(pb: mpb.RegisterDaemonRequest) -> DaemonRegistration:
         free_bytes=pb.free_bytes,
         metrics_address=pb.metrics_address,
         exchanges=tuple(pb.exchanges),
+        draining=pb.draining,
     )
 
 
 def heartbeat_to_pb(h: DaemonHeartbeat) -> mpb.HeartbeatRequest:
     return mpb.HeartbeatRequest(
-        incarnation=h.incarnation, free_bytes=h.free_bytes, dropped=h.dropped
+        incarnation=h.incarnation,
+        free_bytes=h.free_bytes,
+        dropped=h.dropped,
+        draining=h.draining,
+        store_failing=h.store_failing,
+        exchanges=h.exchanges,
+        unstored_bytes=h.unstored_bytes,
     )
 
 
 def heartbeat_from_pb(pb: mpb.HeartbeatRequest) -> DaemonHeartbeat:
-    return DaemonHeartbeat(pb.incarnation, pb.free_bytes, tuple(pb.dropped))
+    return DaemonHeartbeat(
+        incarnation=pb.incarnation,
+        free_bytes=pb.free_bytes,
+        dropped=tuple(pb.dropped),
+        draining=pb.draining,
+        store_failing=pb.store_failing,
+        exchanges=tuple(pb.exchanges),
+        unstored_bytes=pb.unstored_bytes,
+    )
 
 
 def orders_to_pb(o: DaemonOrders) -> mpb.DaemonOrdersReply:
     return mpb.DaemonOrdersReply(
-        known=o.known, cluster_id=o.cluster_id, lease_s=o.lease_s, drop=o.drop
+        known=o.known,
+        cluster_id=o.cluster_id,
+        lease_s=o.lease_s,
+        drop=o.drop,
+        drain=o.drain,
+        may_exit=o.may_exit,
     )
 
 
 def orders_from_pb(pb: mpb.DaemonOrdersReply) -> DaemonOrders:
-    return DaemonOrders(pb.known, pb.cluster_id, pb.lease_s, tuple(pb.drop))
+    return DaemonOrders(
+        known=pb.known,
+        cluster_id=pb.cluster_id,
+        lease_s=pb.lease_s,
+        drop=tuple(pb.drop),
+        drain=pb.drain,
+        may_exit=pb.may_exit,
+    )
 
 
 def daemon_status_to_pb(s: DaemonStatus) -> mpb.DaemonStatus:
@@ -332,11 +372,30 @@ def kind_from_pb(pb: mpb.FixRowKindRequest) -> RowKind:
 
 
 def opened_to_pb(o: OpenedAttempt) -> mpb.OpenAttemptReply:
-    return mpb.OpenAttemptReply(info=info_to_pb(o.info), mapper=o.mapper, attempt=o.attempt)
+    return mpb.OpenAttemptReply(
+        info=info_to_pb(o.info),
+        mapper=o.mapper,
+        attempt=o.attempt,
+        partial=o.partial,
+        ranges=o.ranges,
+    )
 
 
 def opened_from_pb(pb: mpb.OpenAttemptReply) -> OpenedAttempt:
-    return OpenedAttempt(info_from_pb(pb.info), pb.mapper, pb.attempt)
+    return OpenedAttempt(info_from_pb(pb.info), pb.mapper, pb.attempt, pb.partial, tuple(pb.ranges))
+
+
+def renewed_to_pb(r: RenewedAssignments) -> mpb.RenewAssignmentsReply:
+    return mpb.RenewAssignmentsReply(
+        assignments=[assignment_to_pb(a) for a in r.assignments],
+        alive=r.alive,
+        waiting_for=r.waiting_for,
+    )
+
+
+def renewed_from_pb(pb: mpb.RenewAssignmentsReply) -> RenewedAssignments:
+    assignments = tuple(assignment_from_pb(a) for a in pb.assignments)
+    return RenewedAssignments(assignments, pb.alive, pb.waiting_for)
 
 
 def commit_to_pb(c: CommitRequest) -> mpb.CommitRequest:
@@ -353,6 +412,8 @@ def commit_to_pb(c: CommitRequest) -> mpb.CommitRequest:
         raw_bytes=_bytes64(c.sums.raw_bytes),
         stored_bytes=_bytes64(c.sums.stored_bytes),
         digests=_bytes64(c.sums.digests),
+        partial=c.partial,
+        ranges=c.ranges,
     )
 
 
@@ -378,6 +439,8 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
         generation=pb.generation,
         acknowledged=tuple((a.range_index, a.epoch) for a in pb.acknowledged),
         sums=sums,
+        partial=pb.partial,
+        ranges=tuple(pb.ranges),
     )
 
 
@@ -396,6 +459,7 @@ def snapshot_to_pb(s: ReadSnapshot) -> mpb.ReadSnapshot:
                 range_index=source.range_index,
                 epoch=source.epoch,
                 daemons=[ref_to_pb(d) for d in source.daemons],
+                sealed=source.sealed,
             )
             for source in s.sources
         ],
@@ -413,7 +477,7 @@ def snapshot_from_pb(pb: mpb.ReadSnapshot) -> ReadSnapshot:
         raw_bytes=pb.raw_bytes,
         digest=pb.digest,
         sources=tuple(
-            Source(s.range_index, s.epoch, tuple(ref_from_pb(d) for d in s.daemons))
+            Source(s.range_index, s.epoch, tuple(map(ref_from_pb, s.daemons)), s.sealed)
             for s in pb.sources
         ),
     )
@@ -431,6 +495,30 @@ def wait_from_pb(pb: mpb.AwaitCommitsReply) -> CommitWait:
         snapshot=snapshot_from_pb(pb.snapshot) if pb.HasField("snapshot") else None,
         missing=bitmap_from_bytes(pb.missing, "missing"),
         recompute=pb.recompute,
+    )
+
+
+def loss_to_pb(r: LossReport) -> mpb.ReportLossRequest:
+    return mpb.ReportLossRequest(
+        number=r.number,
+        generation=r.generation,
+        build=r.build,
+        partition=r.partition,
+        cause=mpb.LossCause.Name(int(r.cause)),
+        reason=r.reason,
+    )
+
+
+def loss_from_pb(pb: mpb.ReportLossRequest) -> LossReport:
+    if pb.cause not in (mpb.LOSS_CAUSE_GONE, mpb.LOSS_CAUSE_MISSING):
+        raise InvalidArgument(f"a loss of the unknown cause {pb.cause}")
+    return LossReport(
+        number=pb.number,
+        generation=pb.generation,
+        build=pb.build,
+        partition=pb.partition,
+        cause=LossCause(pb.cause),
+        reason=pb.reason,
     )
 
 
@@ -460,6 +548,7 @@ def progress_to_pb(p: ExchangeProgress) -> mpb.ProgressReply:
         stored_bytes=p.bytes_stored,
         partition_rows=_bytes64(p.partition_rows),
         partition_bytes=_bytes64(p.partition_bytes),
+        replicas=p.replicas,
     )
 
 
@@ -471,6 +560,7 @@ def progress_from_pb(pb: mpb.ProgressReply) -> ExchangeProgress:
         bytes_stored=pb.stored_bytes,
         partition_rows=_u64(pb.partition_rows, "partition_rows"),
         partition_bytes=_u64(pb.partition_bytes, "partition_bytes"),
+        replicas=pb.replicas,
     )
 
 
@@ -494,76 +584,3 @@ def exchange_status_from_pb(pb: mpb.ExchangeStatus) -> ExchangeStatus:
         rows=pb.rows,
         closing=pb.closing,
     )
-
-
-# --- bulk messages, by hand ---------------------------------------------------------------
-
-_Message = TypeVar("_Message", bound=Message)
-
-_FRAME_TAG: Final = 3 << 3 | 2  # PushRequest.frame, length-delimited
-_DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
-
-
-def _bulk_prefix(tag: int, length: int) -> bytes:
-    out = bytearray((tag,))
-    while length > 0x7F:
-        out.append(length & 0x7F | 0x80)
-        length >>= 7
-    out.append(length)
-    return bytes(out)
-
-
-def _bulk_body(message: bytes, tag: int) -> memoryview | None:
-    """The bytes field of a message that has that field alone; None for another message."""
-    if not message or message[0] != tag:
-        return None
-    length = shift = 0
-    offset = 1
-    while True:
-        if offset >= len(message) or shift > 28:
-            raise InvalidArgument("a message whose length field is broken")
-        byte = message[offset]
-        length |= (byte & 0x7F) << shift
-        offset += 1
-        shift += 7
-        if byte < 0x80:
-            break
-    if len(message) - offset != length:
-        raise InvalidArgument(
-            f"a message names {length} bytes and has {len(message) - offset}: it was cut short"
-        )
-    return memoryview(message)[offset:]
-
-
-def push_frame(parts: list[bytes]) -> bytes:
-    """PushRequest(frame=b"".join(parts)), serialized with one copy."""
-    return b"".join((_bulk_prefix(_FRAME_TAG, sum(map(len, parts))), *parts))
-
-
-def push_request(message: bytes) -> memoryview | spb.PushRequest:
-    """A frame's bytes, or the other message a sender sent; raises InvalidArgument."""
-    frame = _bulk_body(message, _FRAME_TAG)
-    return _parsed(spb.PushRequest, message) if frame is None else frame
-
-
-def fetch_request(message: bytes) -> spb.FetchRequest:
-    """What a reader asks for; raises InvalidArgument."""
-    return _parsed(spb.FetchRequest, message)
-
-
-def _parsed(kind: type[_Message], message: bytes) -> _Message:
-    try:
-        return kind.FromString(message)
-    except DecodeError as error:
-        raise InvalidArgument(f"a message that is no {kind.__name__}: {error}") from None
-
-
-def fetch_data(parts: list[memoryview]) -> bytes:
-    """FetchReply(data=b"".join(parts)), serialized with one copy."""
-    return b"".join((_bulk_prefix(_DATA_TAG, sum(map(len, parts))), *parts))
-
-
-def fetch_reply(message: bytes) -> memoryview | spb.Section:
-    """A piece of data, or the section that the next pieces belong to."""
-    data = _bulk_body(message, _DATA_TAG)
-    return spb.FetchReply.FromString(message).section if data is None else data

@@ -13,6 +13,12 @@ class RowKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROW_KIND_BYTES: _ClassVar[RowKind]
     ROW_KIND_ARROW: _ClassVar[RowKind]
 
+class LossCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOSS_CAUSE_UNSPECIFIED: _ClassVar[LossCause]
+    LOSS_CAUSE_GONE: _ClassVar[LossCause]
+    LOSS_CAUSE_MISSING: _ClassVar[LossCause]
+
 class DaemonState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DAEMON_STATE_UNSPECIFIED: _ClassVar[DaemonState]
@@ -22,6 +28,9 @@ class DaemonState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 ROW_KIND_UNDECIDED: RowKind
 ROW_KIND_BYTES: RowKind
 ROW_KIND_ARROW: RowKind
+LOSS_CAUSE_UNSPECIFIED: LossCause
+LOSS_CAUSE_GONE: LossCause
+LOSS_CAUSE_MISSING: LossCause
 DAEMON_STATE_UNSPECIFIED: DaemonState
 DAEMON_STATE_SERVING: DaemonState
 DAEMON_STATE_DRAINING: DaemonState
@@ -52,7 +61,7 @@ class DaemonRef(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
 
 class RegisterDaemonRequest(_message.Message):
-    __slots__ = ("incarnation", "address", "host_id", "store_id", "memory_bytes", "free_bytes", "metrics_address", "exchanges")
+    __slots__ = ("incarnation", "address", "host_id", "store_id", "memory_bytes", "free_bytes", "metrics_address", "exchanges", "draining")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +70,7 @@ class RegisterDaemonRequest(_message.Message):
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     address: str
     host_id: str
@@ -69,29 +79,68 @@ class RegisterDaemonRequest(_message.Message):
     free_bytes: int
     metrics_address: str
     exchanges: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ...) -> None: ...
+    draining: bool
+    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("incarnation", "free_bytes", "dropped")
+    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    STORE_FAILING_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    UNSTORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     free_bytes: int
     dropped: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
+    draining: bool
+    store_failing: bool
+    exchanges: _containers.RepeatedScalarFieldContainer[int]
+    unstored_bytes: int
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: _Optional[bool] = ..., store_failing: _Optional[bool] = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ...) -> None: ...
 
 class DaemonOrdersReply(_message.Message):
-    __slots__ = ("known", "cluster_id", "lease_s", "drop")
+    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit")
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     DROP_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    MAY_EXIT_FIELD_NUMBER: _ClassVar[int]
     known: bool
     cluster_id: str
     lease_s: float
     drop: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, known: _Optional[bool] = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ...) -> None: ...
+    drain: bool
+    may_exit: bool
+    def __init__(self, known: _Optional[bool] = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: _Optional[bool] = ..., may_exit: _Optional[bool] = ...) -> None: ...
+
+class ReportDaemonRequest(_message.Message):
+    __slots__ = ("daemon", "reporter", "insist")
+    DAEMON_FIELD_NUMBER: _ClassVar[int]
+    REPORTER_FIELD_NUMBER: _ClassVar[int]
+    INSIST_FIELD_NUMBER: _ClassVar[int]
+    daemon: DaemonRef
+    reporter: int
+    insist: bool
+    def __init__(self, daemon: _Optional[_Union[DaemonRef, _Mapping]] = ..., reporter: _Optional[int] = ..., insist: _Optional[bool] = ...) -> None: ...
+
+class ReportDaemonReply(_message.Message):
+    __slots__ = ("alive",)
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    alive: bool
+    def __init__(self, alive: _Optional[bool] = ...) -> None: ...
+
+class DrainDaemonRequest(_message.Message):
+    __slots__ = ("daemon",)
+    DAEMON_FIELD_NUMBER: _ClassVar[int]
+    daemon: str
+    def __init__(self, daemon: _Optional[str] = ...) -> None: ...
+
+class DrainDaemonReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class LookupAssignmentRequest(_message.Message):
     __slots__ = ("number", "range_index", "epoch", "incarnation")
@@ -178,20 +227,24 @@ class ExchangeInfoReply(_message.Message):
     def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
 
 class CreateExchangeRequest(_message.Message):
-    __slots__ = ("spec", "owner")
+    __slots__ = ("spec", "owner", "callback")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    CALLBACK_FIELD_NUMBER: _ClassVar[int]
     spec: ExchangeSpec
     owner: bytes
-    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ...) -> None: ...
+    callback: bool
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
 
 class DescribeExchangeRequest(_message.Message):
-    __slots__ = ("shuffle_id", "owner")
+    __slots__ = ("shuffle_id", "owner", "callback")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    CALLBACK_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     owner: bytes
-    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ...) -> None: ...
+    callback: bool
+    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
 
 class PollDriverRequest(_message.Message):
     __slots__ = ("number", "owner", "wait_s", "arranged", "failed")
@@ -248,20 +301,22 @@ class ProgressRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class ProgressReply(_message.Message):
-    __slots__ = ("mappers_committed", "rows", "raw_bytes", "stored_bytes", "partition_rows", "partition_bytes")
+    __slots__ = ("mappers_committed", "rows", "raw_bytes", "stored_bytes", "partition_rows", "partition_bytes", "replicas")
     MAPPERS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PARTITION_ROWS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     mappers_committed: int
     rows: int
     raw_bytes: int
     stored_bytes: int
     partition_rows: bytes
     partition_bytes: bytes
-    def __init__(self, mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., partition_rows: _Optional[bytes] = ..., partition_bytes: _Optional[bytes] = ...) -> None: ...
+    replicas: int
+    def __init__(self, mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., partition_rows: _Optional[bytes] = ..., partition_bytes: _Optional[bytes] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class OpenAttemptRequest(_message.Message):
     __slots__ = ("shuffle_id", "mapper")
@@ -272,14 +327,44 @@ class OpenAttemptRequest(_message.Message):
     def __init__(self, shuffle_id: _Optional[str] = ..., mapper: _Optional[int] = ...) -> None: ...
 
 class OpenAttemptReply(_message.Message):
-    __slots__ = ("info", "mapper", "attempt")
+    __slots__ = ("info", "mapper", "attempt", "partial", "ranges")
     INFO_FIELD_NUMBER: _ClassVar[int]
     MAPPER_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
     info: ExchangeInfoReply
     mapper: int
     attempt: int
-    def __init__(self, info: _Optional[_Union[ExchangeInfoReply, _Mapping]] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+    partial: bool
+    ranges: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, info: _Optional[_Union[ExchangeInfoReply, _Mapping]] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., partial: _Optional[bool] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RenewAssignmentsRequest(_message.Message):
+    __slots__ = ("number", "generation", "stale", "suspect", "insist", "wait_s")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_FIELD_NUMBER: _ClassVar[int]
+    INSIST_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    generation: int
+    stale: _containers.RepeatedCompositeFieldContainer[RangeEpoch]
+    suspect: DaemonRef
+    insist: bool
+    wait_s: float
+    def __init__(self, number: _Optional[int] = ..., generation: _Optional[int] = ..., stale: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., suspect: _Optional[_Union[DaemonRef, _Mapping]] = ..., insist: _Optional[bool] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class RenewAssignmentsReply(_message.Message):
+    __slots__ = ("assignments", "alive", "waiting_for")
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
+    alive: bool
+    waiting_for: str
+    def __init__(self, assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., alive: _Optional[bool] = ..., waiting_for: _Optional[str] = ...) -> None: ...
 
 class FixRowKindRequest(_message.Message):
     __slots__ = ("number", "kind", "schema")
@@ -292,7 +377,7 @@ class FixRowKindRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("number", "mapper", "attempt", "generation", "acknowledged", "partitions", "rows", "raw_bytes", "stored_bytes", "digests")
+    __slots__ = ("number", "mapper", "attempt", "generation", "acknowledged", "partitions", "rows", "raw_bytes", "stored_bytes", "digests", "partial", "ranges")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     MAPPER_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +388,8 @@ class CommitRequest(_message.Message):
     RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
     number: int
     mapper: int
     attempt: int
@@ -313,7 +400,9 @@ class CommitRequest(_message.Message):
     raw_bytes: bytes
     stored_bytes: bytes
     digests: bytes
-    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., partitions: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ...) -> None: ...
+    partial: bool
+    ranges: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., partitions: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ..., partial: _Optional[bool] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RangeEpoch(_message.Message):
     __slots__ = ("range_index", "epoch")
@@ -376,14 +465,36 @@ class ReadSnapshot(_message.Message):
     def __init__(self, version: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., mappers: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("range_index", "epoch", "daemons")
+    __slots__ = ("range_index", "epoch", "daemons", "sealed")
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     range_index: int
     epoch: int
     daemons: _containers.RepeatedCompositeFieldContainer[DaemonRef]
-    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ...) -> None: ...
+    sealed: bool
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: _Optional[bool] = ...) -> None: ...
+
+class ReportLossRequest(_message.Message):
+    __slots__ = ("number", "generation", "build", "partition", "cause", "reason")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    generation: int
+    build: int
+    partition: int
+    cause: LossCause
+    reason: str
+    def __init__(self, number: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., partition: _Optional[int] = ..., cause: _Optional[_Union[LossCause, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReportLossReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -24,29 +24,75 @@ REFUSAL_CODE_EXCHANGE_CLOSED: RefusalCode
 REFUSAL_CODE_NO_CAPACITY: RefusalCode
 REFUSAL_CODE_PROTOCOL: RefusalCode
 
+class ProbeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProbeReply(_message.Message):
+    __slots__ = ("incarnation",)
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    def __init__(self, incarnation: _Optional[int] = ...) -> None: ...
+
+class AssignmentKey(_message.Message):
+    __slots__ = ("number", "range_index", "epoch")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    range_index: int
+    epoch: int
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class SealRequest(_message.Message):
+    __slots__ = ("incarnation", "keys")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    keys: _containers.RepeatedCompositeFieldContainer[AssignmentKey]
+    def __init__(self, incarnation: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[AssignmentKey, _Mapping]]] = ...) -> None: ...
+
+class SealReply(_message.Message):
+    __slots__ = ("incarnation", "held_bytes")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    held_bytes: int
+    def __init__(self, incarnation: _Optional[int] = ..., held_bytes: _Optional[int] = ...) -> None: ...
+
 class PushRequest(_message.Message):
-    __slots__ = ("hello", "announce", "frame")
+    __slots__ = ("hello", "announce", "frame", "released")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     announce: Announce
     frame: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ...) -> None: ...
+    released: Released
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ..., released: _Optional[_Union[Released, _Mapping]] = ...) -> None: ...
+
+class Released(_message.Message):
+    __slots__ = ("sequences",)
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    sequences: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sequences: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation")
+    __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation", "primary")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     MAPPER_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     number: int
     mapper: int
     attempt: int
     incarnation: int
-    def __init__(self, protocol: _Optional[int] = ..., number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    primary: int
+    def __init__(self, protocol: _Optional[int] = ..., number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., primary: _Optional[int] = ...) -> None: ...
 
 class Announce(_message.Message):
     __slots__ = ("frame_bytes",)
@@ -75,16 +121,18 @@ class Refusal(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("number", "range_index", "epoch", "partition")
+    __slots__ = ("number", "range_index", "epoch", "partition", "files")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     number: int
     range_index: int
     epoch: int
     partition: int
-    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ...) -> None: ...
+    files: bool
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: _Optional[bool] = ...) -> None: ...
 
 class FetchReply(_message.Message):
     __slots__ = ("section", "data")

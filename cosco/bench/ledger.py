@@ -42,9 +42,11 @@ from cosco.errors import DataCorrupted
 from cosco.frames import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
 from cosco.records import Assignment, AttemptSums, DaemonRef, PartitionRange, ReadSnapshot
 from cosco.shuffle_service.arena import Arena
-from cosco.shuffle_service.core import DaemonCore, pool_bytes
+from cosco.shuffle_service.buffers import AssignmentKey
+from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.fetch import FetchService
 from cosco.shuffle_service.intake import CheckedFrame, check_frame
+from cosco.shuffle_service.limits import pool_bytes
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.wire import fetch_reply, push_frame, push_request
 from cosco.workers import Link
@@ -287,9 +289,14 @@ async def _daemon_side(
                 core.end_flush(flush)
         mean = written / writes / _MIB
         ledger.add(storing.cpu_s, f"file store: {writes} writes of {mean:.2f} MiB, fdatasync")
-        return await _fetch(ledger, FetchService(core, store, DaemonMetrics()), partitions)
+        service = FetchService(core, store, DaemonMetrics(), _no_copies)
+        return await _fetch(ledger, service, partitions)
     finally:
         await store.close()
+
+
+async def _no_copies(_key: AssignmentKey) -> None:
+    """There are none to settle."""
 
 
 async def _fetch(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cosco.cli.options import config_options, run_command, version_option
-from cosco.cli.services import log_level_option, run_service
+from cosco.cli.services import log_level_option, run_draining_service
 from cosco.config import DaemonConfig
 
 NAME = "cosco-shuffled"
@@ -23,7 +23,7 @@ def command(log_level: str, **options: Any) -> None:
     config.validate()
     from cosco.shuffle_service.server import serve
 
-    run_service(NAME, serve, config, log_level)
+    run_draining_service(NAME, serve, config, log_level)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -121,6 +122,17 @@ class BatchRows:
 
     def __len__(self) -> int:
         return sum(map(len, self._arrays)) + len(self._sequence)
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> None:
+        """Drop the rows where `keep` is false."""
+        done = 0
+        for index, array in enumerate(self._arrays):
+            first, done = done, done + len(array)
+            is_view = pa.types.is_binary_view(array.type)  # which Arrow does not filter
+            rows = array.cast(pa.large_binary()) if is_view else array
+            self._arrays[index] = rows.filter(pa.array(keep[first:done]))
+        if len(self._sequence):
+            self._sequence = list(compress(self._sequence, keep.tolist()))
 
     def runs(self, room: Callable[[], int]) -> Iterator[RowRun]:
         """The rows in runs of at most `room()` bytes, overhead counted, or of one row.

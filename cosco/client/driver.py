@@ -23,10 +23,11 @@ _LOG = logging.getLogger("cosco")
 
 
 class Driver:
-    """Two threads: one polls the metadata service, the other runs the callback.
+    """Two threads: one polls the metadata service, the other runs the callback, if any.
 
     So a callback may block, and may fork, while the lease is renewed. Every loss is called
-    back once; the service repeats it until it has been told how that ended.
+    back once by a driver; the service repeats it until it has been told how that ended, to
+    the next driver as well if this one was replaced before.
     """
 
     def __init__(
@@ -43,14 +44,19 @@ class Driver:
         self._callback = callback
         self._poll_s = min(info.spec.lease_s / 3, _POLL_S)
         self._scope = Scope("the driver", self._shuffle_id)
-        self._metadata = MetadataClient(address, self._scope, service_timeout_s)
+        # Whoever makes a driver has just met the service, which may be away by the first poll.
+        self._metadata = MetadataClient(address, self._scope, service_timeout_s, is_met=True)
         self._lock = threading.Lock()
         self._known: set[int] = set()  # losses that were given to the callback's thread
         self._outcomes: dict[int, str] = {}  # of losses, to be told: why it failed, or empty
         self._calls: SimpleQueue[RecomputeCall | None] = SimpleQueue()
+        self._is_calling = False
+        targets = {"lease": self._poll}
+        if callback is not None:
+            targets["recompute"] = self._call_back
         self._threads = [
             threading.Thread(target=target, name=f"cosco-{name}", daemon=True)
-            for name, target in (("lease", self._poll), ("recompute", self._call_back))
+            for name, target in targets.items()
         ]
 
     def start(self) -> None:
@@ -62,7 +68,8 @@ class Driver:
         self._scope.close()
         self._calls.put(None)
         if threading.current_thread() not in self._threads:
-            self._threads[0].join(_JOIN_S)
+            for thread in self._threads[: 1 if self._is_calling else None]:
+                thread.join(_JOIN_S)
         self._metadata.close()
 
     # --- the threads ----------------------------------------------------------------------
@@ -79,11 +86,14 @@ class Driver:
                 self._scope.wait(_PAUSE_S)
             except CoscoError as error:  # it was closed, or has another driver now
                 _LOG.info("the lease of %r is not renewed any more: %s", self._shuffle_id, error)
+                self._scope.close()  # nor are mappers called back that another driver calls
+                self._calls.put(None)
                 return
 
     def _call_back(self) -> None:
+        assert self._callback is not None
         while (call := self._calls.get()) is not None and not self._scope.is_closed:
-            self._outcomes[call.loss_id] = self._run(call)
+            self._outcomes[call.loss_id] = self._run(self._callback, call)
             try:
                 self._exchange_news(0.0)
             except ClientClosed:
@@ -107,16 +117,20 @@ class Driver:
             new = [call for call in orders.calls if call.loss_id not in self._known]
             self._known.update(call.loss_id for call in new)
         for call in new:
-            self._calls.put(call)
+            if self._callback is None:
+                self._outcomes[call.loss_id] = "this driver has no recompute_writers_callback"
+            else:
+                self._calls.put(call)
         return bool(new) or not orders.calls
 
-    def _run(self, call: RecomputeCall) -> str:
+    def _run(self, callback: RecomputeCallback, call: RecomputeCall) -> str:
         """Why the re-runs are not arranged; empty if they are."""
-        if self._callback is None:
-            return "the exchange was created without recompute_writers_callback"
+        self._is_calling = True
         try:
-            self._callback(list(call.mappers), call.reason)
+            callback(list(call.mappers), call.reason)
         except BaseException as error:  # noqa: BLE001  whatever it is, readers are told
             _LOG.exception("recompute_writers_callback of %r failed", self._shuffle_id)
             return f"recompute_writers_callback raised {type(error).__name__}: {error}"
+        finally:
+            self._is_calling = False
         return ""

@@ -34,7 +34,9 @@ class CoscoExchange(LiveObject):
     exchange is closed, and its data deleted, `lease_s` after that process died.
     `recompute_writers_callback(mappers, reason)` runs on a thread of this object, one at a
     time, when rows were lost that these mappers have to write again; returning means that
-    their runs are arranged, raising that they will not come.
+    their runs are arranged, raising that they will not come. A loss is called back once by
+    an object, and again by the one that takes the exchange over before it was answered.
+    Without a callback readers raise DataLost, and runs of its `mappers` repair the exchange.
     """
 
     shuffle_id: str
@@ -81,7 +83,9 @@ class CoscoExchange(LiveObject):
         owner = secrets.token_bytes(_OWNER_BYTES)
         self._connect(shuffle_id, metadata, service_timeout_s)
         try:
-            info = self._metadata.create_exchange(spec, owner)
+            info = self._metadata.create_exchange(
+                spec, owner, callback=recompute_writers_callback is not None
+            )
         except BaseException:
             self._metadata.close()
             raise
@@ -98,7 +102,7 @@ class CoscoExchange(LiveObject):
         service_timeout_s: float = 300.0,
     ) -> Self:
         """An exchange that exists already; `own` takes it over from the process that owns
-        it, with its lease and its callbacks.
+        it, with its lease and its callbacks: losses without an answer are told here again.
 
         Raises ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
         """
@@ -113,7 +117,9 @@ class CoscoExchange(LiveObject):
         exchange = cls.__new__(cls)
         exchange._connect(shuffle_id, metadata, service_timeout_s)
         try:
-            info = exchange._metadata.describe_exchange(shuffle_id, owner)
+            info = exchange._metadata.describe_exchange(
+                shuffle_id, owner, callback=recompute_writers_callback is not None
+            )
         except BaseException:
             exchange._metadata.close()
             raise

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NotRequired, TypedDict, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from cosco.blocks import HEADER_BYTES, LENGTH_BYTES, MAX_CONTENT_BYTES, Buffer, encode_block
 from cosco.client.arguments import BATCH_ROW_OVERHEAD, Partitions, partition_array
@@ -41,7 +42,10 @@ class PackedFrame:
 
 
 class FrameBuilder:
-    """Makes blocks of one attempt, gathers them into frames, and keeps the attempt's sums."""
+    """Makes blocks of one attempt, gathers them into frames, and keeps the attempt's sums.
+
+    An attempt may be wanted for some ranges only: rows of others must not be added.
+    """
 
     def __init__(
         self,
@@ -51,13 +55,21 @@ class FrameBuilder:
         attempt: int,
         ranges: Sequence[PartitionRange],
         codec: int,
+        wanted: Collection[int] | None = None,
     ) -> None:
+        """ranges: cover all partitions; wanted: indexes of those whose rows are, None: all."""
         self._exchange = exchange
         self._mapper = mapper
         self._attempt = attempt
         self._codec = codec
         self._ranges = sorted(ranges, key=lambda r: r.first)
         self.partitions = self._ranges[-1].first + self._ranges[-1].count
+        #: Which partitions' rows are wanted; None: all.
+        self.wanted: npt.NDArray[np.bool_] | None = None
+        if wanted is not None:
+            self.wanted = np.zeros(self.partitions, np.bool_)
+            for one in self._ranges:
+                self.wanted[one.first : one.first + one.count] = one.index in wanted
         # Per partition. `array` reads and writes single items faster than numpy, and smaller
         # than a list.
         zeros = bytes(8 * self.partitions)
@@ -171,6 +183,7 @@ class PackerArguments(TypedDict):
     codec: int
     buffer_bytes: int
     shuffle_id: NotRequired[str]
+    wanted: NotRequired[Collection[int] | None]
 
 
 class Packer(ABC, Generic[_Batch]):
@@ -186,14 +199,21 @@ class Packer(ABC, Generic[_Batch]):
         codec: int,
         buffer_bytes: int,
         shuffle_id: str = "",
+        wanted: Collection[int] | None = None,
     ) -> None:
         """Begin with an empty buffer and row 0 of every partition.
 
         ranges: cover all partitions; codec: one of the values of `blocks.CODECS`;
-        shuffle_id: for the messages of errors.
+        shuffle_id: for the messages of errors; wanted: indexes of the ranges whose rows are
+        wanted, None for all: rows of others are checked and dropped.
         """
         self._frames = FrameBuilder(
-            exchange=exchange, mapper=mapper, attempt=attempt, ranges=ranges, codec=codec
+            exchange=exchange,
+            mapper=mapper,
+            attempt=attempt,
+            ranges=ranges,
+            codec=codec,
+            wanted=wanted,
         )
         self._shuffle_id = shuffle_id
         self._limit = min(buffer_bytes, MAX_BUFFER_BYTES)

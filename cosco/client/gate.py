@@ -43,7 +43,7 @@ class ForkGate:
         self._changed = threading.Condition()
         self._inside: dict[int, int] = {}  # thread → how many times it is inside
         self._calls: set[Cancellable] = set()
-        self._forking: set[int] = set()  # threads
+        self._forking: dict[int, int] = {}  # thread → forks under way, one inside the other
 
     def __enter__(self) -> None:
         me = threading.get_ident()
@@ -80,7 +80,7 @@ class ForkGate:
         """Close the gate, cancel all calls, and wait until all are done and out."""
         me = threading.get_ident()
         with self._changed:
-            self._forking.add(me)
+            self._forking[me] = self._forking.get(me, 0) + 1
             calls = list(self._calls)
         for call in calls:
             call.cancel_for_fork()
@@ -92,12 +92,16 @@ class ForkGate:
                 )
 
     def _is_quiet(self) -> bool:
-        return not self._calls and self._inside.keys() <= self._forking
+        return not self._calls and self._inside.keys() <= self._forking.keys()
 
     def after_fork_in_parent(self) -> None:
-        """Open the gate again."""
+        """Open the gate again, unless a signal handler forked in the middle of another fork:
+        gRPC stands still until the outer one is over as well."""
+        me = threading.get_ident()
         with self._changed:
-            self._forking.discard(threading.get_ident())
+            forks = self._forking.pop(me, 1) - 1
+            if forks:
+                self._forking[me] = forks
             self._changed.notify_all()
 
     def after_fork_in_child(self) -> None:

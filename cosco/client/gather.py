@@ -1,20 +1,48 @@
-"""Gathers a partition's rows from the daemons that have them, until none is missing."""
+"""Gathers a partition's rows from the daemons that have them: a `ReadPlan` carried out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
 
-from cosco.client.fetch import fetch_blocks
-from cosco.client.merge import MAX_REASONS, Decoded, PartitionMerge
+from cosco.client.fetch import Stalled, StallWatch, fetch_blocks
+from cosco.client.merge import Decoded, PartitionMerge
 from cosco.client.metadata_client import MetadataClient
-from cosco.client.scope import Patience, Scope, Unreachable, retrying
+from cosco.client.reading import (
+    AwaitCommits,
+    Begin,
+    Done,
+    Failure,
+    Fetch,
+    GiveUp,
+    ReadPlan,
+    ReportDaemon,
+    ReportLoss,
+)
+from cosco.client.scope import Scope, Unreachable
 from cosco.client.transport import Endpoint
-from cosco.errors import ClientClosed, CoscoError, ExchangeClosed, ServiceUnavailable
-from cosco.records import DaemonRef, ExchangeInfo, ReadSnapshot, Source
+from cosco.errors import (
+    ClientClosed,
+    CommitTimeout,
+    CoscoError,
+    DataLost,
+    ExchangeClosed,
+    ServiceUnavailable,
+)
+from cosco.records import CommitWait, LossReport, ReadSnapshot
+
+_MAX_REASON_CHARS: Final = 500
+#: Of many mappers a message names so many; the error has them all.
+_SHOWN_MAPPERS: Final = 8
+
+
+class BegunAnew(Exception):
+    """What was gathered does not count: call `gather` again. Never leaves this package."""
 
 
 class Gatherer:
-    """Asks daemons for one partition and feeds a merge with what they have.
+    """Asks daemons for one partition and feeds merges with what they have.
 
     Holds one message of a stream at a time. What is fetched twice, after a stream broke or
     for a second opinion, the merge drops.
@@ -24,103 +52,128 @@ class Gatherer:
         self,
         metadata: MetadataClient,
         scope: Scope,
-        info: ExchangeInfo,
+        number: int,
         partition: int,
-        service_timeout_s: float,
-        renew: Callable[[], ReadSnapshot | None],
+        named: int,
+        *,
+        ask: Callable[[AwaitCommits], CommitWait],
+        begin: Callable[[ReadSnapshot], PartitionMerge],
     ) -> None:
-        """`renew` asks for a snapshot anew: daemons may have come or gone."""
-        self._renew = renew
+        """`named`: so many mappers are waited for. `ask` asks the metadata service for their
+        commits, `begin` makes the merge of a build."""
         self._metadata = metadata
         self._scope = scope
-        self._info = info
+        self._number = number
         self._partition = partition
-        self._service_timeout_s = service_timeout_s
+        self._named = named
+        self._ask = ask
+        self._begin = begin
         self._endpoints: dict[str, Endpoint] = {}
+        self._loss: CoscoError | None = None  # of the build that was reported last
 
     def close(self) -> None:
         """Give up the connections."""
         for endpoint in list(self._endpoints.values()):
             endpoint.close()
 
-    def gather(self, merge: PartitionMerge, snapshot: ReadSnapshot) -> Iterator[Decoded]:
-        """Yield rows until the merge has all of `snapshot`; raises what `verify` raises,
-        ExchangeClosed, and ServiceUnavailable for daemons that do not answer.
+    def gather(self, plan: ReadPlan) -> Iterator[Decoded]:
+        """Yield the rows of one build, until it is verified that none is missing.
 
-        The first daemon of each source that answers is believed, unless rows are missing at
-        the end: then every one is asked, before anything is called lost.
+        Raises BegunAnew when another build is to be read, which `plan` allows until rows were
+        given to the caller, and what `CoscoReader.next` raises.
         """
-        for every in (False, True):
-            for source in snapshot.sources:
-                if merge.complete():
-                    break
-                yield from self._ask_source(merge, source, every=every)
-        if not merge.complete():
-            self._check_open()
-        merge.verify()
-
-    def _ask_source(
-        self, merge: PartitionMerge, source: Source, *, every: bool
-    ) -> Iterator[Decoded]:
-        """Ask one daemon of a source, or all of them, again while they are Unreachable."""
-        answered: set[DaemonRef] = set()
+        watch = StallWatch(self._scope)
         try:
-            for attempt in retrying(self._scope, Patience(self._service_timeout_s)):
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1:
-                        source = self._renewed(source)
-                    yield from self._ask_daemons(merge, source, answered, every=every)
-        except Unreachable as error:
-            raise ServiceUnavailable(
-                f"partition {self._partition} of exchange {self._scope.shuffle_id!r} cannot be "
-                f"fetched: {error}",
-                shuffle_id=self._scope.shuffle_id,
-                partition=self._partition,
-            ) from None
+            yield from self._steps(plan, watch)
+        finally:
+            watch.stop()
 
-    def _ask_daemons(
-        self, merge: PartitionMerge, source: Source, answered: set[DaemonRef], *, every: bool
+    def _steps(self, plan: ReadPlan, watch: StallWatch) -> Iterator[Decoded]:
+        merge: PartitionMerge | None = None
+        while True:
+            step = plan.step(time.monotonic(), is_complete=merge is not None and merge.complete())
+            match step:
+                case AwaitCommits():
+                    self._scope.sleep(step.pause_s)
+                    plan.told(self._ask(step), time.monotonic())
+                case Begin():
+                    if merge is not None:
+                        raise BegunAnew
+                    merge = self._begin(step.snapshot)
+                    plan.begun()
+                case Fetch():
+                    assert merge is not None  # as Begin comes first
+                    yield from self._fetch(plan, merge, step, watch)
+                case ReportDaemon():
+                    alive = self._metadata.report_daemon(step.daemon, insist=step.insist)
+                    plan.reported(step.daemon, alive=alive)
+                case ReportLoss():
+                    assert merge is not None
+                    self._report_loss(step, merge)
+                    plan.loss_reported()
+                    if not plan.has_given:
+                        raise BegunAnew  # so that nothing is kept while the rebuild is awaited
+                case Done():
+                    return
+                case GiveUp():
+                    raise self._error(step, plan)
+
+    def _fetch(
+        self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, watch: StallWatch
     ) -> Iterator[Decoded]:
-        unreachable = None if source.daemons else Unreachable("no daemon alive serves its store")
-        for daemon in source.daemons:
-            if daemon in answered:
-                continue
-            try:
-                all_good = yield from self._ask(merge, source, daemon)
-            except Unreachable as error:
-                unreachable = error
-                if error.for_fork:
-                    break
-                continue
-            answered.add(daemon)
-            if merge.complete() or (all_good and not every):
-                return
-        if unreachable is not None:
-            raise unreachable
-
-    def _ask(
-        self, merge: PartitionMerge, source: Source, daemon: DaemonRef
-    ) -> Generator[Decoded, None, bool]:
-        """Whether the daemon gave all it has, and all of it good."""
-        before = len(merge.bad)
+        """Feed `merge` with what the daemon has and tell `plan` how that went."""
+        address = fetch.daemon.address
+        refusals, last_bad = merge.refusals, ""
 
         def bad(reason: str) -> None:
-            if len(merge.bad) < MAX_REASONS:
-                merge.bad.append(f"{daemon.address}: {reason}")
+            nonlocal last_bad
+            last_bad = f"{address}: {reason}"
+            merge.refuse(last_bad)
 
-        endpoint = self._endpoint(daemon.address)
         try:
             for run in fetch_blocks(
-                endpoint, self._scope, self._info.number, source, self._partition, bad
+                self._endpoint(address),
+                self._scope,
+                watch,
+                self._number,
+                self._partition,
+                fetch,
+                bad,
             ):
                 yield from merge.feed(run)
         except ClientClosed:
             raise
+        except ExchangeClosed:
+            plan.closed(fetch)
+            return
+        except Unreachable as error:
+            if not error.for_fork:
+                reason, stalled = f"{address}: {error}", isinstance(error, Stalled)
+                plan.unreachable(fetch, time.monotonic(), reason, stalled=stalled)
+            return
         except CoscoError as error:
-            if isinstance(error, ExchangeClosed):
-                self._check_open()
+            if error.retriable:
+                plan.unreachable(fetch, time.monotonic(), f"{address}: {error}", busy=True)
+                return
             bad(str(error))
-        return len(merge.bad) == before
+        if merge.refusals != refusals:
+            plan.answered(fetch, last_bad or f"{address}: {merge.bad[-1]}")
+        else:
+            plan.answered(fetch)
+
+    def _report_loss(self, step: ReportLoss, merge: PartitionMerge) -> None:
+        self._loss = merge.failure()
+        reason = f"{self._loss}; {step.reason}"
+        self._metadata.report_loss(
+            LossReport(
+                number=self._number,
+                generation=step.generation,
+                build=step.build,
+                partition=self._partition,
+                cause=step.cause,
+                reason=" ".join(reason.split())[:_MAX_REASON_CHARS],
+            )
+        )
 
     def _endpoint(self, address: str) -> Endpoint:
         self._scope.check()
@@ -129,14 +182,41 @@ class Gatherer:
             endpoint = self._endpoints[address] = Endpoint(address)
         return endpoint
 
-    def _renewed(self, source: Source) -> Source:
-        """Where the service says now that the same assignment's rows are."""
-        snapshot = self._renew()
-        for other in snapshot.sources if snapshot is not None else ():
-            if (other.range_index, other.epoch) == (source.range_index, source.epoch):
-                return other
-        return source
+    def _error(self, step: GiveUp, plan: ReadPlan) -> CoscoError:
+        shuffle_id, partition = self._scope.shuffle_id, self._partition
+        where = f"partition {partition} of exchange {shuffle_id!r}"
+        if step.why is Failure.TIMEOUT:
+            missing = list(step.missing or ())
+            verb = "run again" if step.recompute else "commit"
+            return CommitTimeout(
+                f"{len(missing)} of {self._named} mappers that {where} waits for did not {verb} "
+                f"{step.reason}: {_shown(missing)}; see that they run, or wait longer",
+                recompute=step.recompute,
+                shuffle_id=shuffle_id,
+                mappers=missing,
+                partition=partition,
+            )
+        if step.why is Failure.UNREACHABLE:
+            return ServiceUnavailable(
+                f"{where} cannot be fetched: {step.reason}",
+                shuffle_id=shuffle_id,
+                partition=partition,
+            )
+        if step.why is Failure.LOST and self._loss is not None:
+            return self._loss
+        snapshot = plan.snapshot
+        return DataLost(
+            f"rows of {where} were lost after others of them had been read: forget those and "
+            "begin anew with another reader, which waits for the rebuild",
+            shuffle_id=shuffle_id,
+            mappers=() if snapshot is None else snapshot.mappers.tolist(),
+            partition=partition,
+            retriable=True,
+        )
 
-    def _check_open(self) -> None:
-        """Raise ExchangeClosed, or ExchangeNotFound, rather than call rows lost."""
-        self._metadata.describe_exchange(self._scope.shuffle_id)
+
+def _shown(mappers: list[int]) -> str:
+    """The first of them, for a message."""
+    shown = ", ".join(map(str, mappers[:_SHOWN_MAPPERS]))
+    more = len(mappers) - _SHOWN_MAPPERS
+    return shown if more <= 0 else f"{shown} and {more} more"

@@ -23,7 +23,7 @@ from cosco.blocks import (
     decode_content,
     parse_header,
 )
-from cosco.errors import DataCorrupted, DataLost
+from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.intervals import IntervalSet
 from cosco.records import MASK64, ReadSnapshot
 
@@ -82,8 +82,9 @@ class PartitionMerge:
         )
         self._seen: dict[int, IntervalSet] = {}
         self._long_rows: dict[tuple[int, int], _LongRow] = {}
-        #: Reasons why blocks were refused; at most MAX_REASONS of them.
+        #: Reasons why blocks were refused, the first MAX_REASONS of `refusals`.
         self.bad: list[str] = []
+        self.refusals = 0
         #: Blocks dropped because they were seen before.
         self.duplicates = 0
         #: What the distinct committed blocks add up to so far; `digest` modulo 2^64.
@@ -104,17 +105,28 @@ class PartitionMerge:
                 header = parse_header(data, offset)
                 check_block(data, offset, header)
             except DataCorrupted as error:
-                self._refuse(str(error))
+                self.refuse(str(error))
                 return
             start = offset + HEADER_BYTES
             offset += header.block_bytes
             try:
                 decoded = self._take(header, data[start:offset])
             except DataCorrupted as error:
-                self._refuse(str(error))
+                self.refuse(str(error))
                 continue
             if decoded is not None:
                 yield decoded
+
+    def refuse(self, reason: str) -> None:
+        """Record why something that was to be fed is bad, and so absent."""
+        self.refusals += 1
+        if len(self.bad) < MAX_REASONS:
+            self.bad.append(reason)
+
+    @property
+    def gaps(self) -> int:
+        """Between blocks that were seen, over all mappers: what memory grows with."""
+        return sum(len(seen) - 1 for seen in self._seen.values())
 
     def complete(self) -> bool:
         """Whether everything committed was seen: the sums are the snapshot's."""
@@ -126,14 +138,17 @@ class PartitionMerge:
         )
 
     def verify(self) -> None:
-        """Return if `complete`, else raise.
+        """Return if `complete`, else raise the `failure`."""
+        if not self.complete():
+            raise self.failure()
+
+    def failure(self) -> CoscoError:
+        """What is wrong as long as this is not `complete`.
 
         DataCorrupted if blocks failed their checks or those that passed contradict the
         committed sums, DataLost if blocks are only missing. `mappers` of the error are all
         that wrote to the partition's range.
         """
-        if self.complete():
-            return
         expected = self._snapshot
         message = (
             f"partition {self._partition} of exchange {self._shuffle_id!r}: found {self.rows} of "
@@ -149,7 +164,7 @@ class PartitionMerge:
         else:
             message += "; run its mappers again"
         error = DataCorrupted if self.bad or contradiction or not missing else DataLost
-        raise error(
+        return error(
             message,
             shuffle_id=self._shuffle_id,
             mappers=expected.mappers.tolist(),
@@ -205,10 +220,6 @@ class PartitionMerge:
         del self._long_rows[key]
         whole = b"".join(row.parts[i] for i in range(row.last + 1))
         return Decoded(header.mapper, 1, whole, lengths=False)
-
-    def _refuse(self, reason: str) -> None:
-        if len(self.bad) < MAX_REASONS:
-            self.bad.append(reason)
 
 
 class BlockSplitter:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
 from cosco import wire
@@ -14,11 +16,14 @@ from cosco.errors import ServiceUnavailable
 from cosco.records import (
     CommitRequest,
     CommitWait,
+    DaemonRef,
     DriverOrders,
     ExchangeInfo,
     ExchangeProgress,
     ExchangeSpec,
+    LossReport,
     OpenedAttempt,
+    RenewedAssignments,
     RowKind,
 )
 from cosco.wire import mpb
@@ -38,25 +43,33 @@ class MetadataClient:
     was, else after `service_timeout_s`.
     """
 
-    def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
+    def __init__(
+        self, address: str, scope: Scope, service_timeout_s: float, *, is_met: bool = False
+    ) -> None:
+        """`is_met`: the service has answered this process before."""
         self.address: Final = address
         self._scope = scope
         self._service_timeout_s = service_timeout_s
         self._endpoint = Endpoint(address)
-        self._met = False
+        self._met = is_met
 
     def close(self) -> None:
         """Give up the connection."""
         self._endpoint.close()
 
-    def create_exchange(self, spec: ExchangeSpec, owner: bytes) -> ExchangeInfo:
-        """`owner` are 16 random bytes that tell this call's repetition from another's."""
-        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=owner)
+    def create_exchange(self, spec: ExchangeSpec, owner: bytes, *, callback: bool) -> ExchangeInfo:
+        """`owner` are 16 random bytes that tell this call's repetition from another's;
+        `callback`: the driver can have mappers run again."""
+        request = mpb.CreateExchangeRequest(
+            spec=wire.spec_to_pb(spec), owner=owner, callback=callback
+        )
         return wire.info_from_pb(self._call("CreateExchange", request))
 
-    def describe_exchange(self, shuffle_id: str, owner: bytes = b"") -> ExchangeInfo:
-        """The exchange; `owner`, if not empty, takes it over."""
-        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner)
+    def describe_exchange(
+        self, shuffle_id: str, owner: bytes = b"", *, callback: bool = False
+    ) -> ExchangeInfo:
+        """The exchange; `owner`, if not empty, takes it over, and can call back or not."""
+        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner, callback=callback)
         return wire.info_from_pb(self._call("DescribeExchange", request))
 
     def poll_driver(
@@ -96,6 +109,34 @@ class MetadataClient:
         )
         return wire.info_from_pb(self._call("FixRowKind", request))
 
+    def renew_assignments(
+        self,
+        number: int,
+        generation: int,
+        stale: Iterable[tuple[int, int]],
+        suspect: DaemonRef | None,
+        *,
+        insist: bool,
+        wait_s: float,
+        outage_s: float | None = None,
+    ) -> RenewedAssignments:
+        """Wait up to `wait_s` for successors of the `stale` (range, epoch) pairs.
+
+        `suspect` is a daemon out of reach, asked by the service before it answers; `insist`:
+        it was said to be alive and stays out of reach. `outage_s` shortens the wait for the
+        service. Raises GenerationChanged, ExchangeClosed.
+        """
+        request = mpb.RenewAssignmentsRequest(
+            number=number,
+            generation=generation,
+            stale=[mpb.RangeEpoch(range_index=index, epoch=epoch) for index, epoch in stale],
+            suspect=None if suspect is None else wire.ref_to_pb(suspect),
+            insist=insist,
+            wait_s=wait_s,
+        )
+        reply = self._call("RenewAssignments", request, wait_s=wait_s, outage_s=outage_s)
+        return wire.renewed_from_pb(reply)
+
     def commit(self, commit: CommitRequest) -> bool:
         """Whether this attempt is the one that counts."""
         return bool(self._call("Commit", wire.commit_to_pb(commit)).won)
@@ -121,6 +162,24 @@ class MetadataClient:
         reply = self._call("AwaitCommits", request, wait_s=wait_s, outage_s=outage_s)
         return wire.wait_from_pb(reply)
 
+    def report_daemon(
+        self, daemon: DaemonRef, *, insist: bool = False, outage_s: float | None = None
+    ) -> bool:
+        """Say that a daemon is out of reach; whether the service can reach it.
+
+        `insist`: it was said to be alive before. `outage_s` shortens the wait for the service.
+        """
+        request = mpb.ReportDaemonRequest(daemon=wire.ref_to_pb(daemon), insist=insist)
+        return bool(self._call("ReportDaemon", request, outage_s=outage_s).alive)
+
+    def report_loss(self, report: LossReport, *, outage_s: float | None = None) -> None:
+        """Say that rows are missing; one of a build that has ended does nothing.
+
+        `outage_s` shortens the wait for the service. Raises what readers of the partition
+        are to see: DataLost, DataCorrupted, GenerationChanged, ExchangeClosed.
+        """
+        self._call("ReportLoss", wire.loss_to_pb(report), outage_s=outage_s)
+
     def _call(
         self, method: str, request: Any, *, wait_s: float = 0.0, outage_s: float | None = None
     ) -> Any:
@@ -142,7 +201,13 @@ class MetadataClient:
             reply = retrying(self._scope, Patience(limit_s))(attempt)
         except Unreachable as error:
             raise self._unavailable(error, time.monotonic() - started) from None
-        return reply_type.FromString(reply)
+        try:
+            return reply_type.FromString(reply)
+        except DecodeError as error:
+            raise ServiceUnavailable(
+                f"the metadata service at {self.address} answered {method} with nonsense: {error}",
+                shuffle_id=self._scope.shuffle_id,
+            ) from None
 
     def _unavailable(self, error: Unreachable, seconds: float) -> ServiceUnavailable:
         remedy = (

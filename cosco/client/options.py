@@ -42,8 +42,10 @@ def shuffle_name(shuffle_id: object) -> str:
     return shuffle_id
 
 
-def whole_number(name: str, value: object, low: int, high: int | None, shuffle_id: str) -> int:
-    """An integer within its bounds; numpy's count, booleans do not."""
+def whole_number(
+    name: str, value: object, low: int | None, high: int | None, shuffle_id: str
+) -> int:
+    """An integer within its bounds, if it has any; numpy's count, booleans do not."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -52,7 +54,7 @@ def whole_number(name: str, value: object, low: int, high: int | None, shuffle_i
         raise InvalidArgument(
             f"{name} is {value!r}, it must be an integer", shuffle_id=shuffle_id
         ) from None
-    if number < low or (high is not None and number > high):
+    if (low is not None and number < low) or (high is not None and number > high):
         bounds = f"at least {low}" if high is None else f"{low} to {high}"
         raise InvalidArgument(f"{name} is {number}, it must be {bounds}", shuffle_id=shuffle_id)
     return number

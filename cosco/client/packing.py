@@ -88,6 +88,14 @@ class RowPacker(Packer[RowRun]):
         self.buffered_bytes = buffered = self.buffered_bytes + len(row) + _OBJECT_OVERHEAD
         return buffered >= self._limit
 
+    def collect_wanted(self, partition: int, row: bytes) -> bool:
+        """`collect` for an attempt that is wanted in part: drops a row of another range."""
+        number = partition_number(partition, self._frames.partitions, self._shuffle_id)
+        if self._frames.wanted is not None and not self._frames.wanted[number]:
+            byte_view(row, self._shuffle_id)  # refuses what is no row
+            return False
+        return self.collect(number, row)
+
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
         """Buffer many rows; yields frames whenever the buffer is full.
 
@@ -97,6 +105,10 @@ class RowPacker(Packer[RowRun]):
         """
         batch = BatchRows(rows, self._shuffle_id)
         numbers = self._partitions(partitions, len(batch))
+        if self._frames.wanted is not None:
+            keep = self._frames.wanted[numbers]
+            numbers = numbers[keep]
+            batch.select(keep)
         if self._collected:
             if self.buffered_bytes < self._limit:
                 self._append_collected()
@@ -217,10 +229,14 @@ class ArrowPacker(Packer[pa.RecordBatch]):
                     f"block, the limit is {_MAX_DICTIONARY_BYTES}: cast them to their values",
                     shuffle_id=self._shuffle_id,
                 )
+        if self._frames.wanted is not None and not self._frames.wanted[numbers].any():
+            return
         done = 0
         for part in self._parts(batches):
             first, done = done, done + part.num_rows
-            yield from self._take(numbers[first:done], part, part.nbytes)
+            kept, places = self._select(part, numbers[first:done])
+            if len(places):
+                yield from self._take(places, kept, kept.nbytes)
 
     def drain(self) -> Iterator[PackedFrame]:
         """Everything that is buffered, in frames."""
@@ -260,6 +276,15 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return None  # too many values for the index type, say
         return joined if self._dictionary_bytes(joined) <= _MAX_DICTIONARY_BYTES else None
+
+    def _select(
+        self, batch: pa.RecordBatch, numbers: Partitions
+    ) -> tuple[pa.RecordBatch, Partitions]:
+        """The rows of `batch` that are wanted, and their partitions."""
+        if self._frames.wanted is None:
+            return batch, numbers
+        kept = np.flatnonzero(self._frames.wanted[numbers])
+        return batch.take(pa.array(kept)), numbers[kept]
 
     def _append(self, numbers: Partitions, batch: pa.RecordBatch) -> None:
         content = encode_batch(batch, dictionaries=self._dictionaries)

@@ -1,27 +1,34 @@
-"""Frames of a writer on their way to daemons: one stream and one thread per daemon."""
+"""Frames of a writer on their way to daemons: one stream and one thread per daemon.
+
+What goes where, and what counts, is decided in `cosco.client.routing`; what to do about a
+daemon that fails, in `cosco.client.trouble`.
+"""
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from cosco import wire
-from cosco.client.scope import Patience, Scope, Unreachable, retrying
-from cosco.client.transport import Endpoint
-from cosco.client.window import OutFrame, ProtocolBroken, PushWindow
+from cosco.client.metadata_client import MetadataClient
+from cosco.client.routing import Lane, Routes
+from cosco.client.scope import Scope, Unreachable
+from cosco.client.transport import Call, Endpoint
+from cosco.client.trouble import LinkTrouble, Question
 from cosco.errors import (
-    CapacityExceeded,
     ClientClosed,
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
     ServiceUnavailable,
 )
-from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, encode_frame_header
-from cosco.records import Assignment, DaemonRef, OpenedAttempt
+from cosco.records import Assignment, OpenedAttempt
+from cosco.window import ProtocolBroken
 from cosco.wire import spb
 
 if TYPE_CHECKING:
@@ -31,6 +38,13 @@ if TYPE_CHECKING:
 WINDOW_BYTES: Final = 16 << 20
 #: And their number: small frames cost a daemon more than their bytes.
 WINDOW_FRAMES: Final = 1024
+#: A writer that waits, and sees nothing move for so long, makes sure that somebody is there: a
+#: daemon may itself wait for a metadata service that is away.
+_QUIET_S: Final = 5.0
+#: How long the metadata service is asked to wait for a newer assignment, each time.
+_RENEW_WAIT_S: Final = 2.0
+#: How long it may be out of reach before the daemon is tried again.
+_RENEW_OUTAGE_S: Final = 1.0
 _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Push"
 _LOG = logging.getLogger("cosco")
@@ -42,126 +56,146 @@ class Pusher:
     def __init__(
         self,
         opened: OpenedAttempt,
+        metadata: MetadataClient,
         scope: Scope,
         service_timeout_s: float,
         on_failure: Callable[[CoscoError], None],
     ) -> None:
         """`on_failure` is called once, by a stream's thread, when no more can be pushed."""
-        self._opened = opened
-        self._scope = scope
-        self._service_timeout_s = service_timeout_s
+        self.opened: Final = opened
+        self.metadata: Final = metadata
+        self.scope: Final = scope
+        self.service_timeout_s: Final = service_timeout_s
         self._on_failure = on_failure
-        self._changed = threading.Condition()  # guards all below, and the links' windows
-        self._links: dict[DaemonRef, _Link] = {}
-        self._bytes = 0
-        self._frames = 0
+        #: Guards `routes` with its windows, and all below; signalled when any of it moves.
+        self.changed: Final = threading.Condition()
+        self.routes: Final = Routes(opened.info.number, opened.info.assignments, wire.push_frame)
+        self._links: dict[Lane, _Link] = {}
+        self._retired: set[_Link] = set()  # of lanes that were released, about to end
         self._failure: CoscoError | None = None
-        self._acknowledged: set[tuple[int, int]] = set()
 
-    def push(self, assignment: Assignment, packed: PackedFrame) -> None:
+    def push(self, packed: PackedFrame) -> None:
         """Take a frame once there is room for it in the window."""
-        self._scope.check()
-        link = self._links.get(assignment.primary)
-        if link is None:
-            link = _Link(self, assignment.primary, self._opened, self._scope)
-            self._links[assignment.primary] = link
-            link.start(Patience(self._service_timeout_s))
-        with self._changed:
-            self._wait_until(lambda: self._has_room(packed.body_bytes))
-            sequence = link.next_sequence()
-        header = FrameHeader(
-            exchange=self._opened.info.number,
-            incarnation=assignment.primary.incarnation,
-            sequence=sequence,
-            range_index=assignment.range_index,
-            epoch=assignment.epoch,
-            body_bytes=packed.body_bytes,
-            blocks=packed.blocks,
-        )
-        frame = OutFrame(
-            sequence=sequence,
-            range_index=assignment.range_index,
-            epoch=assignment.epoch,
-            frame_bytes=FRAME_HEADER_BYTES + packed.body_bytes,
-            message=wire.push_frame([encode_frame_header(header), *packed.parts]),
-        )
-        with self._changed:
-            self._bytes += frame.frame_bytes
-            self._frames += 1
-            link.add(frame)
+        self.scope.check()
+        self._wait_until(lambda: self._has_room(packed.body_bytes))
+        with self.changed:  # there is more room at most by now, as nobody else adds frames
+            self._serve(self.routes.put(packed))
 
     def flush(self) -> tuple[tuple[int, int], ...]:
         """Wait until every frame is acknowledged: the (range, epoch) pairs that did so."""
-        with self._changed:
-            self._wait_until(lambda: not self._frames)
-            return tuple(sorted(self._acknowledged))
+        self._wait_until(lambda: not self.routes.frames)
+        with self.changed:
+            return self.routes.acknowledged()
 
     def close(self) -> None:
         """End all streams and their threads: in peace if nothing is under way, else at once."""
-        links = list(self._links.values())
-        with self._changed:
+        with self.changed:
+            links = [*self._links.values(), *self._retired]
             for link in links:
                 link.finish()
-            self._changed.notify_all()
-        if self._scope.is_closed or not all(link.join() for link in links):
-            self._scope.close()
+            self.changed.notify_all()
+        if self.scope.is_closed or not all(link.join() for link in links):
+            self.scope.close()
         for link in links:
             if not link.join():
                 _LOG.warning("%s did not end in %g s", link.name, _JOIN_S)
-            link.release()
 
     # --- for the links --------------------------------------------------------------------
 
-    @property
-    def changed(self) -> threading.Condition:
-        """Guards the windows of all links; signalled when one of them moves."""
-        return self._changed
-
-    def settled(self, frame: OutFrame) -> None:
-        """A frame was acknowledged; called with `changed` held."""
-        self._bytes -= frame.frame_bytes
-        self._frames -= 1
-        self._acknowledged.add((frame.range_index, frame.epoch))
-        self._changed.notify_all()
+    def renewed(self, assignments: Iterable[Assignment]) -> bool:
+        """Move frames to newer assignments; False if none of these is newer."""
+        with self.changed:
+            if not self.routes.renew(assignments):
+                return False
+            for lane in self.routes.lanes():
+                if len(lane.window):
+                    self._serve(lane)
+            for lane in self.routes.release():
+                if (link := self._links.pop(lane, None)) is not None:
+                    self._retired.add(link)
+                    link.finish()
+            self.changed.notify_all()
+            return True
 
     def failed(self, error: CoscoError) -> None:
         """A stream cannot go on, and so the writer cannot."""
-        with self._changed:
-            if self._failure is not None or self._scope.is_closed:
+        with self.changed:
+            if self._failure is not None or self.scope.is_closed:
                 return
             self._failure = error
         self._on_failure(error)
-        with self._changed:  # those who wait for room, and links that wait for work
-            self._changed.notify_all()
+        with self.changed:  # those who wait for room, and links that wait for work
+            self.changed.notify_all()
 
-    # --- waiting --------------------------------------------------------------------------
+    def ended(self, link: _Link) -> None:
+        """The thread of a link ends."""
+        with self.changed:
+            self._retired.discard(link)
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _serve(self, lane: Lane) -> None:
+        """Have the frames of a lane sent; called with `changed` held."""
+        link = self._links.get(lane)
+        if link is None:
+            if self.scope.is_closed:
+                return
+            link = self._links[lane] = _Link(self, lane)
+            link.start()
+        link.go_on()
 
     def _has_room(self, frame_bytes: int) -> bool:
-        fits = self._bytes + frame_bytes <= WINDOW_BYTES and self._frames < WINDOW_FRAMES
-        return fits or not self._frames
+        frames = self.routes.frames
+        fits = self.routes.frame_bytes + frame_bytes <= WINDOW_BYTES and frames < WINDOW_FRAMES
+        return fits or not frames
 
     def _wait_until(self, reached: Callable[[], bool]) -> None:
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            self._scope.check()
-            if reached():
-                return
-            self._changed.wait()
+        info = self.opened.info
+        away_since: float | None = None
+        while (moved := self._wait(reached)) is not None:
+            now = time.monotonic()
+            away_since = now if moved or away_since is None else away_since
+            try:  # which raises as well if the exchange is not there any more
+                self.metadata.renew_assignments(
+                    info.number, info.generation, (), None,
+                    insist=False, wait_s=0.0, outage_s=_RENEW_OUTAGE_S,
+                )  # fmt: skip
+            except ServiceUnavailable as error:
+                if not error.retriable or now - away_since >= self.service_timeout_s:
+                    raise
+            else:
+                away_since = None
+
+    def _wait(self, reached: Callable[[], bool]) -> bool | None:
+        """None once it is `reached`; when nothing moved for a while, whether it did before."""
+        quiet_s = min(_QUIET_S, self.service_timeout_s + 0.5)
+        moved = False
+        with self.changed:
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                self.scope.check()
+                if reached():
+                    return None
+                if not self.changed.wait(quiet_s):
+                    return moved
+                moved = True
 
 
 class _Link:
-    """One daemon: a window of frames, and a thread that connects, reads and connects again.
+    """One daemon: a thread that connects, reads, connects again, and asks who takes over.
 
     What is sent goes through a SimpleQueue to the thread of gRPC that sends it: that one may
     run while the process is about to fork and must not meet a lock of ours.
     """
 
-    def __init__(self, pusher: Pusher, ref: DaemonRef, opened: OpenedAttempt, scope: Scope) -> None:
+    def __init__(self, pusher: Pusher, lane: Lane) -> None:
+        ref, opened = lane.ref, pusher.opened
         self.name = f"cosco-push-{ref.address}"
         self._pusher = pusher
-        self._scope = scope
-        self._ref = ref
+        self._scope = pusher.scope
+        self._lane = lane
+        self._trouble = LinkTrouble(ref, pusher.service_timeout_s)  # the thread's own
         self._hello = spb.PushRequest(
             hello=spb.Hello(
                 protocol=wire.PUSH_PROTOCOL,
@@ -171,146 +205,192 @@ class _Link:
                 incarnation=ref.incarnation,
             )
         ).SerializeToString()
-        self._endpoint = Endpoint(ref.address)
-        self._window = PushWindow()
-        self._sequence = 0
         self._outbox: SimpleQueue[bytes | None] | None = None  # of the present stream
         self._is_finishing = False
-        self._thread: threading.Thread | None = None
-
-    def start(self, patience: Patience) -> None:
-        self._thread = threading.Thread(
-            target=self._run, args=(patience,), name=self.name, daemon=True
-        )
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def join(self) -> bool:
         """Whether the thread has ended, waiting a little for it."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
             return not self._thread.is_alive()
         return True
 
-    def release(self) -> None:
-        """Give up the connection."""
-        self._endpoint.close()
-
     # --- called with `changed` held -------------------------------------------------------
 
-    def next_sequence(self) -> int:
-        self._sequence += 1
-        return self._sequence
+    def start(self) -> None:
+        self._thread.start()
 
-    def add(self, frame: OutFrame) -> None:
-        is_under_way = self._window.is_under_way
-        self._window.add(frame)
-        if not is_under_way:  # else with others, at the next reply: messages cost by their number
+    def go_on(self) -> None:
+        """Frames were added or taken."""
+        if self._lane.window.has_gap:
+            self._end_stream()
+        elif not self._lane.window.is_under_way:
+            # Else with others, at the next reply: messages cost by their number.
             self._announce()
         self._pusher.changed.notify_all()
 
     def finish(self) -> None:
         """Nothing more will be added: the stream may end."""
         self._is_finishing = True
-        if self._outbox is not None:
-            self._outbox.put(None)
+        self._end_stream()
 
     def _announce(self) -> None:
-        if self._outbox is not None and (lengths := self._window.announce()):
+        if self._outbox is not None and (lengths := self._lane.window.announce()):
             request = spb.PushRequest(announce=spb.Announce(frame_bytes=lengths))
             self._outbox.put(request.SerializeToString())
 
+    def _end_stream(self) -> None:
+        """Have the daemon end the stream, when it has answered what it was sent."""
+        if self._outbox is not None:
+            self._outbox.put(None)
+
     # --- the thread -----------------------------------------------------------------------
 
-    def _run(self, patience: Patience) -> None:
+    def _run(self) -> None:
         try:
-            while self._wait_for_work():
-                retrying(self._scope, patience)(self._stream, patience)
+            with Endpoint(self._lane.ref.address) as endpoint:
+                while self._wait_for_work():
+                    try:
+                        self._stream(endpoint)
+                    except Unreachable as error:
+                        if error.for_fork:
+                            continue
+                        self._trouble.out_of_reach(str(error), time.monotonic())
+                    self._overcome()
         except ClientClosed:
             pass  # whoever closed the writer knows
         except CoscoError as error:
             self._pusher.failed(error)
-        except Unreachable as error:
-            self._pusher.failed(
-                self._error(ServiceUnavailable, f"does not answer; run the mapper again ({error})")
-            )
         except BaseException as error:  # noqa: BLE001  a thread's error must reach its writer
             _LOG.exception("pushing failed")
             self._pusher.failed(self._error(CoscoError, f"cannot be pushed to: {error!r}"))
+        finally:
+            self._pusher.ended(self)
 
     def _wait_for_work(self) -> bool:
         """Wait for a frame to push; False when the link is to end."""
+        window = self._lane.window
         with self._pusher.changed:
             self._pusher.changed.wait_for(
-                lambda: len(self._window) or self._is_finishing or self._scope.is_closed
+                lambda: len(window) or self._is_finishing or self._scope.is_closed
             )
-            return bool(len(self._window)) and not self._scope.is_closed
+            return bool(len(window)) and not self._scope.is_closed
 
-    def _stream(self, patience: Patience) -> None:
-        """One stream, until it ends with nothing left to push; raises Unreachable else."""
+    def _stream(self, endpoint: Endpoint) -> None:
+        """One stream, until it ends with nothing left to push, or by a refusal, or as frames
+        were taken from it; raises Unreachable else."""
         outbox: SimpleQueue[bytes | None] = SimpleQueue()
         outbox.put(self._hello)
-        call = self._endpoint.duplex_stream(_PATH, iter(outbox.get, None), self._scope)
+        call = endpoint.duplex_stream(_PATH, iter(outbox.get, None), self._scope)
         call.on_end(lambda: outbox.put(None))
+        window = self._lane.window
         try:
             with self._pusher.changed:
-                self._window.restart()
+                window.restart()
                 self._outbox = outbox
                 self._announce()
-                if self._is_finishing and not len(self._window):
+                if self._is_finishing and not len(window):
                     outbox.put(None)
-            for reply in call:
-                patience.renew()
-                self._on_reply(spb.PushReply.FromString(reply), outbox)
+            self._read(call, outbox)
         finally:
             with self._pusher.changed:
                 self._outbox = None
             call.cancel()
         with self._pusher.changed:
-            if len(self._window):
-                raise Unreachable(f"the daemon at {self._ref.address} ended the stream")
+            if len(window) and not (window.has_gap or self._trouble.is_refused):
+                raise Unreachable(f"the daemon at {self._lane.ref.address} ended the stream")
 
-    def _on_reply(self, reply: spb.PushReply, outbox: SimpleQueue[bytes | None]) -> None:
-        try:
-            with self._pusher.changed:
-                for frame in self._window.acknowledged(reply.acknowledged):
-                    self._pusher.settled(frame)
-                for refusal in reply.refused:
-                    self._on_refusal(refusal)
-                for frame in self._window.granted(reply.granted):
-                    outbox.put(frame.message)
-                self._announce()
-        except ProtocolBroken as error:
-            raise self._error(ServiceUnavailable, f"breaks the protocol: {error}") from None
+    def _read(self, call: Call, outbox: SimpleQueue[bytes | None]) -> None:
+        for message in call:
+            reply = spb.PushReply.FromString(message)
+            self._trouble.heard(time.monotonic())
+            try:
+                with self._pusher.changed:
+                    if self._pusher.routes.acknowledge(self._lane, reply.acknowledged):
+                        self._trouble.acknowledged()
+                        self._pusher.changed.notify_all()
+                    for refusal in reply.refused:
+                        self._on_refusal(refusal)
+                    if self._trouble.is_refused:
+                        return
+                    for frame in self._lane.window.granted(reply.granted):
+                        outbox.put(frame.message)
+                    self._announce()
+            except ProtocolBroken as error:
+                raise self._error(ServiceUnavailable, f"breaks the protocol: {error}") from None
 
     def _on_refusal(self, refusal: spb.Refusal) -> None:
         """Take note of a refusal; raises the error that ends the writer, if it is one."""
-        frame = self._window.refused(refusal.sequence) if refusal.sequence else None
+        window = self._lane.window
+        frame = None
+        if refusal.sequence and (frame := window.refused(refusal.sequence)) is None:
+            return  # of a frame that is somewhere else by now
         reason = f"refused: {' '.join(refusal.reason.split())[:300]}"
+        now = time.monotonic()
         match refusal.code:
             case spb.REFUSAL_CODE_BAD_FRAME:
-                if frame is None or not self._window.resend(frame):
+                if frame is None or not window.resend(frame):
                     raise self._error(DataCorrupted, reason)
             case spb.REFUSAL_CODE_EXCHANGE_CLOSED:
                 raise self._error(ExchangeClosed, reason)
-            case spb.REFUSAL_CODE_NO_CAPACITY:
-                raise self._error(CapacityExceeded, reason)
-            case spb.REFUSAL_CODE_WRONG_INCARNATION | spb.REFUSAL_CODE_NOT_ASSIGNED:
-                raise self._lost_assignment(reason)
+            case spb.REFUSAL_CODE_WRONG_INCARNATION:
+                self._trouble.replaced(reason, now)
+            case spb.REFUSAL_CODE_NOT_ASSIGNED | spb.REFUSAL_CODE_NO_CAPACITY:
+                full = refusal.code == spb.REFUSAL_CODE_NO_CAPACITY
+                pairs = window.pairs() if frame is None else [(frame.range_index, frame.epoch)]
+                for pair in pairs:
+                    self._trouble.refused(pair, reason, now, full=full)
             case _:
                 error = self._error(ServiceUnavailable, reason)
                 error.retriable = False
                 raise error
 
-    def _lost_assignment(self, reason: str) -> CoscoError:
-        """What becomes of frames whose daemon does not hold their assignment any more."""
-        return self._error(
-            ServiceUnavailable,
-            f"was started again and cannot go on with this exchange; create another ({reason})",
-        )
+    def _overcome(self) -> None:
+        """After a stream: ask who takes over what the daemon failed at, until frames have
+        moved or it is to be tried again. Raises what the writer fails with."""
+        while True:
+            with self._pusher.changed:
+                if not len(self._lane.window):
+                    self._trouble.over()
+                    return
+                question = self._trouble.question(self._pusher.routes, time.monotonic())
+            if question is None:
+                return
+            moved, again = self._ask(question)
+            if moved:
+                continue
+            if self._trouble.remaining_s(time.monotonic()) <= 0:
+                raise self._trouble.error(self._scope.shuffle_id)
+            self._scope.sleep(self._trouble.pause_s() * random.uniform(0.5, 1.0))  # noqa: S311
+            if again:
+                return
+
+    def _ask(self, question: Question) -> tuple[bool, bool]:
+        """Whether frames have moved, and whether to try the daemon again."""
+        info = self._pusher.opened.info
+        remaining_s = self._trouble.remaining_s(time.monotonic())
+        try:
+            answer = self._pusher.metadata.renew_assignments(
+                info.number,
+                info.generation,
+                question.stale,
+                question.suspect,
+                insist=question.insist,
+                wait_s=min(_RENEW_WAIT_S, remaining_s),
+                outage_s=min(_RENEW_OUTAGE_S, remaining_s),
+            )
+        except ServiceUnavailable as error:
+            if not error.retriable:
+                raise
+            self._trouble.unanswered(str(error))
+            return False, True
+        moved = self._pusher.renewed(answer.assignments)
+        return moved, self._trouble.answered(answer, moved=moved)
 
     def _error(self, kind: type[CoscoError], what: str) -> CoscoError:
         shuffle_id = self._scope.shuffle_id
         return kind(
-            f"exchange {shuffle_id!r}: the shuffle daemon at {self._ref.address} {what}",
+            f"exchange {shuffle_id!r}: the shuffle daemon at {self._lane.ref.address} {what}",
             shuffle_id=shuffle_id,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -11,15 +11,15 @@ from typing import Final, Self, TypeVar
 import pyarrow as pa
 
 from cosco.client.arrow import batch_from_content, schema_from_bytes
-from cosco.client.gather import Gatherer
+from cosco.client.gather import BegunAnew, Gatherer
 from cosco.client.merge import Decoded, PartitionMerge
 from cosco.client.metadata_client import MetadataClient
 from cosco.client.options import mapper_set, metadata_address, seconds, shuffle_name, whole_number
+from cosco.client.reading import AwaitCommits, ReadPlan
 from cosco.client.rows import BYTES_SCHEMA, iter_rows, rows_to_batch
 from cosco.client.scope import LiveObject, Scope
 from cosco.errors import (
     ClientClosed,
-    CommitTimeout,
     CoscoError,
     GenerationChanged,
     InvalidArgument,
@@ -30,12 +30,15 @@ from cosco.records import CommitWait, ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
 
-#: One wait at the service for commits; a longer one is made of several.
-_POLL_S: Final = 20.0
+#: So much of a partition is held back until it is verified, or more has come: a reader that
+#: has given no row yet can begin anew when others of its partition turn out to be lost.
+HOLD_BYTES: Final = 32 << 20
+#: What a block's rows take beside their bytes while they are held back.
+HELD_OVERHEAD_BYTES: Final = 160
 #: Where a batch's columns must stay below 2 GiB.
 _MAX_BATCH_BYTES: Final = 1 << 30
-#: Between two polls that were answered early.
-_PAUSE_S: Final = 0.05
+#: Of the batches that make a table.
+_TABLE_BATCH_BYTES: Final = 4 << 20
 
 
 class CoscoReader(LiveObject):
@@ -65,13 +68,15 @@ class CoscoReader(LiveObject):
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
     ) -> None:
-        """`timeout_s` bounds the wait for commits; 0: do not wait, None: without bound.
+        """`timeout_s` bounds each wait for commits or for a rebuild; 0: do not wait, None:
+        without bound. `service_timeout_s` is how long daemons, and the metadata service, may
+        be out of reach.
 
         Raises ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
         InvalidArgument, ServiceUnavailable.
         """
         self.shuffle_id: Final = shuffle_name(shuffle_id)
-        self.partition: Final = whole_number("partition", partition, 0, None, shuffle_id)
+        self.partition: Final = whole_number("partition", partition, None, None, shuffle_id)
         self._mappers = mapper_set(mappers, shuffle_id)
         if generation is not None:
             generation = whole_number("generation", generation, 1, None, shuffle_id)
@@ -93,10 +98,11 @@ class CoscoReader(LiveObject):
         self._gatherer = Gatherer(
             self._metadata,
             self._scope,
-            self._info,
+            self._info.number,
             self.partition,
-            self._service_timeout_s,
-            lambda: self._ask_commits(0.0).snapshot,
+            len(self._mappers),
+            ask=self._ask_commits,
+            begin=self._begin_build,
         )
         self._mode: str | None = None
         self._rows: Iterator[bytes] = iter(())
@@ -108,8 +114,9 @@ class CoscoReader(LiveObject):
     def next(self) -> bool:
         """Go to the next row; False when there was none left, and all were verified.
 
-        Raises CommitTimeout, DataLost, DataCorrupted, GenerationChanged, ExchangeClosed,
-        ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow exchange.
+        Raises CommitTimeout, DataLost, DataCorrupted, RecomputeMismatch, GenerationChanged,
+        ExchangeClosed, ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow
+        exchange.
         """
         self._row = next(iter(self), None)
         return self._row is not None
@@ -146,12 +153,18 @@ class CoscoReader(LiveObject):
         limit = whole_number("max_bytes", max_bytes, 1, None, self.shuffle_id)
         self._check()
         self._begin("batches")
-        return self._guarded(self._batch_stream(min(limit, _MAX_BATCH_BYTES)))
+        limit = min(limit, _MAX_BATCH_BYTES)
+        return self._guarded(self._while_open(self._batches(self._held_back(), limit)))
 
     def read_table(self) -> pa.Table:
-        """All rows, verified, as one table, whose schema is there even without rows."""
-        batches = list(self.read_batches())
-        return pa.Table.from_batches(batches, schema=self._schema())
+        """All rows, verified, as one table, whose schema is there even without rows.
+
+        Errors as of `next`; no DataLost that is `retriable`, as it waits for rebuilds itself.
+        """
+        self._check()
+        self._begin("batches")
+        (table,) = self._guarded(self._table_stream())
+        return table
 
     # --- ending ---------------------------------------------------------------------------
 
@@ -178,7 +191,7 @@ class CoscoReader(LiveObject):
 
     def _check_place(self, generation: int | None) -> None:
         partitions = self._info.spec.partitions
-        if self.partition >= partitions:
+        if not 0 <= self.partition < partitions:
             raise PartitionOutOfRange(
                 f"partition {self.partition} of exchange {self.shuffle_id!r}: it has partitions "
                 f"0 to {partitions - 1}",
@@ -212,85 +225,105 @@ class CoscoReader(LiveObject):
         """Remember if `stream` did not come to its verified end: it may not seem to later."""
         try:
             yield from stream
+        except CoscoError as error:
+            if error.shuffle_id is None:  # as of what was found in a block
+                error.shuffle_id, error.partition = self.shuffle_id, self.partition
+            self._broken = error
+            raise
         except BaseException as error:
-            self._broken = (
-                error
-                if isinstance(error, CoscoError)
-                else ClientClosed(
-                    f"reading partition {self.partition} of {self.shuffle_id!r} was broken off "
-                    f"by {type(error).__name__}: make another reader",
-                    shuffle_id=self.shuffle_id,
-                    partition=self.partition,
-                )
+            self._broken = ClientClosed(
+                f"reading partition {self.partition} of {self.shuffle_id!r} was broken off "
+                f"by {type(error).__name__}: make another reader",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
             )
             raise
 
+    def _while_open(self, stream: Iterator[_T]) -> Iterator[_T]:
+        """`stream`, until the reader is closed or forked: what it holds is not given then, nor
+        does it seem to have ended."""
+        for item in stream:
+            yield item
+            self._scope.check()
+
     def _row_stream(self) -> Iterator[bytes]:
         self._require_bytes()
-        snapshot = self._await_commits()
-        self._require_bytes()
-        for decoded in self._decoded(snapshot):
+        for decoded in self._while_open(self._held_back()):
             yield from iter_rows(decoded)
 
-    def _batch_stream(self, max_bytes: int) -> Iterator[pa.RecordBatch]:
-        snapshot = self._await_commits()
-        schema = self._schema() if self._info.kind is RowKind.ARROW else None
+    def _table_stream(self) -> Iterator[pa.Table]:
+        """One table, of rows that are verified: so it can begin anew at any time."""
+        plan = self._plan()
+        while True:
+            try:
+                batches = list(self._batches(self._gather(plan), _TABLE_BATCH_BYTES))
+            except BegunAnew:
+                continue
+            yield pa.Table.from_batches(batches, schema=self._schema())
+            return
+
+    def _held_back(self) -> Iterator[Decoded]:
+        """All rows, the first HOLD_BYTES of them once those, or all, are there."""
+        plan = self._plan()
+        while True:
+            held: deque[Decoded] | None = deque()
+            held_bytes = 0
+            try:
+                for decoded in self._gather(plan):
+                    if held is None:
+                        yield decoded
+                        continue
+                    held.append(decoded)
+                    held_bytes += len(decoded.content) + HELD_OVERHEAD_BYTES
+                    if held_bytes > HOLD_BYTES:
+                        plan.gave()
+                        yield from _emptied(held)
+                        held = None
+            except BegunAnew:
+                continue
+            yield from _emptied(held or deque())
+            return
+
+    def _batches(self, rows: Iterator[Decoded], max_bytes: int) -> Iterator[pa.RecordBatch]:
         kept: list[Decoded] = []
         kept_bytes = 0
-        for decoded in self._decoded(snapshot):
+        for decoded in rows:
             if kept and kept_bytes + len(decoded.content) > max_bytes:
-                yield from _sliced(_joined(kept, schema), kept_bytes, max_bytes)
+                yield from _sliced(self._joined(kept), kept_bytes, max_bytes)
                 kept, kept_bytes = [], 0
             kept.append(decoded)
             kept_bytes += len(decoded.content)
         if kept:
-            yield from _sliced(_joined(kept, schema), kept_bytes, max_bytes)
+            yield from _sliced(self._joined(kept), kept_bytes, max_bytes)
 
-    def _decoded(self, snapshot: ReadSnapshot | None) -> Iterator[Decoded]:
-        if snapshot is None:
-            return iter(())
-        merge = PartitionMerge(
+    def _plan(self) -> ReadPlan:
+        return ReadPlan(timeout_s=self._timeout_s, service_timeout_s=self._service_timeout_s)
+
+    def _gather(self, plan: ReadPlan) -> Iterator[Decoded]:
+        return self._gatherer.gather(plan) if self._mappers else iter(())
+
+    def _begin_build(self, snapshot: ReadSnapshot) -> PartitionMerge:
+        """Every named mapper has committed, or run again: what is to be read is known."""
+        if self._info.kind is RowKind.UNDECIDED:  # the writers may have decided it
+            self._info = self._metadata.describe_exchange(self.shuffle_id)
+        if self._mode == "rows":
+            self._require_bytes()
+        return PartitionMerge(
             snapshot,
             exchange=self._info.number,
             partition=self.partition,
             named=self._mappers,
             shuffle_id=self.shuffle_id,
         )
-        return self._gatherer.gather(merge, snapshot)
 
-    def _await_commits(self) -> ReadSnapshot | None:
-        """Wait for the named mappers; None if none are named."""
-        if not self._mappers:
-            return None
-        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
-        while True:
-            left_s = _POLL_S if deadline is None else max(0.0, deadline - time.monotonic())
-            outage_s = None if deadline is None else min(left_s, self._service_timeout_s)
-            result = self._ask_commits(min(_POLL_S, left_s), outage_s)
-            if result.snapshot is not None:
-                if self._info.kind is RowKind.UNDECIDED:  # the writers may have decided it
-                    self._info = self._metadata.describe_exchange(self.shuffle_id)
-                return result.snapshot
-            if deadline is not None and time.monotonic() >= deadline:
-                raise CommitTimeout(
-                    f"{len(result.missing)} of {len(self._mappers)} mappers of exchange "
-                    f"{self.shuffle_id!r} did not {'run again' if result.recompute else 'commit'} "
-                    f"in {self._timeout_s:g} s",
-                    recompute=result.recompute,
-                    shuffle_id=self.shuffle_id,
-                    mappers=result.missing,
-                    partition=self.partition,
-                )
-            self._scope.sleep(_PAUSE_S)
-
-    def _ask_commits(self, wait_s: float, outage_s: float | None = None) -> CommitWait:
+    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
         return self._metadata.await_commits(
             self._info.number,
             self._mappers,
             self.partition,
             self.generation,
-            wait_s=wait_s,
-            outage_s=outage_s,
+            wait_s=step.wait_s,
+            outage_s=step.outage_s,
         )
 
     def _require_bytes(self) -> None:
@@ -302,18 +335,24 @@ class CoscoReader(LiveObject):
                 partition=self.partition,
             )
 
+    def _joined(self, decoded: list[Decoded]) -> pa.RecordBatch:
+        """One batch of all these rows."""
+        if self._info.kind is not RowKind.ARROW:
+            return rows_to_batch(decoded)
+        schema = self._schema()
+        batches = [batch_from_content(item, schema) for item in decoded]
+        return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
     def _schema(self) -> pa.Schema:
         if self._info.kind is RowKind.ARROW:
             return schema_from_bytes(self._info.schema)
         return BYTES_SCHEMA
 
 
-def _joined(decoded: list[Decoded], schema: pa.Schema | None) -> pa.RecordBatch:
-    """One batch of all these rows; `schema` is None for rows of bytes."""
-    if schema is None:
-        return rows_to_batch(decoded)
-    batches = [batch_from_content(item, schema) for item in decoded]
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+def _emptied(held: deque[Decoded]) -> Iterator[Decoded]:
+    """What is held, which goes with it."""
+    while held:
+        yield held.popleft()
 
 
 def _sliced(batch: pa.RecordBatch, batch_bytes: int, max_bytes: int) -> Iterator[pa.RecordBatch]:

@@ -38,8 +38,14 @@ _OPTIONS: Final = [
     ("grpc.use_local_subchannel_pool", 1),  # a child never meets a connection of its parent
     ("grpc.max_send_message_length", max(wire.MAX_METADATA_MESSAGE_BYTES, 2 * MAX_FRAME_BYTES)),
     ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),  # a peer that is gone without a word is noticed
+    # Errors travel in trailing metadata, and gRPC drops at random above the first limit.
+    ("grpc.max_metadata_size", wire.MAX_ERROR_BYTES),
+    ("grpc.absolute_max_metadata_size", wire.MAX_ERROR_BYTES),
+    # A peer that is gone without a word, or stands still, is noticed in 5 to 8 s. Two time-outs,
+    # as one whose kernel still acknowledges what it is sent is left to the second, of a minute.
+    ("grpc.keepalive_time_ms", 3_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 3_000),  # the time one attempt to connect may take

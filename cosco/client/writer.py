@@ -46,6 +46,12 @@ class CoscoWriter(LiveObject):
     frames that no daemon has acknowledged; `collect` waits while that is full. An error of
     the stream behind it is raised by the next call, and ends the writer. Threads that share
     it take turns; `abort` may be called from any and wakes a call that waits.
+
+    A daemon that is lost is waited for, or another one takes over; what it has not
+    acknowledged is sent again, and counts once.
+
+    A mapper that is called back, as rows of it were lost, writes all its rows again as ever;
+    those of ranges that are not wanted again are checked and dropped here.
     """
 
     def __init__(
@@ -77,9 +83,8 @@ class CoscoWriter(LiveObject):
             raise
         #: The mapper id, given or chosen.
         self.mapper: Final = self._opened.mapper
-        self._assignments = {a.range_index: a for a in self._opened.info.assignments}
         self._packer: RowPacker | ArrowPacker | None = None
-        self._pusher = Pusher(self._opened, self._scope, timeout_s, self._fail)
+        self._pusher = Pusher(self._opened, self._metadata, self._scope, timeout_s, self._fail)
         self._failure: CoscoError | None = None
         # Held by whoever uses the writer, also on its way into the fork gate: nothing inside
         # the gate ever waits for it.
@@ -115,8 +120,12 @@ class CoscoWriter(LiveObject):
     def close(self) -> Commit:
         """Push what is left, wait for every acknowledgement, and commit.
 
-        The first attempt of a mapper to commit wins; `won` tells. May be called again, for
-        the same answer. Raises ClientClosed after `abort`, or what pushing failed with. While
+        The first attempt of a mapper to commit wins; `won` tells. `rows` and `bytes` count
+        what was sent: of a mapper called back, the rows of the ranges wanted again. May be
+        called again, for the same answer. Raises ClientClosed after `abort`, GenerationChanged
+        if the exchange began anew meanwhile, or what pushing failed with: ServiceUnavailable
+        when a daemon or the metadata service was out of reach for `service_timeout_s`,
+        CapacityExceeded when no daemon had room in that time. While
         another thread is blocked in a call, that call and this one raise ClientClosed: rows
         of a broken off call cannot be committed.
         """
@@ -177,9 +186,10 @@ class CoscoWriter(LiveObject):
     def _pack_first(self, partition: int, row: bytes) -> bool:
         self._check()
         packer = self._row_packer()
-        full = packer.collect(partition, row)
+        collect = packer.collect_wanted if self._opened.partial else packer.collect
+        full = collect(partition, row)
         if self._pack == self._pack_first:  # not if another thread has aborted meanwhile
-            self._pack = packer.collect
+            self._pack = collect
         return full
 
     def _pack_refused(self, partition: int, row: bytes) -> bool:
@@ -212,6 +222,7 @@ class CoscoWriter(LiveObject):
             "codec": CODECS[info.spec.codec],
             "buffer_bytes": self._buffer_bytes,
             "shuffle_id": self.shuffle_id,
+            "wanted": frozenset(self._opened.ranges) if self._opened.partial else None,
         }
 
     def _fix_kind(self, kind: RowKind, schema: bytes) -> ExchangeInfo:
@@ -247,7 +258,7 @@ class CoscoWriter(LiveObject):
         try:
             for frame in frames:
                 pushed = True
-                self._pusher.push(self._assignments[frame.range_index], frame)
+                self._pusher.push(frame)
         except (InvalidArgument, InvalidRow):
             if pushed:
                 self.abort()
@@ -276,7 +287,18 @@ class CoscoWriter(LiveObject):
                     generation=self._opened.info.generation,
                     acknowledged=acknowledged,
                     sums=sums,
+                    partial=self._opened.partial,
+                    ranges=self._opened.ranges,
                 )
+            )
+            # Before anything else can fail, or be interrupted: it counts from now on.
+            commit = self._commit = Commit(
+                mapper=self.mapper,
+                attempt=self._opened.attempt,
+                won=won,
+                generation=self._opened.info.generation,
+                rows=self._packer.rows if self._packer is not None else 0,
+                bytes=self._packer.row_bytes if self._packer is not None else 0,
             )
         except BaseException as error:
             if isinstance(error, CoscoError):
@@ -285,16 +307,11 @@ class CoscoWriter(LiveObject):
             self._raise_failure(error)
             raise
         self._disarm()
-        self._end()
-        self._scope.close()
-        return Commit(
-            mapper=self.mapper,
-            attempt=self._opened.attempt,
-            won=won,
-            generation=self._opened.info.generation,
-            rows=self._packer.rows if self._packer is not None else 0,
-            bytes=self._packer.row_bytes if self._packer is not None else 0,
-        )
+        try:
+            self._end()
+        finally:
+            self._scope.close()
+        return commit
 
     # --- ending ---------------------------------------------------------------------------
 

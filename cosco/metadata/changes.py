@@ -38,27 +38,37 @@ class ChangeLog:
     """The rows that changed since the last `take`."""
 
     def __init__(self) -> None:
-        self._dirty: dict[tuple[str, Row], Callable[[], Row] | None] = {}
+        # By table and first column of the key, so that a delete looks at few of them.
+        self._dirty: dict[tuple[str, SqlValue], dict[Row, Callable[[], Row] | None]] = {}
+        self._columns: dict[str, int] = {}  # of the keys of a table
 
     def __bool__(self) -> bool:
         return bool(self._dirty)
 
     def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:
         """Row `key` changed; `render` gives its other columns when the batch is taken."""
-        self._dirty[table, key] = render
+        self._columns[table] = len(key)
+        self._dirty.setdefault((table, key[0]), {})[key] = render
 
     def delete(self, table: str, key: Row) -> None:
         """Delete the rows whose key begins with `key`, those not yet taken included."""
-        for dirty_table, dirty_key in list(self._dirty):
-            if dirty_table == table and dirty_key[: len(key)] == key:
-                del self._dirty[dirty_table, dirty_key]
-        self._dirty[table, key] = None
+        dirty = self._dirty.setdefault((table, key[0]), {})
+        if len(key) == 1:
+            dirty.clear()
+        elif len(key) < self._columns.get(table, 0):
+            for below in [k for k in dirty if k[: len(key)] == key]:
+                del dirty[below]
+        dirty[key] = None
 
     def take(self) -> list[Change]:
-        """Everything that changed, to be written in one transaction."""
+        """Everything that changed, to be written in one transaction.
+
+        What was named of one row keeps its order, so that a delete goes before later rows.
+        """
         changes = [
             Change(table, key, None if render is None else render())
-            for (table, key), render in self._dirty.items()
+            for (table, _), rows in self._dirty.items()
+            for key, render in rows.items()
         ]
         self._dirty.clear()
         return changes

@@ -63,7 +63,7 @@ class ClosingTable:
         for row in rows:
             self._add(Closing.from_row(row))
 
-    def __contains__(self, shuffle_id: str) -> bool:
+    def __contains__(self, shuffle_id: object) -> bool:
         return shuffle_id in self._ids
 
     def begin(self, closing: Closing) -> None:

@@ -1,30 +1,33 @@
-"""One open exchange: its attempts, commits and sums, and what readers are told of them.
+"""One open exchange: its attempts, commits and losses, and what readers are told of them.
 
-Nothing is kept per (mapper, partition) pair: a mapper has its committed attempt, a range
-the set of mappers that wrote to it, a partition its sums.
+The rules of losses, builds and generations are in docs/architecture.md, "When something
+fails": this class applies them to what `attempts`, `builds` and `losses` keep. A commit, or
+a report, is one change of all three, and they name the rows of it before the call returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-import numpy as np
 from pyroaring import BitMap
 
-from cosco.errors import (
-    GenerationChanged,
-    InvalidArgument,
-    PartitionOutOfRange,
-    SchemaMismatch,
+from cosco.errors import DataCorrupted, GenerationChanged, InvalidArgument, RecomputeMismatch
+from cosco.metadata.attempts import Attempts
+from cosco.metadata.builds import Builds
+from cosco.metadata.changes import ChangeLog
+from cosco.metadata.epochs import Epochs
+from cosco.metadata.losses import MAX_BUILDS, Losses, one_line
+from cosco.metadata.rows import Placed, range_row, spec_row
+from cosco.metadata.validate import (
+    check_generation,
+    check_kind,
+    check_partition,
+    check_schema,
+    check_written,
+    shown,
 )
-from cosco.metadata.changes import ChangeLog, Row, signed64
-from cosco.metadata.rows import Placed, placed_row, range_row, spec_row
-from cosco.metadata.validate import check_mapper, check_schema, shown
 from cosco.records import (
-    MAX_MAPPER,
-    U32,
-    U64,
     Assignment,
     CommitRequest,
     CommitWait,
@@ -33,17 +36,15 @@ from cosco.records import (
     ExchangeProgress,
     ExchangeSpec,
     ExchangeStatus,
+    LossCause,
+    LossReport,
     OpenedAttempt,
     PartitionRange,
     ReadSnapshot,
+    RecomputeCall,
     RowKind,
     Source,
 )
-
-#: Attempt ids from here on are made by clients; below it by the service.
-CLIENT_ATTEMPTS = 1 << 63
-#: Rows of the sums of an exchange: rows, raw bytes, stored bytes, digests.
-SUMS = 4
 
 
 class ExchangeState:
@@ -57,31 +58,39 @@ class ExchangeState:
         ranges: tuple[PartitionRange, ...],
         placed: Iterable[Iterable[Placed]],
         changes: ChangeLog,
+        *,
+        callback: bool,
     ) -> None:
-        """`placed` holds every epoch of each range, ascending, the current one last."""
+        """`placed` holds every epoch of each range, ascending, the current one last.
+
+        `callback`: the driver can have mappers run again.
+        """
         self.number = number
         self.spec = spec
         self.owner = owner
         self.ranges = ranges
-        self.placed = [list(epochs) for epochs in placed]
-        self.generation = 1
         self.kind = RowKind.ARROW if spec.schema else RowKind.UNDECIDED
         self.schema = spec.schema
         self.version = 1
-        #: The highest attempt id that was given.
-        self.attempts = 0
-        self.opened = BitMap()
-        #: mapper → its committed attempt
-        self.committed: dict[int, int] = {}
-        self.committed_mappers = BitMap()
-        self.sums = np.zeros((SUMS, spec.partitions), dtype=np.uint64)
-        #: The mappers that wrote to each range.
-        self.writers = [BitMap() for _ in ranges]
+        self.attempts = Attempts(number, changes)
+        self.builds = Builds(number, spec.partitions, ranges, changes)
+        self.losses = Losses(number, changes, callback=callback)
+        self._epochs = Epochs(number, placed, changes)
         self._changes = changes
-        self._firsts = np.array([r.first for r in ranges], dtype=np.int64)
-        self._committed_in: dict[int, tuple[U32, U64]] = {}
 
-    # --- drivers and writers ---------------------------------------------------------------
+    @property
+    def placed(self) -> list[list[Placed]]:
+        """Every epoch of each range, ascending, the current one last."""
+        return self._epochs.placed
+
+    @property
+    def generation(self) -> int:
+        return self.attempts.generation
+
+    @property
+    def news(self) -> int:
+        """Grows when readers or the driver may be told other things, but for a commit."""
+        return self.losses.news
 
     def info(self) -> ExchangeInfo:
         return ExchangeInfo(
@@ -91,13 +100,16 @@ class ExchangeState:
             kind=self.kind,
             schema=self.schema,
             ranges=self.ranges,
-            assignments=tuple(epochs[-1].assignment for epochs in self.placed),
+            assignments=self._epochs.current(),
         )
 
-    def take_over(self, owner: bytes) -> None:
-        """Make `owner` the driver whose polls count."""
-        if owner != self.owner:
+    # --- drivers ---------------------------------------------------------------------------
+
+    def take_over(self, owner: bytes, callback: bool) -> None:
+        """Make `owner` the driver whose polls count; it is told of every loss anew."""
+        if (owner, callback) != (self.owner, self.losses.callback):
             self.owner = owner
+            self.losses.take_over(callback=callback)
             self.put_exchange()
 
     def check_driver(self, owner: bytes) -> None:
@@ -109,17 +121,50 @@ class ExchangeState:
                 shuffle_id=self.spec.shuffle_id,
             )
 
+    def calls(self) -> tuple[RecomputeCall, ...]:
+        """The losses that the driver has not answered, with the mappers not back yet."""
+        return self.losses.calls()
+
+    def answer_calls(self, arranged: Iterable[int], failed: Iterable[tuple[int, str]]) -> None:
+        """How callbacks ended: ids of losses they arranged, ids and reasons where they raised."""
+        self.losses.answer(arranged, failed)
+
+    # --- epochs ----------------------------------------------------------------------------
+
+    def build(self, index: int) -> int:
+        """The present build of a range; its current epoch may still be of one that ended."""
+        return self.builds[index].build
+
+    def seal(self, index: int) -> Placed:
+        """Mark the current epoch of a range as sealed; harmless if it is."""
+        if self._epochs.seal(index):
+            self._next_version()
+        return self.placed[index][-1]
+
+    def begin_epoch(
+        self, index: int, primary: DaemonRef, replicas: tuple[DaemonRef, ...], store_id: str
+    ) -> Assignment:
+        """The next epoch of a range, in its present build."""
+        epoch = self.placed[index][-1].assignment.epoch + 1
+        assignment = Assignment(index, epoch, self.build(index), primary, replicas)
+        self._epochs.begin(Placed(assignment, store_id))
+        self._next_version()
+        return assignment
+
+    def assignment(self, range_index: int, epoch: int) -> Assignment | None:
+        """The assignment (range, epoch), unless there is none or it is sealed."""
+        placed = self._epochs.find(range_index, epoch)
+        return None if placed is None or placed.assignment.sealed else placed.assignment
+
+    # --- writers ---------------------------------------------------------------------------
+
     def open_attempt(self, mapper: int | None) -> OpenedAttempt:
         """A new attempt of `mapper`, or of the lowest one that was never opened."""
-        if mapper is None:
-            mapper = self._lowest_unopened()
-        check_mapper(mapper)
-        self.attempts += 1
-        self._put_counters()
-        if mapper not in self.opened:
-            self.opened.add(mapper)
-            self._put_mapper(mapper)
-        return OpenedAttempt(self.info(), mapper, self.attempts)
+        mapper, attempt = self.attempts.open(mapper)
+        self.put_counters()
+        self.losses.try_again(mapper, attempt)
+        lost = self.losses.ranges_of(mapper)
+        return OpenedAttempt(self.info(), mapper, attempt, bool(lost), lost)
 
     def fix_row_kind(self, kind: RowKind, schema: bytes) -> None:
         """Decide what the rows are, once; schemas are compared byte for byte.
@@ -130,69 +175,93 @@ class ExchangeState:
         if self.kind is RowKind.UNDECIDED:
             self.kind, self.schema = kind, schema
             self.put_exchange()
-        elif (kind, schema) != (self.kind, self.schema):
-            if kind is not self.kind:
-                difference = f"{self.kind.name} rows, not {kind.name} rows"
-            else:
-                difference = "Arrow rows of another schema"
-            raise SchemaMismatch(
-                f"exchange {shown(self.spec.shuffle_id)} carries {difference}; write all its "
-                "rows with the schema it was created with, or that of its first writer",
-                shuffle_id=self.spec.shuffle_id,
-            )
+        else:
+            check_kind(self.spec, (kind, schema), (self.kind, self.schema))
 
     def commit(self, request: CommitRequest) -> bool:
-        """Whether this attempt is the one that counts: the first of its mapper does.
+        """Whether this attempt counts: the first of its mapper does, and a later one for
+        ranges its mapper was called back for, if all it sent them is in their present build.
 
         Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for a commit that
         cannot be of this exchange.
         """
-        touched = self._check_commit(request)
-        winner = self.committed.get(request.mapper)
-        if winner is not None:
-            return winner == request.attempt
-        self._set_committed(request.mapper, request.attempt)
-        self.opened.add(request.mapper)  # a client may make its attempt ids itself
-        sums = request.sums
-        for total, added in zip(
-            self.sums, (sums.rows, sums.raw_bytes, sums.stored_bytes, sums.digests), strict=True
-        ):
-            total[sums.partitions] += added  # modulo 2^64; partitions are distinct
-        for index in touched:
-            self.writers[index].add(request.mapper)
-            self._committed_in.pop(index, None)
-            self._put_sums(index)
-        self.version += 1
-        self._put_mapper(request.mapper)
-        self._put_counters()
-        return True
+        present = self._check_commit(request)
+        winner = self.attempts.committed.get(request.mapper)
+        if winner is None:
+            self._count_first(request, present)
+            return True
+        return winner == request.attempt or self._count_again(request, present)
 
-    def _check_commit(self, request: CommitRequest) -> set[int]:
-        """The indexes of the ranges that the attempt wrote to."""
-        self._check_generation(request.generation)
-        if request.attempt < CLIENT_ATTEMPTS and (
-            request.attempt > self.attempts or request.mapper not in self.opened
-        ):
+    def _check_commit(self, request: CommitRequest) -> dict[int, bool]:
+        """By range that the attempt wrote to: whether all of it is in the present build."""
+        check_generation(self.spec, request.generation, self.generation)
+        if not self.attempts.was_opened(request.mapper, request.attempt):
             raise self._invalid(
                 f"attempt {request.attempt} of mapper {request.mapper} was never opened; "
                 "open one before it writes"
             )
-        partitions = request.sums.partitions
-        if len(partitions):
-            self.check_partition(int(partitions[-1]))
+        if len(request.sums.partitions):
+            check_partition(self.spec, int(request.sums.partitions[-1]))
+        present: dict[int, bool] = {}
         for index, epoch in request.acknowledged:
-            if index >= len(self.ranges) or not any(
-                p.assignment.epoch == epoch for p in self.placed[index]
-            ):
+            placed = self._epochs.find(index, epoch)
+            if placed is None:
                 raise self._invalid(f"there is no epoch {epoch} of partition range {index}")
-        acknowledged = {index for index, _ in request.acknowledged}
-        written = set(np.unique(self._range_indexes(partitions)).tolist())
-        if not written <= acknowledged:
+            current = placed.assignment.build == self.build(index)
+            present[index] = current and present.get(index, True)
+        try:
+            check_written(request, present, self.builds.written(request.sums.partitions))
+        except InvalidArgument as error:
+            raise self._invalid(str(error)) from None
+        return present
+
+    def _count_first(self, request: CommitRequest, present: Mapping[int, bool]) -> None:
+        mapper = request.mapper
+        if request.partial:
             raise self._invalid(
-                f"mapper {request.mapper} commits rows of partition range "
-                f"{min(written - acknowledged)} that no daemon acknowledged"
+                f"attempt {request.attempt} sent a part of the rows of mapper {mapper}, which "
+                "has not committed; open an attempt that sends all"
             )
-        return acknowledged
+        lost = [index for index, current in present.items() if not current]
+        if lost and not self.spec.deterministic:
+            raise GenerationChanged(
+                f"exchange {shown(self.spec.shuffle_id)} began generation {self.generation} "
+                f"while attempt {request.attempt} of mapper {mapper} began; run it again",
+                shuffle_id=self.spec.shuffle_id,
+            )
+        self.attempts.commit(mapper, request.attempt)
+        self.builds.count(mapper, request.sums, present.keys() - lost, whole=not lost)
+        for index in lost:
+            if not self.losses.condemned(index):
+                self.builds.expect(index, request.sums)
+                self.losses.join(
+                    index, mapper, f"mapper {mapper} wrote to {self._shown(index)} before a loss"
+                )
+        self.losses.repair(None, mapper)
+        self._next_version()
+
+    def _count_again(self, request: CommitRequest, present: Mapping[int, bool]) -> bool:
+        mapper, attempt = request.mapper, request.attempt
+        counted = False
+        for index in self.losses.ranges_of(mapper):
+            covered = not request.partial or index in request.ranges
+            if covered and present.get(index, True):  # it may have no rows for the range
+                counted = True
+                self.builds.recount(index, mapper, attempt, request.sums)
+                if self.losses.repair(index, mapper):
+                    self._check_regained(index)
+            elif covered and request.partial:
+                self.losses.in_vain(index, mapper, attempt)
+                self.put_counters()
+        if counted:
+            self._next_version()
+        return counted or self.builds.was_recounted(mapper, attempt)
+
+    def _check_regained(self, index: int) -> None:
+        difference = self.builds.regained(index, with_bytes=self.kind is RowKind.BYTES)
+        if difference:
+            reason = f"mappers ran again and sent other rows: {difference}"
+            self.losses.condemn(index, RecomputeMismatch, reason)
 
     # --- readers ---------------------------------------------------------------------------
 
@@ -205,170 +274,125 @@ class ExchangeState:
     ) -> CommitWait:
         """What a reader of `partition` is told; `generation` 0 means the current one.
 
-        Raises PartitionOutOfRange, GenerationChanged or InvalidArgument.
+        Raises PartitionOutOfRange, GenerationChanged or InvalidArgument; DataLost if a
+        named mapper must run again and nobody has it run, DataCorrupted or
+        RecomputeMismatch for a partition whose range has failed for good.
         """
-        self.check_partition(partition)
+        check_partition(self.spec, partition)
         if generation:
-            self._check_generation(generation)
-        missing = mappers - self.committed_mappers
+            check_generation(self.spec, generation, self.generation)
+        index = self.builds.index_of(partition)
+        self.losses.check_readable(index, mappers, partition, self.spec.shuffle_id)
+        lost = mappers & (self.losses.pending(index) | self.losses.pending(None))
+        missing = (mappers - self.attempts.committed_mappers) | lost
         if missing:
-            return CommitWait(None, missing)
-        index = int(self._range_indexes(np.array([partition], dtype=np.uint32))[0])
-        committed, attempts = self._committed_to(index)
-        rows, raw_bytes, _, digest = self.sums[:, partition].tolist()
-        snapshot = ReadSnapshot(
-            version=self.version,
-            generation=self.generation,
-            build=self.placed[index][-1].assignment.build,
-            mappers=committed,
-            attempts=attempts,
-            rows=rows,
-            raw_bytes=raw_bytes,
-            digest=digest,
-            sources=tuple(
-                Source(index, placed.assignment.epoch, daemons_of(placed))
-                for placed in self.placed[index]
-            ),
+            return CommitWait(None, missing, recompute=bool(lost))
+        build = self.build(index)
+        committed, attempts = self.builds.attempts(index, self.attempts.committed)
+        rows, raw_bytes, _, digest = self.builds.sums[:, partition].tolist()
+        sources = tuple(
+            Source(index, p.assignment.epoch, daemons_of(p), p.assignment.sealed)
+            for p in self._epochs.of_build(index, build)
         )
-        return CommitWait(snapshot)
-
-    def assignment(self, range_index: int, epoch: int) -> Assignment | None:
-        """The assignment (range, epoch), unless there is none or it is sealed."""
-        if range_index < len(self.placed):
-            for placed in self.placed[range_index]:
-                if placed.assignment.epoch == epoch and not placed.assignment.sealed:
-                    return placed.assignment
-        return None
-
-    def progress(self) -> ExchangeProgress:
-        rows, raw_bytes, stored_bytes, _ = self.sums
-        return ExchangeProgress(
-            mappers_committed=len(self.committed),
-            rows=int(rows.sum()),
-            bytes_raw=int(raw_bytes.sum()),
-            bytes_stored=int(stored_bytes.sum()),
-            partition_rows=rows.copy(),
-            partition_bytes=raw_bytes.copy(),
+        return CommitWait(
+            ReadSnapshot(
+                version=self.version,
+                generation=self.generation,
+                build=build,
+                mappers=committed,
+                attempts=attempts,
+                rows=rows,
+                raw_bytes=raw_bytes,
+                digest=digest,
+                sources=sources,
+            )
         )
+
+    def report_loss(self, report: LossReport) -> list[int]:
+        """End the build that is named, or with deterministic=False the generation.
+
+        Returns the ranges whose build ended: their epochs are to be sealed and followed by
+        others. None for a report of what is not the present build, and for a range that
+        has failed for good, by this report or before. Raises PartitionOutOfRange.
+        """
+        check_partition(self.spec, report.partition)
+        index = self.builds.index_of(report.partition)
+        if (report.generation, report.build) != (self.generation, self.build(index)):
+            return []
+        if self.losses.condemned(index) or not self.builds[index].writers:
+            return []
+        reason = f"{self._shown(index)} lost rows: {one_line(report.reason)}"
+        failure = f"it was built {MAX_BUILDS} times anew" if self.build(index) > MAX_BUILDS else ""
+        if failure and report.cause is LossCause.MISSING:
+            self.losses.condemn(index, DataCorrupted, f"{reason}; {failure}")
+            return []
+        if self.spec.deterministic:
+            ended = [index]
+            self.losses.begin(index, self.builds.end(index), reason, failure)
+        else:
+            ended = [part.index for part in self.ranges]
+            self.attempts.begin_generation()
+            self.builds.begin_generation()
+            reason += f"; generation {self.generation} begins, finished reducers must run again"
+            self.losses.begin(None, self.attempts.opened, reason, failure)
+            self.put_exchange()
+        self._next_version()
+        return ended
+
+    # --- people ----------------------------------------------------------------------------
+
+    def progress(self, replicas: int) -> ExchangeProgress:
+        """`replicas`: the copies that rows get now, where they get fewest."""
+        return self.builds.progress(len(self.attempts.committed), replicas)
 
     def status(self, *, closing: bool = False) -> ExchangeStatus:
         return ExchangeStatus(
             shuffle_id=self.spec.shuffle_id,
             number=self.number,
             partitions=self.spec.partitions,
-            mappers_committed=len(self.committed),
-            rows=int(self.sums[0].sum()),
+            mappers_committed=len(self.attempts.committed),
+            rows=int(self.builds.sums[0].sum()),
             closing=closing,
         )
 
-    def check_partition(self, partition: int) -> None:
-        if not 0 <= partition < self.spec.partitions:
-            raise PartitionOutOfRange(
-                f"partition {partition} is out of range: exchange {shown(self.spec.shuffle_id)} "
-                f"has partitions 0 to {self.spec.partitions - 1}",
-                shuffle_id=self.spec.shuffle_id,
-                partition=partition,
-            )
-
-    def _check_generation(self, generation: int) -> None:
-        if 0 < generation < self.generation:
-            raise GenerationChanged(
-                f"exchange {shown(self.spec.shuffle_id)} is at generation {self.generation}, "
-                f"not {generation}: it lost rows and began anew; begin anew as well",
-                shuffle_id=self.spec.shuffle_id,
-            )
-        if generation != self.generation:
-            raise self._invalid(f"there is no generation {generation} yet")
+    # --- inside ----------------------------------------------------------------------------
 
     def _invalid(self, reason: str) -> InvalidArgument:
         return InvalidArgument(
             f"exchange {shown(self.spec.shuffle_id)}: {reason}", shuffle_id=self.spec.shuffle_id
         )
 
-    def _range_indexes(self, partitions: U32) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        found = np.searchsorted(self._firsts, partitions.astype(np.int64), side="right") - 1
-        return np.asarray(found, dtype=np.intp)
-
-    def _committed_to(self, index: int) -> tuple[U32, U64]:
-        """Committed mappers of a range and their attempts; made once for all its readers."""
-        arrays = self._committed_in.get(index)
-        if arrays is None:
-            mappers = np.array(self.writers[index].to_array(), dtype=np.uint32)
-            attempts = np.fromiter(
-                (self.committed[mapper] for mapper in self.writers[index]),
-                dtype=np.uint64,
-                count=len(mappers),
-            )
-            arrays = self._committed_in[index] = mappers, attempts
-        return arrays
-
-    def _lowest_unopened(self) -> int:
-        # The lowest id has as many ids below it as are opened below it: bisect by rank.
-        low, high = 0, MAX_MAPPER + 1
-        while low < high:
-            middle = (low + high) // 2
-            if self.opened.rank(middle) == middle + 1:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def _set_committed(self, mapper: int, attempt: int) -> None:
-        self.committed[mapper] = attempt
-        self.committed_mappers.add(mapper)
+    def _shown(self, index: int) -> str:
+        part = self.ranges[index]
+        return f"partition range {index} (partitions {part.first} to {part.first + part.count - 1})"
 
     # --- the database ----------------------------------------------------------------------
 
     def put_all(self) -> None:
         """Name every row of an exchange that was just created."""
         self.put_exchange()
-        self._put_counters()
-        for part, epochs in zip(self.ranges, self.placed, strict=True):
+        self.put_counters()
+        self._epochs.put_all()
+        for part in self.ranges:
             self._changes.put("ranges", (self.number, part.index), partial(range_row, part))
-            for placed in epochs:
-                self._changes.put(
-                    "assignments",
-                    (self.number, part.index, placed.assignment.epoch),
-                    partial(placed_row, placed),
-                )
 
     def put_exchange(self) -> None:
         self._changes.put(
             "exchanges",
             (self.number,),
             lambda: (
-                *spec_row(self.spec), self.owner, self.generation, int(self.kind), self.schema,
+                *spec_row(self.spec), self.owner, int(self.losses.callback), self.generation,
+                int(self.kind), self.schema,
             ),
         )  # fmt: skip
 
-    def _put_counters(self) -> None:
-        self._changes.put("counters", (self.number,), lambda: (self.attempts, self.version))
+    def put_counters(self) -> None:
+        self._changes.put(
+            "counters",
+            (self.number,),
+            lambda: (self.attempts.highest, self.version, self.losses.highest),
+        )
 
-    def _put_mapper(self, mapper: int) -> None:
-        def row() -> Row:
-            attempt = self.committed.get(mapper)
-            return (None if attempt is None else signed64(attempt),)
-
-        self._changes.put("mappers", (self.number, mapper), row)
-
-    def _put_sums(self, index: int) -> None:
-        def row() -> Row:
-            part = self.ranges[index]
-            sums = self.sums[:, part.first : part.first + part.count]
-            return sums.astype("<u8").tobytes(), self.writers[index].serialize()
-
-        self._changes.put("sums", (self.number, index), row)
-
-    def restore_counters(self, attempts: int, version: int) -> None:
-        self.attempts, self.version = attempts, version
-
-    def restore_mapper(self, mapper: int, attempt: int | None) -> None:
-        self.opened.add(mapper)
-        if attempt is not None:
-            self._set_committed(mapper, attempt)
-
-    def restore_sums(self, index: int, sums: bytes, writers: bytes) -> None:
-        part = self.ranges[index]
-        stored = np.frombuffer(sums, dtype="<u8").reshape(SUMS, part.count)
-        self.sums[:, part.first : part.first + part.count] = stored
-        self.writers[index] = BitMap.deserialize(writers)
+    def _next_version(self) -> None:
+        self.version += 1
+        self.put_counters()

@@ -1,7 +1,8 @@
 """The calls of the metadata service: messages in, one call of the state, messages out.
 
 The state is called in the event loop and never waits. A reply, an error included, leaves
-once everything the state had applied by then is durable.
+once everything the state had applied by then is durable. What the state wants to be told to
+daemons is the courier's to do (`cosco.metadata.courier`), woken by `errands`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 import grpc
 
 from cosco import wire
 from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.metadata.fences import AssignmentKey
 from cosco.metadata.journal import Journal
 from cosco.metadata.state import MetadataState
+from cosco.metadata.suspicion import ProbeOutcome
 from cosco.metadata.waiting import Waiting
-from cosco.records import CommitWait
+from cosco.records import CommitWait, DaemonRef, DriverOrders, RenewedAssignments
 from cosco.wire import mpb
 
 log = logging.getLogger(__name__)
@@ -31,7 +35,11 @@ MAX_WAITING_CALLS: Final = 20_000
 #: A poll renews the lease when it comes, so a driver gets to send so many in a lease.
 POLLS_PER_LEASE: Final = 3
 
+#: A report is answered after so many seconds at the latest, with what was believed before.
+MAX_REPORT_S: Final = 5.0
+
 _Waiter = asyncio.Future[None]
+_T = TypeVar("_T")
 
 
 class Handlers:
@@ -49,6 +57,8 @@ class Handlers:
         self._was_used = was_used
         self._waiting: Waiting[_Waiter] = Waiting(MAX_WAITING_CALLS)
         self._stopping = False
+        #: Set when the state has probes or fences to take.
+        self.errands = asyncio.Event()
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """All methods of the service, for `Server.add_generic_rpc_handlers`."""
@@ -56,6 +66,8 @@ class Handlers:
             "RegisterDaemon": self.register_daemon,
             "Heartbeat": self.heartbeat,
             "LookupAssignment": self.lookup_assignment,
+            "ReportDaemon": self.report_daemon,
+            "DrainDaemon": self.drain_daemon,
             "CreateExchange": self.create_exchange,
             "DescribeExchange": self.describe_exchange,
             "PollDriver": self.poll_driver,
@@ -63,8 +75,10 @@ class Handlers:
             "Progress": self.progress,
             "OpenAttempt": self.open_attempt,
             "FixRowKind": self.fix_row_kind,
+            "RenewAssignments": self.renew_assignments,
             "Commit": self.commit,
             "AwaitCommits": self.await_commits,
+            "ReportLoss": self.report_loss,
             "Status": self.status,
         }
         return grpc.method_handlers_generic_handler(
@@ -80,9 +94,26 @@ class Handlers:
         )
 
     def tick(self, now: float) -> None:
-        """Let leases run out."""
+        """Let leases run out, and move what waits for daemons."""
         for number in self._state.tick(now):
-            self._wake(self._waiting.closed(number))
+            self._wake(self._waiting.exchange(number))
+        self._changed()
+
+    def probed(self, incarnation: int, outcome: ProbeOutcome) -> None:
+        """How a daemon answered when it was asked who is there."""
+        self._state.probed(incarnation, outcome, time.monotonic())
+        self._wake(self._waiting.probed(incarnation))
+        self._changed()
+
+    def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
+        """A daemon takes nothing more for these assignments."""
+        self._state.fenced(incarnation, keys)
+        self._changed()
+
+    def fence_failed(self, incarnation: int) -> None:
+        """A daemon could not be told."""
+        self._state.fence_failed(incarnation)
+        self._changed()
 
     def stop_waiting(self) -> None:
         """Answer every long poll now, and those that come from now on at once."""
@@ -112,12 +143,23 @@ class Handlers:
             assignment=wire.assignment_to_pb(assignment), range=wire.range_to_pb(part)
         )
 
+    async def report_daemon(self, request: mpb.ReportDaemonRequest) -> mpb.ReportDaemonReply:
+        suspect = wire.ref_from_pb(request.daemon)
+        alive = await self._ask(suspect, request.reporter, request.insist)
+        return mpb.ReportDaemonReply(alive=alive)
+
+    async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> mpb.DrainDaemonReply:
+        self._state.drain(request.daemon)
+        return mpb.DrainDaemonReply()
+
     # --- drivers ---------------------------------------------------------------------------
 
     async def create_exchange(self, request: mpb.CreateExchangeRequest) -> mpb.ExchangeInfoReply:
         spec = wire.spec_from_pb(request.spec)
         used = await self._used(spec.shuffle_id)
-        info = self._state.create_exchange(spec, request.owner, time.monotonic(), used=used)
+        info = self._state.create_exchange(
+            spec, request.owner, time.monotonic(), used=used, callback=request.callback
+        )
         return wire.info_to_pb(info)
 
     async def describe_exchange(
@@ -125,28 +167,39 @@ class Handlers:
     ) -> mpb.ExchangeInfoReply:
         used = await self._used(request.shuffle_id)
         info = self._state.describe_exchange(
-            request.shuffle_id, request.owner, time.monotonic(), used=used
+            request.shuffle_id,
+            request.owner,
+            time.monotonic(),
+            used=used,
+            callback=request.callback,
         )
-        if request.owner:
-            self._wake(self._waiting.driver(info.number))  # the one before learns it now
+        if request.owner:  # the driver before learns it now, and readers what it can do
+            self._wake(self._waiting.exchange(info.number))
         return wire.info_to_pb(info)
 
     async def poll_driver(self, request: mpb.PollDriverRequest) -> mpb.PollDriverReply:
         number, owner = request.number, request.owner
-        orders = self._state.poll_driver(number, owner, time.monotonic())
-        if not orders.calls and not self._stopping:
-            longest_s = self._state.lease_s(number) / POLLS_PER_LEASE
-            waiter = self._waiter()
-            self._waiting.add_driver(number, waiter)
-            await self._wait(waiter, min(_wait_s(request.wait_s), longest_s))
-            orders = self._state.poll_driver(number, owner, time.monotonic())
+        answers = request.arranged, [(f.loss_id, f.reason) for f in request.failed]
+        with self._telling(number):
+            self._state.poll_driver(number, owner, time.monotonic(), *answers)
+        wait_s = min(_wait_s(request.wait_s), self._state.lease_s(number) / POLLS_PER_LEASE)
+
+        def look() -> DriverOrders:
+            return self._state.poll_driver(number, owner, time.monotonic())
+
+        orders = await self._poll(
+            look,
+            lambda orders: bool(orders.calls),
+            lambda _, waiter: self._waiting.add_driver(number, waiter),
+            wait_s,
+        )
         return wire.driver_orders_to_pb(orders)
 
     async def close_exchange(self, request: mpb.CloseExchangeRequest) -> mpb.CloseExchangeReply:
         used = await self._used(request.shuffle_id)
         number = self._state.close_exchange(request.shuffle_id, used=used)
         if number is not None:
-            self._wake(self._waiting.closed(number))
+            self._wake(self._waiting.exchange(number))
         return mpb.CloseExchangeReply()
 
     async def progress(self, request: mpb.ProgressRequest) -> mpb.ProgressReply:
@@ -164,25 +217,57 @@ class Handlers:
         return wire.info_to_pb(self._state.fix_row_kind(request.number, kind, request.schema))
 
     async def commit(self, request: mpb.CommitRequest) -> mpb.CommitReply:
-        won = self._state.commit(wire.commit_from_pb(request))
+        with self._telling(request.number):
+            won = self._state.commit(wire.commit_from_pb(request))
         self._wake(self._waiting.committed(request.number, request.mapper))
         return mpb.CommitReply(won=won)
 
     async def await_commits(self, request: mpb.AwaitCommitsRequest) -> mpb.AwaitCommitsReply:
+        number, partition = request.number, request.partition
         mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
 
         def look() -> CommitWait:
             return self._state.await_commits(
-                request.number, mappers, request.partition, request.generation
+                number, mappers, partition, request.generation, time.monotonic()
             )
 
-        result = look()
-        if result.snapshot is None and not self._stopping:
-            waiter = self._waiter()
-            self._waiting.add_reader(request.number, mappers, result.missing, waiter)
-            await self._wait(waiter, _wait_s(request.wait_s))
-            result = look()
-        return wire.wait_to_pb(result)
+        def add(wait: CommitWait, waiter: _Waiter) -> None:
+            rebuilt = partition if wait.recompute else None
+            self._waiting.add_reader(number, mappers, wait.missing, waiter, rebuilt)
+
+        found = await self._poll(
+            look, lambda wait: wait.snapshot is not None, add, _wait_s(request.wait_s)
+        )
+        return wire.wait_to_pb(found)
+
+    async def renew_assignments(
+        self, request: mpb.RenewAssignmentsRequest
+    ) -> mpb.RenewAssignmentsReply:
+        number, generation = request.number, request.generation
+        stale = {(pair.range_index, pair.epoch) for pair in request.stale}
+        if request.HasField("suspect"):
+            keys = [(number, index, epoch) for index, epoch in stale]
+            await self._ask(wire.ref_from_pb(request.suspect), 0, request.insist, keys)
+
+        def look() -> RenewedAssignments:
+            return self._state.renew_assignments(number, generation, stale)
+
+        def add(renewed: RenewedAssignments, waiter: _Waiter) -> None:
+            newer = {assignment.range_index for assignment in renewed.assignments}
+            self._waiting.add_writer(number, {index for index, _ in stale} - newer, waiter)
+
+        renewed = await self._poll(
+            look,
+            lambda renewed: renewed.alive or not renewed.waiting_for,
+            add,
+            _wait_s(request.wait_s),
+        )
+        return wire.renewed_to_pb(renewed)
+
+    async def report_loss(self, request: mpb.ReportLossRequest) -> mpb.ReportLossReply:
+        with self._telling(request.number):
+            self._state.report_loss(wire.loss_from_pb(request))
+        return mpb.ReportLossReply()
 
     # --- people ----------------------------------------------------------------------------
 
@@ -211,6 +296,7 @@ class Handlers:
                     grpc.StatusCode.INTERNAL,
                     f"{name} failed inside the metadata service; its log says why",
                 )
+            self._changed()
             await self._journal.durable()
             if isinstance(failure, ServiceUnavailable):  # as any outage: the caller tries again
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(failure))
@@ -228,15 +314,63 @@ class Handlers:
         """What the state wants to know of an id that it does not hold."""
         return not self._state.knows(shuffle_id) and await self._was_used(shuffle_id)
 
-    def _waiter(self) -> _Waiter:
-        return asyncio.get_running_loop().create_future()
+    async def _ask(
+        self,
+        suspect: DaemonRef,
+        reporter: int,
+        insist: bool,
+        keys: Iterable[AssignmentKey] = (),
+    ) -> bool:
+        """Have a daemon asked who is there; whether it is believed to live then."""
+        incarnation = suspect.incarnation
+        self._state.report_daemon(suspect, reporter, insist, time.monotonic(), keys)
+        return await self._poll(
+            lambda: self._state.is_live(incarnation),
+            lambda _: not self._state.is_probed(incarnation),
+            lambda _, waiter: self._waiting.add_report(incarnation, waiter),
+            MAX_REPORT_S,
+        )
 
-    async def _wait(self, waiter: _Waiter, wait_s: float) -> None:
-        """Wait until `waiter` is woken; it waits no more afterwards, come what may."""
+    async def _poll(
+        self,
+        look: Callable[[], _T],
+        is_answer: Callable[[_T], bool],
+        add: Callable[[_T, _Waiter], None],
+        wait_s: float,
+    ) -> _T:
+        """Look until it is an answer, or for `wait_s`; `add` has the waiter woken for another
+        look."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            found = look()
+            left_s = deadline - loop.time()
+            if self._stopping or is_answer(found) or left_s <= 0:
+                return found
+            self._changed()
+            waiter = loop.create_future()
+            add(found, waiter)
+            try:
+                await asyncio.wait((waiter,), timeout=left_s)
+            finally:
+                self._waiting.remove(waiter)  # come what may
+
+    @contextmanager
+    def _telling(self, number: int) -> Iterator[None]:
+        """Wake whoever waits for an exchange if what is done meanwhile is news to them."""
+        before = self._state.news(number)
         try:
-            await asyncio.wait((waiter,), timeout=wait_s)
+            yield
         finally:
-            self._waiting.remove(waiter)
+            if self._state.news(number) != before:
+                self._wake(self._waiting.exchange(number))
+
+    def _changed(self) -> None:
+        """The state may have begun epochs, or have something to be told to daemons."""
+        for number, index in self._state.take_begun():
+            self._wake(self._waiting.begun(number, index))
+        if self._state.has_errands:
+            self.errands.set()
 
     @staticmethod
     def _wake(waiters: list[_Waiter]) -> None:

@@ -13,6 +13,7 @@ import grpc
 from cosco import wire
 from cosco.config import MetadataConfig, parse_address
 from cosco.errors import InvalidArgument
+from cosco.metadata.courier import Courier
 from cosco.metadata.database import open_database
 from cosco.metadata.handlers import MAX_WAITING_CALLS, Handlers
 from cosco.metadata.journal import Journal
@@ -47,16 +48,19 @@ async def serve(
             await database.load(),
             daemon_lease_s=config.daemon_lease_s,
             ranges_per_daemon=config.ranges_per_daemon,
+            adoption_grace_s=config.adoption_grace_s,
             now=time.monotonic(),
         )
         journal = Journal(state, database.write)
         handlers = Handlers(state, journal, database.was_used)
+        courier = Courier(state, journal, handlers)
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         server.add_generic_rpc_handlers((handlers.generic_handler(),))
         address = _bind(server, config.listen)
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(journal.run())
             ticker = tasks.create_task(_tick(handlers, journal))
+            errands = tasks.create_task(courier.run())
             try:
                 await server.start()
                 ready(address)
@@ -65,6 +69,7 @@ async def serve(
                 handlers.stop_waiting()
                 await server.stop(STOP_GRACE_S)
                 ticker.cancel()
+                errands.cancel()
                 await _finish(journal)
                 writer.cancel()
 

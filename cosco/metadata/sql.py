@@ -5,13 +5,22 @@ as JSON, sums and bitmaps as blobs. Writes per commit of a mapper are one row of
 and `counters`, and one of `sums` per range it wrote to and batch.
 
     meta         key → value: schema_version, cluster_id
-    daemons      incarnation → address, host, store, memory, free, metrics, live
-    exchanges    number → what was asked for, owner, generation, row kind, schema
-    counters     number → highest attempt id, version
+    daemons      incarnation → address, host, store, memory, free, metrics, live, draining
+    exchanges    number → what was asked for, owner, whether it has a callback, generation,
+                 row kind, schema
+    counters     number → highest attempt id, version, highest loss id
     ranges       number, range → first partition, count
     assignments  number, range, epoch → build, primary, its store, replicas, sealed
     sums         number, range → rows, raw, stored, digests (4 × count uint64), writers
-    mappers      number, mapper → committed attempt, null while there is none
+    mappers      number, mapper → committed attempt, null while there is none, and the
+                 generation it was committed in
+    builds       number, range → build; of rows that are lost, the rows and raw bytes that
+                 there were and that were sent again (each 2 × count uint64)
+    resent       number, range, mapper → the attempt that sent a mapper's rows again
+    losses       number, loss → range, null for a generation; mappers that must run again,
+                 state, reason, why it failed
+    failures     number, range → the error it has ended in for good, reason
+    tries        number, mapper → attempts of a called-back mapper so far, the latest one
     closing      number → what is shown of it, its daemons, who is waited for
     closed       number → the id, which stays used
 """
@@ -28,7 +37,7 @@ from typing import IO, Final, NamedTuple
 from cosco.errors import InvalidArgument
 from cosco.metadata.changes import Change, Row, Stored
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
 
 
 class _Table(NamedTuple):
@@ -48,15 +57,15 @@ _TABLES: Final = {
     "daemons": _Table(
         ("incarnation INTEGER",),
         ("address TEXT", "host_id TEXT", "store_id TEXT", "memory_bytes INTEGER",
-         "free_bytes INTEGER", "metrics_address TEXT", "live INTEGER"),
+         "free_bytes INTEGER", "metrics_address TEXT", "live INTEGER", "draining INTEGER"),
     ),
     "exchanges": _Table(
         (_NUMBER,),
         ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
          "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
-         "owner BLOB", "generation INTEGER", "kind INTEGER", "schema BLOB"),
+         "owner BLOB", "callback INTEGER", "generation INTEGER", "kind INTEGER", "schema BLOB"),
     ),
-    "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER")),
+    "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER", "losses INTEGER")),
     "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
     "assignments": _Table(
         (_NUMBER, _RANGE, "epoch INTEGER"),
@@ -64,7 +73,17 @@ _TABLES: Final = {
          "replicas TEXT", "sealed INTEGER"),
     ),
     "sums": _Table((_NUMBER, _RANGE), ("sums BLOB", "writers BLOB")),
-    "mappers": _Table((_NUMBER, "mapper INTEGER"), ("attempt INTEGER",)),
+    "mappers": _Table((_NUMBER, "mapper INTEGER"), ("attempt INTEGER", "generation INTEGER")),
+    "builds": _Table(
+        (_NUMBER, _RANGE), ("build INTEGER", "expected BLOB", "regained BLOB")
+    ),
+    "resent": _Table((_NUMBER, _RANGE, "mapper INTEGER"), ("attempt INTEGER",)),
+    "losses": _Table(
+        (_NUMBER, "loss INTEGER"),
+        ("range_index INTEGER", "mappers BLOB", "state INTEGER", "reason TEXT", "failure TEXT"),
+    ),
+    "failures": _Table((_NUMBER, _RANGE), ("error TEXT", "reason TEXT")),
+    "tries": _Table((_NUMBER, "mapper INTEGER"), ("tries INTEGER", "attempt INTEGER")),
     "closing": _Table(
         (_NUMBER,),
         ("shuffle_id TEXT", "partitions INTEGER", "mappers_committed INTEGER",
@@ -169,7 +188,8 @@ class SqlStore:
         if meta.get("schema_version") != SCHEMA_VERSION:
             raise InvalidArgument(
                 f"the store {path} has schema version {meta.get('schema_version')}, this "
-                f"cosco-metadata knows {SCHEMA_VERSION}; run the version that wrote it"
+                f"cosco-metadata knows {SCHEMA_VERSION}; run the version that wrote it until its "
+                "exchanges are closed, then this one with a new file"
             )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")

@@ -2,7 +2,7 @@
 
 Times (`now`) are seconds of one monotonic clock. Deadlines are kept in memory only. What
 must survive a restart is named in a `ChangeLog`; an answer may leave once `take_changes` of
-everything before it is in the database.
+everything before it is in the database. The same holds for what `take_fences` gives.
 
 An exchange is open, then closing, then only a used id. Ids that are neither open nor closing
 are not in memory: before a call that names such an id (`knows` says so) the caller asks the
@@ -11,27 +11,22 @@ database whether it was ever used and passes that as `used`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pyroaring import BitMap
 
-from cosco.errors import (
-    CapacityExceeded,
-    ExchangeClosed,
-    ExchangeExists,
-    ExchangeNotFound,
-)
+from cosco.errors import ExchangeExists
 from cosco.metadata.changes import Change, ChangeLog, Stored
-from cosco.metadata.closing import Closing, ClosingTable, Party
-from cosco.metadata.daemons import DaemonTable
+from cosco.metadata.directory import Directory
 from cosco.metadata.exchanges import ExchangeState
+from cosco.metadata.failover import RangeKey
+from cosco.metadata.fences import AssignmentKey, Fence
 from cosco.metadata.leases import Leases
-from cosco.metadata.placement import Candidate, cut_ranges, place, range_count
+from cosco.metadata.members import Members
 from cosco.metadata.restore import restore_exchanges
-from cosco.metadata.rows import Placed
-from cosco.metadata.validate import check_owner, check_spec, shown
+from cosco.metadata.suspicion import ProbeOutcome
+from cosco.metadata.validate import check_generation, check_owner, check_spec, shown
 from cosco.records import (
-    VOLATILE_STORE,
     Assignment,
     CommitRequest,
     CommitWait,
@@ -45,8 +40,10 @@ from cosco.records import (
     ExchangeProgress,
     ExchangeSpec,
     ExchangeStatus,
+    LossReport,
     OpenedAttempt,
     PartitionRange,
+    RenewedAssignments,
     RowKind,
 )
 
@@ -56,32 +53,44 @@ STALL_S = 1.0
 #: `status` lists so many exchanges, the newest.
 MAX_STATUS_EXCHANGES = 1000
 
-_OPEN_TABLES = ("exchanges", "counters", "ranges", "assignments", "sums", "mappers")
+_OPEN_TABLES = (
+    "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
+    "resent", "losses", "failures", "tries",
+)  # fmt: skip
 
 
 class MetadataState:
     """The state of one cluster. Any method may raise InvalidArgument for its arguments."""
 
     def __init__(
-        self, stored: Stored, *, daemon_lease_s: float, ranges_per_daemon: int, now: float
+        self,
+        stored: Stored,
+        *,
+        daemon_lease_s: float,
+        ranges_per_daemon: int,
+        adoption_grace_s: float = 10.0,
+        now: float,
     ) -> None:
-        """Go on with what is `stored`; every lease begins a full period now."""
+        """Go on with what is `stored`; every lease, and every grace, begins in full now."""
         self.cluster_id = stored.cluster_id
-        self._daemon_lease_s = daemon_lease_s
         self._ranges_per_daemon = ranges_per_daemon
-        self._next_number = stored.next_number
         self._changes = ChangeLog()
-        self._daemons = DaemonTable(
-            stored.tables.get("daemons", ()), self._changes, lease_s=daemon_lease_s, now=now
+        exchanges = restore_exchanges(stored.tables, self._changes)
+        self._members = Members(
+            stored,
+            exchanges,
+            self._changes,
+            lease_s=daemon_lease_s,
+            adoption_grace_s=adoption_grace_s,
+            now=now,
         )
-        self._closing = ClosingTable(stored.tables.get("closing", ()), self._changes)
-        self._open = restore_exchanges(stored.tables, self._changes)
-        self._numbers = {e.spec.shuffle_id: number for number, e in self._open.items()}
+        self._failover = self._members.failover
+        self._exchanges = Directory(exchanges, stored.next_number, self._members.closing)
         self._leases: Leases[int] = Leases()
-        for exchange in self._open.values():
+        for exchange in exchanges.values():
             self._renew(exchange, now)
-            for ref in _members(exchange):
-                self._daemons.assign(ref.incarnation)
+            self._failover.opened(exchange)
+        self._failover.resume()
         self._last_tick = now
 
     # --- the database ----------------------------------------------------------------------
@@ -97,7 +106,7 @@ class MetadataState:
 
     def knows(self, shuffle_id: str) -> bool:
         """Whether an exchange of this id is open or closing."""
-        return shuffle_id in self._numbers or shuffle_id in self._closing
+        return self._exchanges.knows(shuffle_id)
 
     # --- time ------------------------------------------------------------------------------
 
@@ -106,43 +115,92 @@ class MetadataState:
 
         To be called every TICK_S. After a stall everyone gets a full period first.
         """
-        stalled = now - self._last_tick > TICK_S + STALL_S
-        self._last_tick = now
-        if stalled:
-            self._leases.restart(now)
-            self._daemons.restart_leases(now)
+        if self._has_stalled(now):
             return []
-        for incarnation in self._daemons.expire(now):
-            self._closing.died(incarnation)
+        self._last_tick = now
+        self._members.tick(now)
         closed = self._leases.expire(now)
         for number in closed:
-            self._close(self._open[number])
+            self._close(self._exchanges.get(number))
         return closed
 
     # --- daemons ---------------------------------------------------------------------------
 
     def register(self, registration: DaemonRegistration, now: float) -> DaemonOrders:
         """Take a daemon in. It is told to drop every closed exchange it lists."""
-        came, superseded = self._daemons.register(registration, now)
-        for incarnation in superseded:
-            self._closing.died(incarnation)
-        if came:
-            self._closing.returned(registration.incarnation)
-        drop = self._closing.orders(registration.incarnation, registration.store_id)
-        drop.update(
-            number
-            for number in registration.exchanges
-            if 0 < number < self._next_number and number not in self._open
+        return self._members.register(
+            registration, self._exchanges.over(registration.exchanges), now
         )
-        return self._orders(drop)
 
     def heartbeat(self, heartbeat: DaemonHeartbeat, now: float) -> DaemonOrders:
-        """Renew a daemon's lease and take its confirmations, if it is known."""
-        daemon = self._daemons.heartbeat(heartbeat, now)
-        if daemon is None:
-            return self._orders((), known=False)
-        self._closing.confirm(heartbeat.dropped, heartbeat.incarnation, daemon.store_id)
-        return self._orders(self._closing.orders(heartbeat.incarnation, daemon.store_id))
+        """Renew a daemon's lease and take what it says, if it is known."""
+        over = self._exchanges.over(heartbeat.exchanges)
+        return self._members.heartbeat(heartbeat, over, now)
+
+    def drain(self, address: str) -> None:
+        """Move everything away from the daemon at an address, and never give it anything.
+
+        Raises InvalidArgument when no live daemon is there.
+        """
+        self._members.drain(address)
+
+    def report_daemon(
+        self,
+        suspect: DaemonRef,
+        reporter: int,
+        insist: bool,
+        now: float,
+        keys: Iterable[AssignmentKey] = (),
+    ) -> bool:
+        """Somebody cannot reach a daemon: it is asked, unless it is known to be dead (False).
+
+        reporter: incarnation of the daemon that reports, 0 for a client.
+        insist: it was reported and said to be alive; if it answers again, assignments move
+            away from it: those that `reporter` replicates to it, for a client those of `keys`.
+        The report is to be answered with `is_live` when `is_probed` is not true any more.
+        """
+        return self._members.report(suspect, reporter, insist, keys)
+
+    def is_probed(self, incarnation: int) -> bool:
+        """Whether a daemon is being asked who is there, or will be."""
+        return self._members.is_probed(incarnation)
+
+    def is_live(self, incarnation: int) -> bool:
+        """Whether a daemon is believed to live."""
+        return self._members.is_live(incarnation)
+
+    def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
+        """How a daemon answered that `take_probes` gave."""
+        self._has_stalled(now)
+        self._members.probed(incarnation, outcome, now)
+
+    def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
+        """A daemon takes nothing more for these assignments."""
+        self._failover.fenced(incarnation, keys)
+
+    def fence_failed(self, incarnation: int) -> None:
+        """A fence did not reach its daemon; it will be taken again."""
+        self._members.fence_failed(incarnation)
+
+    # --- what is to be done for the state --------------------------------------------------
+
+    @property
+    def has_errands(self) -> bool:
+        """Whether there are probes or fences to take."""
+        return self._members.has_probes or self._failover.has_fences
+
+    def take_probes(self) -> list[DaemonRef]:
+        """The daemons to ask now who is there; for each, `probed` must follow."""
+        return self._members.take_probes()
+
+    def take_fences(self) -> list[Fence]:
+        """What to tell daemons to seal, once everything changed until now is durable; for
+        each, `fenced` or `fence_failed` must follow."""
+        return self._failover.take_fences()
+
+    def take_begun(self) -> list[RangeKey]:
+        """The (number, range index) that were given another epoch since the last call."""
+        return self._failover.take_begun()
 
     def lookup_assignment(
         self, number: int, range_index: int, epoch: int, incarnation: int
@@ -151,7 +209,7 @@ class MetadataState:
 
         Raises ExchangeNotFound or ExchangeClosed.
         """
-        exchange = self._exchange(number)
+        exchange = self._exchanges.get(number)
         assignment = exchange.assignment(range_index, epoch)
         if assignment is None or incarnation not in {
             ref.incarnation for ref in (assignment.primary, *assignment.replicas)
@@ -159,78 +217,98 @@ class MetadataState:
             return None
         return assignment, exchange.ranges[range_index]
 
+    def renew_assignments(
+        self, number: int, generation: int, stale: Collection[tuple[int, int]]
+    ) -> RenewedAssignments:
+        """What has followed the (range, epoch) pairs `stale`.
+
+        `alive` if one of them is still in force, so that it should be tried again;
+        `waiting_for` if one of them has ended and has no successor yet. Raises
+        ExchangeNotFound, ExchangeClosed, GenerationChanged or InvalidArgument.
+        """
+        exchange = self._exchanges.get(number)
+        check_generation(exchange.spec, generation, exchange.generation)
+        return self._failover.renewed(exchange, stale)
+
     # --- drivers ---------------------------------------------------------------------------
 
     def create_exchange(
-        self, spec: ExchangeSpec, owner: bytes, now: float, *, used: bool
+        self, spec: ExchangeSpec, owner: bytes, now: float, *, used: bool, callback: bool = False
     ) -> ExchangeInfo:
         """Create an exchange, or answer the repeated call that created it.
 
+        callback: its driver can have mappers run again.
         Raises ExchangeExists when the id was ever used, CapacityExceeded without daemons.
         """
         check_spec(spec)
         check_owner(owner)
-        number = self._numbers.get(spec.shuffle_id)
-        if number is not None and (self._open[number].spec, self._open[number].owner) == (
-            spec,
-            owner,
-        ):
-            exchange = self._open[number]
-        elif used or self.knows(spec.shuffle_id):
-            raise ExchangeExists(
-                f"exchange {shown(spec.shuffle_id)} exists or existed; ids are used once: "
-                "take another, or attach to it",
-                shuffle_id=spec.shuffle_id,
-            )
-        else:
-            exchange = self._create(spec, owner)
+        exchange = self._exchanges.opened(spec.shuffle_id)
+        if exchange is None or (exchange.spec, exchange.owner) != (spec, owner):
+            if used or self.knows(spec.shuffle_id):
+                raise ExchangeExists(
+                    f"exchange {shown(spec.shuffle_id)} exists or existed; ids are used once: "
+                    "take another, or attach to it",
+                    shuffle_id=spec.shuffle_id,
+                )
+            exchange = self._create(spec, owner, callback)
         self._renew(exchange, now)
         return exchange.info()
 
     def describe_exchange(
-        self, shuffle_id: str, owner: bytes, now: float, *, used: bool
+        self, shuffle_id: str, owner: bytes, now: float, *, used: bool, callback: bool = False
     ) -> ExchangeInfo:
-        """An open exchange; a non-empty `owner` becomes its driver.
+        """An open exchange; a non-empty `owner` becomes its driver, with or without a callback.
 
         Raises ExchangeNotFound or ExchangeClosed.
         """
-        exchange = self._exchange_of(shuffle_id, used=used)
+        exchange = self._exchanges.of(shuffle_id, used=used)
         if owner:
             check_owner(owner)
-            exchange.take_over(owner)
+            exchange.take_over(owner, callback)
             self._renew(exchange, now)
         return exchange.info()
 
-    def poll_driver(self, number: int, owner: bytes, now: float) -> DriverOrders:
-        """Renew the lease of an exchange for its current driver.
+    def poll_driver(
+        self,
+        number: int,
+        owner: bytes,
+        now: float,
+        arranged: Iterable[int] = (),
+        failed: Iterable[tuple[int, str]] = (),
+    ) -> DriverOrders:
+        """Renew the lease of an exchange for its current driver, who has answered losses.
 
-        Raises ExchangeNotFound or ExchangeClosed.
+        Raises ExchangeNotFound, ExchangeClosed or InvalidArgument.
         """
-        exchange = self._exchange(number)
+        exchange = self._exchanges.get(number)
         exchange.check_driver(owner)
         self._renew(exchange, now)
-        return DriverOrders()
+        exchange.answer_calls(arranged, failed)
+        return DriverOrders(exchange.calls())
+
+    def news(self, number: int) -> int:
+        """Changes with what readers and the driver are told, other than of commits."""
+        return self._exchanges.get(number).news
 
     def lease_s(self, number: int) -> float:
         """The lease of an open exchange; raises ExchangeNotFound or ExchangeClosed."""
-        return self._exchange(number).spec.lease_s
+        return self._exchanges.get(number).spec.lease_s
 
     def close_exchange(self, shuffle_id: str, *, used: bool) -> int | None:
         """Close an exchange; returns its number, None if it was closed already.
 
         Raises ExchangeNotFound.
         """
-        number = self._numbers.get(shuffle_id)
-        if number is None:
-            if used or self.knows(shuffle_id):
-                return None
-            raise _not_found(shuffle_id)
-        self._close(self._open[number])
-        return number
+        exchange = self._exchanges.find(shuffle_id, used=used)
+        if exchange is None:
+            return None
+        self._close(exchange)
+        return exchange.number
 
     def progress(self, number: int) -> ExchangeProgress:
         """Raises ExchangeNotFound or ExchangeClosed."""
-        return self._exchange(number).progress()
+        exchange = self._exchanges.get(number)
+        return exchange.progress(self._failover.replicas(exchange))
 
     # --- writers and readers ---------------------------------------------------------------
 
@@ -239,7 +317,7 @@ class MetadataState:
 
         Raises ExchangeNotFound or ExchangeClosed.
         """
-        return self._exchange_of(shuffle_id, used=used).open_attempt(mapper)
+        return self._exchanges.of(shuffle_id, used=used).open_attempt(mapper)
 
     def fix_row_kind(self, number: int, kind: RowKind, schema: bytes) -> ExchangeInfo:
         """Decide what the exchange's rows are, if it is open still.
@@ -247,7 +325,7 @@ class MetadataState:
         Raises SchemaMismatch when it was decided otherwise, ExchangeNotFound or
         ExchangeClosed.
         """
-        exchange = self._exchange(number)
+        exchange = self._exchanges.get(number)
         exchange.fix_row_kind(kind, schema)
         return exchange.info()
 
@@ -256,128 +334,67 @@ class MetadataState:
 
         Raises ExchangeNotFound, ExchangeClosed, GenerationChanged or PartitionOutOfRange.
         """
-        return self._exchange(request.number).commit(request)
+        return self._exchanges.get(request.number).commit(request)
 
     def await_commits(
-        self, number: int, mappers: BitMap, partition: int, generation: int
+        self, number: int, mappers: BitMap, partition: int, generation: int, now: float
     ) -> CommitWait:
         """A snapshot of `partition` if all `mappers` have committed, else those missing.
 
-        Raises ExchangeNotFound, ExchangeClosed, GenerationChanged or PartitionOutOfRange.
+        Raises ExchangeNotFound, ExchangeClosed, GenerationChanged, PartitionOutOfRange,
+        DataLost, DataCorrupted or RecomputeMismatch.
         """
-        return self._exchange(number).await_commits(
-            mappers, partition, generation, self._daemons_of
+        self._has_stalled(now)
+        return self._exchanges.get(number).await_commits(
+            mappers, partition, generation, lambda placed: self._members.sources(placed, now)
         )
+
+    def report_loss(self, report: LossReport) -> None:
+        """A reader has asked everybody and misses rows; stale reports change nothing.
+
+        Raises ExchangeNotFound, ExchangeClosed or PartitionOutOfRange.
+        """
+        exchange = self._exchanges.get(report.number)
+        for index in exchange.report_loss(report):
+            self._failover.seal(exchange, index)
 
     # --- people ----------------------------------------------------------------------------
 
     def status(self) -> tuple[tuple[DaemonStatus, ...], tuple[ExchangeStatus, ...]]:
         """All daemons, and the newest exchanges by number."""
-        exchanges = [e.status() for e in self._open.values()] + self._closing.status()
+        exchanges = [exchange.status() for exchange in self._exchanges.open.values()]
+        exchanges += self._members.closing.status()
         exchanges.sort(key=lambda status: status.number)
-        return self._daemons.status(), tuple(exchanges[-MAX_STATUS_EXCHANGES:])
+        return self._members.status(), tuple(exchanges[-MAX_STATUS_EXCHANGES:])
 
     # --- inside ----------------------------------------------------------------------------
 
-    def _orders(self, drop: Iterable[int], *, known: bool = True) -> DaemonOrders:
-        return DaemonOrders(known, self.cluster_id, self._daemon_lease_s, tuple(sorted(drop)))
-
-    def _exchange(self, number: int) -> ExchangeState:
-        exchange = self._open.get(number)
-        if exchange is not None:
-            return exchange
-        if 0 < number < self._next_number:
-            raise ExchangeClosed(
-                f"exchange number {number} was closed, or its driver's lease ran out"
-            )
-        raise ExchangeNotFound(f"there is no exchange number {number}; create it first")
-
-    def _exchange_of(self, shuffle_id: str, *, used: bool) -> ExchangeState:
-        number = self._numbers.get(shuffle_id)
-        if number is not None:
-            return self._open[number]
-        if used or self.knows(shuffle_id):
-            raise ExchangeClosed(
-                f"exchange {shown(shuffle_id)} was closed, or its driver's lease ran out",
-                shuffle_id=shuffle_id,
-            )
-        raise _not_found(shuffle_id)
+    def _has_stalled(self, now: float) -> bool:
+        """Whether ticks failed to come: then every period begins anew, before one can end."""
+        stalled = now - self._last_tick > TICK_S + STALL_S
+        if stalled:
+            self._last_tick = now
+            self._leases.restart(now)
+            self._members.stalled(now)
+        return stalled
 
     def _renew(self, exchange: ExchangeState, now: float) -> None:
         self._leases.renew(exchange.number, exchange.spec.lease_s, now)
 
-    def _create(self, spec: ExchangeSpec, owner: bytes) -> ExchangeState:
-        candidates = self._daemons.candidates()
-        ranges = cut_ranges(
-            spec.partitions,
-            range_count(spec.partitions, len(candidates), self._ranges_per_daemon),
+    def _create(self, spec: ExchangeSpec, owner: bytes, callback: bool) -> ExchangeState:
+        number = self._exchanges.next_number
+        ranges, placed = self._members.first_epochs(spec, number - 1, self._ranges_per_daemon)
+        exchange = ExchangeState(
+            number, spec, owner, ranges, placed, self._changes, callback=callback
         )
-        try:
-            placement = place(len(ranges), candidates, spec.replicas, self._next_number - 1)
-        except CapacityExceeded as error:
-            error.shuffle_id = spec.shuffle_id
-            raise
-        placed = [
-            [self._place_first(part, primary, replicas)]
-            for part, (primary, replicas) in zip(ranges, placement, strict=True)
-        ]
-        exchange = ExchangeState(self._next_number, spec, owner, ranges, placed, self._changes)
-        self._next_number += 1
-        self._open[exchange.number] = exchange
-        self._numbers[spec.shuffle_id] = exchange.number
-        for ref in _members(exchange):
-            self._daemons.assign(ref.incarnation)
+        self._exchanges.add(exchange)
+        self._failover.opened(exchange)
         exchange.put_all()
         return exchange
 
-    def _place_first(
-        self, part: PartitionRange, primary: Candidate, replicas: tuple[Candidate, ...]
-    ) -> Placed:
-        first, *others = (self._daemons.get(c.incarnation) for c in (primary, *replicas))
-        return Placed(
-            Assignment(part.index, 1, 1, first.ref, tuple(other.ref for other in others)),
-            first.store_id,
-        )
-
     def _close(self, exchange: ExchangeState) -> None:
-        holders: dict[int, str] = {}
-        for epochs in exchange.placed:
-            for placed in epochs:
-                holders[placed.assignment.primary.incarnation] = placed.store_id
-                for ref in placed.assignment.replicas:
-                    holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
-        pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
-        pending.update(i for i in holders if self._daemons.live(i) is not None)
-
-        del self._open[exchange.number]
-        del self._numbers[exchange.spec.shuffle_id]
+        self._exchanges.remove(exchange)
         self._leases.forget(exchange.number)
         for table in _OPEN_TABLES:
             self._changes.delete(table, (exchange.number,))
-        self._closing.begin(Closing(exchange.status(closing=True), holders, pending))
-        for ref in _members(exchange):
-            self._daemons.release(ref.incarnation)
-
-    def _daemons_of(self, placed: Placed) -> tuple[DaemonRef, ...]:
-        """Who serves what an assignment took: its primary while it lives, then its store's
-        others; without any the primary all the same, as it may come back."""
-        primary = placed.assignment.primary
-        of_store = self._daemons.of_store(placed.store_id)
-        if self._daemons.live(primary.incarnation) is not None:
-            return primary, *(ref for ref in of_store if ref != primary)
-        return tuple(of_store) or (primary,)
-
-
-def _members(exchange: ExchangeState) -> Iterable[DaemonRef]:
-    """Every daemon of every assignment, as often as it has one."""
-    for epochs in exchange.placed:
-        for placed in epochs:
-            yield placed.assignment.primary
-            yield from placed.assignment.replicas
-
-
-def _not_found(shuffle_id: str) -> ExchangeNotFound:
-    return ExchangeNotFound(
-        f"there is no exchange {shown(shuffle_id)}; create it first, or correct the id",
-        shuffle_id=shuffle_id,
-    )
+        self._members.exchange_closed(exchange)

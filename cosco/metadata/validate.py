@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from cosco.blocks import CODECS
-from cosco.errors import InvalidArgument
-from cosco.records import MAX_MAPPER, MAX_PARTITIONS, ExchangeSpec
+from cosco.errors import (
+    GenerationChanged,
+    InvalidArgument,
+    PartitionOutOfRange,
+    SchemaMismatch,
+)
+from cosco.records import MAX_MAPPER, MAX_PARTITIONS, CommitRequest, ExchangeSpec, RowKind
 
 MAX_SHUFFLE_ID_BYTES: Final = 1024
 MAX_REPLICAS: Final = 2
@@ -74,3 +80,64 @@ def check_mapper(mapper: int) -> None:
     """Raise InvalidArgument for a mapper id out of its range."""
     if not 0 <= mapper <= MAX_MAPPER:
         raise InvalidArgument(f"mapper is {mapper}, it must be 0 to {MAX_MAPPER}")
+
+
+def check_partition(spec: ExchangeSpec, partition: int) -> None:
+    """Raise PartitionOutOfRange for a partition the exchange does not have."""
+    if not 0 <= partition < spec.partitions:
+        raise PartitionOutOfRange(
+            f"partition {partition} is out of range: exchange {shown(spec.shuffle_id)} has "
+            f"partitions 0 to {spec.partitions - 1}",
+            shuffle_id=spec.shuffle_id,
+            partition=partition,
+        )
+
+
+def check_generation(spec: ExchangeSpec, generation: int, present: int) -> None:
+    """Raise GenerationChanged for a generation before the `present` one of the exchange, and
+    InvalidArgument for one that there never was."""
+    if 0 < generation < present:
+        raise GenerationChanged(
+            f"exchange {shown(spec.shuffle_id)} is at generation {present}, not {generation}: it "
+            "lost rows and began anew; begin anew as well",
+            shuffle_id=spec.shuffle_id,
+        )
+    if generation != present:
+        raise InvalidArgument(
+            f"exchange {shown(spec.shuffle_id)}: there is no generation {generation} yet",
+            shuffle_id=spec.shuffle_id,
+        )
+
+
+def check_kind(
+    spec: ExchangeSpec, given: tuple[RowKind, bytes], decided: tuple[RowKind, bytes]
+) -> None:
+    """Raise SchemaMismatch unless (kind, schema) of rows are the exchange's, byte for byte."""
+    if given == decided:
+        return
+    if given[0] is not decided[0]:
+        difference = f"{decided[0].name} rows, not {given[0].name} rows"
+    else:
+        difference = "Arrow rows of another schema"
+    raise SchemaMismatch(
+        f"exchange {shown(spec.shuffle_id)} carries {difference}; write all its rows with the "
+        "schema it was created with, or that of its first writer",
+        shuffle_id=spec.shuffle_id,
+    )
+
+
+def check_written(
+    request: CommitRequest, acknowledged: Collection[int], written: Collection[int]
+) -> None:
+    """Raise InvalidArgument unless the commit's rows, of the ranges `written`, are of ranges
+    that were acknowledged, and these, of a partial attempt, of the ranges it was asked for."""
+    if unheld := set(written).difference(acknowledged):
+        raise InvalidArgument(
+            f"mapper {request.mapper} commits rows of partition range {min(unheld)} that no "
+            "daemon acknowledged"
+        )
+    if request.partial and (foreign := set(acknowledged).difference(request.ranges)):
+        raise InvalidArgument(
+            f"mapper {request.mapper} commits partition range {min(foreign)}, and its attempt "
+            "was for others"
+        )

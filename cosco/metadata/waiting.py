@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from enum import Enum
+from typing import Generic, NamedTuple, TypeVar
 
 from pyroaring import BitMap
 
 from cosco.errors import ServiceUnavailable
 
 _W = TypeVar("_W", bound=Hashable)
-#: (exchange, serialized set of mappers; None for drivers, who wait for no mapper)
-_Key = tuple[int, bytes | None]
+
+
+class _What(Enum):
+    """What a call waits for."""
+
+    COMMITS = 1  # of mappers
+    EPOCHS = 2  # of ranges
+    ORDERS = 3  # to the driver
+    PROBE = 4  # of the daemon whose incarnation stands for the exchange
+
+
+class _Key(NamedTuple):
+    number: int  # of the exchange
+    what: _What
+    detail: tuple[bytes, int | None] | None = None
 
 
 @dataclass(slots=True)
@@ -23,11 +37,11 @@ class _Entry(Generic[_W]):
 
 
 class Waiting(Generic[_W]):
-    """Calls that wait for commits of mappers, or for orders to a driver.
+    """Calls that wait for commits of mappers, for epochs, for orders, or for a probe.
 
     Readers that name the same mappers share one entry, so a commit touches as many entries
     as there are different sets. At most `max_calls` wait at a time. A waiter that a method
-    returns no longer waits.
+    returns no longer waits; it may have been woken too early, and then comes again.
     """
 
     def __init__(self, max_calls: int) -> None:
@@ -40,13 +54,34 @@ class Waiting(Generic[_W]):
         """Calls that wait."""
         return len(self._key_of)
 
-    def add_reader(self, number: int, mappers: BitMap, missing: BitMap, waiter: _W) -> None:
-        """Wait for those of `mappers` that are `missing`; raises ServiceUnavailable."""
-        self._add((number, mappers.serialize()), missing, waiter)
+    def add_reader(
+        self,
+        number: int,
+        mappers: BitMap,
+        missing: BitMap,
+        waiter: _W,
+        rebuilt: int | None = None,
+    ) -> None:
+        """Wait for those of `mappers` that are `missing`; raises ServiceUnavailable.
+
+        rebuilt: the partition that is read, if mappers were called back for it. They are not
+        missing elsewhere; without losses all partitions miss the same of the same mappers.
+        """
+        self._add(_Key(number, _What.COMMITS, (mappers.serialize(), rebuilt)), missing, waiter)
+
+    def add_writer(self, number: int, ranges: Iterable[int], waiter: _W) -> None:
+        """Wait until `ranges`, whose epochs are sealed, have others; raises
+        ServiceUnavailable."""
+        missing = BitMap(ranges)
+        self._add(_Key(number, _What.EPOCHS, (missing.serialize(), None)), missing, waiter)
 
     def add_driver(self, number: int, waiter: _W) -> None:
         """Wait for orders to the driver of an exchange; raises ServiceUnavailable."""
-        self._add((number, None), BitMap(), waiter)
+        self._add(_Key(number, _What.ORDERS), BitMap(), waiter)
+
+    def add_report(self, incarnation: int, waiter: _W) -> None:
+        """Wait until a daemon has been asked; raises ServiceUnavailable."""
+        self._add(_Key(incarnation, _What.PROBE), BitMap(), waiter)
 
     def remove(self, waiter: _W) -> None:
         """Stop waiting; harmless for one that does not wait any more."""
@@ -59,23 +94,23 @@ class Waiting(Generic[_W]):
 
     def committed(self, number: int, mapper: int) -> list[_W]:
         """A mapper has committed: the readers for which it was the last."""
-        complete = []
-        for key in self._by_number.get(number, ()):
-            entry = self._entries[key]
-            if mapper in entry.missing:
-                entry.missing.discard(mapper)
-                if not entry.missing:
-                    complete.append(key)
-        return [waiter for key in complete for waiter in self._pop(key)]
+        return self._arrived(number, _What.COMMITS, mapper)
+
+    def begun(self, number: int, index: int) -> list[_W]:
+        """A range has another epoch: the writers for which it was the last."""
+        return self._arrived(number, _What.EPOCHS, index)
 
     def driver(self, number: int) -> list[_W]:
         """The drivers' calls of an exchange."""
-        key = (number, None)
-        return self._pop(key) if key in self._entries else []
+        return self._pop_if_any(_Key(number, _What.ORDERS))
 
-    def closed(self, number: int) -> list[_W]:
+    def probed(self, incarnation: int) -> list[_W]:
+        """Those who reported a daemon."""
+        return self._pop_if_any(_Key(incarnation, _What.PROBE))
+
+    def exchange(self, number: int) -> list[_W]:
         """Every call about an exchange."""
-        keys = list(self._by_number.get(number, ()))
+        keys = [k for k in self._by_number.get(number, ()) if k.what is not _What.PROBE]
         return [waiter for key in keys for waiter in self._pop(key)]
 
     def everyone(self) -> list[_W]:
@@ -90,9 +125,22 @@ class Waiting(Generic[_W]):
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(missing.copy())
-            self._by_number[key[0]].add(key)
+            self._by_number[key.number].add(key)
         entry.waiters.add(waiter)
         self._key_of[waiter] = key
+
+    def _arrived(self, number: int, what: _What, which: int) -> list[_W]:
+        complete = []
+        for key in self._by_number.get(number, ()):
+            entry = self._entries[key]
+            if key.what is what and which in entry.missing:
+                entry.missing.discard(which)
+                if not entry.missing:
+                    complete.append(key)
+        return [waiter for key in complete for waiter in self._pop(key)]
+
+    def _pop_if_any(self, key: _Key) -> list[_W]:
+        return self._pop(key) if key in self._entries else []
 
     def _pop(self, key: _Key) -> list[_W]:
         waiters = list(self._entries[key].waiters)
@@ -103,7 +151,7 @@ class Waiting(Generic[_W]):
 
     def _forget(self, key: _Key) -> None:
         del self._entries[key]
-        keys = self._by_number[key[0]]
+        keys = self._by_number[key.number]
         keys.discard(key)
         if not keys:
-            del self._by_number[key[0]]
+            del self._by_number[key.number]

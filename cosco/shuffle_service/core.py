@@ -1,48 +1,32 @@
 """What a daemon holds, and what it decides: no IO, no clock, no event loop.
 
-`DaemonCore` owns the page pool and the buffers of every assignment it was told of. The
-server feeds it checked frames, the flusher asks it what to write next, readers take
-snapshots. All memory it uses is in its arena, but for bookkeeping, which is bounded by
-counting (`_BOOKKEEPING_SHARE` of `--memory` is left to it).
+`DaemonCore` owns the page pool, the buffers and the copies of every assignment it was told
+of, and the account of what it forwarded. The server feeds it checked frames, the flusher
+asks it what to write next, readers take snapshots. All memory it uses is in its arena, but
+for bookkeeping, which is bounded by counting (`cosco.shuffle_service.limits`).
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
+from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
 from cosco.records import Assignment, PartitionRange
+from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned, Settle
 from cosco.shuffle_service.buffers import AssignmentKey, Chunk, ChunkState, PartitionBuffer
-from cosco.shuffle_service.dedupe import ENTRY_BYTES, DedupeIndex, Sender
-from cosco.shuffle_service.intake import CheckedFrame, Run
-from cosco.shuffle_service.pool import MAX_PAGE_BYTES, PagePool
+from cosco.shuffle_service.copies import Copy, CopyLog
+from cosco.shuffle_service.dedupe import DedupeBound, Sender
+from cosco.shuffle_service.intake import CheckedFrame, Run, check_frame
+from cosco.shuffle_service.limits import PoolShares, dedupe_entries_max, forwards_max
+from cosco.shuffle_service.pool import PagePool
+from cosco.shuffle_service.replication import ReplicationLog
 
-#: This part of the memory is for bookkeeping rather than for pages.
-_BOOKKEEPING_SHARE: Final = 1 / 16
-#: Below this share of free pages the largest buffers are flushed, whatever their size.
-_LOW_WATER_SHARE: Final = 1 / 4
-#: Pages are taken ahead of need only while more than this share is free.
-_ROOMY_SHARE: Final = 1 / 2
 #: Numbers of dropped exchanges that are remembered, to refuse what still comes for them.
 _REMEMBERED_DROPS: Final = 4096
-
-
-def pool_bytes(memory_bytes: int) -> int:
-    """How much of `--memory` becomes pages."""
-    pages = int(memory_bytes * (1 - _BOOKKEEPING_SHARE))
-    return pages // MAX_PAGE_BYTES * MAX_PAGE_BYTES
-
-
-@dataclass(slots=True, eq=False)
-class AssignmentBuffers:
-    """One assignment this daemon serves as its primary."""
-
-    key: AssignmentKey
-    partitions: PartitionRange
-    buffers: dict[int, PartitionBuffer] = field(default_factory=dict)
-    dedupe: DedupeIndex = field(default_factory=DedupeIndex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +64,19 @@ class DaemonCore:
         self.incarnation = incarnation
         self.chunk_bytes = chunk_bytes
         self.pool = PagePool(len(arena))
+        self.shares = PoolShares(self.pool)
+        self.copies = CopyLog(self.pool, arena, self.shares)
+        self.copies.on_last_gone = self._copies_gone
+        self.replication = ReplicationLog(frames_max=forwards_max(len(arena)))
         self.cluster_id = ""  # known after registration
         self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
         self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # chunk_bytes or more
         self._open: dict[PartitionBuffer, None] = {}
         self._largest: list[Chunk] = []  # candidates of the last search
-        self._flushing_bytes = 0
+        self._urgent: OrderedDict[PartitionBuffer, None] = OrderedDict()  # sealed
         self._dropped: OrderedDict[int, None] = OrderedDict()
-        self._hung_up: OrderedDict[tuple[AssignmentKey, Sender], None] = OrderedDict()
-        self._dedupe_entries_max = int(
-            len(arena) / (1 - _BOOKKEEPING_SHARE) * _BOOKKEEPING_SHARE / ENTRY_BYTES
-        )
-        self._dedupe_entries = 0
+        self._looked_up: dict[AssignmentKey, bool] = {}  # was it sealed meanwhile?
+        self._dedupe = DedupeBound(dedupe_entries_max(len(arena)))
 
     # --- assignments ----------------------------------------------------------------------
 
@@ -102,66 +87,108 @@ class DaemonCore:
         return number in self._dropped
 
     def admit(self, number: int, assignment: Assignment, partitions: PartitionRange) -> None:
-        """Serve an assignment the metadata service confirmed as this daemon's."""
+        """Serve an assignment the metadata service confirmed as this daemon's.
+
+        Nothing changes for one that names it neither as primary nor as replica.
+        """
         key = (number, assignment.range_index, assignment.epoch)
-        if key not in self._assignments and number not in self._dropped:
-            self._assignments[key] = AssignmentBuffers(key, partitions)
+        if key in self._assignments or number in self._dropped:
+            return
+        primary = assignment.primary.incarnation
+        if primary == self.incarnation:
+            replica = assignment.replicas[0] if assignment.replicas else None
+            held = AssignmentBuffers(key, partitions, replica)
+        elif any(ref.incarnation == self.incarnation for ref in assignment.replicas):
+            held = AssignmentBuffers(key, partitions, copied_from=primary)
+            self.shares.has_copies = True
+        else:
+            return
+        held.sealed = assignment.sealed or self._looked_up.get(key, False)
+        self._assignments[key] = held
+
+    def begin_look_up(self, key: AssignmentKey) -> None:
+        """The metadata service is asked for an assignment that is not known here.
+
+        Its answer may be older than a seal that comes before it is admitted.
+        """
+        self._looked_up[key] = False
+
+    def end_look_up(self, key: AssignmentKey) -> None:
+        """No answer to come can be older than what was sealed until now."""
+        del self._looked_up[key]
+
+    def seal(self, keys: Iterable[AssignmentKey]) -> int:
+        """Take nothing for these assignments any more, known or not, and store what is held.
+
+        Frames that wait are refused, frames that are in and not safe as well. Returns the
+        bytes of these assignments that are in no store yet; copies, which are to be settled,
+        included.
+        """
+        known: list[AssignmentBuffers] = []
+        errors: dict[AssignmentKey, CoscoError] = {}
+        for key in keys:
+            held = self._assignments.get(key)
+            if held is None:
+                if key in self._looked_up:
+                    self._looked_up[key] = True
+                continue
+            known.append(held)
+            if not held.sealed:
+                held.sealed = True
+                number, range_index, epoch = key
+                what = f"range {range_index} of exchange {number} was sealed in epoch {epoch}"
+                errors[key] = NotAssigned(what)
+        if errors:
+            self.replication.refuse(errors)
+            self.copies.refuse(errors)
+        for held in known:
+            self._hurry(held)
+        return sum(held.unstored_bytes() + self.copies.bytes_of(held.key) for held in known)
+
+    def _copies_gone(self, key: AssignmentKey) -> None:
+        held = self._assignments.get(key)
+        if held is not None:
+            self._hurry(held)
+
+    def _hurry(self, held: AssignmentBuffers) -> None:
+        """Have what a sealed assignment has in memory stored, once its copies are gone."""
+        if held.sealed and not self.copies.has(held.key):
+            for buffer in held.buffers.values():
+                if buffer.open is not None and buffer.flushing is None:
+                    self._urgent[buffer] = None
 
     # --- taking in ------------------------------------------------------------------------
-
-    def stray_partition(self, held: AssignmentBuffers, frame: CheckedFrame) -> int | None:
-        """A partition of the frame that is outside its assignment's range, if there is one."""
-        first, end = held.partitions.first, held.partitions.first + held.partitions.count
-        return next((r.partition for r in frame.runs if not first <= r.partition < end), None)
 
     def take(self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int) -> Taken:
         """Append the new blocks of a frame, from `first_run` on, as far as pages are free.
 
-        The frame may be acknowledged once `next_run` is the number of its runs. Until then
-        the rest waits; what is in already can be flushed, so it never waits for itself.
+        The frame may be acknowledged once `next_run` is the number of its runs, and it is
+        safe. Until then the rest waits; what is in already can be flushed, so it never waits
+        for itself. Raises NotAssigned for a sealed assignment, and at its replica.
         """
+        held.check_takes(0)
+        return self._take(held, frame, first_run)
+
+    def _take(self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int) -> Taken:
         blocks = duplicates = taken_bytes = 0
-        next_run = first_run
+        next_run, entries = first_run, held.dedupe.entries
         for run in frame.runs[first_run:]:
-            if self._pages_needed(held, run) > self.pool.free_bytes:
+            if self._pages_needed(held, run) > self.shares.buffers_room:
                 break
-            fresh = self._fresh(held, frame.sender, run)
+            fresh = held.fresh(frame.sender, run)
             blocks += len(run.blocks)
             duplicates += len(run.blocks) - sum(count for _, count in fresh)
             for data, count in fresh:
                 self._append(held, run.partition, data, count)
                 taken_bytes += len(data)
             next_run += 1
-        self._bound_dedupe()
+        self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
         return Taken(next_run, blocks, duplicates, taken_bytes)
 
     def _pages_needed(self, held: AssignmentBuffers, run: Run) -> int:
         buffer = held.buffers.get(run.partition)
         chunk = buffer.open if buffer is not None else None
         return (chunk or _EMPTY).room_needed(len(run.data))
-
-    def _fresh(
-        self, held: AssignmentBuffers, sender: Sender, run: Run
-    ) -> list[tuple[memoryview, int]]:
-        """The parts of a run that are not held yet, as (bytes, blocks); marks them held."""
-        dedupe, partition = held.dedupe, run.partition
-        before = dedupe.entries
-        fresh: list[tuple[memoryview, int]] = []
-        start = offset = count = 0
-        for block in run.blocks:
-            end = offset + block.block_bytes
-            if dedupe.holds(sender, partition, block.position, block.end):
-                if count:
-                    fresh.append((run.data[start:offset], count))
-                start, count = end, 0
-            else:
-                dedupe.add(sender, partition, block.position, block.end)
-                count += 1
-            offset = end
-        if count:
-            fresh.append((run.data[start:offset], count))
-        self._dedupe_entries += dedupe.entries - before
-        return fresh
 
     def _append(
         self, held: AssignmentBuffers, partition: int, data: memoryview, blocks: int
@@ -175,8 +202,7 @@ class DaemonCore:
         if chunk is None:
             chunk = buffer.open = Chunk(buffer)
             self._open[buffer] = None
-        roomy = self.pool.free_bytes - int(self.pool.capacity_bytes * _ROOMY_SHARE)
-        chunk.append(self.pool, self.arena, data, max(0, roomy - len(data)))
+        chunk.append(self.pool, self.arena, data, max(0, self.shares.ahead - len(data)))
         chunk.blocks += blocks
         if chunk.length >= self.chunk_bytes and buffer.flushing is None:
             self._ready[buffer] = None
@@ -189,55 +215,80 @@ class DaemonCore:
         number, range_index, epoch = key
         return f"{self.cluster_id}/{number}/{range_index}-{epoch}/"
 
-    # --- deduplication's bound ------------------------------------------------------------
-
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
         """The sender's stream to these assignments ended: it is forgotten before others."""
-        for key in keys:
-            held = self._assignments.get(key)
-            if held is not None and held.dedupe.knows(sender):
-                self._hung_up[key, sender] = None
-                self._hung_up.move_to_end((key, sender))
-        self._bound_hung_up()
+        held = (self._assignments.get(key) for key in keys)
+        self._dedupe.hung_up(sender, [one.dedupe for one in held if one is not None])
 
-    def _bound_hung_up(self) -> None:
-        """Each has an entry to forget; what is more are those of dropped exchanges."""
-        while len(self._hung_up) > self._dedupe_entries:
-            self._hung_up.popitem(last=False)
+    # --- copies ---------------------------------------------------------------------------
 
-    def _bound_dedupe(self) -> None:
-        while self._dedupe_entries > self._dedupe_entries_max:
-            if self._hung_up:
-                (key, sender), _ = self._hung_up.popitem(last=False)
-                held = self._assignments.get(key)
-                victim: Sender | None = sender
-            else:
-                held = max(self._assignments.values(), key=lambda a: a.dedupe.entries)
-                victim = held.dedupe.oldest()
-            if held is not None and victim is not None:
-                before = held.dedupe.entries
-                held.dedupe.forget(victim)
-                self._dedupe_entries -= before - held.dedupe.entries
+    def take_copy(
+        self,
+        held: AssignmentBuffers,
+        frame: CheckedFrame,
+        data: memoryview,
+        primary: int,
+        *,
+        stream: object,
+        now: float,
+        settle: Settle,
+    ) -> None:
+        """Keep a frame, which `data` is, that `primary` forwarded; see `CopyLog.offer`.
+
+        Raises NotAssigned, ExchangeClosed or DataCorrupted, and calls `settle` no more then.
+        """
+        if self.is_dropped(held.key[0]):
+            raise ExchangeClosed(f"exchange {held.key[0]} is closed")
+        held.check_takes(primary)
+        held.check_partitions(frame)
+        copy_id = (primary, frame.header.sequence)
+        self.copies.offer(copy_id, held.key, data, stream=stream, now=now, settle=settle)
+
+    def has_copies(self, key: AssignmentKey) -> bool:
+        """Whether copies of an assignment are held that are not in buffers."""
+        return self.copies.has(key)
+
+    def settle_copy(self, copy: Copy) -> bool:
+        """Put a copy through the buffers as far as pages are free; whether that is done."""
+        held = self._assignments.get(copy.key)
+        if held is None or not self.copies.holds(copy):
+            return True
+        try:
+            frame = check_frame(memoryview(self.copies.content(copy)))
+        except DataCorrupted:  # it was whole when it came: readers will miss it, and look on
+            self.copies.settled(copy)
+            return True
+        copy.next_run = self._take(held, frame, copy.next_run).next_run
+        if copy.next_run < len(frame.runs):
+            return False
+        self.copies.settled(copy)
+        self.hung_up(frame.sender, {copy.key})  # it is not expected again
+        return True
 
     # --- flushing -------------------------------------------------------------------------
 
     def under_pressure(self, waiting_bytes: int = 0) -> bool:
         """Whether memory is short, counting what is being written as free."""
-        soon_free = self.pool.free_bytes + self._flushing_bytes
-        return soon_free < self.pool.capacity_bytes * _LOW_WATER_SHARE + waiting_bytes
+        return self.shares.is_low(waiting_bytes + self.copies.pages_wanted)
 
     def next_flush(self, *, everything: bool = False, waiting_bytes: int = 0) -> Flush | None:
-        """The chunk to write next: a full one, or under pressure the largest there is."""
+        """The chunk to write next: of a sealed assignment, of the oldest frames when forwards
+        stall, a full one, or under pressure the largest there is."""
         buffer = None
-        if self._ready:
+        if self._urgent:
+            buffer, _ = self._urgent.popitem(last=False)
+        elif (chunk := self.replication.oldest_chunk()) is not None:
+            buffer = chunk.buffer
+        elif self._ready:
             buffer, _ = self._ready.popitem(last=False)
         elif everything or self.under_pressure(waiting_bytes):
             buffer = self._pick_largest()
         if buffer is None:
             return None
-        self._open.pop(buffer, None)
+        for queue in (self._urgent, self._ready, self._open):
+            queue.pop(buffer, None)
         chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
-        self._flushing_bytes += chunk.capacity
+        self.shares.flushing += chunk.capacity
         return Flush(buffer, chunk, parts)
 
     def _pick_largest(self) -> PartitionBuffer | None:
@@ -247,7 +298,6 @@ class DaemonCore:
                 chunk = self._largest.pop()
                 buffer = chunk.buffer
                 if buffer.open is chunk and buffer.flushing is None:
-                    self._ready.pop(buffer, None)
                     return buffer
             candidates = (b.open for b in self._open if b.flushing is None and b.open)
             self._largest = heapq.nlargest(64, candidates, key=lambda chunk: chunk.length)
@@ -261,15 +311,21 @@ class DaemonCore:
 
     def end_flush(self, flush: Flush) -> None:
         """The chunk is durable: its pages are free."""
-        self._flushing_bytes -= flush.chunk.capacity
+        self.shares.flushing -= flush.chunk.capacity
         buffer = flush.buffer
         if flush.chunk.state is ChunkState.DROPPED:
             self._release(flush.chunk)
             buffer.flushing = None
-            return
-        self._release(buffer.end_flush())
-        if buffer.open is not None and buffer.open.length >= self.chunk_bytes:
-            self._ready[buffer] = None
+        else:
+            chunk = buffer.end_flush()
+            self._release(chunk)
+            self.replication.stored(chunk)
+            if buffer.open is not None and buffer.open.length >= self.chunk_bytes:
+                self._ready[buffer] = None
+            held = self._assignments.get(buffer.key)
+            if held is not None and held.sealed and buffer.open is not None:
+                self._urgent[buffer] = None
+        self.copies.store_waiting()
 
     def _release(self, chunk: Chunk) -> None:
         self.pool.free(chunk.pages)
@@ -293,13 +349,14 @@ class DaemonCore:
         self._dropped[number] = None
         if len(self._dropped) > _REMEMBERED_DROPS:
             self._dropped.popitem(last=False)
+        self.replication.drop(number, ExchangeClosed(f"exchange {number} is closed"))
+        self.copies.drop(number)
         busy = []
         for key in [key for key in self._assignments if key[0] == number]:
             held = self._assignments.pop(key)
-            self._dedupe_entries -= held.dedupe.entries
             for buffer in held.buffers.values():
-                self._ready.pop(buffer, None)
-                self._open.pop(buffer, None)
+                for queue in (self._urgent, self._ready, self._open):
+                    queue.pop(buffer, None)
                 for chunk in buffer.stored:
                     chunk.state = ChunkState.DROPPED
                 if buffer.open is not None:
@@ -309,7 +366,8 @@ class DaemonCore:
                 if buffer.flushing is not None:
                     buffer.flushing.state = ChunkState.DROPPED
                     busy.append(buffer.flushing)
-        self._bound_hung_up()
+            self._dedupe.dropped(held.dedupe)
+        self.copies.store_waiting()
         return busy
 
     def exchanges(self) -> set[int]:
@@ -321,8 +379,13 @@ class DaemonCore:
         return len(self._assignments)
 
     @property
+    def takes(self) -> bool:
+        """Whether it holds an assignment that is not sealed."""
+        return any(not held.sealed for held in self._assignments.values())
+
+    @property
     def unstored_bytes(self) -> int:
-        """Bytes of pages that are in use."""
+        """Bytes of pages that are in use, by buffers and copies alike."""
         return self.pool.capacity_bytes - self.pool.free_bytes
 
 

@@ -2,8 +2,8 @@
 
 A message that is under way costs the daemon memory outside its page pool. Senders announce
 the lengths of their frames; frames are granted one at a time, streams in turn, while what is
-granted and not yet settled (in pages, or refused) stays within the budget. A grant is always
-worth a whole frame, so streams cannot starve each other with parts of one.
+granted and not yet settled (in pages and safe, or refused) stays within the budget. A grant
+is always worth a whole frame, so streams cannot starve each other with parts of one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class StreamCredits:
 
     announced: deque[int] = field(default_factory=deque)
     granted: deque[int] = field(default_factory=deque)
-    received: deque[int] = field(default_factory=deque)
     unsettled_bytes: int = 0
+    is_busy: bool = False  # the daemon is taking a frame of it
     #: Since when the sender may send and does not; None if it may not, or the daemon is
     #: still busy with the frame before.
     waiting_since: float | None = None
@@ -79,7 +79,7 @@ class FrameCredits:
             stream.granted.append(length)
             stream.unsettled_bytes += length
             self.unsettled_bytes += length
-            if stream.waiting_since is None and not stream.received:
+            if stream.waiting_since is None and not stream.is_busy:
                 stream.waiting_since = now
             grants[stream] = grants.get(stream, 0) + 1
             if stream.announced:
@@ -87,24 +87,30 @@ class FrameCredits:
         self._turns.extendleft(reversed(parked))
         return list(grants.items())
 
-    def received(self, stream: StreamCredits, length: int) -> None:
-        """A granted frame has come; raises InvalidArgument if it was not, or is longer."""
+    def received(self, stream: StreamCredits, length: int) -> int:
+        """A granted frame has come; raises InvalidArgument if it was not, or is longer.
+
+        Returns the bytes that are accounted to it until it is `settled`.
+        """
         if not stream.granted:
             raise InvalidArgument("a frame that was not granted")
         if length > stream.granted[0]:
             raise InvalidArgument(
                 f"a frame of {length} bytes where one of {stream.granted[0]} was announced"
             )
-        # What it was announced with stays accounted until it settles.
-        stream.received.append(stream.granted.popleft())
         stream.waiting_since = None
+        stream.is_busy = True
+        return stream.granted.popleft()  # what it was announced with
 
-    def settled(self, stream: StreamCredits, now: float) -> None:
-        """The oldest frame received is in pages, or refused."""
-        length = stream.received.popleft()
+    def taken(self, stream: StreamCredits, now: float) -> None:
+        """The frame received last keeps the sender from nothing any more."""
+        stream.is_busy = False
         stream.waiting_since = now if stream.granted else None
-        stream.unsettled_bytes -= length
-        self.unsettled_bytes -= length
+
+    def settled(self, stream: StreamCredits, accounted: int) -> None:
+        """A frame received is in pages and safe, or refused."""
+        stream.unsettled_bytes -= accounted
+        self.unsettled_bytes -= accounted
 
     def close(self, stream: StreamCredits) -> None:
         """The stream has ended: what it held is free again."""
@@ -113,7 +119,6 @@ class FrameCredits:
             self._turns.remove(stream)
         stream.announced.clear()
         stream.granted.clear()
-        stream.received.clear()
         stream.waiting_since = None
         self.unsettled_bytes -= stream.unsettled_bytes
         stream.unsettled_bytes = 0

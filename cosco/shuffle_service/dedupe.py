@@ -7,6 +7,9 @@ forgets senders that have hung up first, the longest silent first.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
+
 from cosco.intervals import IntervalSet
 
 #: A run of one task: (mapper, attempt).
@@ -46,8 +49,67 @@ class DedupeIndex:
     def forget(self, sender: Sender) -> None:
         self.entries -= sum(map(len, self._senders.pop(sender, {}).values()))
 
+    def clear(self) -> None:
+        self.entries = 0
+        self._senders.clear()
+
     def knows(self, sender: Sender) -> bool:
         return sender in self._senders
 
     def oldest(self) -> Sender | None:
         return next(iter(self._senders), None)
+
+
+class DedupeBound:
+    """Keeps what all indexes of a daemon remember together within `entries_max`."""
+
+    def __init__(self, entries_max: int) -> None:
+        self.entries_max = entries_max
+        self.entries = 0
+        self._indexes: dict[DedupeIndex, None] = {}
+        self._hung_up: OrderedDict[tuple[DedupeIndex, Sender], None] = OrderedDict()
+
+    @property
+    def hung_up_senders(self) -> int:
+        """How many are remembered to be forgotten first."""
+        return len(self._hung_up)
+
+    def grew(self, index: DedupeIndex, entries: int) -> None:
+        """An index has so many entries more: forget others if that is too many."""
+        self._indexes[index] = None
+        self.entries += entries
+        while self.entries > self.entries_max:
+            self._forget_one()
+
+    def hung_up(self, sender: Sender, indexes: Iterable[DedupeIndex]) -> None:
+        """The sender's stream ended: it is forgotten before others."""
+        for index in indexes:
+            if index.knows(sender):
+                self._hung_up[index, sender] = None
+                self._hung_up.move_to_end((index, sender))
+        self._bound_hung_up()
+
+    def dropped(self, index: DedupeIndex) -> None:
+        """The index's assignment is gone."""
+        if index in self._indexes:
+            del self._indexes[index]
+            self.entries -= index.entries
+        index.clear()  # it may be among those that have hung up for long
+        self._bound_hung_up()
+
+    def _bound_hung_up(self) -> None:
+        """Each has an entry to forget; what is more are those of dropped exchanges."""
+        while len(self._hung_up) > self.entries:
+            self._hung_up.popitem(last=False)
+
+    def _forget_one(self) -> None:
+        if self._hung_up:
+            (index, sender), _ = self._hung_up.popitem(last=False)
+            victim: Sender | None = sender
+        else:
+            index = max(self._indexes, key=lambda one: one.entries)
+            victim = index.oldest()
+        if index in self._indexes and victim is not None:
+            before = index.entries
+            index.forget(victim)
+            self.entries -= before - index.entries

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Final
 
 from cosco.dfs import Store
 from cosco.shuffle_service.buffers import Chunk
@@ -19,8 +20,11 @@ from cosco.shuffle_service.metrics import DaemonMetrics
 
 log = logging.getLogger(__name__)
 
-_RETRY_MIN_S = 0.05
-_RETRY_MAX_S = 2.0
+#: A store that takes nothing for so long is said to be failing.
+FAILING_AFTER_S: Final = 2.0
+
+_RETRY_MIN_S: Final = 0.05
+_RETRY_MAX_S: Final = 2.0
 
 
 class Flusher:
@@ -46,6 +50,10 @@ class Flusher:
         #: Since when (monotonic seconds) no write has succeeded, and why; None while it works.
         self.failing_since: float | None = None
         self.failure = ""
+
+    def failing(self, now: float) -> bool:
+        """Whether the store has taken nothing for a while, up to `now` (monotonic seconds)."""
+        return self.failing_since is not None and now - self.failing_since >= FAILING_AFTER_S
 
     def start(self) -> None:
         self._tasks = [
@@ -117,10 +125,14 @@ class Flusher:
             if done is not None:
                 await done.wait()
 
-    async def flush_everything(self) -> None:
-        """Write all that is in memory; returns when it is durable."""
+    def store_all(self) -> None:
+        """From now on write whatever there is at once, however little."""
         self._everything = True
         self.kick()
+
+    async def flush_everything(self) -> None:
+        """Write all that is in memory; returns when it is durable."""
+        self.store_all()
         while self._core.unstored_bytes:
             await self._waiters.changed()
 

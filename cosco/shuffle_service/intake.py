@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosco.blocks import HEADER_BYTES, BlockHeader, walk_blocks
+from cosco.blocks import HEADER_BYTES, BlockHeader, parse_header, walk_blocks
 from cosco.errors import DataCorrupted
 from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
 from cosco.shuffle_service.dedupe import Sender
@@ -33,18 +33,25 @@ class CheckedFrame:
     runs: list[Run]
 
 
-def check_frame(data: memoryview, exchange: int, sender: Sender) -> CheckedFrame:
+def check_frame(
+    data: memoryview, exchange: int | None = None, sender: Sender | None = None
+) -> CheckedFrame:
     """Check a frame that `sender` sent for `exchange`; raises DataCorrupted.
 
-    Whether its partitions lie in its range is checked with the assignment, which is not
-    known here.
+    None: the exchange that the frame names, the sender that its first block does. Whether its
+    partitions lie in its range is checked with the assignment, which is not known here.
     """
     header = parse_frame_header(data)
+    if exchange is None:
+        exchange = header.exchange
     if header.exchange != exchange:
         raise DataCorrupted(
             f"a frame of exchange {header.exchange} on a stream of exchange {exchange}"
         )
     body = data[FRAME_HEADER_BYTES:]
+    if sender is None:
+        first = parse_header(body)
+        sender = (first.mapper, first.attempt)
     runs: list[Run] = []
     blocks: list[BlockHeader] = []
     partition = -1

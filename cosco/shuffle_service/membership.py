@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
 
 import grpc
 
@@ -22,8 +24,9 @@ from cosco.records import (
 
 log = logging.getLogger(__name__)
 
-_CALL_TIMEOUT_S = 5.0
-_RETRY_S = 0.2
+_CALL_TIMEOUT_S: Final = 5.0
+_RETRY_S: Final = 0.2
+_HURRY_S: Final = 0.1
 
 
 class MetadataLink:
@@ -80,28 +83,42 @@ class MetadataLink:
 class Membership:
     """Keeps the daemon registered and carries out what the service orders.
 
-    `describe` gives the registration with what the store holds now (listed before the call,
-    so that nothing newer can be ordered away); `drop` forgets an exchange, memory and files.
+    describe: the registration, with what the store holds now.
+    condition: a heartbeat without `dropped` and `exchanges`, which are added here.
+    listed: the numbers of the exchanges that the daemon or its store holds anything of.
+    drop: forgets an exchange, memory and files.
+    told: is given every answer, and when it came in monotonic seconds.
+
+    What the store holds is always listed before the call that tells it, so that nothing
+    newer can be ordered away.
     """
 
     def __init__(
         self,
         link: MetadataLink,
+        *,
         describe: Callable[[], Awaitable[DaemonRegistration]],
-        free_bytes: Callable[[], int],
+        condition: Callable[[], DaemonHeartbeat],
+        listed: Callable[[], Awaitable[tuple[int, ...]]],
         drop: Callable[[int], Awaitable[None]],
+        told: Callable[[DaemonOrders, float], None],
         heartbeat_s: float,
+        sweep_s: float,
     ) -> None:
         self._link = link
         self._describe = describe
-        self._free_bytes = free_bytes
+        self._condition = condition
+        self._listed = listed
         self._drop = drop
+        self._told = told
         self._heartbeat_s = heartbeat_s
-        self._incarnation = 0
+        self._sweep_s = sweep_s
+        self._now = asyncio.Event()
         self._cluster_id = ""
         self._to_drop: set[int] = set()
         self._ordered = asyncio.Event()
         self._dropped: set[int] = set()  # done, and not yet told
+        self._found: tuple[int, ...] = ()  # of the last sweep, and not yet told
 
     async def register(self, timeout_s: float) -> DaemonOrders:
         """Register for the first time; raises ServiceUnavailable after `timeout_s`."""
@@ -116,9 +133,13 @@ class Membership:
 
     async def _register(self) -> DaemonOrders:
         registration = await self._describe()
-        self._incarnation = registration.incarnation
         reply = await self._link.call("RegisterDaemon", wire.registration_to_pb(registration))
         return wire.orders_from_pb(reply)
+
+    def hurry(self) -> None:
+        """Send a heartbeat now, and further ones often: the daemon waits for the answers."""
+        self._heartbeat_s = min(self._heartbeat_s, _HURRY_S)
+        self._now.set()
 
     async def run(self, orders: DaemonOrders) -> None:
         """Send heartbeats and carry out orders, for ever, starting with `orders`.
@@ -131,12 +152,15 @@ class Membership:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carry_out_orders(), name="orders")
                 group.create_task(self._send_heartbeats(), name="heartbeats")
-        except ExceptionGroup as errors:  # the first one ended the other task
+                group.create_task(self._sweep(), name="sweep")
+        except ExceptionGroup as errors:  # the first one ended the other tasks
             raise errors.exceptions[0] from None
 
     async def _send_heartbeats(self) -> None:
         while True:
-            await asyncio.sleep(self._heartbeat_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._now.wait(), self._heartbeat_s)
+            self._now.clear()
             try:
                 orders = await self._heartbeat()
                 if not orders.known:
@@ -146,6 +170,23 @@ class Membership:
                 continue
             self._check_cluster(orders)
             self._order(orders)
+
+    async def _heartbeat(self) -> DaemonOrders:
+        dropped = tuple(sorted(self._dropped))
+        found, self._found = self._found, ()
+        heartbeat = replace(self._condition(), dropped=dropped, exchanges=found)
+        reply = await self._link.call("Heartbeat", wire.heartbeat_to_pb(heartbeat))
+        self._dropped.difference_update(dropped)
+        return wire.orders_from_pb(reply)
+
+    async def _sweep(self) -> None:
+        """Beside the heartbeats, which a slow store must not hold up."""
+        while True:
+            await asyncio.sleep(self._sweep_s)
+            try:
+                self._found = await self._listed()
+            except OSError as error:
+                log.warning("the store cannot be swept: %s", error)
 
     def _check_cluster(self, orders: DaemonOrders) -> None:
         """Numbers of another cluster's exchanges name other rows than those held here."""
@@ -157,6 +198,7 @@ class Membership:
             )
 
     def _order(self, orders: DaemonOrders) -> None:
+        self._told(orders, time.monotonic())
         self._to_drop.update(number for number in orders.drop if number not in self._dropped)
         if self._to_drop:
             self._ordered.set()
@@ -168,7 +210,7 @@ class Membership:
             self._ordered.clear()
             for number in sorted(self._to_drop):
                 await self._try_drop(number)
-            self._to_drop.clear()
+                self._to_drop.discard(number)
 
     async def _try_drop(self, number: int) -> None:
         try:
@@ -177,10 +219,3 @@ class Membership:
             log.warning("exchange %d is not removed yet: %s", number, error)
         else:
             self._dropped.add(number)
-
-    async def _heartbeat(self) -> DaemonOrders:
-        dropped = tuple(sorted(self._dropped))
-        heartbeat = DaemonHeartbeat(self._incarnation, self._free_bytes(), dropped)
-        reply = await self._link.call("Heartbeat", wire.heartbeat_to_pb(heartbeat))
-        self._dropped.difference_update(dropped)
-        return wire.orders_from_pb(reply)

@@ -36,6 +36,9 @@ class DaemonMetrics:
         self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
         self.flush_failures = counter("flush_failures", "Store writes that failed")
         self.bytes_fetched = counter("bytes_fetched", "Bytes of blocks sent to readers")
+        self.fetch_failures = counter(
+            "fetch_failures", "Chunks or files readers could not be given"
+        )
         self.store_write_bytes = histogram(
             "store_write_bytes", "Sizes of writes to the store, in bytes", list(_SIZES)
         )
@@ -47,6 +50,8 @@ class DaemonMetrics:
         self.store_read_seconds = histogram("store_read_seconds", "Times of reads", seconds)
         self.pages_used_bytes = gauge("pages_used_bytes", "Bytes of pages in use")
         self.pages_capacity_bytes = gauge("pages_capacity_bytes", "Bytes of pages there are")
+        self.copies_bytes = gauge("copies_bytes", "Bytes of pages that hold copies for others")
+        self.forwards = gauge("forwards", "Frames forwarded to replicas and not released")
         self.granted_bytes = gauge("granted_bytes", "Bytes of frames granted and not settled")
         self.push_streams = gauge("push_streams", "Open push streams")
         self.fetch_streams = gauge("fetch_streams", "Readers being served")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cosco.errors import (
     CapacityExceeded,
@@ -13,24 +13,26 @@ from cosco.errors import (
     ExchangeClosed,
     InvalidArgument,
 )
-from cosco.shuffle_service.buffers import AssignmentKey
+from cosco.frames import MAX_FRAME_BYTES
+from cosco.shuffle_service.assignments import NotAssigned, Settle
 from cosco.shuffle_service.credits import FrameCredits, StreamCredits
-from cosco.shuffle_service.dedupe import Sender
-from cosco.shuffle_service.intake import CheckedFrame, check_frame
-from cosco.shuffle_service.take_in import NotAssigned, TakeIn
+from cosco.shuffle_service.metrics import DaemonMetrics
+from cosco.shuffle_service.take_copies import Copies
+from cosco.shuffle_service.take_in import TakeIn, WriterFrames
 from cosco.wire import PUSH_PROTOCOL, push_request, spb
 
 #: A sender that sits on a grant for so long, while others wait for one, is cut off.
 GRANT_PATIENCE_S: Final = 10.0
 #: A sender that so many settled frames could not be told of yet is not read from meanwhile.
 MAX_UNTOLD: Final = 1024
+#: The least budget of frames that primaries forward: two of the longest.
+MIN_COPIES_BYTES: Final = 2 * MAX_FRAME_BYTES
 
-_BAD_FRAME: Final = spb.REFUSAL_CODE_BAD_FRAME
 _CODES: Final[dict[type[CoscoError], Any]] = {
     NotAssigned: spb.REFUSAL_CODE_NOT_ASSIGNED,
     ExchangeClosed: spb.REFUSAL_CODE_EXCHANGE_CLOSED,
     CapacityExceeded: spb.REFUSAL_CODE_NO_CAPACITY,
-    DataCorrupted: _BAD_FRAME,
+    DataCorrupted: spb.REFUSAL_CODE_BAD_FRAME,
 }
 
 
@@ -60,21 +62,77 @@ class GrantBoard:
             self._streams[share].cut_off()
 
 
-class PushStream:
-    """Serves one call of Push from its first message to its last."""
+class GrantBoards:
+    """The budgets of a daemon: one for writers, one for primaries that forward to it."""
 
-    def __init__(self, context: Any, board: GrantBoard, take_in: TakeIn) -> None:
+    def __init__(self, inflight_bytes: int, metrics: DaemonMetrics) -> None:
+        self.writers = GrantBoard(inflight_bytes)
+        self.primaries = GrantBoard(max(inflight_bytes // 2, MIN_COPIES_BYTES))
+        self._metrics = metrics
+
+    @property
+    def unsettled_bytes(self) -> int:
+        """Bytes of frames granted and not settled."""
+        return self.writers.credits.unsettled_bytes + self.primaries.credits.unsettled_bytes
+
+    def give_out(self) -> None:
+        """To be called now and then, as streams that sit on a grant are found by the time."""
+        self.writers.give_out()
+        self.primaries.give_out()
+
+    def count_refusal(self, reason: str) -> None:
+        """A frame or stream was refused, for the reason that the code of this name is."""
+        label = reason.removeprefix("REFUSAL_CODE_").lower()
+        self._metrics.frames_refused.labels(label).inc()
+
+
+class Frames(Protocol):
+    """Where the frames of one stream go."""
+
+    async def take(self, data: memoryview, settle: Settle) -> None:
+        """Check a frame and take it; `settle` is called once it is held, or will not be.
+
+        Raises NotAssigned, ExchangeClosed, CapacityExceeded or DataCorrupted, and does not
+        call `settle` then. The next frame of the stream is read when this returns.
+        """
+        ...
+
+    def released(self, sequences: list[int]) -> None:
+        """These frames need not be held any more; raises InvalidArgument."""
+        ...
+
+    def hung_up(self) -> None:
+        """The stream has ended: `settle` need not be called any more."""
+        ...
+
+
+class PushStream:
+    """Serves one call of Push from its first message to its last.
+
+    Frames of writers go to `take_in`, those of primaries that forward to `copies`; each kind
+    is granted out of a budget of its own, as neither may wait for the other.
+    """
+
+    def __init__(
+        self,
+        context: Any,
+        boards: GrantBoards,
+        take_in: TakeIn,
+        copies: Copies,
+    ) -> None:
         self._context = context
-        self._board = board
+        self._boards = boards
         self._take_in = take_in
+        self._copies = copies
         self._reply = spb.PushReply()
         self._has_reply = asyncio.Event()
         self._told = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
+        self._board = boards.writers
         self._share: StreamCredits | None = None
-        self._number = 0
-        self._sender: Sender = (0, 0)
-        self._keys: set[AssignmentKey] = set()
+        self._frames: Frames | None = None
+        self._under_way = 0
+        self._has_settled = asyncio.Event()
         self._ended = False
 
     async def run(self, requests: Any) -> None:
@@ -100,10 +158,11 @@ class PushStream:
             await asyncio.gather(self._reading, sending, return_exceptions=True)
 
     def _leave_board(self) -> None:
-        if self._share is not None:
-            self._board.close(self._share)
-            self._share = None
-            self._take_in.hung_up(self._sender, self._keys)
+        share, self._share = self._share, None
+        if share is not None:
+            self._board.close(share)
+            assert self._frames is not None
+            self._frames.hung_up()
 
     def granted(self, frames: int) -> None:
         self._reply.granted += frames
@@ -128,8 +187,13 @@ class PushStream:
                 self._on_hello(request.hello)
             elif request.HasField("announce"):
                 self._on_announce(list(request.announce.frame_bytes))
+            elif request.HasField("released"):
+                self._opened()[1].released(list(request.released.sequences))
             else:
                 raise InvalidArgument("a push message of no known kind")
+        while self._under_way:  # the sender has no more, and waits for what becomes of these
+            self._has_settled.clear()
+            await self._has_settled.wait()
 
     def _on_hello(self, hello: spb.Hello) -> None:
         if self._share is not None:
@@ -138,51 +202,67 @@ class PushStream:
             raise InvalidArgument(
                 f"push protocol {hello.protocol}, this daemon speaks {PUSH_PROTOCOL}"
             )
-        self._number = hello.number
-        self._sender = (hello.mapper, hello.attempt)
+        if hello.primary:
+            self._board = self._boards.primaries
+            self._frames = self._copies.open(hello.primary, self.cut_off)
+        else:
+            sender = (hello.mapper, hello.attempt)
+            self._frames = WriterFrames(self._take_in, hello.number, sender)
         self._share = self._board.open(self)
         if hello.incarnation != self._take_in.incarnation:
             reason = "this daemon was started again since; ask for the assignment again"
             self._refuse(0, spb.REFUSAL_CODE_WRONG_INCARNATION, reason)
 
     def _on_announce(self, frame_bytes: list[int]) -> None:
-        self._board.credits.announce(self._open_share(), frame_bytes)
+        share, _ = self._opened()
+        self._board.credits.announce(share, frame_bytes)
         self._board.give_out()
 
     async def _on_frame(self, data: memoryview) -> None:
-        share = self._open_share()
-        self._board.credits.received(share, len(data))
-        sequence = 0
+        share, frames = self._opened()
+        accounted = self._board.credits.received(share, len(data))
+        self._under_way += 1
+        sequence = _sequence_of(data)
+
+        def settle(error: CoscoError | None) -> None:
+            self._answer(sequence, error)
+            self._settled(share, accounted)
+
         try:
-            frame = self._check(data)
-            sequence = frame.header.sequence
-            self._keys.add(await self._take_in.take(frame, len(data)))
+            if data:
+                await frames.take(data, settle)
+            else:  # in the place of a frame that is not to be sent any more: not answered
+                self._settled(share, accounted)
         except (NotAssigned, ExchangeClosed, CapacityExceeded, DataCorrupted) as error:
-            code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-            self._refuse(sequence or _sequence_of(data), code, str(error))
-        else:
-            self._reply.acknowledged.append(sequence)
-            self._has_reply.set()
+            settle(error)
         finally:
             if self._share is not None:  # the stream has not left the board meanwhile
-                self._board.credits.settled(share, time.monotonic())
-                self._board.give_out()
+                self._board.credits.taken(share, time.monotonic())
 
-    def _check(self, data: memoryview) -> CheckedFrame:
-        frame = check_frame(data, self._number, self._sender)
-        if frame.header.incarnation != self._take_in.incarnation:
-            raise NotAssigned("the frame is meant for another start of this daemon")
-        return frame
+    def _settled(self, share: StreamCredits, accounted: int) -> None:
+        self._under_way -= 1
+        self._has_settled.set()
+        if self._share is not None:
+            self._board.credits.settled(share, accounted)
+            self._board.give_out()
 
-    def _open_share(self) -> StreamCredits:
-        if self._share is None:
+    def _opened(self) -> tuple[StreamCredits, Frames]:
+        if self._share is None or self._frames is None:
             raise InvalidArgument("a push stream that does not begin with hello")
-        return self._share
+        return self._share, self._frames
 
     # --- replies --------------------------------------------------------------------------
 
+    def _answer(self, sequence: int, error: CoscoError | None) -> None:
+        if error is None:
+            self._reply.acknowledged.append(sequence)
+            self._has_reply.set()
+        else:
+            code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+            self._refuse(sequence, code, str(error))
+
     def _refuse(self, sequence: int, code: Any, reason: str) -> None:
-        self._take_in.count_refusal(spb.RefusalCode.Name(code))
+        self._boards.count_refusal(spb.RefusalCode.Name(code))
         self._reply.refused.append(spb.Refusal(sequence=sequence, code=code, reason=reason))
         self._has_reply.set()
 
@@ -198,5 +278,5 @@ class PushStream:
 
 
 def _sequence_of(data: memoryview) -> int:
-    """The sequence a broken frame names, so that its sender knows which; 0 if it has none."""
+    """The sequence a frame names, broken or not, so that its sender knows which; 0 if none."""
     return int.from_bytes(data[24:32], "little") if len(data) >= 32 else 0

@@ -5,46 +5,52 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import grpc
 
 from cosco.allocator import keep_large_blocks
 from cosco.config import DaemonConfig, parse_address
 from cosco.dfs import open_store
-from cosco.errors import (
-    CapacityExceeded,
-    CoscoError,
-    DataCorrupted,
-    ExchangeClosed,
-    InvalidArgument,
-)
+from cosco.errors import CapacityExceeded, CoscoError, InvalidArgument
 from cosco.frames import MAX_FRAME_BYTES
-from cosco.records import DaemonRegistration
+from cosco.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 from cosco.shuffle_service.arena import Arena
-from cosco.shuffle_service.core import DaemonCore, pool_bytes
+from cosco.shuffle_service.control import ControlService
+from cosco.shuffle_service.core import DaemonCore
+from cosco.shuffle_service.draining import Drain, Step
 from cosco.shuffle_service.fetch import FetchService
 from cosco.shuffle_service.flusher import Flusher
+from cosco.shuffle_service.forward import Forwards
+from cosco.shuffle_service.limits import pool_bytes
+from cosco.shuffle_service.lookups import Lookups
 from cosco.shuffle_service.membership import Membership, MetadataLink
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics, MetricsEndpoint
-from cosco.shuffle_service.push import GrantBoard, PushStream
+from cosco.shuffle_service.push import GrantBoards, PushStream
+from cosco.shuffle_service.take_copies import Copies
 from cosco.shuffle_service.take_in import TakeIn
-from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request
+from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request, spb
 
-_GAUGES_S = 1.0
+_GAUGES_S: Final = 1.0
+_DRAIN_POLL_S: Final = 0.02
+#: Beyond what writers wait for a store that takes nothing.
+_DRAIN_MORE_S: Final = 30.0
 #: The folder of an exchange; what else lies there is left alone.
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 #: gRPC itself refuses what is longer; frames up to here are refused with a reason.
-_MAX_MESSAGE_BYTES = 2 * MAX_FRAME_BYTES
+_MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
 
 
 class Daemon:
-    """One shuffle daemon; `start` to `stop` once."""
+    """One shuffle daemon; `start` to `stop` once. It drains when `ending` is set, which it
+    sets itself when the metadata service orders it."""
 
-    def __init__(self, config: DaemonConfig) -> None:
+    def __init__(self, config: DaemonConfig, ending: asyncio.Event) -> None:
         self._config = config
+        self._ending = ending
         self._metrics = DaemonMetrics()
         self._store = open_store(
             config.store, threads=config.flush_threads + 2, observer=self._metrics.observe_io
@@ -60,22 +66,27 @@ class Daemon:
             self._core, self._store, self._waiters, self._metrics, config.flush_threads
         )
         self._link = MetadataLink(config.metadata)
-        self._board = GrantBoard(config.inflight_bytes)
+        self._core.replication.volatile = not self._store.durable
+        lookups = Lookups(self._core, self._link)
+        wait_s = config.full_store_wait_s
+        self._boards = GrantBoards(config.inflight_bytes, self._metrics)
         self._take_in = TakeIn(
-            self._core,
-            self._link,
-            self._flusher,
-            self._waiters,
-            self._metrics,
-            config.full_store_wait_s,
+            self._core, lookups, self._flusher, self._waiters, self._metrics, wait_s
         )
-        self._fetch = FetchService(self._core, self._store, self._metrics)
+        self._copies = Copies(self._core, lookups, self._flusher, self._waiters, wait_s)
+        self._forwards = Forwards(self._core, self._link, self._flusher, self._waiters, wait_s)
+        self._fetch = FetchService(self._core, self._store, self._metrics, self._copies.settle)
+        self._control = ControlService(self._core, self._flusher, self._copies.settle)
+        self._drain = Drain(wait_s + _DRAIN_MORE_S)
         self._membership = Membership(
             self._link,
-            self._describe,
-            lambda: self._core.pool.free_bytes,
-            self._drop,
-            config.heartbeat_s,
+            describe=self._describe,
+            condition=self._condition,
+            listed=self._listed_exchanges,
+            drop=self._drop,
+            told=self._told,
+            heartbeat_s=config.heartbeat_s,
+            sweep_s=config.sweep_s,
         )
         self._endpoint: MetricsEndpoint | None = None
         self._server: grpc.aio.Server | None = None
@@ -83,15 +94,21 @@ class Daemon:
         self._populating: asyncio.Task[None] | None = None
         self.address = ""
 
+    def _parts(self) -> tuple[Flusher | Copies | Forwards | ControlService, ...]:
+        """What runs tasks of its own, in the order of starting."""
+        return self._flusher, self._copies, self._forwards, self._control
+
     async def start(self) -> None:
         """Serve and register; raises CoscoError in one line if that cannot be."""
         await self._store.open()
         self._metrics.pages_capacity_bytes.set(self._core.pool.capacity_bytes)
         if self._config.metrics:
             self._endpoint = MetricsEndpoint(self._config.metrics, self._metrics)
-        self._flusher.start()
+        for part in self._parts():
+            part.start()
         self._server = self._build_server()
-        self.address = self._config.advertise or self._bind(self._server)
+        bound = self._bind(self._server)
+        self.address = self._config.advertise or bound
         orders = await self._membership.register(self._config.register_timeout_s)
         self._core.cluster_id = orders.cluster_id
         if await self._listed_exchanges():  # left by an earlier start: which of them must go?
@@ -105,24 +122,45 @@ class Daemon:
 
     async def failed(self) -> None:
         """Return only by raising: a task that must run for ever has ended."""
-        tasks = [*self._tasks, *self._flusher.tasks()]
+        tasks = [*self._tasks, *(task for part in self._parts() for task in part.tasks())]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             await task
         raise RuntimeError(f"the task {next(iter(done)).get_name()} has ended")
 
-    async def stop(self, *, drain: bool) -> None:
-        """Stop serving; with `drain` store everything that is in memory first.
+    async def run(self, drained: Callable[[], None]) -> None:
+        """Serve until it was asked to end, and drained; calls `drained` if it then serves on.
 
-        Heartbeats go on until then, as what is closed meanwhile need not be stored.
+        Returns when it may end.
+        """
+        await self._ending.wait()
+        self._drain.begin(time.monotonic())
+        self._flusher.store_all()
+        self._membership.hurry()
+        step, serves_on = Step.WAIT, False
+        while step is not Step.EXIT:
+            if step is Step.SERVE_ON and not serves_on:
+                serves_on = True
+                drained()
+            await asyncio.sleep(_DRAIN_POLL_S)
+            step = self._drain.step(
+                time.monotonic(),
+                unstored_bytes=self._core.unstored_bytes,
+                takes=self._core.takes,
+            )
+
+    async def stop(self, *, store: bool) -> None:
+        """Stop serving; with `store` store everything that is in memory first.
+
+        Heartbeats go on until then, as what is closed meanwhile need not be stored. Raises
+        CapacityExceeded if the store does not take it.
         """
         if self._server is not None:
             await self._server.stop(grace=0)
         try:
-            if drain and self._store.durable:
-                await asyncio.wait_for(
-                    self._flusher.flush_everything(), self._config.full_store_wait_s + 30
-                )
+            if store and self._store.durable:
+                left_s = self._drain.store_left_s(time.monotonic())
+                await asyncio.wait_for(self._store_everything(), left_s)
         except TimeoutError:
             lost = self._core.unstored_bytes
             raise CapacityExceeded(
@@ -133,12 +171,19 @@ class Daemon:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._flusher.stop()
+            for part in reversed(self._parts()):
+                await part.stop()
             await self._link.close()
             await self._store.close()
             if self._endpoint is not None:
                 await asyncio.to_thread(self._endpoint.close)
             self._arena.close()
+
+    async def _store_everything(self) -> None:
+        self._flusher.store_all()
+        while (copy := self._core.copies.oldest(None)) is not None:
+            await self._copies.settle(copy.key)
+        await self._flusher.flush_everything()
 
     # --- gRPC -----------------------------------------------------------------------------
 
@@ -152,11 +197,18 @@ class Daemon:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.keepalive_time_ms", 20_000),  # a host that vanished is noticed
                 ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.ping_timeout_ms", 10_000),
             ]
         )
         handlers: dict[str, Any] = {
             "Push": grpc.stream_stream_rpc_method_handler(self._push),
             "Fetch": grpc.unary_stream_rpc_method_handler(self._serve_fetch),
+            "Probe": grpc.unary_unary_rpc_method_handler(
+                self._probe, spb.ProbeRequest.FromString, spb.ProbeReply.SerializeToString
+            ),
+            "Seal": grpc.unary_unary_rpc_method_handler(
+                self._seal, spb.SealRequest.FromString, spb.SealReply.SerializeToString
+            ),
         }
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers),)
@@ -178,7 +230,7 @@ class Daemon:
     async def _push(self, requests: Any, context: Any) -> None:
         self._metrics.push_streams.inc()
         try:
-            await PushStream(context, self._board, self._take_in).run(requests)
+            await PushStream(context, self._boards, self._take_in, self._copies).run(requests)
         finally:
             self._metrics.push_streams.dec()
 
@@ -187,15 +239,21 @@ class Daemon:
         try:
             request = fetch_request(message)
             key = (request.number, request.range_index, request.epoch)
-            async for reply in self._fetch.serve(key, request.partition):
+            async for reply in self._fetch.serve(key, request.partition, files=request.files):
                 yield reply
-        except (ExchangeClosed, DataCorrupted, InvalidArgument) as error:
+        except CoscoError as error:
             await _abort(context, error)
-        except OSError as error:
-            reason = f"the store does not give a chunk: {error}"
-            await _abort(context, DataCorrupted(reason))
         finally:
             self._metrics.fetch_streams.dec()
+
+    async def _probe(self, _request: spb.ProbeRequest, _context: Any) -> spb.ProbeReply:
+        return self._control.probe()
+
+    async def _seal(self, request: spb.SealRequest, context: Any) -> spb.SealReply:
+        try:
+            return self._control.seal(request)
+        except InvalidArgument as error:
+            return await _abort(context, error)
 
     # --- membership -----------------------------------------------------------------------
 
@@ -209,7 +267,22 @@ class Daemon:
             free_bytes=self._core.pool.free_bytes,
             metrics_address=self._endpoint.address if self._endpoint is not None else "",
             exchanges=await self._listed_exchanges(),
+            draining=self._drain.begun,
         )
+
+    def _condition(self) -> DaemonHeartbeat:
+        return DaemonHeartbeat(
+            incarnation=self._core.incarnation,
+            free_bytes=self._core.pool.free_bytes,
+            draining=self._drain.begun,
+            store_failing=self._flusher.failing(time.monotonic()),
+            unstored_bytes=self._core.unstored_bytes,
+        )
+
+    def _told(self, orders: DaemonOrders, now: float) -> None:
+        self._drain.told(orders, now)
+        if orders.drain:
+            self._ending.set()
 
     async def _listed_exchanges(self) -> tuple[int, ...]:
         """Exchanges in memory, or with files in the cluster's folder once it is known."""
@@ -229,38 +302,54 @@ class Daemon:
     async def _update_gauges(self) -> None:
         while True:
             self._metrics.pages_used_bytes.set(self._core.unstored_bytes)
-            self._metrics.granted_bytes.set(self._board.credits.unsettled_bytes)
+            self._metrics.copies_bytes.set(self._core.shares.copies)
+            self._metrics.forwards.set(len(self._core.replication))
+            self._metrics.granted_bytes.set(self._boards.unsettled_bytes)
             self._metrics.assignments.set(self._core.assignments)
-            self._board.give_out()  # also looks for streams that sit on a grant
+            self._boards.give_out()  # also looks for streams that sit on a grant
             await asyncio.sleep(_GAUGES_S)
 
 
-async def _abort(context: Any, error: CoscoError) -> None:
+async def _abort(context: Any, error: CoscoError) -> NoReturn:
     await context.abort(
         grpc.StatusCode.FAILED_PRECONDITION,
         str(error),
         trailing_metadata=((ERROR_KEY, error_to_bytes(error)),),
     )
+    raise AssertionError("abort returned")
 
 
-async def serve(config: DaemonConfig, *, ready: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Run a daemon until `stop` is set; raises CoscoError if it cannot start."""
+async def serve(
+    config: DaemonConfig,
+    *,
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+    stop_now: asyncio.Event,
+    drained: Callable[[], None],
+) -> None:
+    """Run a daemon until `stop` is set and it is drained, or until `stop_now` is set.
+
+    Calls `drained` when it has drained and readers need it still. Raises CoscoError if it
+    cannot start, or cannot store what it has.
+    """
     keep_large_blocks()
-    daemon = Daemon(config)
+    daemon = Daemon(config, stop)
     try:
         await daemon.start()
     except BaseException:
-        await daemon.stop(drain=False)
+        await daemon.stop(store=False)
         raise
     ready(daemon.address)
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    failing = asyncio.create_task(daemon.failed(), name="watch")
-    await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
-    failed = failing.done()
-    failing.cancel()
-    stopping.cancel()
+    ends = [
+        asyncio.create_task(daemon.failed(), name="watch"),
+        asyncio.create_task(daemon.run(drained), name="run"),
+        asyncio.create_task(stop_now.wait(), name="stop"),
+    ]
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in ends:
+        task.cancel()
     try:
-        await daemon.stop(drain=True)
+        await daemon.stop(store=True)
     finally:
-        if failed:  # that is what went wrong first
-            await failing
+        for task in done:
+            await task  # what went wrong first

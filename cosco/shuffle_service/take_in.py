@@ -1,35 +1,21 @@
-"""Takes checked frames into the buffers: finds the assignment, waits for pages, counts."""
+"""Takes checked frames into the buffers: finds the assignment, forwards, waits for pages."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 
-from cosco.errors import (
-    CapacityExceeded,
-    CoscoError,
-    DataCorrupted,
-    ExchangeClosed,
-    ServiceUnavailable,
-)
-from cosco.records import Assignment, PartitionRange
+from cosco.errors import CapacityExceeded, CoscoError, ExchangeClosed, InvalidArgument
+from cosco.frames import FRAME_HEADER_BYTES
+from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned, Settle
 from cosco.shuffle_service.buffers import AssignmentKey
-from cosco.shuffle_service.core import AssignmentBuffers, DaemonCore
+from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.dedupe import Sender
 from cosco.shuffle_service.flusher import Flusher
-from cosco.shuffle_service.intake import CheckedFrame
-from cosco.shuffle_service.membership import MetadataLink
+from cosco.shuffle_service.intake import CheckedFrame, check_frame
+from cosco.shuffle_service.lookups import Lookups
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics
-
-log = logging.getLogger(__name__)
-
-_LOOKUP_RETRY_S = 0.5
-
-
-class NotAssigned(CoscoError):
-    """The metadata service does not know this daemon as the assignment's primary."""
+from cosco.shuffle_service.replica import Forward
 
 
 class TakeIn:
@@ -38,54 +24,86 @@ class TakeIn:
     def __init__(
         self,
         core: DaemonCore,
-        link: MetadataLink,
+        lookups: Lookups,
         flusher: Flusher,
         waiters: PageWaiters,
         metrics: DaemonMetrics,
         full_store_wait_s: float,
     ) -> None:
         self._core = core
-        self._link = link
+        self._lookups = lookups
         self._flusher = flusher
         self._waiters = waiters
         self._metrics = metrics
         self._full_store_wait_s = full_store_wait_s
-        self._lookups: dict[AssignmentKey, asyncio.Lock] = {}
 
     @property
     def incarnation(self) -> int:
         return self._core.incarnation
 
-    async def take(self, frame: CheckedFrame, frame_bytes: int) -> AssignmentKey:
-        """Take a frame in; it may be acknowledged when this returns.
+    async def take(
+        self, frame: CheckedFrame, data: memoryview, settle: Settle
+    ) -> tuple[AssignmentKey, Forward | None]:
+        """Take a frame, which `data` is, into the buffers, and have it forwarded.
 
-        Raises NotAssigned, ExchangeClosed, DataCorrupted (a partition outside of the range)
-        or CapacityExceeded (the store takes nothing, and memory stays full).
+        `settle` is called when it is taken and safe, before or after this returns, or will
+        not be safe. The forward is for `abandon`, should nobody wait for that any more; None
+        if there is none. Raises, and does not call `settle` then: NotAssigned,
+        ExchangeClosed, DataCorrupted (a partition outside of the range) or CapacityExceeded
+        (the store takes nothing, and memory stays full).
         """
         header = frame.header
         key = (header.exchange, header.range_index, header.epoch)
-        held = self._core.assignment(key) or await self._look_up(key)
-        stray = self._core.stray_partition(held, frame)
-        if stray is not None:
-            raise DataCorrupted(
-                f"a block of partition {stray} in a frame of range {header.range_index}"
-            )
+        held = self._core.assignment(key) or await self._lookups.find(key)
+        held.check_partitions(frame)
         next_run = 0
+        forward: Forward | None = None
 
         def attempt() -> bool:
-            nonlocal next_run
+            nonlocal next_run, forward
             if self._core.is_dropped(header.exchange):
                 raise ExchangeClosed(f"exchange {header.exchange} is closed")
+            if held.replica is not None and forward is None:
+                held.check_takes(0)
+                if self._core.replication.is_full:
+                    return False
+                forward = self._forward(held, frame, data, settle)
             taken = self._core.take(held, frame, next_run)
             next_run = taken.next_run
             self._metrics.blocks_received.inc(taken.blocks)
             self._metrics.duplicates_dropped.inc(taken.duplicates)
             return next_run == len(frame.runs)
 
-        await self._waiters.take_turns(frame_bytes, attempt, self._before_wait)
-        self._metrics.bytes_received.inc(frame_bytes)
+        try:
+            await self._waiters.take_turns(len(data), attempt, self._before_wait)
+        except BaseException:
+            if forward is not None:
+                self.abandon(forward)
+            raise
+        self._metrics.bytes_received.inc(len(data))
+        if forward is None:
+            settle(None)
+        else:
+            forward.replica.taken(forward, held.unstored_chunks(frame))
         self._flusher.kick()
-        return key
+        return key, forward
+
+    def _forward(
+        self, held: AssignmentBuffers, frame: CheckedFrame, data: memoryview, settle: Settle
+    ) -> Forward:
+        assert held.replica is not None
+        return self._core.replication.forward(
+            held.key,
+            held.replica,
+            frame.header,
+            data[FRAME_HEADER_BYTES:],
+            now=time.monotonic(),
+            settle=settle,
+        )
+
+    def abandon(self, forward: Forward) -> None:
+        """Nobody waits for a frame any more: it was not taken, or its stream has ended."""
+        forward.replica.abandon(forward)
 
     def _before_wait(self) -> None:
         self._flusher.kick()
@@ -96,41 +114,44 @@ class TakeIn:
                 "free space there or add daemons"
             )
 
-    async def _look_up(self, key: AssignmentKey) -> AssignmentBuffers:
-        """Ask the metadata service, once for all who wait for the answer."""
-        number, range_index, epoch = key
-        try:
-            async with self._lookups.setdefault(key, asyncio.Lock()):
-                while (held := self._core.assignment(key)) is None:
-                    if self._core.is_dropped(number):
-                        raise ExchangeClosed(f"exchange {number} is closed")
-                    found = await self._ask(key)
-                    if found is None or found[0].primary.incarnation != self.incarnation:
-                        raise NotAssigned(
-                            f"range {range_index} of exchange {number} in epoch {epoch} is not "
-                            "this daemon's; ask for the assignment again"
-                        )
-                    self._core.admit(number, *found)
-                return held
-        finally:
-            self._lookups.pop(key, None)
-
-    async def _ask(self, key: AssignmentKey) -> tuple[Assignment, PartitionRange] | None:
-        """The service's answer, however long it is away; raises ExchangeClosed, NotAssigned."""
-        while True:
-            try:
-                return await self._link.lookup(*key, self.incarnation)
-            except ServiceUnavailable as error:
-                log.warning("look-up of assignment %s: %s", key, error)
-                await asyncio.sleep(_LOOKUP_RETRY_S)
-            except ExchangeClosed:
-                raise
-            except CoscoError as error:
-                raise NotAssigned(str(error)) from None
-
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
         """The sender's stream ended."""
         self._core.hung_up(sender, keys)
 
-    def count_refusal(self, reason: str) -> None:
-        self._metrics.frames_refused.labels(reason.removeprefix("REFUSAL_CODE_").lower()).inc()
+
+class WriterFrames:
+    """The frames of one stream of a writer."""
+
+    def __init__(self, take_in: TakeIn, number: int, sender: Sender) -> None:
+        self._take_in = take_in
+        self._number = number
+        self._sender = sender
+        self._keys: set[AssignmentKey] = set()
+        self._unsafe: set[Forward] = set()  # taken, and not settled
+
+    async def take(self, data: memoryview, settle: Settle) -> None:
+        """See `push.Frames`."""
+        frame = check_frame(data, self._number, self._sender)
+        if frame.header.incarnation != self._take_in.incarnation:
+            raise NotAssigned("the frame is meant for another start of this daemon")
+        forward: Forward | None = None
+
+        def settled(error: CoscoError | None) -> None:
+            if forward is not None:
+                self._unsafe.discard(forward)
+            settle(error)
+
+        key, forward = await self._take_in.take(frame, data, settled)
+        self._keys.add(key)
+        if forward is not None and forward.settle is not None:
+            self._unsafe.add(forward)
+
+    def released(self, sequences: list[int]) -> None:
+        """See `push.Frames`; only primaries release."""
+        raise InvalidArgument("a writer's stream that releases frames")
+
+    def hung_up(self) -> None:
+        """See `push.Frames`."""
+        for forward in self._unsafe:
+            self._take_in.abandon(forward)
+        self._take_in.hung_up(self._sender, self._keys)

@@ -184,6 +184,8 @@ def test_an_interrupted_bench_leaves_nothing(tmp_path: Path, signum: signal.Sign
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**environment(), "TMPDIR": str(store)},
+        # A shell has what it starts in the background ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     with process:
         bench = psutil.Process(process.pid)

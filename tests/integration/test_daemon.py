@@ -187,4 +187,5 @@ def test_a_closed_exchange_is_refused_and_gone(cluster, metadata, exchange, push
         if reply.refused:  # at the next heartbeat
             assert reply.refused[0].code == spb.REFUSAL_CODE_EXCHANGE_CLOSED
             break
-    assert fetch(cluster, exchange) == []
+    with pytest.raises(grpc.RpcError, match="the exchange is closed"):
+        fetch(cluster, exchange)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from support.frame_making import EXCHANGE, INCARNATION
 
 from cosco.dfs import Store
+from cosco.errors import CoscoError
 from cosco.records import Assignment, DaemonRef, PartitionRange
+from cosco.shuffle_service.buffers import AssignmentKey
 from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.fetch import FetchService
 from cosco.shuffle_service.flusher import Flusher
+from cosco.shuffle_service.intake import CheckedFrame
+from cosco.shuffle_service.lookups import Lookups
 from cosco.shuffle_service.membership import MetadataLink
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.shuffle_service.pool import MAX_PAGE_BYTES, Page
+from cosco.shuffle_service.push import GrantBoards
+from cosco.shuffle_service.take_copies import Copies
 from cosco.shuffle_service.take_in import TakeIn
 from cosco.wire import fetch_reply
 
@@ -36,11 +42,24 @@ class DaemonParts:
         self.waiters = PageWaiters()
         self.flusher = Flusher(self.core, store, self.waiters, self.metrics, writers=2)
         self.link = link or MetadataLink("127.0.0.1:1")
+        self.lookups = Lookups(self.core, self.link)
         self.take_in = TakeIn(
-            self.core, self.link, self.flusher, self.waiters, self.metrics, full_store_wait_s=5.0
+            self.core, self.lookups, self.flusher, self.waiters, self.metrics, full_store_wait_s=5.0
         )
-        self.fetch = FetchService(self.core, store, self.metrics)
+        self.copies = Copies(self.core, self.lookups, self.flusher, self.waiters, 5.0)
+        self.fetch = FetchService(self.core, store, self.metrics, self.copies.settle)
         self.pool_pages: list[Page] = []
+
+    def boards(self, budget_bytes: int) -> GrantBoards:
+        return GrantBoards(budget_bytes, self.metrics)
+
+    async def take(self, frame: CheckedFrame, data: bytes) -> AssignmentKey:
+        """Take a frame of a single copy in; it is acknowledged when this returns."""
+        settled: list[CoscoError | None] = []
+        key, forward = await self.take_in.take(frame, memoryview(data), settled.append)
+        assert forward is None
+        assert settled == [None]
+        return key
 
     async def read(self, partition: int) -> bytes:
         """The blocks of a partition, as a reader gets them."""

@@ -167,10 +167,15 @@ def interrupted(metadata: str) -> None:
     """A signal handler forks, wherever the writer is at that moment."""
     children: list[int] = []
     mappers = itertools.count(1000)
+    forking: list[int] = []
 
     def on_alarm(*_: object) -> None:
+        if len(forking) > 2:  # where forks are slow, alarms within alarms would never end
+            return
         mapper = next(mappers)  # one alarm may come in the middle of another's fork
+        forking.append(mapper)
         children.append(fork(lambda: write("interrupted", mapper, metadata)))
+        forking.remove(mapper)
 
     with CoscoExchange("interrupted", PARTITIONS, metadata=metadata):
         with CoscoWriter("interrupted", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:

@@ -18,7 +18,7 @@ def block(partition, first_row, content=b"x", *, rows=1, mapper=1, attempt=1, ex
     return header + stored
 
 
-def frame(blocks: Iterable[bytes], *, sequence=1, count=None, exchange=EXCHANGE) -> bytes:
+def frame(blocks: Iterable[bytes], *, sequence=1, count=None, exchange=EXCHANGE, epoch=1) -> bytes:
     blocks = list(blocks)
     body = b"".join(blocks)
     header = FrameHeader(
@@ -26,7 +26,7 @@ def frame(blocks: Iterable[bytes], *, sequence=1, count=None, exchange=EXCHANGE)
         incarnation=INCARNATION,
         sequence=sequence,
         range_index=0,
-        epoch=1,
+        epoch=epoch,
         body_bytes=len(body),
         blocks=len(blocks) if count is None else count,
     )

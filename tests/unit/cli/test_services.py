@@ -14,7 +14,7 @@ SERVICE = """
 import asyncio, sys
 import click
 from cosco.cli.options import run_command
-from cosco.cli.services import run_service
+from cosco.cli.services import run_draining_service, run_service
 from cosco.errors import InvalidArgument
 
 async def serve(config, *, ready, stop):
@@ -27,10 +27,22 @@ async def serve(config, *, ready, stop):
         await asyncio.Event().wait()
     print("stopped", flush=True)
 
+async def drain(config, *, ready, stop, stop_now, drained):
+    ready("127.0.0.1:5")
+    await stop.wait()
+    drained()
+    await stop_now.wait()
+    print("stopping", flush=True)
+    if config == "drain-stuck":
+        await asyncio.Event().wait()
+
 @click.command
 @click.argument("config")
 def command(config):
-    run_service("svc", serve, config, "info")
+    if config.startswith("drain"):
+        run_draining_service("svc", drain, config, "info")
+    else:
+        run_service("svc", serve, config, "info")
 
 run_command(command, "svc")
 """
@@ -70,6 +82,31 @@ def test_a_second_sigterm_kills_at_once(tmp_path: Path) -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+        assert process.returncode == -signal.SIGTERM
+
+
+def test_a_draining_service_says_that_it_serves_on_and_ends_at_the_second_signal(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path, "drain") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "svc drained\n"
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err) == (0, "stopping\n", "")
+
+
+def test_a_third_signal_kills_a_draining_service(tmp_path: Path) -> None:
+    with service(tmp_path, "drain-stuck") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for said in ("svc drained\n", "stopping\n"):
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == said
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
         assert process.returncode == -signal.SIGTERM

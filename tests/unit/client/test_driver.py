@@ -11,8 +11,9 @@ import pytest
 from pyroaring import BitMap
 
 from cosco import wire
+from cosco.client import metadata_client
 from cosco.client.driver import Driver, RecomputeCallback
-from cosco.errors import ExchangeClosed
+from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.records import DriverOrders, ExchangeInfo, ExchangeSpec, RecomputeCall, RowKind
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)
@@ -39,17 +40,24 @@ class Losses:
         self.failed: dict[int, str] = {}
         self.polls = 0
         self.is_closed = False
+        self.owner = b"me"
         self.drop_answers = 0
+        self.drop_polls = 0
 
     def poll(self, request: Any, context: Any) -> Any:
         with self.changed:
             assert (request.number, request.owner) == (5, b"me")
             self.polls += 1
             self.changed.notify_all()
-            if self.is_closed:
-                error = wire.error_to_bytes(ExchangeClosed("closed"))
+            if self.drop_polls:
+                self.drop_polls -= 1
+                context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            if self.is_closed or self.owner != request.owner:
+                closed = ExchangeClosed("closed")
+                meant = closed if self.is_closed else InvalidArgument("it has another driver")
+                error = wire.error_to_bytes(meant)
                 context.set_trailing_metadata(((wire.ERROR_KEY, error),))
-                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "closed")
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "refused")
             answers = [*request.arranged, *(f.loss_id for f in request.failed)]
             if answers and self.drop_answers:
                 self.drop_answers -= 1
@@ -159,10 +167,11 @@ def test_a_callback_that_raises_is_a_failure(losses: Losses, start: Start) -> No
 
 
 def test_without_a_callback_every_loss_fails(losses: Losses, start: Start) -> None:
-    start(None)
+    driver = start(None)
+    assert [thread.name for thread in driver._threads] == ["cosco-lease"]
     losses.lose(1, [1])
     losses.wait(lambda: not losses.open)
-    assert "without recompute_writers_callback" in losses.failed[1]
+    assert "no recompute_writers_callback" in losses.failed[1]
 
 
 def test_polling_ends_with_the_exchange(losses: Losses, start: Start) -> None:
@@ -170,6 +179,32 @@ def test_polling_ends_with_the_exchange(losses: Losses, start: Start) -> None:
     losses.is_closed = True
     driver._threads[0].join(WAIT_S)
     assert not driver._threads[0].is_alive()
+
+
+def test_a_driver_that_was_replaced_calls_nobody_back_any_more(
+    losses: Losses, start: Start
+) -> None:
+    running, go_on, called = threading.Event(), threading.Event(), []
+
+    def callback(mappers: list[int], reason: str) -> None:
+        called.append(mappers)
+        running.set()
+        assert go_on.wait(WAIT_S)
+
+    driver = start(callback)
+    with losses.changed:
+        losses.open = {1: [1], 2: [2]}
+        losses.changed.notify_all()
+    assert running.wait(WAIT_S)
+    with losses.changed:
+        losses.owner = b"another"
+        losses.changed.notify_all()
+    driver._threads[0].join(WAIT_S)
+    go_on.set()
+    driver._threads[1].join(WAIT_S)
+    assert not any(thread.is_alive() for thread in driver._threads)
+    assert called == [[1]]
+    assert sorted(losses.open) == [1, 2]  # for the other one
 
 
 def test_a_callback_may_close_and_closing_does_not_wait_for_it(
@@ -190,3 +225,42 @@ def test_a_callback_may_close_and_closing_does_not_wait_for_it(
     for thread in driver._threads:
         thread.join(WAIT_S)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_closing_waits_for_the_thread_of_callbacks_unless_one_runs(
+    losses: Losses, start: Start, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    called, go_on = threading.Event(), threading.Event()
+
+    def callback(mappers: list[int], reason: str) -> None:
+        called.set()
+        assert go_on.wait(WAIT_S)
+
+    driver = start(callback)
+    if running:
+        losses.lose(1, [1])
+        assert called.wait(WAIT_S)
+    joined: list[float] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(driver._threads[1], "join", joined.append)
+        driver.close()
+    assert len(joined) == (0 if running else 1)
+    go_on.set()
+    driver._threads[1].join(WAIT_S)
+    assert not any(thread.is_alive() for thread in driver._threads)
+
+
+def test_a_service_that_is_away_by_the_first_poll_is_waited_for(
+    losses: Losses, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_client, "FIRST_CONTACT_S", 0.0)
+    called: list[list[int]] = []
+    losses.drop_polls = 3
+    warned: list[object] = []
+    monkeypatch.setattr("cosco.client.driver._LOG.warning", lambda *told: warned.append(told))
+    start(lambda mappers, reason: called.append(mappers))
+    losses.lose(1, [1])
+    losses.wait(lambda: not losses.open)
+    assert called == [[1]]
+    assert not warned

@@ -105,6 +105,24 @@ def test_the_forking_thread_may_be_inside_and_come_in_again() -> None:
     gate.after_fork_in_parent()
 
 
+def test_a_fork_inside_a_fork_leaves_the_gate_closed() -> None:
+    gate = ForkGate()
+    came_in = threading.Event()
+
+    def come_in() -> None:
+        with gate:
+            came_in.set()
+
+    gate.before_fork()
+    gate.before_fork()  # by a signal handler, in the hooks of the first one
+    gate.after_fork_in_parent()
+    thread = in_thread(come_in)
+    assert not came_in.wait(0.05)
+    gate.after_fork_in_parent()
+    thread.join(WAIT_S)
+    assert came_in.is_set()
+
+
 def test_two_threads_may_fork_at_a_time() -> None:
     gate, both = ForkGate(), threading.Barrier(2)
 
@@ -134,7 +152,7 @@ def test_a_child_begins_anew() -> None:
     gate = ForkGate()
     gate.add(FakeCall(gate))
     gate._inside[1] = 1  # a thread of the parent
-    gate._forking.add(threading.get_ident())
+    gate._forking[threading.get_ident()] = 1
     gate.after_fork_in_child()
     gate.before_fork()  # does not wait for the parent's
     gate.after_fork_in_parent()

@@ -190,11 +190,36 @@ def test_fragments_of_a_row_come_in_any_order_and_none_may_be_missing() -> None:
         merge.verify()
 
 
+def test_other_rows_at_the_same_position_never_pass() -> None:
+    """Whichever comes first: the other is dropped as a copy, and the sums tell."""
+    blocks, snapshot = one_mapper([b"x"])
+    other = block(content=b"\x01\0\0\0y")
+    merge = merge_of(snapshot, 0, [4])
+    assert feed(merge, other, *blocks) == [b"y"]
+    assert merge.duplicates == 1
+    with pytest.raises(DataCorrupted, match="contradicts the committed sums"):
+        merge.verify()
+    merge = merge_of(snapshot, 0, [4])
+    assert feed(merge, *blocks, other) == [b"x"]
+    merge.verify()
+
+
+def test_what_is_kept_of_seen_blocks_grows_with_gaps() -> None:
+    blocks, snapshot = one_mapper(numbered(2000))
+    assert len(blocks) > 10
+    merge = merge_of(snapshot, 0, [4])
+    feed(merge, *blocks[::2])
+    assert merge.gaps == len(blocks[::2]) - 1
+    feed(merge, *blocks, *blocks[1::2])
+    assert merge.gaps == 0
+
+
 def test_reasons_are_bounded() -> None:
     merge = merge_of(snapshot_of(0, []), 0, [])
     for _ in range(3 * MAX_REASONS):
         feed(merge, block(partition=1))
     assert len(merge.bad) == MAX_REASONS
+    assert merge.refusals == 3 * MAX_REASONS
 
 
 # --- BlockSplitter ------------------------------------------------------------------------

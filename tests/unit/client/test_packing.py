@@ -512,3 +512,72 @@ def test_a_dictionary_that_cannot_be_cut_is_refused_before_anything_is_taken() -
     with pytest.raises(InvalidRow, match="cast them to their values"):
         list(packer.collect_batch(np.zeros(20_000, int), batch))
     assert packer.buffered_bytes == 0
+
+
+# --- attempts that are wanted in part -----------------------------------------------------
+
+
+def of_range_1(partition: int) -> bool:
+    """Whether a partition of 7, in 3 ranges of 3, 3 and 1, is in the second one."""
+    return 3 <= partition < 6
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_rows_of_ranges_that_are_not_wanted_are_dropped(form: str | None) -> None:
+    rng = random.Random(5)
+    packer = RowPacker(**packing(7, buffer_bytes=5000), wanted={1})
+    rows = [rng.randbytes(rng.randrange(40)) for _ in range(500)]
+    numbers = [rng.randrange(7) for _ in rows]
+    frames: list[PackedFrame] = []
+    if form is None:
+        for partition, row in zip(numbers, rows, strict=True):
+            if packer.collect_wanted(partition, row):
+                frames += packer.drain()
+    else:
+        frames += packer.collect_batch(numbers, rows_as(form, rows))
+    frames += packer.drain()
+    blocks = blocks_of(frames, 7)
+    assert sorted(blocks) == packer.sums().partitions.tolist() == [3, 4, 5]
+    kept = [row for n, row in zip(numbers, rows, strict=True) if of_range_1(n)]
+    assert packer.rows == len(kept)
+    assert packer.row_bytes == sum(map(len, kept))
+    for partition in blocks:
+        expected = [row for n, row in zip(numbers, rows, strict=True) if n == partition]
+        assert read_back(blocks[partition], partition, packer.sums()) == expected
+
+
+def test_a_partial_attempt_checks_all_that_it_drops() -> None:
+    packer = RowPacker(**packing(7), wanted={1})
+    row: Any = "text"
+    with pytest.raises(InvalidRow):
+        packer.collect_wanted(0, row)
+    with pytest.raises(PartitionOutOfRange):
+        packer.collect_wanted(7, b"x")
+    with pytest.raises(PartitionOutOfRange):
+        list(packer.collect_batch([0, 7], [b"x", b"y"]))
+    with pytest.raises(InvalidRow):
+        list(packer.collect_batch([0, 1], [b"x", row]))
+    assert packer.buffered_bytes == 0
+
+
+def test_a_partial_attempt_that_keeps_nothing_makes_no_frames() -> None:
+    packer = RowPacker(**packing(7), wanted={1})
+    assert not packer.collect_wanted(0, b"x")
+    assert [*packer.collect_batch([0, 6], pa.array([b"x", b"y"])), *packer.drain()] == []
+    assert not len(packer.sums().partitions)
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_batches_of_ranges_that_are_not_wanted_are_dropped(tables: bool) -> None:
+    schema = pa.schema([("n", pa.int64())])
+    packer = ArrowPacker(schema=schema, **packing(7, buffer_bytes=5000), wanted={1})
+    numbers = np.arange(700) % 7
+    batch = pa.record_batch({"n": np.arange(700)}, schema)
+    given_rows = pa.Table.from_batches([batch[:100], batch[100:]]) if tables else batch
+    frames = [*packer.collect_batch(numbers, given_rows), *packer.drain()]
+    assert sorted(blocks_of(frames, 7)) == packer.sums().partitions.tolist() == [3, 4, 5]
+    assert packer.rows == 300
+    nobody = packer.collect_batch(np.zeros(10, np.int64), batch[:10])
+    assert [*nobody, *packer.drain()] == []
+    with pytest.raises(SchemaMismatch):
+        list(packer.collect_batch([0], pa.record_batch({"m": [1]})))

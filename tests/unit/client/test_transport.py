@@ -22,11 +22,14 @@ from cosco.errors import (
     NotPicklable,
     ServiceUnavailable,
 )
-from cosco.wire import ERROR_KEY, error_to_bytes
+from cosco.records import MAX_MAPPER
+from cosco.wire import ERROR_KEY, MAX_ERROR_MAPPERS, error_to_bytes
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)
 
 WAIT_S = 10.0
+#: As many as a service tells, of the ids that take most bytes.
+MANY_MAPPERS = range(MAX_MAPPER + 1 - MAX_ERROR_MAPPERS, MAX_MAPPER + 1)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,9 @@ def address() -> Iterator[str]:
             error = DataLost("gone", shuffle_id="x", mappers=(1, 2), partition=3)
             trailers = ((ERROR_KEY, error_to_bytes(error)),)
             context.set_trailing_metadata(trailers)
+        elif request == b"many":
+            error = DataLost("gone", mappers=MANY_MAPPERS)
+            context.set_trailing_metadata(((ERROR_KEY, error_to_bytes(error)),))
         elif request == b"later":
             context.set_trailing_metadata(((ERROR_KEY, error_to_bytes(ServiceUnavailable("s"))),))
         elif request == b"garbled":
@@ -104,6 +110,13 @@ def test_the_error_a_service_meant_is_raised(endpoint: Endpoint, scope: Scope) -
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert str(pickle.loads(pickle.dumps(caught.value))) == "gone"
+
+
+def test_an_error_may_name_a_hundred_thousand_mappers(endpoint: Endpoint, scope: Scope) -> None:
+    with pytest.raises(DataLost) as caught:
+        endpoint.unary("/t/Fail", b"many", WAIT_S, scope)
+    assert len(MANY_MAPPERS) == 100_000
+    assert caught.value.mappers == tuple(MANY_MAPPERS)
 
 
 def test_what_passes_is_unreachable_and_what_stays_is_not(endpoint: Endpoint, scope: Scope) -> None:

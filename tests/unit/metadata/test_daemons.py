@@ -99,6 +99,21 @@ def test_daemons_of_a_store(table: DaemonTable) -> None:
     assert table.of_store("x") == [DaemonRef(3, "host:3"), DaemonRef(4, "host:4")]
 
 
+def test_who_adopts_a_store_and_dies_begins_the_grace_anew(table: DaemonTable) -> None:
+    """A daemon with a store of its own that is restarted twice."""
+    table.register(registration(1, store="own"), now=0)
+    table.assign(1)
+    table.died(1, now=10)
+    table.register(registration(2, store="own"), now=11)
+    table.register(registration(3, address="b:1", store="another"), now=11)
+    table.assign(3)
+    table.died(3, now=12)
+    table.died(2, now=40)
+    assert table.may_be_adopted(1, 10, now=49)
+    assert not table.may_be_adopted(1, 10, now=50)
+    assert not table.may_be_adopted(3, 10, now=22)
+
+
 def test_restarted_leases_are_full(table: DaemonTable) -> None:
     table.register(registration(1), 0.0)
     table.restart_leases(100.0)
@@ -116,7 +131,7 @@ def test_a_death_is_stored() -> None:
     [died] = changes.take()
     assert born.row is not None
     assert died.row is not None
-    assert (born.row[-1], died.row[-1]) == (1, 0)
+    assert (born.row[-2], died.row[-2]) == (1, 0)
     table.release(1)
     assert changes.take() == [Change("daemons", (1,), None)]
 

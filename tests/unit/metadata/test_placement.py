@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -7,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosco.errors import CapacityExceeded
-from cosco.metadata.placement import Candidate, cut_ranges, place, range_count
+from cosco.metadata.placement import (
+    Avoid,
+    Candidate,
+    cut_ranges,
+    place,
+    place_next,
+    range_count,
+)
 
 
 def daemon(incarnation: int, host: str = "", free: int = 1 << 30, assigned: int = 0) -> Candidate:
@@ -40,6 +48,13 @@ def test_equal_daemons_take_turns() -> None:
 def test_more_free_memory_takes_more() -> None:
     placed = place(6, [daemon(1, free=100), daemon(2, free=200)], replicas=1)
     assert Counter(primary.incarnation for primary, _ in placed) == {1: 2, 2: 4}
+
+
+def test_a_large_cluster_is_placed_at_once() -> None:
+    began = time.process_time()
+    placed = place(4000, [daemon(n) for n in range(2000)], replicas=2)
+    assert time.process_time() - began < 4.0  # looking at every daemon each time takes 13 s
+    assert set(Counter(d.incarnation for p, q in placed for d in (p, *q)).values()) == {4}
 
 
 def test_what_a_daemon_has_counts() -> None:
@@ -91,3 +106,30 @@ def test_exchanges_of_one_range_begin_with_another_daemon_each() -> None:
     daemons = [daemon(n) for n in (1, 2, 3)]
     firsts = [place(1, daemons, replicas=2, turn=turn)[0][0].incarnation for turn in range(4)]
     assert firsts == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("min_replicas", "avoid", "expected"),
+    [
+        (1, Avoid(), [1, 2]),
+        (1, Avoid(as_primary=frozenset({1})), [2, 1]),
+        (1, Avoid(as_primary=frozenset({1, 2})), [1, 2]),  # one of them must be
+        (1, Avoid(as_any=frozenset({1})), [2]),
+        (2, Avoid(as_any=frozenset({1})), [1, 2]),  # rather this than not at all
+        (1, Avoid(as_any=frozenset({1, 2})), [1, 2]),
+    ],
+)
+def test_the_next_place_of_a_range(min_replicas: int, avoid: Avoid, expected: list[int]) -> None:
+    daemons = [daemon(1), daemon(2)]
+    chosen = place_next(daemons, 2, min_replicas, avoid, turn=0)
+    assert chosen is not None
+    assert [c.incarnation for c in (chosen[0], *chosen[1])] == expected
+
+
+def test_the_next_place_takes_what_hosts_there_are() -> None:
+    one_host = [daemon(1, "h"), daemon(2, "h")]
+    chosen = place_next(one_host, 2, 1, Avoid(), turn=0)
+    assert chosen is not None
+    assert chosen[1] == ()
+    assert place_next(one_host, 2, 2, Avoid(), turn=0) is None
+    assert place_next([], 1, 1, Avoid(), turn=0) is None

@@ -53,26 +53,26 @@ def test_a_new_file_is_empty_and_keeps_its_cluster_id(path: str) -> None:
 
 
 def test_changes_are_applied_in_order(store: SqlStore) -> None:
-    store.write([Change("counters", (1,), (1, 1)), Change("mappers", (1, 5), (None,))])
+    store.write([Change("counters", (1,), (1, 1, 0)), Change("mappers", (1, 5), (None, 1))])
     store.write(
         [
-            Change("counters", (1,), (2, 7)),
-            Change("mappers", (1, 6), (-1,)),
-            Change("mappers", (2, 5), (3,)),
+            Change("counters", (1,), (2, 7, 4)),
+            Change("mappers", (1, 6), (-1, 1)),
+            Change("mappers", (2, 5), (3, 2)),
         ]
     )
-    assert store.load().tables["counters"] == [(1, 2, 7)]
-    assert store.load().tables["mappers"] == [(1, 5, None), (1, 6, -1), (2, 5, 3)]
-    store.write([Change("mappers", (1,), None), Change("mappers", (1, 9), (4,))])
-    assert store.load().tables["mappers"] == [(1, 9, 4), (2, 5, 3)]
+    assert store.load().tables["counters"] == [(1, 2, 7, 4)]
+    assert store.load().tables["mappers"] == [(1, 5, None, 1), (1, 6, -1, 1), (2, 5, 3, 2)]
+    store.write([Change("mappers", (1,), None), Change("mappers", (1, 9), (4, 1))])
+    assert store.load().tables["mappers"] == [(1, 9, 4, 1), (2, 5, 3, 2)]
 
 
 def test_a_failed_batch_leaves_nothing(store: SqlStore) -> None:
     with pytest.raises(sqlite3.Error):
-        store.write([Change("mappers", (1, 5), (1,)), Change("mappers", (1, 6), (1, 2, 3))])
+        store.write([Change("mappers", (1, 5), (1, 1)), Change("mappers", (1, 6), (1, 2, 3))])
     assert store.load().tables["mappers"] == []
-    store.write([Change("mappers", (1, 5), (1,))])
-    assert store.load().tables["mappers"] == [(1, 5, 1)]
+    store.write([Change("mappers", (1, 5), (1, 1))])
+    assert store.load().tables["mappers"] == [(1, 5, 1, 1)]
 
 
 def test_ids_are_found_wherever_they_are(store: SqlStore) -> None:
@@ -129,11 +129,13 @@ def test_the_database_of_another_program(path: str) -> None:
         SqlStore(path)
 
 
-def test_a_schema_version_from_the_future(path: str) -> None:
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_schema_of_another_version(path: str, version: int) -> None:
     SqlStore(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    with pytest.raises(InvalidArgument, match=r"schema version 99, this cosco-metadata knows 1"):
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
+    message = rf"schema version {version}, this cosco-metadata knows 2; run the version that"
+    with pytest.raises(InvalidArgument, match=message):
         SqlStore(path)
 
 
@@ -173,7 +175,13 @@ class Restarts(RuleBasedStateMachine):
         self.directory.cleanup()
 
     def state_of(self, stored: Stored) -> MetadataState:
-        return MetadataState(stored, daemon_lease_s=LEASE_S, ranges_per_daemon=2, now=self.now)
+        return MetadataState(
+            stored,
+            daemon_lease_s=LEASE_S,
+            ranges_per_daemon=2,
+            adoption_grace_s=0.0,  # which a restart begins anew
+            now=self.now,
+        )
 
     def used(self, shuffle_id: str) -> bool:
         self.store.write(self.state.take_changes())
@@ -286,6 +294,16 @@ class Restarts(RuleBasedStateMachine):
             self.now += TICK_S
             self.state.tick(self.now)
 
+    @rule(reached=st.booleans())
+    def fence(self, reached: bool) -> None:
+        fences = self.state.take_fences()
+        self.write()
+        for fence in fences:
+            if reached:
+                self.state.fenced(fence.daemon.incarnation, fence.keys)
+            else:
+                self.state.fence_failed(fence.daemon.incarnation)
+
     @rule()
     def write(self) -> None:
         self.store.write(self.state.take_changes())
@@ -312,9 +330,9 @@ class Restarts(RuleBasedStateMachine):
             info = state.describe_exchange(status.shuffle_id, b"", self.now, used=False)
             progress = state.progress(number)
             given += [info, progress.bytes_stored, progress.partition_rows.tolist()]
-            given += [state.await_commits(number, BitMap(range(6)), 0, 1).missing]
+            given += [state.await_commits(number, BitMap(range(6)), 0, 1, self.now).missing]
             for partition in range(PARTITIONS):
-                snapshot = state.await_commits(number, BitMap(), partition, 1).snapshot
+                snapshot = state.await_commits(number, BitMap(), partition, 1, self.now).snapshot
                 assert snapshot is not None
                 given += [snapshot.version, snapshot.rows, snapshot.raw_bytes, snapshot.digest]
                 given += [snapshot.mappers.tolist(), snapshot.attempts.tolist(), snapshot.sources]

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyroaring import BitMap
+from support.metadata_cluster import GRACE_S, LEASE_S, OTHER, OWNER, Cluster
 
 from cosco.errors import (
     CapacityExceeded,
@@ -13,70 +13,14 @@ from cosco.errors import (
     ExchangeNotFound,
     InvalidArgument,
 )
-from cosco.metadata.changes import Stored
-from cosco.metadata.state import MAX_STATUS_EXCHANGES, TICK_S, MetadataState
-from cosco.records import (
-    DaemonHeartbeat,
-    DaemonOrders,
-    DaemonRegistration,
-    DaemonState,
-    ExchangeInfo,
-    ExchangeSpec,
-)
-
-OWNER = b"o" * 16
-OTHER = b"p" * 16
-LEASE_S = 10.0
-
-
-class Cluster:
-    """A state, and the time as its clients pass it in."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.state = MetadataState(
-            Stored("cluster"), daemon_lease_s=LEASE_S, ranges_per_daemon=2, now=self.now
-        )
-
-    def register(self, incarnation: int, store: str = "shared", **options: Any) -> DaemonOrders:
-        registration = DaemonRegistration(
-            incarnation, f"host:{incarnation}", f"host-{incarnation}", store, 100, 100
-        )
-        return self.state.register(replace(registration, **options), self.now)
-
-    def beat(self, incarnation: int, *dropped: int) -> DaemonOrders:
-        return self.state.heartbeat(DaemonHeartbeat(incarnation, 100, dropped), self.now)
-
-    def create(
-        self, shuffle_id: str = "a", owner: bytes = OWNER, used: bool = False, **options: Any
-    ) -> ExchangeInfo:
-        spec = ExchangeSpec(shuffle_id, **({"partitions": 8, "replicas": 1} | options))
-        return self.state.create_exchange(spec, owner, self.now, used=used)
-
-    def describe(self, shuffle_id: str = "a", owner: bytes = b"", used: bool = False) -> Any:
-        return self.state.describe_exchange(shuffle_id, owner, self.now, used=used)
-
-    def sleep(self, seconds: float, *alive: int) -> list[int]:
-        """Let time pass tick by tick; `alive` daemons send heartbeats meanwhile."""
-        closed, end = [], self.now + seconds
-        while self.now < end:
-            self.now = min(end, self.now + TICK_S)
-            for incarnation in alive:
-                self.beat(incarnation)
-            closed += self.state.tick(self.now)
-        return closed
-
-    def daemon_states(self) -> dict[int, DaemonState]:
-        daemons, _ = self.state.status()
-        return {d.ref.incarnation: d.state for d in daemons}
+from cosco.metadata.state import MAX_STATUS_EXCHANGES
+from cosco.metadata.suspicion import ProbeOutcome
+from cosco.records import DaemonOrders, DaemonState
 
 
 @pytest.fixture
 def cluster() -> Cluster:
-    cluster = Cluster()
-    cluster.register(1)
-    cluster.register(2)
-    return cluster
+    return Cluster(1, 2)
 
 
 # --- creation and look-ups ----------------------------------------------------------------
@@ -163,7 +107,7 @@ def test_numbers_that_are_not_open(cluster: Cluster) -> None:
         with pytest.raises(error):
             cluster.state.progress(number)
         with pytest.raises(error):
-            cluster.state.await_commits(number, BitMap(), 0, 1)
+            cluster.state.await_commits(number, BitMap(), 0, 1, cluster.now)
         with pytest.raises(error):
             cluster.state.lookup_assignment(number, 0, 1, 1)
 
@@ -227,6 +171,31 @@ def test_after_a_stall_every_lease_is_full(cluster: Cluster) -> None:
     assert cluster.sleep(4.5, 1, 2) == []
     assert cluster.sleep(0.5, 1, 2) == [1]
     assert set(cluster.daemon_states().values()) == {DaemonState.SERVING}
+
+
+def test_after_a_stall_every_grace_is_full_for_whoever_asks_first() -> None:
+    cluster = Cluster()
+    cluster.register(1, "x")
+    cluster.register(2, "y")
+    cluster.create(partitions=1, replicas=1)
+    cluster.kill(1)
+    cluster.sleep(1.0, 2)
+    cluster.now += 100.0
+    assert cluster.sources()[0] == (1, True, [1])  # it had no one to register with
+    cluster.sleep(GRACE_S, 2)
+    assert cluster.sources()[0] == (1, True, [])
+
+
+def test_silence_does_not_last_through_a_stall() -> None:
+    cluster = Cluster(1, 2)
+    cluster.probe(1, ProbeOutcome.SILENT)
+    cluster.sleep(1.0, 1, 2)
+    cluster.state.take_probes()
+    cluster.now += 100.0
+    cluster.state.probed(1, ProbeOutcome.SILENT, cluster.now)  # asked before the stall
+    assert cluster.daemon_states()[1] is DaemonState.SERVING
+    assert cluster.sleep(1.0) == []
+    assert cluster.daemon_states()[1] is DaemonState.SERVING
 
 
 def test_a_tick_that_is_a_little_late_is_no_stall(cluster: Cluster) -> None:
@@ -305,6 +274,9 @@ def test_a_registering_daemon_drops_what_is_not_open(cluster: Cluster) -> None:
     orders = cluster.register(9, store="third", exchanges=(0, 1, 2, 3, 4))
     assert orders == DaemonOrders(True, "cluster", LEASE_S, (1, 2))
     assert cluster.beat(9).drop == ()
+    # Also at a sweep, which comes with a heartbeat.
+    assert cluster.beat(9, exchanges=(0, 1, 2, 3, 4)).drop == (1, 2)
+    assert not cluster.beat(8, exchanges=(1,)).known
 
 
 def test_dead_daemons_are_forgotten_with_their_last_exchange(cluster: Cluster) -> None:
@@ -318,25 +290,83 @@ def test_dead_daemons_are_forgotten_with_their_last_exchange(cluster: Cluster) -
 # --- sources and status -------------------------------------------------------------------
 
 
-def sources(cluster: Cluster, partition: int = 0) -> list[int]:
-    wait = cluster.state.await_commits(1, BitMap(), partition, 1)
-    assert wait.snapshot is not None
-    [source] = wait.snapshot.sources
-    return [ref.incarnation for ref in source.daemons]
+def test_sources_are_the_members_then_their_stores_daemons() -> None:
+    cluster = Cluster()
+    for incarnation, store in ((1, "x"), (2, "y"), (3, "x"), (4, "y"), (5, "z")):
+        cluster.register(incarnation, store)
+    cluster.create(partitions=1, replicas=2)
+    assert cluster.placed() == (1, False, [1, 2])
+    assert cluster.sources() == [(1, False, [1, 2, 3, 4])]
+    cluster.kill(2)  # its files are to be had from 4
+    cluster.fence()
+    [first, _] = cluster.sources()
+    assert first == (1, True, [1, 3, 4])
+    cluster.kill(1)
+    [first, *_] = cluster.sources()
+    assert first == (1, True, [3, 4])
 
 
-def test_sources_are_the_primary_then_its_stores_daemons(cluster: Cluster) -> None:
-    cluster.register(3, store="another")
-    info = cluster.create(partitions=8)
-    primary = info.assignments[0].primary.incarnation
-    assert primary == 1
-    assert sources(cluster) == [1, 2]
-    cluster.sleep(LEASE_S, 2, 3)
-    assert sources(cluster) == [2]
-    cluster.sleep(LEASE_S, 3)
-    assert sources(cluster) == [1]  # nobody lives; it may come back
-    cluster.register(4, address="host:1")
-    assert sources(cluster) == [4]
+def test_the_draining_serve_but_are_asked_last() -> None:
+    cluster = Cluster(1, 2, 3)
+    cluster.create(partitions=1)
+    cluster.kill(1)
+    cluster.state.drain("host:2")
+    assert cluster.sources()[0] == (1, True, [3, 2])
+
+
+@pytest.mark.parametrize("grace", [True, False])
+def test_a_source_that_nobody_serves_is_named_while_it_may_come_back(grace: bool) -> None:
+    cluster = Cluster()
+    cluster.register(1, "x")
+    cluster.register(2, "y")
+    cluster.create(partitions=1, replicas=1)
+    cluster.kill(1)
+    cluster.sleep(GRACE_S - 0.5 if grace else GRACE_S, 2)
+    assert cluster.sources() == [(1, True, [1] if grace else []), (2, False, [2])]
+    cluster.register(3, "x", address="host:1")  # it was started again on what it left
+    assert cluster.sources()[0] == (1, True, [3])
+
+
+def test_what_a_dead_member_stored_alone_is_awaited_behind_who_lives() -> None:
+    cluster = Cluster()
+    for incarnation, store in ((1, "x"), (2, "y"), (3, "y")):
+        cluster.register(incarnation, store)
+    cluster.create(partitions=1, replicas=2)
+    assert cluster.placed() == (1, False, [1, 2])
+    cluster.kill(1)  # its replica has dropped the copies of what it stored
+    cluster.fence()
+    assert cluster.sources()[0] == (1, True, [2, 3, 1])
+    cluster.kill(2)  # another serves its store
+    assert cluster.sources()[0] == (1, True, [3, 1])
+    cluster.sleep(GRACE_S, 3)
+    assert cluster.sources()[0] == (1, True, [3])
+    cluster.register(4, "x", address="host:1")
+    assert cluster.sources()[0] == (1, True, [4, 3])
+
+
+def test_a_restart_of_the_service_gives_the_dead_their_grace_again() -> None:
+    cluster = Cluster()
+    cluster.register(1, "x")
+    cluster.register(2, "y")
+    cluster.create(partitions=1, replicas=1)
+    cluster.kill(1)
+    cluster.persist()
+    cluster.restart(after_s=100.0)
+    assert cluster.sources()[0] == (1, True, [1])
+    cluster.sleep(GRACE_S, 2)
+    assert cluster.sources()[0] == (1, True, [])
+
+
+def test_what_a_volatile_store_had_ends_with_its_daemon() -> None:
+    cluster = Cluster()
+    cluster.register(1, "memory:1")
+    cluster.register(2, "memory:2")
+    cluster.create(partitions=1, replicas=2)
+    cluster.kill(1)
+    cluster.fence()
+    assert cluster.sources()[0] == (1, True, [2])
+    cluster.kill(2)
+    assert cluster.sources()[0] == (1, True, [])
 
 
 def test_status_lists_the_newest_exchanges(cluster: Cluster) -> None:

@@ -49,10 +49,44 @@ def test_closing_wakes_everyone_of_the_exchange() -> None:
     waiting.add_reader(1, BitMap([1]), BitMap([1]), "a")
     waiting.add_driver(1, "driver")
     waiting.add_reader(2, BitMap([1]), BitMap([1]), "other")
-    assert sorted(waiting.closed(1)) == ["a", "driver"]
-    assert waiting.closed(1) == []
+    assert sorted(waiting.exchange(1)) == ["a", "driver"]
+    assert waiting.exchange(1) == []
     assert waiting.committed(1, 1) == []
     assert waiting.everyone() == ["other"]
+
+
+def test_partitions_that_lost_rows_wait_apart() -> None:
+    waiting: Waiting[str] = Waiting(10)
+    named = BitMap([1, 2, 3])
+    waiting.add_reader(1, named, BitMap([3]), "whole")
+    waiting.add_reader(1, named, BitMap([1, 3]), "lost", rebuilt=0)
+    waiting.add_reader(1, named, BitMap([2]), "also lost", rebuilt=7)
+    assert waiting.committed(1, 1) == []
+    assert sorted(waiting.committed(1, 3)) == ["lost", "whole"]
+    assert waiting.committed(1, 2) == ["also lost"]
+
+
+def test_writers_wait_for_epochs_of_all_their_ranges() -> None:
+    waiting: Waiting[str] = Waiting(10)
+    waiting.add_writer(1, {0, 2}, "both")
+    waiting.add_writer(1, [2], "one")
+    waiting.add_writer(2, [0], "other")
+    waiting.add_reader(1, BitMap([2]), BitMap([2]), "reader")
+    assert waiting.begun(1, 2) == ["one"]
+    assert waiting.begun(1, 1) == []
+    assert waiting.begun(1, 0) == ["both"]
+    assert waiting.committed(1, 2) == ["reader"]
+    assert waiting.exchange(2) == ["other"]
+
+
+def test_reports_wait_for_a_probe_whatever_number_their_daemon_has() -> None:
+    waiting: Waiting[str] = Waiting(10)
+    waiting.add_report(1, "report")
+    waiting.add_driver(1, "driver")
+    assert waiting.exchange(1) == ["driver"]
+    assert waiting.probed(2) == []
+    assert waiting.probed(1) == ["report"]
+    assert not waiting._by_number
 
 
 def test_commits_do_not_wake_drivers() -> None:

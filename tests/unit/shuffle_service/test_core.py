@@ -11,6 +11,7 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.blocks import walk_blocks
 from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.errors import DataCorrupted
 from cosco.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.buffers import ChunkState
 from cosco.shuffle_service.core import DaemonCore
@@ -148,7 +149,8 @@ def test_a_frame_that_needs_more_pages_than_there_are_is_taken_in_parts():
 def test_a_stray_partition_is_found_before_anything_is_taken():
     core = make_core(partitions=5)
     checked = check_frame(memoryview(frame([block(4, 0), block(5, 0)])), EXCHANGE, SENDER)
-    assert core.stray_partition(core.assignment(KEY), checked) == 5
+    with pytest.raises(DataCorrupted, match="partition 5"):
+        core.assignment(KEY).check_partitions(checked)
 
 
 @pytest.mark.parametrize("flushing", [False, True])
@@ -173,7 +175,7 @@ def test_a_dropped_exchange_gives_its_pages_back(flushing):
 
 def test_deduplication_is_bounded_and_forgets_who_has_hung_up_first():
     core = make_core(pages=1, partitions=1000)
-    bound = core._dedupe_entries_max
+    bound = core._dedupe.entries_max
     assert 0 < bound < 200
     put(core, [block(0, 0, mapper=1)])
     put(core, [block(0, 0, mapper=2)], sender=(2, 1))
@@ -225,3 +227,14 @@ def test_whatever_happens_each_block_is_read_once(data):
     assert core.pool.free_bytes == core.pool.capacity_bytes
     for partition in range(4):
         assert read(core, files, partition) == expected[partition]
+
+
+def test_a_frame_that_needs_a_page_for_its_chunks_header_alone_is_flushed_for():
+    core = make_core(pages=16, chunk_bytes=1 << 20)
+    core.shares.has_copies = True
+    put(core, [block(1, 0)])
+    made = block(0, 0, b"x" * (4096 - 50 - len(block(0, 0, b""))))
+    core.pool.allocate(core.shares.buffers_room - 4096)  # other buffers
+    left, _ = put(core, [made])
+    assert left == 1  # with the chunk's header it needs two pages, and there is one
+    assert core.next_flush(waiting_bytes=len(frame([made]))) is not None

@@ -20,15 +20,15 @@ def test_what_is_granted_stays_within_the_budget_and_comes_back():
     board.announce(other, [MIB] * 8)
     assert dict(board.grant(0.0)) == {stream: 2, other: 2}
     assert board.grant(0.0) == []
-    board.received(stream, MIB)
+    accounted = board.received(stream, MIB)
     assert board.grant(0.0) == []  # in hand is not settled
-    board.settled(stream, 0.0)
+    board.settled(stream, accounted)
     # The streams take turns, and it is the turn of the one announced first.
     assert dict(board.grant(0.0)) == {stream: 1}
     board.close(other)
     assert dict(board.grant(0.0)) == {}  # at its share, a quarter, or one frame at least
-    board.received(stream, MIB)
-    board.settled(stream, 0.0)
+    board.settled(stream, board.received(stream, MIB))
+    board.taken(stream, 0.0)
     assert dict(board.grant(0.0)) == {stream: 1}
 
 
@@ -40,11 +40,11 @@ def test_a_large_frame_is_not_overtaken_for_ever_by_small_ones():
     assert dict(board.grant(0.0)) == {small: 1}
     board.announce(small, [MIB])
     assert board.grant(0.0) == []
-    board.received(small, MIB)
-    board.settled(small, 0.0)
+    board.settled(small, board.received(small, MIB))
+    board.taken(small, 0.0)
     assert dict(board.grant(0.0)) == {large: 1}  # larger than the budget, so alone
-    board.received(large, MAX_FRAME_BYTES)
-    board.settled(large, 0.0)
+    board.settled(large, board.received(large, MAX_FRAME_BYTES))
+    board.taken(large, 0.0)
     assert dict(board.grant(0.0)) == {small: 1}
 
 
@@ -80,6 +80,25 @@ def test_who_sits_on_a_grant_is_found_only_while_others_wait():
     assert dict(board.grant(16.0)) == {other: 1}
 
 
+def test_frames_settle_in_any_order_and_keep_the_sender_from_nothing():
+    board = FrameCredits(16 * MIB)
+    stream = board.open()
+    board.announce(stream, [3, 2 * MIB, 5])
+    assert dict(board.grant(0.0)) == {stream: 3}
+    first = board.received(stream, 1)
+    assert stream.waiting_since is None
+    board.taken(stream, 7.0)
+    assert stream.waiting_since == 7.0  # it may send the next one, whatever the first waits for
+    second = board.received(stream, 2 * MIB)
+    board.taken(stream, 8.0)
+    board.settled(stream, second)
+    assert board.unsettled_bytes == stream.unsettled_bytes == 8
+    board.settled(stream, first)
+    assert board.unsettled_bytes == stream.unsettled_bytes == 5
+    board.close(stream)
+    assert board.unsettled_bytes == 0
+
+
 @given(st.data())
 def test_every_announced_frame_is_granted_in_the_end(data):
     budget = data.draw(st.integers(1, 8)) * MIB
@@ -98,6 +117,6 @@ def test_every_announced_frame_is_granted_in_the_end(data):
         assert board.unsettled_bytes <= max(budget, MAX_FRAME_BYTES)
         assert ready, "nothing is granted although frames wait"
         stream, length = ready.pop(0)
-        board.received(stream, length)
-        board.settled(stream, 0.0)
+        board.settled(stream, board.received(stream, length))
+        board.taken(stream, 0.0)
     assert board.unsettled_bytes == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosco.shuffle_service.dedupe import DedupeIndex
+from cosco.shuffle_service.dedupe import DedupeBound, DedupeIndex
 
 A, B = (0, 1), (0, 2)  # two attempts of one mapper
 
@@ -37,3 +37,16 @@ def test_a_forgotten_sender_is_no_longer_counted():
     assert index.holds(B, 0, 0, 1)
     index.forget(A)
     assert index.entries == 1
+
+
+def test_nothing_is_kept_of_a_dropped_assignment_though_its_senders_hung_up():
+    bound, other, dropped = DedupeBound(1000), DedupeIndex(), DedupeIndex()
+    for index in (other, dropped):
+        for partition in range(100):
+            index.add(A, partition, 0, 1)
+        bound.grew(index, 100)
+        bound.hung_up(A, [index])
+    bound.dropped(dropped)
+    assert bound.entries == other.entries == 100
+    assert dropped.entries == 0
+    assert not dropped.knows(A)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
-from cosco.chunks import parse_chunk_header
 from cosco.dfs import MemoryStore, StoreFull
 from cosco.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.fetch import FetchService
-from cosco.shuffle_service.flusher import Flusher
+from cosco.shuffle_service.flusher import FAILING_AFTER_S, Flusher
 from cosco.shuffle_service.intake import check_frame
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics
@@ -37,20 +37,24 @@ class FullStore(MemoryStore):
         await super().append(path, offset, parts)
 
 
+async def no_copies(key) -> None:
+    """There are none to settle."""
+
+
 class Rig:
     """A daemon's parts without its server."""
 
-    def __init__(self, store, pages: int = 8) -> None:
+    def __init__(self, store, pages: int = 8, *, incarnation: int = INCARNATION) -> None:
         self.store = store
         arena = memoryview(bytearray(pages * MAX_PAGE_BYTES))
-        self.core = DaemonCore(arena=arena, incarnation=INCARNATION, chunk_bytes=64 << 10)
+        self.core = DaemonCore(arena=arena, incarnation=incarnation, chunk_bytes=64 << 10)
         self.core.cluster_id = "c"
         primary = DaemonRef(INCARNATION, "a")
         self.core.admit(EXCHANGE, Assignment(0, 1, 1, primary), PartitionRange(0, 0, 9))
         self.metrics = DaemonMetrics()
         self.waiters = PageWaiters()
         self.flusher = Flusher(self.core, store, self.waiters, self.metrics, writers=2)
-        self.fetch = FetchService(self.core, store, self.metrics)
+        self.fetch = FetchService(self.core, store, self.metrics, no_copies)
 
     def put(self, *blocks: bytes) -> None:
         checked = check_frame(memoryview(frame(blocks)), EXCHANGE, (1, 1))
@@ -81,6 +85,47 @@ def test_a_full_store_loses_nothing_and_is_written_when_there_is_room():
         assert rig.flusher.failing_since is None
         assert await rig.read(0) == made
         assert rig.core.unstored_bytes == 0
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_a_store_is_failing_when_it_has_taken_nothing_for_a_while():
+    async def main() -> None:
+        store = FullStore()
+        await store.open()
+        rig = Rig(store)
+        assert not rig.flusher.failing(time.monotonic() + 3600)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x" * (64 << 10)))
+        await store.asked.wait()
+        await rig.waiters.changed()
+        since = rig.flusher.failing_since
+        assert not rig.flusher.failing(since + FAILING_AFTER_S - 0.1)
+        assert rig.flusher.failing(since + FAILING_AFTER_S)
+        store.room.set()
+        await rig.flusher.flush_everything()
+        assert not rig.flusher.failing(time.monotonic() + 3600)
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_what_is_sealed_is_stored_at_once():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        rig.put(made := block(0, 0, b"small"))
+        await asyncio.sleep(0)
+        assert await store.list("") == []
+        assert rig.core.seal([KEY]) == len(made)
+        rig.flusher.kick()
+        while rig.core.unstored_bytes:
+            await rig.waiters.changed()
+        assert rig.core.seal([KEY]) == 0
+        assert len(await store.list(f"c/{EXCHANGE}/0-1/0-")) == 1
         await rig.flusher.stop()
 
     asyncio.run(main())
@@ -118,15 +163,9 @@ def test_everything_is_flushed_to_files_that_describe_themselves():
         for partition, made in blocks.items():
             assert await rig.read(partition) == b"".join(made)
         # Another daemon of the store finds the same in the files alone.
-        other = Rig(store)
-        other.core.drop(EXCHANGE)
+        other = Rig(store, incarnation=INCARNATION + 1)
         for partition, made in blocks.items():
             assert await other.read(partition) == b"".join(made)
-        # A torn tail is no chunk: what precedes it is still read.
-        file = (await store.list(f"c/{EXCHANGE}/0-1/0-"))[0]
-        first = parse_chunk_header(await store.read(file.path, 0, 4096))
-        store._files[file.path] += store._files[file.path][: first.padded_bytes // 2]
-        assert await other.read(0) == b"".join(blocks[0])
         await rig.flusher.stop()
 
     asyncio.run(main())
@@ -173,8 +212,7 @@ def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
         assert b"".join(bytes(r) for r in replies if isinstance(r, memoryview)) == later[0]
         assert await rig.read(1) == block(1, 0, b"y" * 30_000) + later[1]
         # The new file describes itself from its beginning.
-        other = Rig(store)
-        other.core.drop(EXCHANGE)
+        other = Rig(store, incarnation=INCARNATION + 1)
         assert await other.read(0) == later[0]
         await rig.flusher.stop()
 

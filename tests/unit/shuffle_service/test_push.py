@@ -10,7 +10,7 @@ from support.daemon_parts import KEY, DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore
-from cosco.shuffle_service.push import MAX_UNTOLD, GrantBoard, PushStream
+from cosco.shuffle_service.push import MAX_UNTOLD, GrantBoards, PushStream
 from cosco.wire import PUSH_PROTOCOL, push_frame, spb
 
 BUDGET = 8 << 20
@@ -19,7 +19,7 @@ BUDGET = 8 << 20
 class Call:
     """gRPC's end of one push stream: what the sender sends, and what it was told."""
 
-    def __init__(self, parts: DaemonParts, board: GrantBoard, *, reads: bool = True) -> None:
+    def __init__(self, parts: DaemonParts, board: GrantBoards, *, reads: bool = True) -> None:
         self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reads = asyncio.Event()
         if reads:
@@ -28,7 +28,9 @@ class Call:
         self.granted = 0
         self.acknowledged: list[int] = []
         self.refused: list[spb.Refusal] = []
-        self.task = asyncio.create_task(PushStream(self, board, parts.take_in).run(self))
+        self.task = asyncio.create_task(
+            PushStream(self, board, parts.take_in, parts.copies).run(self)
+        )
 
     def __aiter__(self):
         return self
@@ -87,7 +89,7 @@ def run(main, store=MemoryStore, **parts) -> None:
         await opened.open()
         rig = DaemonParts(opened, **parts)
         try:
-            await main(rig, GrantBoard(BUDGET))
+            await main(rig, rig.boards(BUDGET))
         finally:
             await rig.flusher.stop()
             await rig.link.close()
@@ -103,7 +105,7 @@ def filled_up(parts: DaemonParts) -> None:
 def test_a_stream_that_is_cancelled_anywhere_gives_all_credits_back():
     """Before a grant is used, in the middle of a wait for pages, and with replies unread."""
 
-    async def main(parts: DaemonParts, board: GrantBoard) -> None:
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
         made = frame([block(0, 0)])
         unused = Call(parts, board)
         unused.send(hello(), announce(1 << 20, 1 << 20))
@@ -117,12 +119,12 @@ def test_a_stream_that_is_cancelled_anywhere_gives_all_credits_back():
         waiting.send(push_frame([made]))
         await settle()
         assert parts.waiters.waiting_bytes == len(made)
-        assert board.credits.unsettled_bytes == (3 << 20) + len(made)
+        assert board.writers.credits.unsettled_bytes == (3 << 20) + len(made)
         for call in (unused, unread, waiting):
             call.task.cancel()
             with suppress(asyncio.CancelledError):
                 await call.task
-        assert board.credits.unsettled_bytes == 0
+        assert board.writers.credits.unsettled_bytes == 0
         assert parts.waiters.waiting_bytes == 0
         # The budget is whole again: another stream gets all that one stream may have.
         parts.core.pool.free(parts.pool_pages)
@@ -132,7 +134,7 @@ def test_a_stream_that_is_cancelled_anywhere_gives_all_credits_back():
         last.send(push_frame([made]), None)
         await last.task
         assert last.acknowledged == [1]
-        assert board.credits.unsettled_bytes == 0
+        assert board.writers.credits.unsettled_bytes == 0
 
     run(main)
 
@@ -141,13 +143,13 @@ def test_a_stream_that_is_cancelled_anywhere_gives_all_credits_back():
     "garbage", [b"", b"\x0a\x7f", b"\xff" * 40, b"\x1a\x05ab", b"\x1a\xff\xff\xff\xff\xff\x01"]
 )
 def test_garbage_ends_the_stream_with_a_reason_that_is_counted(garbage):
-    async def main(parts: DaemonParts, board: GrantBoard) -> None:
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
         call = Call(parts, board)
         call.send(hello(), announce(1 << 20), garbage)
         await call.task
         assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
         assert call.refused[0].reason
-        assert board.credits.unsettled_bytes == 0
+        assert board.writers.credits.unsettled_bytes == 0
         refused = parts.metrics.frames_refused.labels("protocol")
         assert refused._value.get() == 1
 
@@ -158,7 +160,7 @@ def test_garbage_ends_the_stream_with_a_reason_that_is_counted(garbage):
 def test_a_sender_that_does_not_read_is_not_read_from(kind):
     """Else what it is to be told would grow for as long as it sends."""
 
-    async def main(parts: DaemonParts, board: GrantBoard) -> None:
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
         parts.flusher.start()
         made = frame([block(0, 0)]) if kind == "acknowledged" else b"x"
         call = Call(parts, board, reads=False)
@@ -180,7 +182,7 @@ def test_a_sender_that_does_not_read_is_not_read_from(kind):
 
 
 def test_a_sender_whose_frame_waits_for_pages_does_not_sit_on_its_next_grant(monkeypatch):
-    async def main(parts: DaemonParts, board: GrantBoard) -> None:
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
         monkeypatch.setattr("cosco.shuffle_service.push.GRANT_PATIENCE_S", 0.0)
         made = frame([block(0, 0)])
         filled_up(parts)
@@ -202,13 +204,13 @@ def test_a_sender_whose_frame_waits_for_pages_does_not_sit_on_its_next_grant(mon
             one.task.cancel()
             with suppress(asyncio.CancelledError):
                 await one.task
-        assert board.credits.unsettled_bytes == 0
+        assert board.writers.credits.unsettled_bytes == 0
 
     run(main)
 
 
 def test_one_sequence_twice_and_one_block_twice_are_taken_once():
-    async def main(parts: DaemonParts, board: GrantBoard) -> None:
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
         made = [block(0, n) for n in range(3)]
         frames = [frame(made[:2], sequence=4), frame([made[1], made[2], made[1]], sequence=4)]
         call = Call(parts, board)
@@ -225,7 +227,7 @@ def test_one_sequence_twice_and_one_block_twice_are_taken_once():
 def test_a_frame_of_which_a_part_is_in_is_not_taken_twice_by_the_next_stream():
     """The first stream dies while its frame waits for pages; the resend adds the rest."""
 
-    async def main(parts: DaemonParts, board: GrantBoard) -> None:
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
         made = [block(p, 0, bytes([p]) * 100_000) for p in range(6)]
         whole = frame(made)
         kept = parts.core.pool.allocate(parts.core.pool.free_bytes - 300_000)

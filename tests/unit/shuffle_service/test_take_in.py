@@ -18,8 +18,11 @@ from cosco.errors import (
     ServiceUnavailable,
 )
 from cosco.records import Assignment, DaemonRef, PartitionRange
+from cosco.shuffle_service.assignments import NotAssigned
 from cosco.shuffle_service.intake import check_frame
-from cosco.shuffle_service.take_in import NotAssigned
+
+#: Of this length every frame of these tests is said to be.
+FRAME = bytes(100)
 
 
 class Service:
@@ -69,7 +72,7 @@ async def parts_with(service: Service) -> DaemonParts:
 async def wait_for_pages(parts: DaemonParts, *frames) -> list[asyncio.Task]:
     """Let frames wait, in this order, in a pool without free pages."""
     parts.pool_pages = parts.core.pool.allocate(parts.core.pool.free_bytes)
-    tasks = [asyncio.create_task(parts.take_in.take(one, 100)) for one in frames]
+    tasks = [asyncio.create_task(parts.take(one, FRAME)) for one in frames]
     for _ in range(10):
         await asyncio.sleep(0)
     assert parts.waiters.waiting_bytes == 100 * len(frames)
@@ -77,12 +80,12 @@ async def wait_for_pages(parts: DaemonParts, *frames) -> list[asyncio.Task]:
 
 
 def test_many_who_wait_for_one_assignment_ask_once(monkeypatch):
-    monkeypatch.setattr("cosco.shuffle_service.take_in._LOOKUP_RETRY_S", 0.0)
+    monkeypatch.setattr("cosco.shuffle_service.lookups._RETRY_S", 0.0)
 
     async def main() -> None:
         service = Service(ServiceUnavailable("not now"), assigned())
         parts = await parts_with(service)
-        takes = (parts.take_in.take(checked(block(p, 0)), 100) for p in range(8))
+        takes = (parts.take(checked(block(p, 0)), FRAME) for p in range(8))
         assert set(await asyncio.gather(*takes)) == {KEY}
         assert service.asked == 2
 
@@ -101,7 +104,7 @@ def test_many_who_wait_for_one_assignment_ask_once(monkeypatch):
 def test_what_the_service_denies_is_refused_to_all_who_wait(answer, refusal):
     async def main() -> None:
         parts = await parts_with(Service(*[answer] * 3))
-        takes = [parts.take_in.take(checked(block(p, 0)), 100) for p in range(3)]
+        takes = [parts.take(checked(block(p, 0)), FRAME) for p in range(3)]
         results = await asyncio.gather(*takes, return_exceptions=True)
         assert [type(result) for result in results] == [refusal] * 3
         assert parts.core.unstored_bytes == 0
@@ -112,7 +115,7 @@ def test_what_the_service_denies_is_refused_to_all_who_wait(answer, refusal):
 def test_an_exchange_dropped_during_the_look_up_stays_dropped():
     async def main() -> None:
         parts = await parts_with(Service(assigned()))
-        take = asyncio.create_task(parts.take_in.take(checked(block(0, 0)), 100))
+        take = asyncio.create_task(parts.take(checked(block(0, 0)), FRAME))
         await asyncio.sleep(0)
         parts.core.drop(EXCHANGE)
         with pytest.raises(ExchangeClosed):
@@ -126,7 +129,7 @@ def test_a_frame_with_a_partition_of_another_range_changes_nothing():
     async def main() -> None:
         parts = await parts_with(Service(assigned()))
         with pytest.raises(DataCorrupted, match="partition 9"):
-            await parts.take_in.take(checked(block(0, 0), block(9, 0)), 100)
+            await parts.take(checked(block(0, 0), block(9, 0)), FRAME)
         assert parts.core.unstored_bytes == 0
 
     asyncio.run(main())
@@ -164,7 +167,7 @@ def test_a_store_that_takes_nothing_loses_nothing_and_ends_no_task(error):
         parts.flusher.start()
         store.error = error
         made = block(0, 0, b"x" * (64 << 10))
-        await parts.take_in.take(checked(made), 100)
+        await parts.take(checked(made), FRAME)
         await parts.waiters.changed()
         assert parts.flusher.failing_since is not None
         assert parts.flusher.failure
@@ -194,7 +197,7 @@ def test_a_store_whose_failing_writes_were_dropped_is_not_thought_to_fail_for_ev
         parts = DaemonParts(store)
         parts.flusher.start()
         store.error = StoreFull(errno.ENOSPC, "No space left on device")
-        await parts.take_in.take(checked(block(0, 0, b"x" * (64 << 10))), 100)
+        await parts.take(checked(block(0, 0, b"x" * (64 << 10))), FRAME)
         await parts.waiters.changed()
         assert parts.flusher.failing_since is not None
         await parts.flusher.ended(parts.core.drop(EXCHANGE))
@@ -212,12 +215,12 @@ def test_senders_that_hung_up_are_not_remembered_beyond_their_exchange():
         store = MemoryStore()
         await store.open()
         parts = DaemonParts(store)
-        await parts.take_in.take(checked(block(0, 0)), 100)
+        await parts.take(checked(block(0, 0)), FRAME)
         for mapper in range(100):  # only one of them has sent anything
             parts.take_in.hung_up((mapper, 1), {KEY})
-        assert len(parts.core._hung_up) == 1
+        assert parts.core._dedupe.hung_up_senders == 1
         parts.core.drop(EXCHANGE)
-        assert not parts.core._hung_up
+        assert not parts.core._dedupe.hung_up_senders
         await parts.link.close()
 
     asyncio.run(main())
@@ -230,11 +233,11 @@ def test_gaps_in_what_a_sender_sends_are_counted_as_memory():
         parts = DaemonParts(store)
         for start in range(0, 5000, 500):
             made = (block(0, row) for row in range(2 * start, 2 * start + 1000, 2))
-            await parts.take_in.take(checked(*made), 100)
+            await parts.take(checked(*made), FRAME)
         held = parts.core.assignment(KEY)
         sets = [one for sender in held.dedupe._senders.values() for one in sender.values()]
-        assert sum(map(len, sets)) == held.dedupe.entries == parts.core._dedupe_entries
-        assert held.dedupe.entries <= parts.core._dedupe_entries_max
+        assert sum(map(len, sets)) == held.dedupe.entries == parts.core._dedupe.entries
+        assert held.dedupe.entries <= parts.core._dedupe.entries_max
         await parts.link.close()
 
     asyncio.run(main())

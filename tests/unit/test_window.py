@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosco.client.window import MAX_RESENDS, OutFrame, ProtocolBroken, PushWindow
+from cosco.window import MAX_RESENDS, OutFrame, ProtocolBroken, PushWindow
 
 
 def frame(sequence: int) -> OutFrame:
@@ -58,10 +58,13 @@ def test_a_refused_frame_is_kept_and_sent_again_a_few_times() -> None:
         if len(window) == 2:
             window.acknowledged([2])
         refused = window.refused(1)
+        assert refused is not None
         assert window.resend(refused)
     assert window.announce() == [101]
     window.granted(1)
-    assert not window.resend(window.refused(1))
+    refused = window.refused(1)
+    assert refused is not None
+    assert not window.resend(refused)
     assert len(window) == 1
 
 
@@ -113,6 +116,66 @@ def test_every_frame_is_acknowledged_once_whatever_breaks(data: st.DataObject) -
     frames = window.granted(len(lengths))
     acknowledged += sequences(window.acknowledged(sequences(frames)))
     assert sorted(acknowledged) == list(range(1, added + 1))
+
+
+def mixed_window() -> PushWindow:
+    """Frames 1 to 6, of epochs 1 and 2 in turn: 1 and 2 sent, 3 and 4 announced, 5 and 6 new."""
+    window = PushWindow()
+    for sequence in range(1, 7):
+        window.add(OutFrame(sequence, 0, 2 - sequence % 2, 100 + sequence, b""))
+        if sequence == 4:
+            window.announce()
+            window.granted(2)
+    return window
+
+
+def test_taken_frames_of_every_stage_are_gone_and_their_answers_are_ignored() -> None:
+    window = mixed_window()
+    assert window.pairs() == {(0, 1), (0, 2)}
+    assert sequences(window.take(0, 1)) == [1, 3, 5]
+    assert window.take(0, 1) == window.take(1, 2) == []
+    assert window.pairs() == {(0, 2)}
+    assert sequences(window.acknowledged([1, 2])) == [2]
+    with pytest.raises(ProtocolBroken):  # once only
+        window.acknowledged([1])
+    assert len(window) == 2
+
+
+def test_a_refusal_of_a_taken_frame_is_ignored() -> None:
+    window = mixed_window()
+    window.take(0, 1)
+    assert window.refused(1) is None
+    refused = window.refused(2)
+    assert refused is not None
+    assert len(window) == 3
+
+
+def test_nothing_goes_out_when_announced_frames_are_missing_until_a_new_stream() -> None:
+    window = mixed_window()
+    assert not window.has_gap
+    window.take(0, 1)
+    assert window.has_gap
+    assert window.announce() == window.granted(2) == []
+    window.restart()
+    assert not window.has_gap
+    assert window.announce() == [102, 104, 106]
+    assert sequences(window.granted(3)) == [2, 4, 6]
+    with pytest.raises(ProtocolBroken):
+        window.acknowledged([1])  # was of the stream before
+
+
+def test_taking_what_the_daemon_does_not_wait_for_leaves_no_gap() -> None:
+    window = window_of(2)
+    window.announce()
+    window.granted(2)
+    window.add(OutFrame(3, 0, 2, 103, b""))
+    window.take(0, 1)
+    assert not window.has_gap
+    assert window.is_under_way  # two answers are to come
+    assert window.announce() == [103]
+    window.acknowledged([1])
+    window.refused(2)
+    assert sequences(window.granted(1)) == [3]
 
 
 def test_a_frame_is_under_way_from_its_announcement_to_its_answer() -> None:

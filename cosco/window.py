@@ -2,7 +2,8 @@
 
 A frame is announced, granted, sent and acknowledged, in that order, and kept until it is
 acknowledged. When the stream breaks, everything that is kept begins anew on the next one;
-the frames stay the same, so a daemon recognises what it already has.
+the frames stay the same, so a daemon recognises what it already has. Frames whose
+assignment has ended are taken out, to go elsewhere.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class PushWindow:
         self._unannounced: deque[OutFrame] = deque()
         self._announced: deque[OutFrame] = deque()
         self._sent: set[int] = set()
+        self._taken: set[int] = set()  # sent on the present stream, and taken since
+        self._has_gap = False
 
     def __len__(self) -> int:
         """The number of frames that are not acknowledged."""
@@ -52,21 +55,55 @@ class PushWindow:
     @property
     def is_under_way(self) -> bool:
         """Whether the daemon will say something yet about a frame that it knows of."""
-        return bool(self._announced or self._sent)
+        return bool(self._announced or self._sent or self._taken)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether announced frames were taken: their grants would come for what is not here
+        any more, so nothing goes out until a new stream begins."""
+        return self._has_gap
+
+    def pairs(self) -> set[tuple[int, int]]:
+        """The (range, epoch) pairs of the frames that are not acknowledged."""
+        return {(frame.range_index, frame.epoch) for frame in self._kept.values()}
 
     def add(self, frame: OutFrame) -> None:
         """Keep a new frame and have it announced."""
         self._kept[frame.sequence] = frame
         self._unannounced.append(frame)
 
+    def take(self, range_index: int, epoch: int) -> list[OutFrame]:
+        """Give up the unacknowledged frames of an assignment, whatever their stage, in order.
+
+        What the daemon still says of them on the present stream is ignored.
+        """
+        taken = {
+            sequence: frame
+            for sequence, frame in self._kept.items()
+            if frame.range_index == range_index and frame.epoch == epoch
+        }
+        for sequence in taken:
+            del self._kept[sequence]
+        self._unannounced = deque(f for f in self._unannounced if f.sequence not in taken)
+        announced = len(self._announced)
+        self._announced = deque(f for f in self._announced if f.sequence not in taken)
+        self._has_gap = self._has_gap or len(self._announced) < announced
+        self._taken |= self._sent & taken.keys()
+        self._sent -= taken.keys()
+        return list(taken.values())
+
     def restart(self) -> None:
         """A new stream begins: announce all that is kept again, in order."""
         self._unannounced = deque(self._kept.values())
         self._announced.clear()
         self._sent.clear()
+        self._taken.clear()
+        self._has_gap = False
 
     def announce(self) -> list[int]:
         """The lengths of the frames to announce now, in order."""
+        if self._has_gap:
+            return []
         lengths = [frame.frame_bytes for frame in self._unannounced]
         self._announced += self._unannounced
         self._unannounced.clear()
@@ -77,6 +114,8 @@ class PushWindow:
 
         Raises ProtocolBroken when fewer are announced.
         """
+        if self._has_gap:
+            return []
         if count > len(self._announced):
             raise ProtocolBroken(f"it granted {count} frames of {len(self._announced)}")
         frames = [self._announced.popleft() for _ in range(count)]
@@ -88,13 +127,15 @@ class PushWindow:
 
         Raises ProtocolBroken for one that was not sent on this stream.
         """
-        return [self._take_sent(sequence) for sequence in sequences]
+        answered = [sequence for sequence in sequences if self._is_answered(sequence)]
+        return [self._kept.pop(sequence) for sequence in answered]
 
-    def refused(self, sequence: int) -> OutFrame:
-        """Note that the daemon did not take a frame; the frame, which stays kept."""
-        frame = self._take_sent(sequence)
-        self._kept[sequence] = frame
-        return frame
+    def refused(self, sequence: int) -> OutFrame | None:
+        """Note that the daemon did not take a frame; the frame, which stays kept.
+
+        None if it was taken from here meanwhile. Raises ProtocolBroken as `acknowledged`.
+        """
+        return self._kept[sequence] if self._is_answered(sequence) else None
 
     def resend(self, frame: OutFrame) -> bool:
         """Announce a refused frame once more; False if that was done often enough."""
@@ -104,8 +145,12 @@ class PushWindow:
         self._unannounced.append(frame)
         return True
 
-    def _take_sent(self, sequence: int) -> OutFrame:
-        if sequence not in self._sent:
-            raise ProtocolBroken(f"it answered frame {sequence}, which was not sent")
-        self._sent.discard(sequence)
-        return self._kept.pop(sequence)
+    def _is_answered(self, sequence: int) -> bool:
+        """Note an answer to a frame that was sent; False if the frame was taken since."""
+        if sequence in self._sent:
+            self._sent.discard(sequence)
+            return True
+        if sequence in self._taken:
+            self._taken.discard(sequence)
+            return False
+        raise ProtocolBroken(f"it answered frame {sequence}, which was not sent")

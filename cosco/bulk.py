@@ -1,0 +1,85 @@
+"""The messages that carry rows in bulk, encoded and decoded by hand.
+
+What is on the wire are PushRequest.frame and FetchReply.data of protos/cosco/v1/shuffle.proto;
+a message class would copy their bytes once more. Callers use them by way of `cosco.wire`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from cosco._pb import shuffle_pb2 as spb
+from cosco.errors import InvalidArgument
+
+_Message = TypeVar("_Message", bound=Message)
+
+_FRAME_TAG: Final = 3 << 3 | 2  # PushRequest.frame, length-delimited
+_DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
+
+
+def _bulk_prefix(tag: int, length: int) -> bytes:
+    out = bytearray((tag,))
+    while length > 0x7F:
+        out.append(length & 0x7F | 0x80)
+        length >>= 7
+    out.append(length)
+    return bytes(out)
+
+
+def _bulk_body(message: bytes, tag: int) -> memoryview | None:
+    """The bytes field of a message that has that field alone; None for another message."""
+    if not message or message[0] != tag:
+        return None
+    length = shift = 0
+    offset = 1
+    while True:
+        if offset >= len(message) or shift > 28:
+            raise InvalidArgument("a message whose length field is broken")
+        byte = message[offset]
+        length |= (byte & 0x7F) << shift
+        offset += 1
+        shift += 7
+        if byte < 0x80:
+            break
+    if len(message) - offset != length:
+        raise InvalidArgument(
+            f"a message names {length} bytes and has {len(message) - offset}: it was cut short"
+        )
+    return memoryview(message)[offset:]
+
+
+def push_frame(parts: Sequence[bytes | memoryview]) -> bytes:
+    """PushRequest(frame=b"".join(parts)), serialized with one copy."""
+    return b"".join((_bulk_prefix(_FRAME_TAG, sum(map(len, parts))), *parts))
+
+
+def push_request(message: bytes) -> memoryview | spb.PushRequest:
+    """A frame's bytes, or the other message a sender sent; raises InvalidArgument."""
+    frame = _bulk_body(message, _FRAME_TAG)
+    return _parsed(spb.PushRequest, message) if frame is None else frame
+
+
+def fetch_request(message: bytes) -> spb.FetchRequest:
+    """What a reader asks for; raises InvalidArgument."""
+    return _parsed(spb.FetchRequest, message)
+
+
+def _parsed(kind: type[_Message], message: bytes) -> _Message:
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise InvalidArgument(f"a message that is no {kind.__name__}: {error}") from None
+
+
+def fetch_data(parts: list[memoryview]) -> bytes:
+    """FetchReply(data=b"".join(parts)), serialized with one copy."""
+    return b"".join((_bulk_prefix(_DATA_TAG, sum(map(len, parts))), *parts))
+
+
+def fetch_reply(message: bytes) -> memoryview | spb.Section:
+    """A piece of data, or the section that the next pieces belong to."""
+    data = _bulk_body(message, _DATA_TAG)
+    return spb.FetchReply.FromString(message).section if data is None else data
