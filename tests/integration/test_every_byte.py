@@ -1,0 +1,278 @@
+"""Every stored byte of small files flipped, one at a time, and read: caught, or without effect.
+
+The files are written by a daemon's own core from frames of the client's own packers, and read
+by the daemon's walk through a store, taken apart and merged by the reader's own parts. There is
+no switch that turns a check off, so each bit of each file has to be somebody's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyroaring import BitMap
+from support.frame_making import frame
+
+from cosco.blocks import CODECS, encode_block, parse_header, walk_blocks
+from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.client.arrow import batch_from_content
+from cosco.client.fetch import runs_of
+from cosco.client.merge import PartitionMerge
+from cosco.client.packing import ArrowPacker, RowPacker
+from cosco.client.rows import iter_rows
+from cosco.dfs import MemoryStore
+from cosco.errors import CoscoError, DataCorrupted, DataLost
+from cosco.records import MASK64, Assignment, DaemonRef, PartitionRange, ReadSnapshot
+from cosco.shuffle_service.core import DaemonCore
+from cosco.shuffle_service.fetch import FetchService
+from cosco.shuffle_service.intake import check_frame
+from cosco.shuffle_service.metrics import DaemonMetrics
+from cosco.shuffle_service.pool import MAX_PAGE_BYTES
+from cosco.wire import fetch_reply
+
+EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
+KEY = (EXCHANGE, 0, 1)
+RANGE = PartitionRange(0, 0, 8)
+SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
+#: Mapper 1 committed attempt 1, mapper 2 attempt 5; attempt 4 of mapper 2 did not.
+COMMITTED = {1: 1, 2: 5}
+LOSER = (2, 4)
+#: Seeded by each test.
+CHANCE = random.Random()
+
+Row = bytes | tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was written: the blocks in their order, and how the rows are got out again."""
+
+    blocks: list[bytes]
+    rows: Counter[Row]
+    arrow: bool
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def text(length: int) -> bytes:
+    """Half of it compresses."""
+    return bytes(CHANCE.choice(b"abcdefgh") for _ in range(length // 2)) + b"z" * (length // 2)
+
+
+def packed(kind: str, codec: str, mapper: int, attempt: int, rows: int) -> tuple[bytes, list[Row]]:
+    """One block of an attempt, as its writer packs it, and its rows."""
+    options = {
+        "exchange": EXCHANGE,
+        "mapper": mapper,
+        "attempt": attempt,
+        "ranges": (RANGE,),
+        "codec": CODECS[codec],
+        "buffer_bytes": 1 << 20,
+        "shuffle_id": "s",
+    }
+    made: list[Row] = []
+    packer: RowPacker | ArrowPacker
+    if kind == "arrow":
+        made = [(CHANCE.getrandbits(40), text(24).decode()) for _ in range(rows)]
+        columns = [pa.array([row[i] for row in made], SCHEMA.types[i]) for i in range(2)]
+        packer = ArrowPacker(schema=SCHEMA, **options)
+        batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+        frames = packer.collect_batch([PARTITION] * rows, batch)
+    else:
+        made = [text(CHANCE.randrange(60)) for _ in range(rows)]
+        packer = RowPacker(**options)
+        frames = packer.collect_batch([PARTITION] * rows, made)
+    parts = [b"".join(one.parts) for one in [*frames, *packer.drain()]]
+    return b"".join(parts), made
+
+
+def packed_case(kind: str, codec: str) -> Case:
+    blocks: list[bytes] = []
+    rows: Counter[Row] = Counter()
+    for mapper, attempt, count in ((1, 1, 60), (*LOSER, 9), (2, 5, 40), (*LOSER, 7)):
+        block, made = packed(kind, codec, mapper, attempt, count)
+        blocks.append(block)
+        if COMMITTED[mapper] == attempt:
+            rows.update(made)
+    return Case(blocks, rows, kind == "arrow")
+
+
+def fragments_case(codec: str) -> Case:
+    """Rows that span blocks, as rows do that are longer than one; here short ones."""
+    blocks = []
+    rows: Counter[Row] = Counter()
+    for mapper, attempt in COMMITTED.items():
+        for row in range(2):
+            parts = [text(300) for _ in range(3)]
+            rows[b"".join(parts)] += 1
+            for number, content in enumerate(parts):
+                last = number == len(parts) - 1
+                header, stored, _ = encode_block(
+                    exchange=EXCHANGE, partition=PARTITION, mapper=mapper, attempt=attempt,
+                    first_row=row, rows=int(last), content=content, codec=CODECS[codec],
+                    fragment=number, last=last,
+                )  # fmt: skip
+                blocks.append(header + stored)
+    return Case(blocks, rows, arrow=False)
+
+
+def sums(case: Case) -> ReadSnapshot:
+    """What the metadata service says once both mappers have committed."""
+    committed = [
+        header
+        for _, header in walk_blocks(memoryview(b"".join(case.blocks)))
+        if COMMITTED[header.mapper] == header.attempt
+    ]
+    return ReadSnapshot(
+        version=1,
+        generation=1,
+        build=1,
+        mappers=np.array(list(COMMITTED), np.uint32),
+        attempts=np.array(list(COMMITTED.values()), np.uint64),
+        rows=sum(header.rows for header in committed),
+        raw_bytes=sum(header.row_bytes for header in committed),
+        digest=sum(header.digest for header in committed) & MASK64,
+        sources=(),
+    )
+
+
+def new_core(incarnation: int) -> DaemonCore:
+    arena = memoryview(bytearray(8 * MAX_PAGE_BYTES))
+    core = DaemonCore(arena=arena, incarnation=incarnation, chunk_bytes=64 << 10)
+    core.cluster_id = "c"
+    return core
+
+
+async def store_chunks(case: Case, store: MemoryStore) -> None:
+    """Write the blocks as a daemon does, in two chunks of one file."""
+    core = new_core(INCARNATION)
+    core.admit(EXCHANGE, Assignment(0, 1, 1, DaemonRef(INCARNATION, "a")), RANGE)
+    half = len(case.blocks) // 2
+    for sequence, blocks in enumerate((case.blocks[:half], case.blocks[half:]), start=1):
+        for block in blocks:
+            header = parse_header(block)
+            checked = check_frame(
+                memoryview(frame([block], sequence=sequence)),
+                EXCHANGE,
+                (header.mapper, header.attempt),
+            )
+            held = core.assignment(KEY)
+            assert held is not None
+            assert core.take(held, checked, 0).next_run == len(checked.runs)
+        flush = core.next_flush(everything=True)
+        assert flush is not None
+        await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+        core.end_flush(flush)
+        assert core.next_flush(everything=True) is None
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+async def no_copies(key: tuple[int, int, int]) -> None:
+    """What a daemon does that is nobody's replica."""
+
+
+class FlippedStore(MemoryStore):
+    """One file, one byte of which can be another one."""
+
+    def __init__(self, path: str, data: bytes) -> None:
+        super().__init__()
+        self.data = self._files[path] = bytearray(data)
+
+
+def rows_of(case: Case, merge: PartitionMerge, runs: Iterable[memoryview]) -> Iterator[Row]:
+    for run in runs:
+        for decoded in merge.feed(run):
+            if case.arrow:
+                batch = batch_from_content(decoded, SCHEMA)
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            else:
+                yield from iter_rows(decoded)
+
+
+async def read(
+    case: Case, snapshot: ReadSnapshot, fetch: FetchService
+) -> tuple[Counter[Row], CoscoError | None]:
+    """The rows that a reader is given, and what it is told at the end."""
+    merge = PartitionMerge(
+        snapshot,
+        exchange=EXCHANGE,
+        partition=PARTITION,
+        named=BitMap(COMMITTED),
+        shuffle_id="s",
+    )
+    found: Counter[Row] = Counter()
+    try:
+        replies = [
+            fetch_reply(message) async for message in fetch.serve(KEY, PARTITION, files=True)
+        ]
+        for row in rows_of(case, merge, runs_of(iter(replies), merge.bad.append)):
+            found[row] += 1
+        merge.verify()
+    except CoscoError as error:
+        return found, error
+    return found, None
+
+
+def must_be_caught(data: bytes) -> set[int]:
+    """The bytes a reader depends on: chunk headers, and blocks of committed attempts."""
+    found: set[int] = set()
+    offset = 0
+    while offset < len(data):
+        header = parse_chunk_header(data[offset:])
+        start = offset + CHUNK_HEADER_BYTES
+        found.update(range(offset, start))
+        body = memoryview(data)[start : start + header.body_bytes]
+        for first, block in walk_blocks(body):
+            if COMMITTED[block.mapper] == block.attempt:
+                found.update(range(start + first, start + first + block.block_bytes))
+        offset += header.padded_bytes
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [("bytes", "lz4"), ("bytes", "none"), ("arrow", "lz4"), ("fragments", "none")],
+)
+def test_a_flipped_bit_is_caught_or_changes_nothing(kind: str, codec: str) -> None:
+    CHANCE.seed(f"{kind} {codec}")
+    case = fragments_case(codec) if kind == "fragments" else packed_case(kind, codec)
+    snapshot = sums(case)
+
+    async def main() -> tuple[int, int]:
+        written = MemoryStore()
+        await store_chunks(case, written)
+        [file] = await written.list("")
+        data = await written.read(file.path, 0, file.size_bytes)
+        assert len(data) >= 8192
+        vital = must_be_caught(data)
+        store = FlippedStore(file.path, data)
+        fetch = FetchService(new_core(INCARNATION + 1), store, DaemonMetrics(), no_copies)
+        assert await read(case, snapshot, fetch) == (case.rows, None)
+        caught = 0
+        for offset in range(len(data)):
+            bit = 1 << CHANCE.randrange(8)
+            store.data[offset] ^= bit
+            found, error = await read(case, snapshot, fetch)
+            store.data[offset] ^= bit
+            where = f"bit {bit:#x} of byte {offset}: {error}"
+            if error is None:
+                assert offset not in vital, where
+                assert found == case.rows, where
+            else:
+                assert isinstance(error, DataLost | DataCorrupted), where
+                assert found <= case.rows, where  # never a row that nobody wrote
+                caught += 1
+        assert caught >= len(vital)
+        return len(data), caught
+
+    flips, caught = asyncio.run(main())
+    print(f"{kind}, {codec}: {caught} of {flips} flips caught, the others without effect")

@@ -1,0 +1,271 @@
+"""Losses that meet something else: another loss, a restart, a driver that is gone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.exchanges import (
+    Pairs,
+    by_partition,
+    describe,
+    fetch,
+    fetch_all,
+    numbered,
+    send,
+    until,
+)
+from support.processes import Services
+
+from cosco import (
+    CommitTimeout,
+    CoscoExchange,
+    CoscoReader,
+    CoscoWriter,
+    DataLost,
+    GenerationChanged,
+)
+
+_NUMBERS = count()
+BOUND_S = 20.0
+MAPPERS = [1, 2]
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with Services(tmp_path_factory.mktemp("losses")) as started:
+        for _ in range(2):
+            started.daemon("--chunk-bytes", "64KiB", "--memory", "16MiB")
+        yield started
+
+
+@pytest.fixture
+def name() -> str:
+    return f"loss-{next(_NUMBERS)}"
+
+
+def rows_of(mapper: int) -> Pairs:
+    return numbered(mapper, 300)
+
+
+def expected() -> Counter[bytes]:
+    return Counter(row for mapper in MAPPERS for _, row in rows_of(mapper))
+
+
+def delete_stored(services: Services, name: str) -> list[Path]:
+    """Wait for files of the exchange, and delete them all."""
+    number = describe(name, services.metadata).number
+    store = services.directory / "store"
+
+    def files() -> list[Path]:
+        return [f for f in store.glob(f"*/{number}/*/*") if f.stat().st_size]
+
+    until(lambda: bool(files()), BOUND_S, "storing")
+    gone = files()
+    for file in gone:
+        file.unlink()
+    return gone
+
+
+def test_a_loss_during_the_rebuild(services: Services, name: str) -> None:
+    """The same mappers are lost twice; the second loss is another one."""
+    metadata = services.metadata
+    calls: list[list[int]] = []
+
+    def again(mappers: list[int], reason: str) -> None:
+        calls.append(sorted(mappers))
+        for mapper in mappers:
+            send(name, mapper, rows_of(mapper), metadata)
+            if len(calls) == 1:
+                delete_stored(services, name)
+
+    with CoscoExchange(name, 1, again, codec="none", metadata=metadata):
+        for mapper in MAPPERS:
+            send(name, mapper, rows_of(mapper), metadata)
+        delete_stored(services, name)
+        assert fetch(name, MAPPERS, 0, metadata) == expected()
+    assert calls[0] == MAPPERS
+    assert len(calls) == 2
+
+
+def test_several_ranges_lost_at_once(services: Services, name: str) -> None:
+    """Their readers report them side by side; each is a loss of its own, and built again once."""
+    metadata = services.metadata
+    calls: list[list[int]] = []
+
+    def pairs_of(mapper: int) -> Pairs:
+        return numbered(mapper, 600, partitions=4)
+
+    def again(mappers: list[int], reason: str) -> None:
+        calls.append(sorted(mappers))
+        for mapper in mappers:
+            send(name, mapper, pairs_of(mapper), metadata)
+
+    with CoscoExchange(name, 4, again, codec="none", metadata=metadata):
+        for mapper in MAPPERS:
+            send(name, mapper, pairs_of(mapper), metadata)
+        ranges = len(describe(name, metadata).ranges)
+        assert ranges > 1
+        delete_stored(services, name)
+        every = [pair for mapper in MAPPERS for pair in pairs_of(mapper)]
+        assert fetch_all(name, MAPPERS, 4, metadata) == by_partition(every, 4)
+    # A run for one range sends the others that are lost by then, so some need fewer runs.
+    assert calls[0] == MAPPERS
+    assert all(set(call) <= set(MAPPERS) for call in calls)
+    assert len(calls) <= ranges
+
+
+def test_the_service_restarts_during_the_callback(services: Services, name: str) -> None:
+    metadata = services.metadata
+    calls: list[list[int]] = []
+
+    def again(mappers: list[int], reason: str) -> None:
+        calls.append(sorted(mappers))
+        send(name, mappers[0], rows_of(mappers[0]), metadata)
+        services.metadata_service.kill()
+        services.metadata_service.start()
+        for mapper in mappers[1:]:
+            send(name, mapper, rows_of(mapper), metadata)
+
+    with CoscoExchange(name, 1, again, codec="none", metadata=metadata):
+        for mapper in MAPPERS:
+            send(name, mapper, rows_of(mapper), metadata)
+        delete_stored(services, name)
+        assert fetch(name, MAPPERS, 0, metadata) == expected()
+        assert calls == [MAPPERS]  # told once, whatever the service forgot
+
+
+def test_another_driver_takes_over(services: Services, name: str) -> None:
+    """The one that made the exchange is gone when rows are lost; a reader waits for the next."""
+    metadata = services.metadata
+    program = (
+        "import sys, cosco\n"
+        "x = cosco.CoscoExchange(sys.argv[1], 1, print, codec='none', metadata=sys.argv[2])\n"
+        "print('made', flush=True); sys.stdin.readline()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, name, metadata],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"made\n"
+        driver.kill()
+    for mapper in MAPPERS:
+        send(name, mapper, rows_of(mapper), metadata)
+    delete_stored(services, name)
+    with pytest.raises(CommitTimeout) as caught:
+        fetch(name, MAPPERS, 0, metadata, timeout_s=1)
+    assert caught.value.recompute
+    assert sorted(caught.value.mappers) == MAPPERS
+    calls: list[list[int]] = []
+
+    def again(mappers: list[int], reason: str) -> None:
+        calls.append(sorted(mappers))
+        for mapper in mappers:
+            send(name, mapper, rows_of(mapper), metadata)
+
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(fetch, name, MAPPERS, 0, metadata)
+        with CoscoExchange.attach(name, again, own=True, metadata=metadata):
+            assert reading.result(BOUND_S) == expected()
+            assert calls == [MAPPERS]
+
+
+def test_a_reader_that_gave_rows_says_that_another_one_may_try(
+    services: Services, name: str
+) -> None:
+    metadata = services.metadata
+    rows = numbered(1, 8000, size=10_000)  # far more than a reader holds back
+
+    def again(mappers: list[int], reason: str) -> None:
+        assert mappers == [1]
+        send(name, 1, rows, metadata, buffer_bytes=4 << 20)
+
+    with CoscoExchange(name, 1, again, codec="none", metadata=metadata):
+        send(name, 1, rows, metadata, buffer_bytes=4 << 20)
+        with CoscoReader(name, [1], 0, timeout_s=BOUND_S, metadata=metadata) as reader:
+            assert reader.next()
+            delete_stored(services, name)
+            with pytest.raises(DataLost) as caught:
+                for _ in reader:
+                    pass
+            assert caught.value.retriable
+        assert fetch(name, [1], 0, metadata) == Counter(row for _, row in rows)
+
+
+def test_a_commit_that_names_a_lost_build_joins_the_loss(services: Services, name: str) -> None:
+    """A writer that had sent its rows before they were lost learns it from nobody."""
+    metadata = services.metadata
+    calls: list[list[int]] = []
+    told = threading.Event()
+
+    def again(mappers: list[int], reason: str) -> None:
+        calls.append(sorted(mappers))
+        told.set()
+        for mapper in mappers:
+            send(name, mapper, rows_of(mapper), metadata)
+
+    with CoscoExchange(name, 1, again, codec="none", metadata=metadata):
+        send(name, 1, rows_of(1), metadata)  # first, so that what is deleted has some of it
+        late = CoscoWriter(name, 2, buffer_bytes=64 << 10, metadata=metadata)
+        for partition, row in rows_of(2):
+            late.collect(partition, row)
+        until(lambda: bool(late._pusher.routes.acknowledged()), BOUND_S, "rows that are taken")
+        delete_stored(services, name)
+        with ThreadPoolExecutor() as pool:
+            reading = pool.submit(fetch, name, [1], 0, metadata)
+            assert told.wait(BOUND_S)
+            late.close()
+            only_first = Counter(row for _, row in rows_of(1))
+            assert reading.result(BOUND_S) == only_first
+        assert fetch(name, MAPPERS, 0, metadata) == expected()
+    assert sorted({mapper for call in calls for mapper in call}) == MAPPERS
+
+
+def test_a_nondeterministic_exchange_starts_anew(services: Services, name: str) -> None:
+    """No row of the generation that was lost mixes with those of the next one."""
+    metadata = services.metadata
+    calls: list[list[int]] = []
+    reasons: list[str] = []
+
+    def rows_in(generation: int, mapper: int) -> Pairs:
+        return [(p, b"%d|" % generation + row) for p, row in numbered(mapper, 300, partitions=4)]
+
+    def again(mappers: list[int], reason: str) -> None:
+        calls.append(sorted(mappers))
+        reasons.append(reason)
+        for mapper in mappers:
+            send(name, mapper, rows_in(2, mapper), metadata)
+
+    exchange = CoscoExchange(name, 4, again, codec="none", deterministic=False, metadata=metadata)
+    with exchange:
+        for mapper in MAPPERS:
+            send(name, mapper, rows_in(1, mapper), metadata)
+        old_reader = CoscoReader(name, MAPPERS, 3, timeout_s=BOUND_S, metadata=metadata)
+        old_writer = CoscoWriter(name, 3, metadata=metadata)
+        old_writer.collect(0, b"1|old")
+        lost = delete_stored(services, name)
+        partition = int(lost[0].name.split("-")[0])
+        with pytest.raises(GenerationChanged):
+            fetch(name, MAPPERS, partition, metadata)
+        for number in range(4):
+            expected = Counter(
+                row for mapper in MAPPERS for p, row in rows_in(2, mapper) if p == number
+            )
+            assert fetch(name, MAPPERS, number, metadata) == expected
+        with pytest.raises(GenerationChanged):
+            old_reader.read_table()
+        with pytest.raises(GenerationChanged):
+            old_writer.close()
+        with pytest.raises(GenerationChanged):
+            CoscoReader(name, MAPPERS, 0, generation=1, metadata=metadata)
+    assert calls == [[*MAPPERS, 3]]  # all that were opened, committed or not
+    assert "again" in reasons[0] or "reducers" in reasons[0]
