@@ -1,0 +1,159 @@
+"""What must hold at every moment, and what must be gone in the end, seen from outside.
+
+A page has one owner; what is in use, on its way to a daemon, or remembered stays within the
+bounds that its options set; and after the close of an exchange nothing of it is anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .network import Call
+
+if TYPE_CHECKING:
+    from cosco.shuffle_service.core import DaemonCore
+    from cosco.shuffle_service.pool import Page
+
+    from .programs import Daemon
+    from .world import World
+
+#: Of what else than frames a push stream carries: hellos, announcements, releases.
+_WORDS_BYTES = 16 << 10
+
+
+def audit(world: World, daemons: list[Daemon]) -> None:
+    """Look at every daemon that runs."""
+    for daemon in daemons:
+        core = daemon.core
+        if core is None:
+            continue
+        problems = [*_pages(core), *_bounds(core), *_on_their_way(world, daemon)]
+        if problems:
+            world.problem(f"{daemon.name}: {'; '.join(problems)}")
+
+
+def _pages(core: DaemonCore) -> Iterator[str]:
+    pages: list[Page] = []
+    flushing = 0
+    for held in core._assignments.values():
+        for buffer in held.buffers.values():
+            for chunk in buffer.chunks():
+                pages += chunk.pages
+            if buffer.flushing is not None:
+                flushing += buffer.flushing.capacity
+    copied = [page for copy in core.copies._held.values() for page in copy.pages]
+    pages += copied
+    if len({page.offset for page in pages}) != len(pages):
+        yield "a page belongs to two"
+    # What is written of dropped exchanges is the flusher's alone.
+    owned = sum(page.size for page in pages) + core.shares.flushing - flushing
+    if owned != core.unstored_bytes:
+        yield f"{core.unstored_bytes} bytes of pages are in use, {owned} belong to somebody"
+    if sum(page.size for page in copied) != core.shares.copies:
+        yield "copies are counted wrong"
+
+
+def _bounds(core: DaemonCore) -> Iterator[str]:
+    if core.shares.copies > core.shares.copies_max:
+        yield f"{core.shares.copies} bytes of copies, {core.shares.copies_max} may be"
+    dedupe, entries = core._dedupe, 0
+    for held in core._assignments.values():
+        entries += held.dedupe.entries
+    if not entries <= dedupe.entries <= dedupe.entries_max:
+        yield f"{entries} intervals are remembered, {dedupe.entries} counted"
+    replication = core.replication
+    if sum(replica.cost for replica in replication.replicas.values()) > 2 * replication._frames_max:
+        yield f"{len(replication)} forwarded frames"
+
+
+def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
+    """Frames sent to a daemon that it has not read yet must have been granted."""
+    server = world.network.servers.get(daemon.address)
+    if server is None or daemon.process is None:
+        return
+    boards = world.boards[daemon.process]
+    daemons = {d.host for d in daemon.neighbours}
+    for board, is_primaries in ((boards.writers, False), (boards.primaries, True)):
+        unread = sum(
+            call.unread_bytes
+            for call in server.calls
+            if isinstance(call, Call)
+            and call.method.endswith("/Push")
+            and (call.client.host in daemons) == is_primaries
+        )
+        if unread > board.credits.budget_bytes + _WORDS_BYTES:
+            yield f"{unread} bytes are on their way, {board.credits.budget_bytes} may be"
+
+
+def is_overcome(world: World, daemons: list[Daemon]) -> bool:
+    """Whether the cluster is as it was before anything failed: every daemon runs, every range
+    has its copies, and what sealed epochs left is stored."""
+    states = [state for process, state in world.states.items() if process.runs]
+    cores = [daemon.core for daemon in daemons]
+    if not states or not all(d.is_ready and d.process and d.process.runs for d in daemons):
+        return False
+    failover = states[-1]._failover
+    there = {core.incarnation for core in cores if core is not None}
+    if failover._moves or failover._thin or failover._fences._untold:
+        return False
+    if not there.issuperset(failover._current):
+        return False
+    for core in cores:
+        assert core is not None
+        for held in core._assignments.values():
+            if held.sealed and (held.unstored_bytes() or core.copies.has(held.key)):
+                return False
+    return True
+
+
+def left(world: World, daemons: list[Daemon]) -> list[str]:
+    """What is left of closed exchanges."""
+    found = [f"{name}/{path}" for name, disk in world.disks.items() for path in disk.files]
+    tables = world.database.tables
+    found += [
+        f"{len(rows)} rows of {name}"
+        for name, rows in tables.items()
+        if rows and name not in {"daemons", "closing", "closed"}
+    ]
+    for row in tables["closing"].values():
+        waited_for = {str(party) for party in json.loads(str(row[-1]))}
+        if waiting := waited_for - world.lost_stores:
+            found.append(f"a closing exchange that waits for {sorted(waiting)}")
+    for daemon in daemons:
+        if daemon.core is not None:
+            found += [f"{what} in {daemon.name}" for what in _left_in(daemon.core)]
+            assert daemon.process is not None
+            if unsettled := world.boards[daemon.process].unsettled_bytes:
+                found.append(f"{unsettled} granted bytes in {daemon.name}")
+    for process, state in world.states.items():
+        if process.runs:
+            found += [f"{what} in {process}" for what in _left_in_state(state)]
+    return found
+
+
+def _left_in(core: DaemonCore) -> Iterator[str]:
+    counted = {
+        "bytes of pages": core.unstored_bytes,
+        "assignments": core.assignments,
+        "copies": len(core.copies),
+        "waiting bytes": core.copies.waiting_bytes,
+        "forwarded frames": len(core.replication),
+        "intervals": core._dedupe.entries,
+        "buffers to flush": len(core._ready) + len(core._open) + len(core._urgent),
+    }
+    return (f"{count} {what}" for what, count in counted.items() if count)
+
+
+def _left_in_state(state: Any) -> Iterator[str]:
+    failover = state._failover
+    counted = {
+        "exchanges": len(state._exchanges.open),
+        "moves": len(failover._moves),
+        "current epochs": len(failover._current),
+        "thin ranges": len(failover._thin),
+        "insisted ranges": len(failover._insisted),
+        "fences": len(failover._fences._untold),
+    }
+    return (f"{count} {what}" for what, count in counted.items() if count)

@@ -1,0 +1,396 @@
+"""The code broken on purpose, to see how many seeds it takes until that is noticed.
+
+Each break replaces something of Cosco in this process, after `patches.install`, and stays.
+"""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cosco import blocks
+from cosco.client import merge, routing
+from cosco.metadata import builds, epochs, exchanges, failover, journal, losses
+from cosco.metadata.changes import Change
+from cosco.records import DaemonOrders
+from cosco.shuffle_service import (
+    assignments,
+    control,
+    copies,
+    core,
+    fetch,
+    flusher,
+    limits,
+    membership,
+    replica,
+)
+from cosco.shuffle_service.credits import FrameCredits
+from cosco.window import OutFrame, PushWindow
+
+from . import patches
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """`what` is wrong with the code once `apply` was called."""
+
+    what: str
+    apply: Callable[[], None]
+
+
+BREAKS: dict[str, Break] = {}
+
+
+def _break(name: str, what: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def register(function: Callable[[], None]) -> Callable[[], None]:
+        BREAKS[name] = Break(what, function)
+        return function
+
+    return register
+
+
+_applied: list[str] = []
+
+
+def apply(name: str) -> None:
+    """Break the code of this process, once."""
+    if name not in _applied:
+        patches.install()
+        BREAKS[name].apply()
+        _applied.append(name)
+
+
+# --- acknowledgements ---------------------------------------------------------------------
+
+
+@_break("early-ack", "the primary acknowledges a frame before its replica has it")
+def _early_ack() -> None:
+    def taken(self: replica.Replica, frame: replica.Forward, chunks: Any) -> None:
+        before(self, frame, chunks)
+        if frame.refusal is None:
+            self._settle(frame, None)
+
+    before = replica.Replica.taken
+    replica.Replica.taken = taken
+
+
+@_break("early-copy-ack", "the replica acknowledges a frame that waits for room")
+def _early_copy_ack() -> None:
+    def offer(self: copies.CopyLog, copy_id: Any, key: Any, data: Any, **options: Any) -> None:
+        settle = options["settle"]
+        settle(None)
+        before(self, copy_id, key, data, **{**options, "settle": lambda _: None})
+
+    before = copies.CopyLog.offer
+    copies.CopyLog.offer = offer
+
+
+@_break("early-release", "copies are released before the chunks of their rows are durable")
+def _early_release() -> None:
+    assignments.AssignmentBuffers.unstored_chunks = lambda self, frame: iter(())
+
+
+@_break("early-dedupe", "a block is noted as held when its frame came, not when it is in pages")
+def _early_dedupe() -> None:
+    def take(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Taken:
+        if not first_run:
+            for run in frame.runs[1:]:
+                held.fresh(frame.sender, run)
+        return before(self, held, frame, first_run)
+
+    before = core.DaemonCore._take
+    core.DaemonCore._take = take
+
+
+@_break("acks-of-sealed", "a writer takes what a sealed epoch never acknowledged as acknowledged")
+def _acks_of_sealed() -> None:
+    def restamp(self: routing.Routes, frame: OutFrame, assignment: Any) -> None:
+        self.frames -= 1
+        self.frame_bytes -= frame.frame_bytes
+        self._acknowledged.add((frame.range_index, frame.epoch))
+
+    routing.Routes._restamp = restamp
+
+
+@_break("sent-is-acked", "of a broken stream a writer sends again only what it had not sent")
+def _sent_is_acked() -> None:
+    def restart(self: PushWindow) -> None:
+        sent = [s for s in self._sent if s in self._kept]
+        before(self)
+        self._sent.update(sent)
+        self._unannounced = type(self._unannounced)(
+            f for f in self._unannounced if f.sequence not in self._sent
+        )
+
+    before = PushWindow.restart
+    PushWindow.restart = restart
+
+
+# --- sealing ------------------------------------------------------------------------------
+
+
+@_break("no-fence", "survivors of a sealed epoch are not fenced")
+def _no_fence() -> None:
+    def begin_move(self: failover.Failover, exchange: Any, index: int) -> None:
+        assignment = exchange.placed[index][-1].assignment
+        self._moves[exchange.number, index] = failover._Move(assignment.epoch, set())
+        self._place((exchange.number, index))
+
+    failover.Failover._fence = lambda *_: None
+    failover.Failover._fence_returned = lambda *_: None
+    failover.Failover._begin_move = begin_move
+
+
+@_break("no-settle", "a fenced replica does not store its copies")
+def _no_settle() -> None:
+    async def settle_all(self: control.ControlService) -> None:
+        await asyncio.Event().wait()
+
+    control.ControlService._settle_all = settle_all
+
+
+@_break("seal-forgotten", "the seal of an epoch is not in the database")
+def _seal_forgotten() -> None:
+    def put(self: epochs.Epochs, placed: Any) -> None:
+        if not placed.assignment.sealed:
+            before(self, placed)
+
+    before = epochs.Epochs._put
+    epochs.Epochs._put = put
+
+
+@_break("epoch-without-copies", "an epoch that lost its replica goes on without another")
+def _epoch_without_copies() -> None:
+    def drain(self: failover.Failover, incarnation: int) -> None:
+        for number, index in list(self._current.get(incarnation, ())):
+            exchange = self._exchanges[number]
+            if exchange.placed[index][-1].assignment.primary.incarnation == incarnation:
+                self.seal(exchange, index)
+
+    failover.Failover.drain = drain
+    failover.Failover._restore_copies = lambda self: None
+
+
+# --- stores -------------------------------------------------------------------------------
+
+
+@_break("failed-write-stored", "a write that failed counts as durable")
+def _failed_write_stored() -> None:
+    async def write(self: flusher.Flusher, flush: Any) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+        return not flush.chunk.is_dropped()
+
+    flusher.Flusher._write = write
+
+
+@_break("pages-freed-early", "the pages of a chunk are free while it is being written")
+def _pages_freed_early() -> None:
+    def next_flush(self: core.DaemonCore, **options: Any) -> Any:
+        flush = before(self, **options)
+        if flush is not None:
+            self.pool.free(flush.chunk.pages)
+            freed.add(id(flush.chunk))
+        return flush
+
+    def release(self: core.DaemonCore, chunk: Any) -> None:
+        if id(chunk) in freed:
+            freed.discard(id(chunk))
+            chunk.pages = []
+        before_release(self, chunk)
+
+    freed: set[int] = set()
+    before, before_release = core.DaemonCore.next_flush, core.DaemonCore._release
+    core.DaemonCore.next_flush = next_flush
+    core.DaemonCore._release = release
+
+
+@_break("no-other-files", "readers are not given the files that others wrote for an epoch")
+def _no_other_files() -> None:
+    async def from_files(self: fetch.FetchService, key: Any, partition: int) -> Any:
+        for nothing in ():
+            yield nothing
+
+    fetch.FetchService._from_files = from_files
+
+
+# --- memory -------------------------------------------------------------------------------
+
+
+@_break("no-budget", "frames are granted without regard to those under way")
+def _no_budget() -> None:
+    def grant(self: FrameCredits, now: float) -> Any:
+        kept = self.budget_bytes, self._stream_bytes
+        self.budget_bytes = self._stream_bytes = 1 << 40
+        try:
+            return before(self, now)
+        finally:
+            self.budget_bytes, self._stream_bytes = kept
+
+    before = FrameCredits.grant
+    FrameCredits.grant = grant
+
+
+@_break("greedy-copies", "copies take all the pages there are")
+def _greedy_copies() -> None:
+    limits.PoolShares.copies_room = property(lambda self: self._pool.free_bytes)
+
+
+# --- readers ------------------------------------------------------------------------------
+
+
+@_break("no-sums", "a reader does not compare what it found with the committed sums")
+def _no_sums() -> None:
+    def complete(self: merge.PartitionMerge) -> bool:
+        return asked.setdefault(self, None) is None and bool(self.rows or not self._snapshot.rows)
+
+    asked: dict[Any, None] = {}
+    merge.PartitionMerge.complete = complete
+
+
+@_break("no-crc", "a reader checks no checksums and no digests")
+def _no_crc() -> None:
+    def complete(self: merge.PartitionMerge) -> bool:
+        snapshot = self._snapshot
+        return (self.rows, self.row_bytes) == (snapshot.rows, snapshot.raw_bytes)
+
+    def content(header: Any, stored: Any) -> bytes:
+        data = bytes(stored)
+        return data if header.codec == blocks.CODEC_NONE else before(header, stored)
+
+    before = merge.decode_content
+    merge.check_block = lambda *_: None
+    merge.decode_content = content
+    merge.PartitionMerge.complete = complete
+
+
+@_break("no-reader-dedupe", "a reader does not drop blocks that it has seen")
+def _no_reader_dedupe() -> None:
+    class Nothing:
+        def covers(self, start: int, end: int) -> bool:
+            return False
+
+        overlaps = covers
+
+        def add(self, start: int, end: int) -> None:
+            pass
+
+    merge.IntervalSet = Nothing
+
+
+@_break("any-attempt", "a reader takes the rows of any attempt")
+def _any_attempt() -> None:
+    def take(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
+        if header.mapper in self._attempts:
+            self._attempts[header.mapper] = header.attempt
+        return before(self, header, stored)
+
+    before = merge.PartitionMerge._take
+    merge.PartitionMerge._take = take
+
+
+# --- commits ------------------------------------------------------------------------------
+
+
+@_break("torn-commit", "a batch of changes is written in many transactions")
+def _torn_commit() -> None:
+    async def write(self: journal.Journal, changes: list[Change]) -> None:
+        for change in changes:
+            await before(self, [change])
+
+    before = journal.Journal._write_until_done
+    journal.Journal._write_until_done = write
+
+
+@_break("early-answer", "the metadata service answers before its transaction")
+def _early_answer() -> None:
+    async def durable(self: journal.Journal) -> None:
+        if self._state.has_changes:
+            self._wake.set()
+
+    journal.Journal.durable = durable
+
+
+@_break("second-commit", "a second attempt's commit is counted as well")
+def _second_commit() -> None:
+    def commit(self: exchanges.ExchangeState, request: Any) -> bool:
+        present = self._check_commit(request)
+        if not request.partial:
+            self._count_first(request, present)
+            return True
+        return before(self, request)
+
+    before = exchanges.ExchangeState.commit
+    exchanges.ExchangeState.commit = commit
+
+
+# --- losses -------------------------------------------------------------------------------
+
+
+@_break("stale-loss", "a report of a loss in an older build ends the present one")
+def _stale_loss() -> None:
+    def report_loss(self: exchanges.ExchangeState, report: Any) -> list[int]:
+        index = self.builds.index_of(report.partition)
+        return before(self, replace(report, generation=self.generation, build=self.build(index)))
+
+    before = exchanges.ExchangeState.report_loss
+    exchanges.ExchangeState.report_loss = report_loss
+
+
+@_break("loss-forgotten", "losses are forgotten when the metadata service is started again")
+def _loss_forgotten() -> None:
+    losses.Losses.restore = lambda *_: None
+
+
+@_break("mixed-attempts", "a range that was sent again is read with its mappers' first attempts")
+def _mixed_attempts() -> None:
+    def recount(self: builds.Builds, index: int, mapper: int, attempt: int, sums: Any) -> None:
+        before(self, index, mapper, attempt, sums)
+        del self._ranges[index].resent[mapper]
+        self._changes.delete("resent", (self._number, index, mapper))
+
+    before = builds.Builds.recount
+    builds.Builds.recount = recount
+
+
+@_break("lost-call", "the driver is told of a loss once, whether or not it heard")
+def _lost_call() -> None:
+    def calls(self: losses.Losses) -> Any:
+        found = before(self)
+        for call in found:
+            self._losses[call.loss_id].state = losses.LossState.ARRANGED
+        return found
+
+    before = losses.Losses.calls
+    losses.Losses.calls = calls
+
+
+# --- ends ---------------------------------------------------------------------------------
+
+
+@_break("early-confirm", "a daemon confirms that an exchange is gone before its files are")
+def _early_confirm() -> None:
+    def order(self: membership.Membership, orders: DaemonOrders) -> None:
+        self._dropped.update(orders.drop)
+        before(self, orders)
+
+    before = membership.Membership._order
+    membership.Membership._order = order
+
+
+@_break("take-after-drop", "a daemon goes on taking frames of an exchange it has dropped")
+def _take_after_drop() -> None:
+    core.DaemonCore.is_dropped = lambda self, number: False
+
+    def drop(self: core.DaemonCore, number: int) -> Any:
+        busy = before(self, number)
+        self._dropped.clear()
+        return busy
+
+    before = core.DaemonCore.drop
+    core.DaemonCore.drop = drop

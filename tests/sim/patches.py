@@ -1,0 +1,156 @@
+"""Puts the simulated world under the programs: clock, network, disks, database and threads.
+
+What they import by name is replaced in every module of Cosco that has it; nothing of Cosco
+itself is changed. For processes that do nothing but simulate.
+"""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import pkgutil
+import queue
+import random
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pyarrow as pa
+
+import cosco
+
+# Before gRPC, whose fork support it asks for.
+import cosco.client.transport
+import cosco.dfs
+import cosco.metadata.database
+from cosco.shuffle_service import arena, metrics
+
+from . import aio, database, storage, threads
+from .loop import PROCESS
+from .world import OnPurpose, current, is_active
+
+_PACKAGES = ("client", "metadata", "shuffle_service", "dfs")
+_installed: list[bool] = []
+
+
+class SimArena:
+    """Memory for pages; the kernel has no part in it."""
+
+    def __init__(self, length: int) -> None:
+        self.memory = memoryview(bytearray(length))
+
+    async def populate(self) -> None:
+        """There is nothing to ask the kernel for."""
+
+    def close(self) -> None:
+        """The interpreter takes it back."""
+
+
+class _Metric:
+    """Counts for the coverage of the world."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def inc(self, amount: float = 1) -> None:
+        if amount:
+            current().count(self._name)
+
+    def observe(self, amount: float = 1) -> None:
+        pass
+
+    dec = set = observe
+
+    def labels(self, label: str) -> _Metric:
+        return _Metric(f"{self._name} {label}")
+
+
+class SimMetrics:
+    """`DaemonMetrics`, for nobody to look at."""
+
+    def __getattr__(self, name: str) -> _Metric:
+        metric = self.__dict__[name] = _Metric(f"daemon {name}")
+        return metric
+
+    def observe_io(self, event: object) -> None:
+        pass
+
+
+def _shown(make: Callable[..., Any], where: str) -> Callable[..., Any]:
+    """`make`, whose results the world can look at, by their process."""
+
+    def made(*arguments: Any, **options: Any) -> Any:
+        result = make(*arguments, **options)
+        getattr(current(), where)[PROCESS.get()] = result
+        return result
+
+    return made
+
+
+class _TraceHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if is_active():
+            current().trace(f"log {record.name}: {record.getMessage()}")
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None and not isinstance(error, OnPurpose):
+                current().problem_of_exception("logged", error)
+
+
+def install() -> None:
+    """Replace what is below the programs, once in this process."""
+    if _installed:
+        return
+    _installed.append(True)
+    # What pyarrow and numpy import at their first use, and what that draws from `secrets`.
+    importlib.import_module("numpy.random")
+    pa.array([b"row"]).to_numpy(zero_copy_only=False)
+    monotonic = time.monotonic
+    time.monotonic = lambda: current().loop.now if is_active() else monotonic()
+    secrets.randbits = lambda bits: current().rng.getrandbits(bits)  # noqa: PLW0108  each world's
+    secrets.token_bytes = lambda n=32: current().rng.randbytes(n)
+    secrets.token_hex = lambda n=32: current().rng.randbytes(n).hex()
+    grpc.aio.server = aio.Server
+    grpc.aio.insecure_channel = aio.Channel
+    grpc.insecure_channel = aio.SyncChannel
+    # Sets of calls have one order in every run, as those of futures and tasks.
+    cosco.client.transport.Call.__hash__ = lambda call: call._call.number
+    replaced: list[tuple[Any, Any]] = [
+        (cosco.dfs.open_store, storage.open_store),
+        (cosco.metadata.database.open_database, database.open_database),
+        (arena.Arena, SimArena),
+        (metrics.DaemonMetrics, SimMetrics),
+        (queue.SimpleQueue, threads.SimpleQueue),
+        (threading, threads),
+    ]
+    for package in _PACKAGES:
+        for info in pkgutil.iter_modules([f"{next(iter(cosco.__path__))}/{package}"]):
+            importlib.import_module(f"cosco.{package}.{info.name}")
+    daemon = importlib.import_module("cosco.shuffle_service.server")
+    daemon.DaemonCore = _shown(daemon.DaemonCore, "cores")
+    daemon.GrantBoards = _shown(daemon.GrantBoards, "boards")
+    metadata = importlib.import_module("cosco.metadata.server")
+    metadata.MetadataState = _shown(metadata.MetadataState, "states")
+    kept = {"cosco.client.gate", "cosco.client.transport"}  # for real forks of real threads
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] != "cosco" or name in kept:
+            continue
+        for attribute, value in list(vars(module).items()):
+            for old, new in replaced:
+                if value is old:
+                    setattr(module, attribute, new)
+    logger = logging.getLogger("cosco")
+    logger.addHandler(_TraceHandler(logging.WARNING))
+    logger.propagate = False
+    random.seed(0)
+    sys.unraisablehook = lambda _: None  # what ends with a world ends in the middle of it
+    gc.disable()  # a world collects its garbage when it ends, so that none of it runs in another
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,150 @@
+"""Disks, and stores on them with the faults that disks have.
+
+A disk outlives the daemons that use it. An append takes time and reads its parts at the end
+of it, so that pages that are freed too early are noticed; when its process dies meanwhile,
+any beginning of it may have been written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import errno
+from collections.abc import Sequence
+
+from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
+from cosco.dfs.protocol import Observer, StoredFile, StoreFull
+from cosco.records import VOLATILE_STORE
+
+from .loop import PROCESS
+from .world import current
+
+_SECTOR_BYTES = 512
+
+
+class Disk:
+    """Files by path. `full`: nothing more can be written now."""
+
+    def __init__(self, store_id: str) -> None:
+        self.store_id = store_id
+        self.files: dict[str, bytearray] = {}
+        self.full = False
+        self.failing = False
+        self.slowness = 1.0
+        #: Bytes that were said to be durable, by path.
+        self.durable: dict[str, int] = {}
+
+    def under(self, prefix: str) -> list[str]:
+        return sorted(path for path in self.files if path.startswith(prefix))
+
+    def delete(self, path: str) -> None:
+        self.files.pop(path, None)
+        self.durable.pop(path, None)
+
+
+class SimStore:
+    """`cosco.dfs.Store` of one process on one disk."""
+
+    def __init__(self, url: str, disk: Disk, *, durable: bool, observer: Observer | None) -> None:
+        self.url = url
+        self.store_id = ""
+        self.durable = durable
+        self._disk = disk
+        self._world = current()
+
+    async def open(self) -> None:
+        await self._takes(0.001)
+        self.store_id = self._disk.store_id
+
+    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
+        length = check_append(path, offset, parts)
+        disk, process = self._disk, PROCESS.get()
+        assert process is not None
+        self._check(path, offset)
+
+        def torn() -> None:
+            if self.durable:
+                self._world.count("writes torn")
+                kept = self._world.rng.randrange(0, length + 1, _SECTOR_BYTES)
+                self._write(path, offset, b"".join(bytes(part) for part in parts)[:kept])
+                disk.durable.setdefault(path, 0)
+
+        process.on_death[torn] = None
+        try:
+            await self._takes(0.002)
+        finally:
+            # If the process died this never runs, and `torn` did.
+            process.on_death.pop(torn, None)
+        if disk.failing and self._world.rng.random() < 0.3:
+            torn()
+            raise OSError(errno.EIO, "the simulated disk fails")
+        self._check(path, offset)
+        self._write(path, offset, b"".join(parts))
+        disk.durable[path] = offset + length
+
+    def _check(self, path: str, offset: int) -> None:
+        if self._disk.full:
+            raise StoreFull(errno.ENOSPC, "the simulated disk is full")
+        if offset and path not in self._disk.files:
+            raise _missing(path)
+        if len(self._disk.files.get(path, b"")) < offset:
+            raise ValueError(f"{path}: an append at {offset} leaves a hole")
+
+    def _write(self, path: str, offset: int, data: bytes) -> None:
+        file = self._disk.files.setdefault(path, bytearray())
+        del file[offset:]
+        file += data
+
+    async def read(self, path: str, offset: int, length: int) -> bytes:
+        check_read(path, offset, length)
+        await self._takes(0.0005)
+        file = self._disk.files.get(path)
+        if file is None:
+            raise _missing(path)
+        return bytes(file[offset : offset + length])
+
+    async def list(self, prefix: str) -> builtins.list[StoredFile]:
+        check_prefix(prefix)
+        await self._takes(0.0005)
+        return [StoredFile(path, len(self._disk.files[path])) for path in self._disk.under(prefix)]
+
+    async def list_folders(self, prefix: str) -> builtins.list[str]:
+        if prefix:
+            check_folder(prefix)
+        await self._takes(0.0005)
+        below = (path[len(prefix) :] for path in self._disk.under(prefix))
+        return sorted({rest.partition("/")[0] for rest in below if "/" in rest})
+
+    async def delete_prefix(self, prefix: str) -> None:
+        check_folder(prefix)
+        for path in self._disk.under(prefix):
+            await self._takes(0.0005)
+            self._disk.delete(path)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        if not self.durable:
+            self._disk.files.clear()
+
+    async def _takes(self, seconds: float) -> None:
+        rng = self._world.rng
+        slow = rng.random() * 0.3 if rng.random() < 0.02 else 0.0
+        await asyncio.sleep(seconds * self._disk.slowness * (0.5 + rng.random()) + slow)
+
+
+def open_store(url: str, *, threads: int = 4, observer: Observer | None = None) -> SimStore:
+    """`cosco.dfs.open_store`: `file:///NAME` is the disk of that name."""
+    world = current()
+    if url == "memory://":
+        return SimStore(
+            url,
+            Disk(f"{VOLATILE_STORE}{world.rng.getrandbits(64):016x}"),
+            durable=False,
+            observer=observer,
+        )
+    name = url.removeprefix("file:///")
+    return SimStore(url, world.disks[name], durable=True, observer=observer)
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "no such file on the simulated disk", path)

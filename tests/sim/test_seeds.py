@@ -1,0 +1,86 @@
+"""The simulator's seeds that every `make test` runs, and that a seed is always the same run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 2000
+#: What must have happened in five of them at least, by the names that `--coverage` prints.
+HAPPENINGS = (
+    "calls lost",
+    "calls repeated",
+    "messages late",
+    "streams broken",
+    "fault: cut",
+    "fault: kill daemon",
+    "fault: kill after lag",
+    "fault: pause daemon",
+    "fault: power off",
+    "fault: restart metadata",
+    "fault: pause metadata",
+    "fault: fail database",
+    "fault: kill client",
+    "fault: pause client",
+    "fault: fill disk",
+    "fault: fail disk",
+    "fault: flip",
+    "fault: delete",
+    "fault: truncate",
+    "fault: lose disk",
+    "fault: speculate",
+    "writes torn",
+    "daemon flush_failures",
+    "daemon stopped",
+    "drained and serving on",
+    "metadata service stopped",
+    "drivers replaced",
+    "exchanges abandoned",
+    "closes amid work",
+    "runs that did not win",
+    "callbacks",
+    "clients were told DataLost",
+    "clients were told GenerationChanged",
+    "clients were told ExchangeClosed",
+    "daemon duplicates_dropped",
+    "daemon fetch_failures",
+    "daemon frames_refused not_assigned",
+    "daemon frames_refused wrong_incarnation",
+    "daemon frames_refused exchange_closed",
+)
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.sim` in processes of its own, as it replaces clocks and threads."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_seed_ends_with_the_committed_rows() -> None:
+    done = simulate("--count", str(SEEDS), "--coverage")
+    assert done.returncode == 0, f"\n{done.stdout}\n{done.stderr}"
+    assert f"{SEEDS} seeds in" in done.stdout
+    seen = {name: int(n) for n, name in re.findall(r"^ +(\d+) (.+)$", done.stdout, re.MULTILINE)}
+    assert not [name for name in HAPPENINGS if seen.get(name, 0) < 5], f"\n{done.stdout}"
+
+
+def test_a_seed_is_the_same_run_whatever_ran_before_it() -> None:
+    runs = [simulate(*order) for order in (("1", "4", "7", "11"), ("11", "7", "1", "4"))]
+    found = [dict(re.findall(r"seed (\d+): ok.* trace (\w+)", run.stdout)) for run in runs]
+    assert len(found[0]) == 4, f"\n{runs[0].stdout}\n{runs[0].stderr}"
+    assert found[0] == found[1]
+    assert len(set(found[0].values())) == 4
