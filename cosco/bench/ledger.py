@@ -48,6 +48,7 @@ from cosco.shuffle_service.fetch import FetchService
 from cosco.shuffle_service.intake import CheckedFrame, check_frame
 from cosco.shuffle_service.limits import pool_bytes
 from cosco.shuffle_service.metrics import DaemonMetrics
+from cosco.shuffle_service.read_memory import ReadMemory
 from cosco.wire import fetch_reply, push_frame, push_request
 from cosco.workers import Link
 
@@ -57,6 +58,7 @@ _EXCHANGE, _MAPPER, _ATTEMPT, _INCARNATION = 1, 0, 1, 1
 _KEY: Final = (_EXCHANGE, 0, 1)
 _BUFFER_BYTES: Final = 32 << 20
 _CHUNK_BYTES: Final = 4 << 20
+_READ_BYTES: Final = 32 << 20
 _SERVICE: Final = "cosco.bench.Ledger"
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
@@ -289,7 +291,8 @@ async def _daemon_side(
                 core.end_flush(flush)
         mean = written / writes / _MIB
         ledger.add(storing.cpu_s, f"file store: {writes} writes of {mean:.2f} MiB, fdatasync")
-        service = FetchService(core, store, DaemonMetrics(), _no_copies)
+        reads = ReadMemory(Arena(_READ_BYTES).memory)
+        service = FetchService(core, store, reads, DaemonMetrics(), _no_copies)
         return await _fetch(ledger, service, partitions)
     finally:
         await store.close()

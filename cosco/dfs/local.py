@@ -66,14 +66,21 @@ class LocalStore:
 
     async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
         length = check_append(path, offset, parts)
-        seconds = await _to_the_end(self._run(self._append, path, offset, length, parts))
-        self._observe(IOEvent("write", path, offset, length, seconds))
+        start, seconds = await _to_the_end(self._run(self._append, path, offset, length, parts))
+        self._observe(IOEvent("write", path, offset, length, start, seconds))
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
-        data, seconds = await self._run(self._read, path, offset, length)
-        self._observe(IOEvent("read", path, offset, len(data), seconds))
+        data, start, seconds = await self._run(self._read, path, offset, length)
+        self._observe(IOEvent("read", path, offset, len(data), start, seconds))
         return data
+
+    async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
+        check_read(path, offset, sum(map(len, parts)))
+        reading = self._run(self._read_into, path, offset, parts)
+        length, start, seconds = await _to_the_end(reading)
+        self._observe(IOEvent("read", path, offset, length, start, seconds))
+        return length
 
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
         check_prefix(prefix)
@@ -116,7 +123,10 @@ class LocalStore:
                 f"give its user a directory to write to"
             ) from error
 
-    def _append(self, path: str, offset: int, length: int, parts: Sequence[memoryview]) -> float:
+    def _append(
+        self, path: str, offset: int, length: int, parts: Sequence[memoryview]
+    ) -> tuple[float, float]:
+        """Returns when it began, and the seconds it took."""
         started = time.perf_counter()
         try:
             fd = self._open_for_append(path, offset)
@@ -130,7 +140,7 @@ class LocalStore:
             if error.errno in posix.FULL:
                 raise StoreFull(error.errno, error.strerror, path) from error
             raise
-        return time.perf_counter() - started
+        return started, time.perf_counter() - started
 
     def _open_for_append(self, path: str, offset: int) -> int:
         full = self._root / path
@@ -167,8 +177,30 @@ class LocalStore:
         for folder in Path(path).parents:
             posix.sync_folder(self._root / folder)
 
-    def _read(self, path: str, offset: int, length: int) -> tuple[bytes, float]:
+    def _read(self, path: str, offset: int, length: int) -> tuple[bytes, float, float]:
         started = time.perf_counter()
+        fd, size = self._open_for_read(path)
+        try:
+            # Not more than there is: memory is taken for all that is asked for.
+            length = max(0, min(length, size - offset))
+            data = posix.read_at(fd, offset, length, self._scratch)
+        finally:
+            os.close(fd)
+        return data, started, time.perf_counter() - started
+
+    def _read_into(
+        self, path: str, offset: int, parts: Sequence[memoryview]
+    ) -> tuple[int, float, float]:
+        started = time.perf_counter()
+        fd, _ = self._open_for_read(path)
+        try:
+            length = posix.read_parts(fd, parts, offset)
+        finally:
+            os.close(fd)
+        return length, started, time.perf_counter() - started
+
+    def _open_for_read(self, path: str) -> tuple[int, int]:
+        """A descriptor, to be closed, and the length of the file."""
         flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if self._direct else 0)
         try:
             fd = os.open(self._root / path, flags)
@@ -180,12 +212,10 @@ class LocalStore:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):  # a folder, without direct IO
                 raise _missing(path)
-            # Not more than there is: memory is taken for all that is asked for.
-            length = max(0, min(length, info.st_size - offset))
-            data = posix.read_at(fd, offset, length, self._scratch)
-        finally:
+        except BaseException:
             os.close(fd)
-        return data, time.perf_counter() - started
+            raise
+        return fd, info.st_size
 
     def _list(self, folder: str, start: str) -> builtins.list[StoredFile]:
         found: list[StoredFile] = []

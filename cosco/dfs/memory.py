@@ -10,6 +10,7 @@ import errno
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Literal
 
 from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile
@@ -39,15 +40,27 @@ class MemoryStore:
         del file[offset:]
         for part in parts:
             file += part
-        self._observe(IOEvent("write", path, offset, length, time.perf_counter() - started))
+        self._observe("write", path, offset, length, started)
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
         started = time.perf_counter()
         with memoryview(self._file(path)) as view:
             data = bytes(view[offset : offset + length])
-        self._observe(IOEvent("read", path, offset, len(data), time.perf_counter() - started))
+        self._observe("read", path, offset, len(data), started)
         return data
+
+    async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
+        check_read(path, offset, sum(map(len, parts)))
+        started = time.perf_counter()
+        got = 0
+        with memoryview(self._file(path)) as view:
+            for part in parts:
+                piece = view[offset + got : offset + got + len(part)]
+                part[: len(piece)] = piece
+                got += len(piece)
+        self._observe("read", path, offset, got, started)
+        return got
 
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
         check_prefix(prefix)
@@ -74,6 +87,9 @@ class MemoryStore:
         except KeyError:
             raise FileNotFoundError(errno.ENOENT, "no such file in the store", path) from None
 
-    def _observe(self, event: IOEvent) -> None:
+    def _observe(
+        self, kind: Literal["read", "write"], path: str, offset: int, length: int, started: float
+    ) -> None:
         if self._observer is not None:
-            self._observer(event)
+            seconds = time.perf_counter() - started
+            self._observer(IOEvent(kind, path, offset, length, started, seconds))

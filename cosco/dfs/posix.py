@@ -6,7 +6,7 @@ import fcntl
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import EDQUOT, EINVAL, ENOSPC, ENOTEMPTY
 from pathlib import Path
@@ -109,22 +109,42 @@ def write_at(fd: int, parts: Sequence[memoryview], offset: int) -> None:
     A file opened for direct IO falls back to the page cache from the first part on that is
     not aligned as the file system wants it.
     """
+    _transfer(os.pwritev, fd, parts, offset)
+
+
+def read_parts(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+    """Fill the parts from `offset` on; the bytes read, less only at the end of the file.
+
+    What is not aligned is read through the page cache, as in `write_at`.
+    """
+    return _transfer(os.preadv, fd, parts, offset)
+
+
+def _transfer(
+    call: Callable[[int, list[memoryview], int], int],
+    fd: int,
+    parts: Sequence[memoryview],
+    offset: int,
+) -> int:
     left = [part.cast("B") for part in parts if part.nbytes]
-    first = 0
+    first = total = 0
     while first < len(left):
         try:
-            written = os.pwritev(fd, left[first : first + _IOV_MAX], offset)
+            done = call(fd, left[first : first + _IOV_MAX], offset + total)
         except OSError as error:
             if error.errno != EINVAL or not _leave_direct_io(fd):
                 raise
             continue
-        offset += written
-        while written:
-            if written < len(left[first]):
-                left[first] = left[first][written:]
+        if not done:  # the end of the file; a write never says so
+            break
+        total += done
+        while done:
+            if done < len(left[first]):
+                left[first] = left[first][done:]
                 break
-            written -= len(left[first])
+            done -= len(left[first])
             first += 1
+    return total
 
 
 class Scratch(threading.local):

@@ -36,12 +36,16 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class IOEvent:
-    """One physical read or write: `length` bytes at `offset` took `seconds`."""
+    """One physical read or write: `length` bytes at `offset` took `seconds`.
+
+    `start` is on the clock of `time.perf_counter`, which all processes of a host share.
+    """
 
     kind: Literal["read", "write"]
     path: str
     offset: int
     length: int
+    start: float
     seconds: float
 
 
@@ -81,6 +85,17 @@ class Store(Protocol):
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         """`length` bytes at `offset`, or those up to the end of the file.
+
+        Raises FileNotFoundError if there is no such file.
+        """
+
+    async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
+        """Fill `parts`, one after another, with the file from `offset` on.
+
+        Returns the bytes that were read: less than the parts hold only at the end of the
+        file. With `offset` and each part's memory and length multiples of
+        `cosco.chunks.ALIGNMENT` it is as few reads as the medium allows, without a copy.
+        The parts are in use until this returns or raises, also when it is cancelled.
 
         Raises FileNotFoundError if there is no such file.
         """

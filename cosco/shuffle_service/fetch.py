@@ -1,37 +1,45 @@
 """Serves readers: one look at a partition, then its chunks as sections of whole blocks.
 
-A piece is copied out of pages, or read from the store, between two awaits and never across
-one: a chunk may become stored, or be dropped, whenever this waits. What cannot be read is
-an error of its own section, and the next one follows.
+A message is copied out of pages, or out of what was read from the store, between two awaits
+and never across one: a chunk may become stored or be dropped, and a slow reader's piece be
+taken back, whenever this waits. What cannot be read is an error of its own section, and the
+next one follows. Chunks that lie one behind the other in a file are read as one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from typing import Final
 
-from cosco.chunks import CHUNK_HEADER_BYTES
+from cosco.chunks import CHUNK_HEADER_BYTES, padded
 from cosco.dfs import Store
 from cosco.errors import DataCorrupted, ExchangeClosed
 from cosco.shuffle_service.buffers import AssignmentKey, Chunk, ChunkState
-from cosco.shuffle_service.core import DaemonCore
+from cosco.shuffle_service.core import DaemonCore, Piece
 from cosco.shuffle_service.metrics import DaemonMetrics
-from cosco.shuffle_service.stored_files import chunks_of, files_of_others
+from cosco.shuffle_service.read_memory import ReadMemory
+from cosco.shuffle_service.store_reader import StoreReader
+from cosco.shuffle_service.stored_files import FoundChunk, chunks_of, files_of_others
 from cosco.wire import fetch_data, spb
 
 log = logging.getLogger(__name__)
 
 #: Readers served at a time; more wait for their turn.
 MAX_FETCHES: Final = 256
-#: What all of them may hold together: each one read or message that is sent, one made ahead.
-_BUFFERED_BYTES: Final = 64 << 20
-#: One read of the store; a chunk of the usual size is one.
-_READ_MIN_BYTES: Final = 64 << 10
-_READ_MAX_BYTES: Final = 1 << 20
+#: What all of them may hold together in messages: each one that is sent, and one made ahead.
+_BUFFERED_BYTES: Final = 32 << 20
+_MESSAGE_MIN_BYTES: Final = 64 << 10
 _MESSAGE_MAX_BYTES: Final = 1 << 20
-_ZEROS: Final = memoryview(bytes(_READ_MIN_BYTES))
+_ZEROS: Final = memoryview(bytes(_MESSAGE_MIN_BYTES))
 
 
 class FetchService:
@@ -44,11 +52,13 @@ class FetchService:
         self,
         core: DaemonCore,
         store: Store,
+        reads: ReadMemory,
         metrics: DaemonMetrics,
         settle: Callable[[AssignmentKey], Awaitable[None]],
     ) -> None:
         self._core = core
         self._store = store
+        self._reads = reads
         self._metrics = metrics
         self._settle = settle
         self._turns = asyncio.Semaphore(MAX_FETCHES)
@@ -79,9 +89,18 @@ class FetchService:
         pieces = self._core.snapshot(key, partition)
         held = self._core.assignment(key)
         is_primary = held is not None and not held.copied_from
-        for piece in pieces or ():
-            async for message in self._from_chunk(piece.chunk, piece.body_bytes):
-                yield message
+        done = 0
+        while pieces and done < len(pieces):
+            run = _stored_run(pieces, done)
+            done += max(1, len(run))
+            if len(run) > 1:
+                path = pieces[done - 1].chunk.buffer.path
+                async for message in self._from_store(key, path, run):
+                    yield message
+            else:
+                piece = pieces[done - 1]
+                async for message in self._from_chunk(piece.chunk, piece.body_bytes):
+                    yield message
         if files or not is_primary:
             async for message in self._from_files(key, partition):
                 yield message
@@ -91,9 +110,9 @@ class FetchService:
         if self._core.is_dropped(key[0]):
             raise _closed()
 
-    def _read_bytes(self) -> int:
+    def _message_bytes(self) -> int:
         share = _BUFFERED_BYTES // (2 * max(1, self._active))
-        return min(max(share, _READ_MIN_BYTES), _READ_MAX_BYTES)
+        return min(max(share, _MESSAGE_MIN_BYTES), _MESSAGE_MAX_BYTES)
 
     # --- chunks of this process -----------------------------------------------------------
 
@@ -107,8 +126,8 @@ class FetchService:
             if chunk.is_dropped():
                 raise _closed()
             if chunk.state in {ChunkState.STORED, ChunkState.LOST}:
-                stored = self._from_store(key, path, chunk.offset, body_bytes, sent, announced)
-                async for message in stored:
+                rest = [FoundChunk(chunk.offset, body_bytes)]
+                async for message in self._from_store(key, path, rest, sent, announced):
                     yield message
                 return
             if not announced:
@@ -116,7 +135,7 @@ class FetchService:
                 yield _section(body_bytes, chunk.offset, stored=False)
                 continue  # it may have been stored meanwhile
             start = CHUNK_HEADER_BYTES + sent
-            length = min(self._read_bytes(), _MESSAGE_MAX_BYTES, body_bytes - sent)
+            length = min(self._message_bytes(), body_bytes - sent)
             message = fetch_data(chunk.memory(self._core.arena, start, start + length))
             sent += length
             self._metrics.bytes_fetched.inc(length)
@@ -135,8 +154,7 @@ class FetchService:
         for file in files:
             try:
                 async for found in chunks_of(self._store, file, key, partition):
-                    chunk = self._from_store(key, file.path, found.offset, found.body_bytes)
-                    async for message in chunk:
+                    async for message in self._from_store(key, file.path, [found]):
                         yield message
             except (OSError, DataCorrupted) as error:
                 yield self._unreadable(key, str(error))
@@ -145,42 +163,56 @@ class FetchService:
         self,
         key: AssignmentKey,
         path: str,
-        offset: int,
-        body_bytes: int,
+        chunks: Sequence[FoundChunk],
         sent: int = 0,
         announced: bool = False,
     ) -> AsyncIterator[bytes]:
-        """A stored chunk in large reads, cut into messages; all of it from byte `sent` on.
+        """Stored chunks that follow each other in a file; of the first one what comes after
+        byte `sent`, whose section may have been announced.
 
-        Its section is sent after the first read, so that a file that is gone or was cut is
-        an error. What fails after that is zeros to the end of the section, which no reader
+        A section is sent after the first read, so that a file that is gone or was cut is an
+        error. What fails after that is zeros to the end of the section, which no reader
         takes for blocks, and then an error.
         """
-        while sent < body_bytes:
-            length = min(self._read_bytes(), body_bytes - sent)
-            try:
-                data = await self._read(path, offset + CHUNK_HEADER_BYTES + sent, length)
-            except (OSError, DataCorrupted) as error:
-                reason = self._unreadable(key, f"the chunk at {offset} of {path}: {error}")
-                if announced:
-                    for message in _zeros(body_bytes - sent):
-                        yield message
-                yield reason
-                return
-            if not announced:
-                announced = True
-                yield _section(body_bytes, offset, stored=True)
-            sent += length
-            self._metrics.bytes_fetched.inc(length)
-            view = memoryview(data)
-            for first in range(0, length, _MESSAGE_MAX_BYTES):
-                yield fetch_data([view[first : first + _MESSAGE_MAX_BYTES]])
+        reader = StoreReader(self._store, self._reads, path)
+        try:
+            for chunk in chunks:
+                while sent < chunk.body_bytes:
+                    try:
+                        data = await self._read(reader, chunk, sent, _end(chunks[-1]))
+                    except (OSError, DataCorrupted) as error:
+                        where = f"the chunk at {chunk.offset} of {path}"
+                        reason = self._unreadable(key, f"{where}: {error}")
+                        if announced:
+                            for message in _zeros(chunk.body_bytes - sent):
+                                yield message
+                        yield reason
+                        break
+                    message = fetch_data(data)
+                    if not announced:
+                        announced = True
+                        yield _section(chunk.body_bytes, chunk.offset, stored=True)
+                    length = sum(map(len, data))
+                    sent += length
+                    self._metrics.bytes_fetched.inc(length)
+                    yield message
+                sent, announced = 0, False
+        finally:
+            reader.close()
 
-    async def _read(self, path: str, start: int, length: int) -> bytes:
-        data = await self._store.read(path, start, length)
-        if len(data) != length:
-            raise DataCorrupted(f"the file was cut short at {start + len(data)}")
-        return data
+    async def _read(
+        self, reader: StoreReader, chunk: FoundChunk, sent: int, run_end: int
+    ) -> list[memoryview]:
+        """The next bytes of a chunk's body, valid until the next await."""
+        position, end = chunk.offset + CHUNK_HEADER_BYTES + sent, _end(chunk)
+        length = min(self._message_bytes(), chunk.body_bytes - sent)
+        try:
+            return await reader.at(position, length, end, run_end)
+        except (OSError, DataCorrupted):
+            if run_end == end:
+                raise
+            # What could not be read may be of the chunks behind it only.
+            return await reader.at(position, length, end, end)
 
     def _unreadable(self, key: AssignmentKey, reason: str) -> bytes:
         """An error section; raises ExchangeClosed if that is why."""
@@ -201,6 +233,23 @@ async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncIterator[by
         ahead.cancel()
         await asyncio.gather(ahead, return_exceptions=True)
         await messages.aclose()
+
+
+def _stored_run(pieces: Sequence[Piece], first: int) -> list[FoundChunk]:
+    """Of pieces[first:] those that are stored and follow each other in one file."""
+    run: list[FoundChunk] = []
+    for piece in pieces[first:]:
+        chunk = piece.chunk
+        follows = not run or padded(_end(run[-1])) == chunk.offset
+        if chunk.state is not ChunkState.STORED or not follows:
+            break
+        run.append(FoundChunk(chunk.offset, piece.body_bytes))
+    return run
+
+
+def _end(chunk: FoundChunk) -> int:
+    """Where the blocks of a chunk end in its file."""
+    return chunk.offset + CHUNK_HEADER_BYTES + chunk.body_bytes
 
 
 def _closed() -> ExchangeClosed:

@@ -28,7 +28,10 @@ _RETRY_MAX_S: Final = 2.0
 
 
 class Flusher:
-    """`writers` tasks that write what `core` says; `kick` after anything changed."""
+    """`writers` tasks that write what `core` says; `kick` after anything changed.
+
+    With `idle_s` they write everything when nothing was `taken` for so many seconds.
+    """
 
     def __init__(
         self,
@@ -37,12 +40,16 @@ class Flusher:
         waiters: PageWaiters,
         metrics: DaemonMetrics,
         writers: int,
+        idle_s: float = 0.0,
     ) -> None:
         self._core = core
         self._store = store
         self._waiters = waiters
         self._metrics = metrics
         self._writers = writers
+        self._idle_s = idle_s
+        self._is_idle = False
+        self._taken = asyncio.Event()
         self._work = asyncio.Event()
         self._everything = False
         self._under_way: dict[Chunk, asyncio.Event] = {}
@@ -59,6 +66,8 @@ class Flusher:
         self._tasks = [
             asyncio.create_task(self._run(), name=f"flush-{n}") for n in range(self._writers)
         ]
+        if self._idle_s:
+            self._tasks.append(asyncio.create_task(self._watch(), name="flush-idle"))
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """For the server to watch: none of them ever ends by itself."""
@@ -68,10 +77,28 @@ class Flusher:
         """Look for something to write."""
         self._work.set()
 
+    def taken(self) -> None:
+        """A frame was taken in: look for something to write, and do not count as idle."""
+        self._is_idle = False
+        self._taken.set()
+        self.kick()
+
+    async def _watch(self) -> None:
+        """Be idle from `idle_s` seconds after a frame on, until there is another one."""
+        while True:
+            await self._taken.wait()
+            self._taken.clear()
+            try:
+                await asyncio.wait_for(self._taken.wait(), self._idle_s)
+            except TimeoutError:
+                self._is_idle = True
+                self.kick()
+
     async def _run(self) -> None:
         while True:
             flush = self._core.next_flush(
-                everything=self._everything, waiting_bytes=self._waiters.waiting_bytes
+                everything=self._everything or self._is_idle,
+                waiting_bytes=self._waiters.waiting_bytes,
             )
             if flush is None:
                 self._work.clear()

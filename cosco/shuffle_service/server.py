@@ -13,7 +13,8 @@ import grpc
 
 from cosco.allocator import keep_large_blocks
 from cosco.config import DaemonConfig, parse_address
-from cosco.dfs import open_store
+from cosco.dfs import IOEvent, Observer, open_store
+from cosco.dfs.io_log import IoLog
 from cosco.errors import CapacityExceeded, CoscoError, InvalidArgument
 from cosco.frames import MAX_FRAME_BYTES
 from cosco.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
@@ -30,6 +31,7 @@ from cosco.shuffle_service.membership import Membership, MetadataLink
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics, MetricsEndpoint
 from cosco.shuffle_service.push import GrantBoards, PushStream
+from cosco.shuffle_service.read_memory import ReadMemory, read_arena_bytes
 from cosco.shuffle_service.take_copies import Copies
 from cosco.shuffle_service.take_in import TakeIn
 from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request, spb
@@ -52,18 +54,25 @@ class Daemon:
         self._config = config
         self._ending = ending
         self._metrics = DaemonMetrics()
+        self._io_log = IoLog(config.io_log) if config.io_log else None
         self._store = open_store(
-            config.store, threads=config.flush_threads + 2, observer=self._metrics.observe_io
+            config.store, threads=config.flush_threads + 2, observer=self._observer()
         )
         self._arena = Arena(pool_bytes(config.memory))
+        self._read_arena = Arena(read_arena_bytes(config.memory))
         self._core = DaemonCore(
             arena=self._arena.memory,
             incarnation=secrets.randbits(63) | 1,
-            chunk_bytes=config.chunk_bytes,
+            chunk_bytes=config.chunk_limit_bytes,
         )
         self._waiters = PageWaiters()
         self._flusher = Flusher(
-            self._core, self._store, self._waiters, self._metrics, config.flush_threads
+            self._core,
+            self._store,
+            self._waiters,
+            self._metrics,
+            config.flush_threads,
+            idle_s=config.store_idle_s,
         )
         self._link = MetadataLink(config.metadata)
         self._core.replication.volatile = not self._store.durable
@@ -75,7 +84,13 @@ class Daemon:
         )
         self._copies = Copies(self._core, lookups, self._flusher, self._waiters, wait_s)
         self._forwards = Forwards(self._core, self._link, self._flusher, self._waiters, wait_s)
-        self._fetch = FetchService(self._core, self._store, self._metrics, self._copies.settle)
+        self._fetch = FetchService(
+            self._core,
+            self._store,
+            ReadMemory(self._read_arena.memory),
+            self._metrics,
+            self._copies.settle,
+        )
         self._control = ControlService(self._core, self._flusher, self._copies.settle)
         self._drain = Drain(wait_s + _DRAIN_MORE_S)
         self._membership = Membership(
@@ -93,6 +108,19 @@ class Daemon:
         self._tasks: list[asyncio.Task[None]] = []
         self._populating: asyncio.Task[None] | None = None
         self.address = ""
+
+    def _observer(self) -> Observer:
+        """Counts each read and write of the store; writes it down where that is asked for."""
+        count = self._metrics.observe_io
+        if self._io_log is None:
+            return count
+        write = self._io_log.observe
+
+        def observe(event: IOEvent) -> None:
+            count(event)
+            write(event)
+
+        return observe
 
     def _parts(self) -> tuple[Flusher | Copies | Forwards | ControlService, ...]:
         """What runs tasks of its own, in the order of starting."""
@@ -178,6 +206,9 @@ class Daemon:
             if self._endpoint is not None:
                 await asyncio.to_thread(self._endpoint.close)
             self._arena.close()
+            self._read_arena.close()
+            if self._io_log is not None:
+                self._io_log.close()
 
     async def _store_everything(self) -> None:
         self._flusher.store_all()

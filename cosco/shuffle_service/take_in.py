@@ -85,7 +85,7 @@ class TakeIn:
             settle(None)
         else:
             forward.replica.taken(forward, held.unstored_chunks(frame))
-        self._flusher.kick()
+        self._flusher.taken()
         return key, forward
 
     def _forward(

@@ -34,6 +34,7 @@ from cosco.shuffle_service.fetch import FetchService
 from cosco.shuffle_service.intake import check_frame
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.shuffle_service.pool import MAX_PAGE_BYTES
+from cosco.shuffle_service.read_memory import ReadMemory
 from cosco.wire import fetch_reply
 
 EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
@@ -255,7 +256,13 @@ def test_a_flipped_bit_is_caught_or_changes_nothing(kind: str, codec: str) -> No
         assert len(data) >= 8192
         vital = must_be_caught(data)
         store = FlippedStore(file.path, data)
-        fetch = FetchService(new_core(INCARNATION + 1), store, DaemonMetrics(), no_copies)
+        fetch = FetchService(
+            new_core(INCARNATION + 1),
+            store,
+            ReadMemory(memoryview(bytearray(4 << 20))),
+            DaemonMetrics(),
+            no_copies,
+        )
         assert await read(case, snapshot, fetch) == (case.rows, None)
         caught = 0
         for offset in range(len(data)):

@@ -103,6 +103,15 @@ class SimStore:
             raise _missing(path)
         return bytes(file[offset : offset + length])
 
+    async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
+        data = await self.read(path, offset, sum(map(len, parts)))
+        got = 0
+        for part in parts:
+            piece = data[got : got + len(part)]
+            part[: len(piece)] = piece
+            got += len(piece)
+        return got
+
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
         check_prefix(prefix)
         await self._takes(0.0005)

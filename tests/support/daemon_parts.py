@@ -18,6 +18,7 @@ from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.shuffle_service.pool import MAX_PAGE_BYTES, Page
 from cosco.shuffle_service.push import GrantBoards
+from cosco.shuffle_service.read_memory import ReadMemory
 from cosco.shuffle_service.take_copies import Copies
 from cosco.shuffle_service.take_in import TakeIn
 from cosco.wire import fetch_reply
@@ -47,7 +48,13 @@ class DaemonParts:
             self.core, self.lookups, self.flusher, self.waiters, self.metrics, full_store_wait_s=5.0
         )
         self.copies = Copies(self.core, self.lookups, self.flusher, self.waiters, 5.0)
-        self.fetch = FetchService(self.core, store, self.metrics, self.copies.settle)
+        self.fetch = FetchService(
+            self.core,
+            store,
+            ReadMemory(memoryview(bytearray(4 << 20))),
+            self.metrics,
+            self.copies.settle,
+        )
         self.pool_pages: list[Page] = []
 
     def boards(self, budget_bytes: int) -> GrantBoards:

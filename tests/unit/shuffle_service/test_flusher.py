@@ -17,6 +17,7 @@ from cosco.shuffle_service.intake import check_frame
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.shuffle_service.pool import MAX_PAGE_BYTES
+from cosco.shuffle_service.read_memory import ReadMemory
 from cosco.wire import fetch_reply
 
 KEY = (EXCHANGE, 0, 1)
@@ -54,7 +55,13 @@ class Rig:
         self.metrics = DaemonMetrics()
         self.waiters = PageWaiters()
         self.flusher = Flusher(self.core, store, self.waiters, self.metrics, writers=2)
-        self.fetch = FetchService(self.core, store, self.metrics, no_copies)
+        self.fetch = FetchService(
+            self.core,
+            store,
+            ReadMemory(memoryview(bytearray(4 << 20))),
+            self.metrics,
+            no_copies,
+        )
 
     def put(self, *blocks: bytes) -> None:
         checked = check_frame(memoryview(frame(blocks)), EXCHANGE, (1, 1))
