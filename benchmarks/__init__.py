@@ -1,0 +1,1 @@
+"""Baselines for `cosco-bench`, and its committed results; in the source tree only."""
