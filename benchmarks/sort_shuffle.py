@@ -162,9 +162,12 @@ class SortWriter:
         self._spills.append(_Sorted(path, ends))
 
     def _pieces(self, rows: U8) -> Iterator[bytes]:
-        step = max(1, _PIECE_BYTES // self._row_bytes)
+        # Each row with its length before it, as `UnsafeRowSerializer` writes them.
+        lengths = np.full((len(rows), 1), self._row_bytes, "<u4").view(np.uint8)
+        step = max(1, _PIECE_BYTES // (self._row_bytes + _LENGTH_BYTES))
         for first in range(0, len(rows), step):
-            content = rows[first : first + step].tobytes()
+            piece = slice(first, first + step)
+            content = np.hstack((lengths[piece], rows[piece])).tobytes()
             if self._codec == "lz4":
                 content = lz4.block.compress(content, acceleration=8)
             yield len(content).to_bytes(_LENGTH_BYTES, "little") + content
@@ -225,7 +228,8 @@ class SortReader:
             position += length
             if self._codec == "lz4":
                 content = lz4.block.decompress(content)
-            yield np.frombuffer(content, np.uint8).reshape(-1, self._row_bytes)
+            rows = np.frombuffer(content, np.uint8).reshape(-1, _LENGTH_BYTES + self._row_bytes)
+            yield rows[:, _LENGTH_BYTES:]
 
     def _read(self, path: Path, offset: int, length: int | None) -> bytes:
         with path.open("rb", buffering=0) as file:

@@ -18,7 +18,7 @@ _FORWARDS_SHARE: Final = 1 / 4
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
 #: Below this share of free pages the largest buffers are flushed, whatever their size.
-_LOW_WATER_SHARE: Final = 1 / 4
+_LOW_WATER_SHARE: Final = 1 / 8
 #: Pages are taken ahead of need only while more than this share is free.
 _ROOMY_SHARE: Final = 1 / 2
 _COPIES_SHARE: Final = 1 / 2

@@ -18,6 +18,7 @@ IMPURE = {
 }  # fmt: skip
 
 PURE_MODULES = {
+    "bench.io_figures", "bench.spindle", "dfs.protocol",
     "errors", "intervals", "blocks", "frames", "chunks", "records", "partitioning",
     "client.arguments", "client.arrow", "client.framing", "client.merge", "client.packing",
     "client.reading",
