@@ -180,22 +180,25 @@ def _ratios_table(document: dict[str, Any]) -> Table:
 
 
 def _memory_table(document: dict[str, Any]) -> Table:
-    table = Table(title="what the buffers buy", title_justify="left")
+    table = Table(
+        title="what the buffers buy, in MiB: memory of a daemon, of all buffers, a partition's "
+        "share of them, largest daemon; mean write and read; modelled service time",
+        title_justify="left",
+    )
     headings = (
-        "memory of a daemon", "buffers", "a partition", "peak RSS", "writes", "reads",
-        "amplification", "service time", "times better",
+        "memory", "buffers", "each", "RSS", "write", "read", "amplif.", "time", "better",
     )  # fmt: skip
     for name in headings:
         table.add_column(name, justify="right")
     for level in document["memory_levels"]:
         cosco = level["cosco"]
         table.add_row(
-            f"{level['memory_bytes'] / _MIB:.0f} MiB",
-            f"{level['buffers_bytes'] / _MIB:.0f} MiB",
-            f"{level['buffers_bytes_per_partition'] / _MIB:.1f} MiB",
-            f"{level['peak_rss_bytes'] / _MIB:.0f} MiB",
-            _ios(cosco["writes"]),
-            _ios(cosco["reads"]),
+            f"{level['memory_bytes'] / _MIB:.0f}",
+            f"{level['buffers_bytes'] / _MIB:.0f}",
+            f"{level['buffers_bytes_per_partition'] / _MIB:.1f}",
+            f"{level['peak_rss_bytes'] / _MIB:.0f}",
+            f"{cosco['writes']['mean_bytes'] / _MIB:.2f}",
+            f"{cosco['reads']['mean_bytes'] / _MIB:.2f}",
             f"{cosco['write_amplification']:.3f}",
             f"{cosco['service_time_s']['total']:.1f} s",
             f"{level['ratios']['service_time']:.2f}",

@@ -4,6 +4,9 @@ A message is copied out of pages, or out of what was read from the store, betwee
 and never across one: a chunk may become stored or be dropped, and a slow reader's piece be
 taken back, whenever this waits. What cannot be read is an error of its own section, and the
 next one follows. Chunks that lie one behind the other in a file are read as one.
+
+Generators are closed by whoever iterates over them (`aclosing`), so that the memory of a
+reader that leaves is free at once, not when the interpreter finds the generator.
 """
 
 from __future__ import annotations
@@ -12,12 +15,12 @@ import asyncio
 import logging
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterator,
     Sequence,
 )
+from contextlib import aclosing
 from typing import Final
 
 from cosco.chunks import CHUNK_HEADER_BYTES, padded
@@ -66,7 +69,7 @@ class FetchService:
 
     async def serve(
         self, key: AssignmentKey, partition: int, *, files: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The messages of one Fetch call; raises ExchangeClosed if it is dropped meanwhile.
 
         `files`: also of files that others wrote. They are sent in any case by a daemon that
@@ -75,8 +78,10 @@ class FetchService:
         async with self._turns:
             self._active += 1
             try:
-                async for message in _read_ahead(self._messages(key, partition, files)):
-                    yield message
+                messages = _read_ahead(self._messages(key, partition, files))
+                async with aclosing(messages):
+                    async for message in messages:
+                        yield message
             finally:
                 self._active -= 1
 
@@ -95,15 +100,17 @@ class FetchService:
             done += max(1, len(run))
             if len(run) > 1:
                 path = pieces[done - 1].chunk.buffer.path
-                async for message in self._from_store(key, path, run):
-                    yield message
+                found = self._from_store(key, path, run)
             else:
                 piece = pieces[done - 1]
-                async for message in self._from_chunk(piece.chunk, piece.body_bytes):
+                found = self._from_chunk(piece.chunk, piece.body_bytes)
+            async with aclosing(found):
+                async for message in found:
                     yield message
         if files or not is_primary:
-            async for message in self._from_files(key, partition):
-                yield message
+            async with aclosing(self._from_files(key, partition)) as found:
+                async for message in found:
+                    yield message
         self._check_open(key)  # or what is gone looks like nothing
 
     def _check_open(self, key: AssignmentKey) -> None:
@@ -116,7 +123,7 @@ class FetchService:
 
     # --- chunks of this process -----------------------------------------------------------
 
-    async def _from_chunk(self, chunk: Chunk, body_bytes: int) -> AsyncIterator[bytes]:
+    async def _from_chunk(self, chunk: Chunk, body_bytes: int) -> AsyncGenerator[bytes, None]:
         key, path = chunk.buffer.key, chunk.buffer.path
         if chunk.state is ChunkState.LOST:
             yield _failed(f"the chunk at {chunk.offset} of {path} is gone")
@@ -127,8 +134,10 @@ class FetchService:
                 raise _closed()
             if chunk.state in {ChunkState.STORED, ChunkState.LOST}:
                 rest = [FoundChunk(chunk.offset, body_bytes)]
-                async for message in self._from_store(key, path, rest, sent, announced):
-                    yield message
+                stored = self._from_store(key, path, rest, sent, announced)
+                async with aclosing(stored):
+                    async for message in stored:
+                        yield message
                 return
             if not announced:
                 announced = True
@@ -143,7 +152,7 @@ class FetchService:
 
     # --- the store ------------------------------------------------------------------------
 
-    async def _from_files(self, key: AssignmentKey, partition: int) -> AsyncIterator[bytes]:
+    async def _from_files(self, key: AssignmentKey, partition: int) -> AsyncGenerator[bytes, None]:
         """The chunks of files that this process did not write, found by their headers."""
         folder = self._core.folder(key)
         try:
@@ -154,8 +163,9 @@ class FetchService:
         for file in files:
             try:
                 async for found in chunks_of(self._store, file, key, partition):
-                    async for message in self._from_store(key, file.path, [found]):
-                        yield message
+                    async with aclosing(self._from_store(key, file.path, [found])) as messages:
+                        async for message in messages:
+                            yield message
             except (OSError, DataCorrupted) as error:
                 yield self._unreadable(key, str(error))
 
@@ -166,7 +176,7 @@ class FetchService:
         chunks: Sequence[FoundChunk],
         sent: int = 0,
         announced: bool = False,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Stored chunks that follow each other in a file; of the first one what comes after
         byte `sent`, whose section may have been announced.
 
@@ -222,7 +232,7 @@ class FetchService:
         return _failed(reason)
 
 
-async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The same messages; while one is sent, the next is read already."""
     ahead = asyncio.ensure_future(anext(messages, None))
     try:

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -270,8 +271,10 @@ class Daemon:
         try:
             request = fetch_request(message)
             key = (request.number, request.range_index, request.epoch)
-            async for reply in self._fetch.serve(key, request.partition, files=request.files):
-                yield reply
+            replies = self._fetch.serve(key, request.partition, files=request.files)
+            async with aclosing(replies):
+                async for reply in replies:
+                    yield reply
         except CoscoError as error:
             await _abort(context, error)
         finally:

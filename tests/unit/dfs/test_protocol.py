@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -254,6 +255,38 @@ def test_the_observer_sees_each_read_and_write(bench: Bench) -> None:
         ("read", "f", 10, 4 * ALIGNMENT - 10),
     ]
     assert all(0 < event.seconds < 60 for event in bench.events)
+
+
+def test_reads_into_memory_fill_it_in_order_up_to_the_end_of_the_file(bench: Bench) -> None:
+    data = pages("a", 2) + pages("b", 3)
+
+    async def scenario(store: Store) -> None:
+        await store.append("f", 0, parts(data))
+        with mmap.mmap(-1, 8 * ALIGNMENT) as memory, memoryview(memory) as view:
+            sizes = (1, 3, 2)
+            for start in (0, ALIGNMENT, 4 * ALIGNMENT, 5 * ALIGNMENT, 9 * ALIGNMENT):
+                view[:] = bytes(len(view))
+                pieces, at = [], 0
+                for size in sizes:
+                    pieces.append(view[at : at + size * ALIGNMENT])
+                    at += (size + 1) * ALIGNMENT if size == 1 else size * ALIGNMENT
+                got = await store.read_into("f", start, pieces)
+                expected = data[start:]
+                assert got == len(expected)
+                assert b"".join(pieces)[:got] == expected
+                for piece in pieces:
+                    piece.release()
+            odd = view[5:5000]
+            assert await store.read_into("f", 4093, [odd]) == len(odd)
+            assert odd == data[4093 : 4093 + len(odd)]
+            odd.release()
+            with pytest.raises(FileNotFoundError):
+                await store.read_into("g", 0, [view])
+
+    bench.run(scenario)
+    reads = [e for e in bench.events if e.kind == "read"]
+    assert [e.length for e in reads] == [n * ALIGNMENT for n in (5, 4, 1, 0, 0)] + [4995]
+    assert all(earlier.start <= later.start for earlier, later in pairwise(bench.events))
 
 
 def test_many_files_at_a_time(bench: Bench) -> None:

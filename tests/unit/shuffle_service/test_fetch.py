@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
-from cosco.chunks import ALIGNMENT, ChunkHeader, encode_chunk_header, padded
+from cosco.chunks import ALIGNMENT, CHUNK_HEADER_BYTES, ChunkHeader, encode_chunk_header, padded
 from cosco.dfs import MemoryStore
 from cosco.errors import ExchangeClosed
 from cosco.records import Assignment, DaemonRef, PartitionRange
@@ -306,6 +306,67 @@ def test_an_own_file_that_was_deleted_or_cut_is_an_error_of_its_own_chunk() -> N
         bodies, errors = await rig.ask()
         assert bodies == [later]
         assert len(errors) == 1
+
+    run(main)
+
+
+async def store_three(rig: Rig) -> list[bytes]:
+    """Three chunks of its own, one behind the other in a file."""
+    made = [block(0, n, bytes([n]) * 70_000) for n in range(3)]
+    rig.flusher.start()
+    for one in made:
+        rig.hold(one)
+        await rig.flusher.flush_everything()
+    return made
+
+
+def test_chunks_that_follow_each_other_are_one_read() -> None:
+    async def main(rig: Rig) -> None:
+        made = await store_three(rig)
+        rig.hold(last := block(0, 9, b"in memory"))
+        reads: list[tuple[int, int]] = []
+        rig.store.before_read = lambda _, offset, length: reads.append((offset, length))
+        assert await rig.ask() == ([*made, last], [])
+        assert reads == [(0, sum(padded(CHUNK_HEADER_BYTES + len(one)) for one in made))]
+        assert rig.reads.used_bytes == 0
+
+    run(main)
+
+
+def test_a_chunk_that_cannot_be_read_costs_those_that_are_read_with_it_nothing() -> None:
+    async def main(rig: Rig) -> None:
+        made = await store_three(rig)
+        starts = [0, padded(CHUNK_HEADER_BYTES + len(made[0]))]
+        starts.append(2 * starts[1])
+
+        def fail(_path: str, offset: int, length: int) -> None:
+            if offset < starts[2] and starts[1] < offset + length:
+                raise OSError(errno.EIO, "Input/output error")
+
+        rig.store.before_read = fail
+        bodies, errors = await rig.ask()
+        assert bodies == [made[0], made[2]]
+        assert len(errors) == 1
+        (file,) = await rig.store.list(FOLDER)
+        rig.store.before_read = lambda *_: None
+        rig.store.cut(file.path, starts[1] + ALIGNMENT)
+        bodies, errors = await rig.ask()
+        assert bodies == [made[0]]
+        assert len(errors) == 2
+        assert rig.reads.used_bytes == 0
+
+    run(main)
+
+
+def test_a_reader_that_leaves_gives_its_memory_back() -> None:
+    async def main(rig: Rig) -> None:
+        rig.store.put(PATH, WHOLE)
+        messages = rig.fetch.serve(KEY, 0)
+        for _ in range(6):  # it is in the middle of the large one
+            await anext(messages)
+        assert rig.reads.used_bytes > 0
+        await messages.aclose()
+        assert (rig.reads.used_bytes, rig.reads.readers) == (0, 0)
 
     run(main)
 

@@ -97,6 +97,29 @@ def test_a_full_store_loses_nothing_and_is_written_when_there_is_room():
     asyncio.run(main())
 
 
+def test_everything_is_stored_once_nothing_came_for_a_while():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher = Flusher(rig.core, store, rig.waiters, rig.metrics, writers=2, idle_s=0.05)
+        rig.flusher.start()
+        for number in range(2):  # the second one ends the first rest
+            rig.put(block(number, 0, b"x"))
+            rig.flusher.taken()
+            assert rig.core.unstored_bytes
+            while rig.core.unstored_bytes:
+                await rig.waiters.changed()
+            assert len(await store.list("c/")) == number + 1
+        rig.put(block(2, 0, b"y"))
+        rig.flusher.taken()
+        assert rig.core.next_flush() is None  # it is not written at once
+        assert rig.core.unstored_bytes
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
 def test_a_store_is_failing_when_it_has_taken_nothing_for_a_while():
     async def main() -> None:
         store = FullStore()
