@@ -17,8 +17,11 @@ _BOOKKEEPING_SHARE: Final = 1 / 16
 _FORWARDS_SHARE: Final = 1 / 4
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
-#: Below this share of free pages the largest buffers are flushed, whatever their size.
+#: Below this share of free pages the largest buffers are flushed, whatever their size. The
+#: fuller the pool may be, the larger the chunks are; writers go on in what is left.
 _LOW_WATER_SHARE: Final = 1 / 8
+#: The same beside copies: buffers may not have the last quarter then, so it cannot be waited for.
+_LOW_WATER_WITH_COPIES: Final = 1 / 4
 #: Pages are taken ahead of need only while more than this share is free.
 _ROOMY_SHARE: Final = 1 / 2
 _COPIES_SHARE: Final = 1 / 2
@@ -83,4 +86,5 @@ class PoolShares:
         soon_free = self._pool.free_bytes + self.flushing
         # What waits may need a page more than its length: its chunk begins with a header.
         wanted = waiting_bytes + MIN_PAGE_BYTES if waiting_bytes else 0
-        return soon_free < self._pool.capacity_bytes * _LOW_WATER_SHARE + wanted
+        share = _LOW_WATER_WITH_COPIES if self.has_copies else _LOW_WATER_SHARE
+        return soon_free < self._pool.capacity_bytes * share + wanted
