@@ -16,7 +16,7 @@ from rich.table import Table
 from cosco.bench.io_figures import PUBLISHED, ratios
 from cosco.bench.io_run import GB, CoscoRun, IoSettings, check_capacity, run_cosco
 from cosco.bench.io_sort import run_sort
-from cosco.bench.machine import machine, versions
+from cosco.bench.machine import commit, machine, versions
 from cosco.bench.spindle import QUEUE_DEPTH, SPINDLE
 from cosco.errors import InvalidArgument
 
@@ -115,6 +115,7 @@ def _document(
         },
         "settings": {**asdict(settings), "sort_memory": settings.sort_bytes},
         "machine": machine(),
+        "commit": commit(),
         "versions": versions(),
     }
 

@@ -52,7 +52,15 @@ def test_a_small_run_gives_every_figure(tmp_path: Path) -> None:
     assert picture.read_text().lstrip().startswith("<?xml")
     shown: dict[str, Any] = json.loads(target.read_text())
     assert shown["verified"] is True
-    assert {"machine", "versions", "settings", "command", "published", "model"} <= shown.keys()
+    assert {
+        "machine",
+        "versions",
+        "settings",
+        "command",
+        "commit",
+        "published",
+        "model",
+    } <= shown.keys()
     for name in ("cosco", "sort_shuffle"):
         one = shown[name]
         for kind in ("writes", "reads"):
