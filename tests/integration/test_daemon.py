@@ -19,7 +19,7 @@ _names = itertools.count()
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(daemons=1) as cluster:
+    with LocalCluster(daemons=1, daemon_options=["--chunk-bytes", "4MiB"]) as cluster:
         yield cluster
 
 
