@@ -29,6 +29,7 @@ from cosco import (
     CoscoWriter,
     GenerationChanged,
     LocalCluster,
+    ServiceUnavailable,
 )
 from cosco.cluster import ServiceProcess
 
@@ -166,14 +167,7 @@ class Job:
         by_rows = bool(partition % 2)
         until = time.monotonic() + RUN_TIMEOUT_S
         while True:
-            with CoscoReader(
-                self.name,
-                self.mappers,
-                partition,
-                timeout_s=RUN_TIMEOUT_S,
-                metadata=self.metadata,
-                service_timeout_s=_SERVICE_TIMEOUT_S,
-            ) as reader:
+            with self._open_reader(partition, until) as reader:
                 try:
                     if by_rows:
                         return Counter(reader)
@@ -182,6 +176,22 @@ class Job:
                     again = error.retriable or isinstance(error, GenerationChanged)
                     if self.strict or not again or time.monotonic() > until:
                         raise
+
+    def _open_reader(self, partition: int, until: float) -> CoscoReader:
+        """A client that never met the service gives it up soon, and it may just be starting."""
+        while True:
+            try:
+                return CoscoReader(
+                    self.name,
+                    self.mappers,
+                    partition,
+                    timeout_s=RUN_TIMEOUT_S,
+                    metadata=self.metadata,
+                    service_timeout_s=_SERVICE_TIMEOUT_S,
+                )
+            except ServiceUnavailable:
+                if time.monotonic() > until:
+                    raise
 
     def written(self) -> list[Counter[bytes]]:
         """What must be read, by partition."""
