@@ -381,16 +381,3 @@ def _early_confirm() -> None:
 
     before = membership.Membership._order
     membership.Membership._order = order
-
-
-@_break("take-after-drop", "a daemon goes on taking frames of an exchange it has dropped")
-def _take_after_drop() -> None:
-    core.DaemonCore.is_dropped = lambda self, number: False
-
-    def drop(self: core.DaemonCore, number: int) -> Any:
-        busy = before(self, number)
-        self._dropped.clear()
-        return busy
-
-    before = core.DaemonCore.drop
-    core.DaemonCore.drop = drop

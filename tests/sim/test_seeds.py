@@ -16,10 +16,12 @@ SEEDS = 2000
 HAPPENINGS = (
     "calls lost",
     "calls repeated",
+    "calls repeated late",
     "messages late",
     "streams broken",
     "fault: cut",
     "fault: kill daemon",
+    "fault: kill daemons",
     "fault: kill after lag",
     "fault: pause daemon",
     "fault: power off",
@@ -84,3 +86,11 @@ def test_a_seed_is_the_same_run_whatever_ran_before_it() -> None:
     assert len(found[0]) == 4, f"\n{runs[0].stdout}\n{runs[0].stderr}"
     assert found[0] == found[1]
     assert len(set(found[0].values())) == 4
+
+
+def test_every_break_is_in_the_docs() -> None:
+    breaks = (ROOT / "tests" / "sim" / "breaks.py").read_text()
+    documented = (ROOT / "docs" / "testing.md").read_text()
+    names = re.findall(r'^@_break\("([a-z-]+)"', breaks, re.MULTILINE)
+    assert re.findall(r"^\| `([a-z-]+)` \|", documented, re.MULTILINE) == names
+    assert len(names) >= 10
