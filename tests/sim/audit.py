@@ -83,8 +83,9 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
             and call.method.endswith("/Push")
             and (call.client.host in daemons) == is_primaries
         )
-        if unread > board.credits.budget_bytes + _WORDS_BYTES:
-            yield f"{unread} bytes are on their way, {board.credits.budget_bytes} may be"
+        granted = max(board.credits.budget_bytes, daemon.frame_bytes_max)
+        if unread > granted + _WORDS_BYTES:
+            yield f"{unread} bytes are on their way, {granted} may be"
 
 
 def is_overcome(world: World, daemons: list[Daemon]) -> bool:

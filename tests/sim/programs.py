@@ -116,6 +116,8 @@ class Daemon(Service):
         host = f"10.0.1.{index % scenario.hosts + 1}"
         super().__init__(world, f"daemon{index}", host)
         self.neighbours: list[Daemon] = [self]  # all of the cluster
+        #: No frame is longer: a full buffer, and the row that filled it.
+        self.frame_bytes_max = scenario.buffer_bytes + 2 * scenario.row_bytes + (4 << 10)
         self.address = f"{host}:{7100 + index}"
         self.disk_name = "shared" if scenario.shared_store else f"disk{index}"
         disk = world.disks.setdefault(self.disk_name, Disk(f"store-{self.disk_name}"))

@@ -32,13 +32,17 @@ def results(seeds: Iterable[int], workers: int, broken: str | None = None) -> It
         yield from pool.imap(partial(_run, broken=broken), seeds, chunksize=_CHUNK)
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
 def run_many(
     seeds: Iterable[int],
     workers: int,
     broken: str | None = None,
     *,
     coverage: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _say,
 ) -> int:
     """Run seeds and report; 1 if any failed."""
     started = time.perf_counter()
@@ -51,8 +55,9 @@ def run_many(
         seen.update(result.counts.keys())
         if result.problems:
             failed.append(result)
-            say(result.report() if len(failed) <= 3 else f"seed {result.seed} failed: "
-                f"{result.problems[0].splitlines()[0]}")  # fmt: skip
+            what = result.problems[0].splitlines()[0]
+            brief = f"seed {result.seed} failed: {what}; replay it with: {result.replay}"
+            say(result.report() if len(failed) <= 3 else brief)
     if coverage:
         say("seeds in which it happened:")
         for what, seeds_of in sorted(seen.items()):
