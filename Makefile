@@ -12,8 +12,10 @@ STAMP := $(VENV)/.installed
 SEEDS := 20000
 FIRST := 10000
 
+PEERS := spark dask ray arrow
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit soak bench protos config-docs clean
+.PHONY: help demo test lint unit soak bench peers protos config-docs clean
 
 help:
 	@echo "make demo    run the main job on real input and print its report"
@@ -22,6 +24,7 @@ help:
 	@echo "make unit    the unit tests alone"
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
 	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
+	@echo "make peers   install what cosco-bench peers compares with, 2 GB; make -k peers: what it can"
 	@echo "make protos  generate cosco/_pb from protos/"
 	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
 
@@ -58,6 +61,15 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/cosco-bench throughput
+
+# Environments of their own: their versions of pyarrow and pandas are not ours.
+peers: $(PEERS:%=.peers/%/.installed)
+
+.peers/%/.installed: benchmarks/peers/requirements/%.txt | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 protos: $(STAMP)
 	$(BIN)/python tools/gen_protos.py

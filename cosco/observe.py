@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cosco import wire
 from cosco.config import parse_address
 from cosco.errors import ServiceUnavailable
-from cosco.records import DaemonState, DaemonStatus, ExchangeStatus
+from cosco.records import DaemonState, DaemonStatus, ExchangeInfo, ExchangeStatus
 
 #: A daemon's page of metrics is a few KiB.
 _MAX_METRICS_BYTES: Final = 1 << 20
@@ -86,6 +86,15 @@ def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
         daemons=tuple(wire.daemon_status_from_pb(pb) for pb in reply.daemons),
         exchanges=tuple(wire.exchange_status_from_pb(pb) for pb in reply.exchanges),
     )
+
+
+def describe_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> ExchangeInfo:
+    """An open exchange as its clients see it.
+
+    Raises ExchangeNotFound and ExchangeClosed, else as `fetch_status` does.
+    """
+    request = wire.mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
+    return wire.info_from_pb(_call(metadata, "DescribeExchange", request, timeout_s))
 
 
 def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:

@@ -428,7 +428,7 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
     lengths = {len(a) for a in (sums.rows, sums.raw_bytes, sums.stored_bytes, sums.digests)}
     if lengths != {len(sums.partitions)}:
         raise InvalidArgument("the arrays of a commit differ in length")
-    if len(sums.partitions) > 1 and not bool(np.all(np.diff(sums.partitions.astype(np.int64)) > 0)):
+    if not bool(np.all(sums.partitions[1:] > sums.partitions[:-1])):
         raise InvalidArgument("the partitions of a commit do not ascend")
     if pb.mapper > MAX_MAPPER or not pb.attempt:
         raise InvalidArgument(f"a commit of mapper {pb.mapper}, attempt {pb.attempt}")

@@ -2,7 +2,8 @@
 
 A worker is a function in a fresh process. It may report progress, wait for a common start,
 and returns one picklable value. Its processor time and peak memory are measured from inside,
-from the common start on (or from the call, when there is none).
+from the common start on (or from the call, when there is none). The workers of a `TaskPool`
+live on and take one such function after another, as the executors of an engine do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import resource
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -81,48 +83,51 @@ def _watch_parent() -> None:
     os._exit(1)
 
 
-def _worker_main(connection: Connection) -> None:
+def _worker_main(connection: Connection, *, lives_on: bool) -> None:
     # Ctrl-C goes to the whole group; who started us decides and terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch_parent, daemon=True).start()
-    function, arguments = connection.recv()
+    connection.send(_call(connection, *connection.recv()))
+    while lives_on:
+        connection.send(_call(connection, *connection.recv()))
+
+
+def _call(
+    connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[str, Any]:
+    """The message that tells how `function` ended."""
     link = Link(connection)
-    message: tuple[str, Any]
     try:
-        message = ("result", link.measured(function(link, *arguments)))
+        return "result", link.measured(function(link, *arguments))
     except Exception as error:  # noqa: BLE001  it is raised again where the results are read
-        message = ("error", error)
-    connection.send(message)
+        return "error", error
 
 
-class Workers:
-    """A group of processes that each call `function(link, *arguments)`; a context manager.
+class _Processes:
+    """Processes that are given functions to call; a context manager that ends them all."""
 
-    `function` must be importable. Leaving the context ends every process that still runs.
-    """
-
-    def __init__(
-        self, role: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
-    ) -> None:
+    def __init__(self, role: str, count: int, *, live_on: bool) -> None:
         self._role = role
-        self._function = function
-        self._arguments = arguments
+        self._count = count
+        self._live_on = live_on
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
         try:
-            for _ in self._arguments:
+            for _ in range(self._count):
                 ours, theirs = context.Pipe()
                 self._connections.append(ours)
-                process = context.Process(target=_worker_main, args=(theirs,), daemon=True)
+                process = context.Process(
+                    target=_worker_main,
+                    args=(theirs,),
+                    kwargs={"lives_on": self._live_on},
+                    daemon=True,
+                )
                 process.start()
                 self._processes.append(process)
                 theirs.close()
-            # Arguments may be large: all processes start before the first one reads them.
-            for connection, arguments in zip(self._connections, self._arguments, strict=True):
-                connection.send((self._function, arguments))
         except BaseException:
             self._stop()
             raise
@@ -146,6 +151,45 @@ class Workers:
                 process.join()
         for connection in self._connections:
             connection.close()
+
+    def _receive(self, index: int) -> tuple[str, Any]:
+        try:
+            kind, value = self._connections[index].recv()
+        except (EOFError, ConnectionResetError):
+            process = self._processes[index]
+            process.join(_JOIN_S)
+            raise WorkerFailed(
+                f"{self._role} {index} of {len(self._processes)} (process {process.pid}) ended "
+                f"with code {process.exitcode} and without a result: see its messages above"
+            ) from None
+        if kind == "error":
+            raise value
+        return kind, value
+
+
+class Workers(_Processes):
+    """A group of processes that each call `function(link, *arguments)`; a context manager.
+
+    `function` must be importable. Leaving the context ends every process that still runs.
+    """
+
+    def __init__(
+        self, role: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+    ) -> None:
+        super().__init__(role, len(arguments), live_on=False)
+        self._function = function
+        self._arguments = arguments
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            # Arguments may be large: all processes start before the first one reads them.
+            for connection, arguments in zip(self._connections, self._arguments, strict=True):
+                connection.send((self._function, arguments))
+        except BaseException:
+            self._stop()
+            raise
+        return self
 
     def wait_until_ready(self) -> None:
         """Wait until every worker is in `wait_for_start`; raises what a worker raises."""
@@ -174,16 +218,45 @@ class Workers:
                     del pending[id(connection)]
         return [results[i] for i in range(len(results))]
 
-    def _receive(self, index: int) -> tuple[str, Any]:
-        try:
-            kind, value = self._connections[index].recv()
-        except (EOFError, ConnectionResetError):
-            process = self._processes[index]
-            process.join(_JOIN_S)
-            raise WorkerFailed(
-                f"{self._role} {index} of {len(self._processes)} (process {process.pid}) ended "
-                f"with code {process.exitcode} and without a result: see its messages above"
-            ) from None
-        if kind == "error":
-            raise value
-        return kind, value
+
+class TaskPool(_Processes):
+    """`count` processes that live on and take one task after another; a context manager.
+
+    They keep what they have imported, opened and touched, as the executors of an engine do.
+    Leaving the context ends them.
+    """
+
+    def __init__(self, role: str, count: int) -> None:
+        super().__init__(role, count, live_on=True)
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> list[WorkerResult]:
+        """Have `function(link, *task)` called for each task, by whichever process is free.
+
+        Results are in the order of the tasks. Raises what the first failing task raised, or
+        WorkerFailed; other tasks may still run then, so the pool is good for nothing else.
+        """
+        waiting = deque(enumerate(tasks))
+        idle = list(range(len(self._connections)))
+        busy: dict[Connection, tuple[int, int]] = {}  # to the process and task it has
+        results: dict[int, WorkerResult] = {}
+        while len(results) < len(tasks):
+            while idle and waiting:
+                process, (task, arguments) = idle.pop(), waiting.popleft()
+                self._connections[process].send((function, arguments))
+                busy[self._connections[process]] = process, task
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                process, task = busy[connection]
+                kind, value = self._receive(process)
+                if kind == "progress":
+                    on_progress(value)
+                else:
+                    results[task] = value
+                    idle.append(process)
+                    del busy[connection]
+        return [results[task] for task in range(len(tasks))]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cosco.bench.document import check_target, document, save
 from cosco.bench.ledger import STAGES, Stage, run_ledger
-from cosco.bench.machine import machine, versions
 from cosco.bench.throughput import (
     GB,
     Roles,
@@ -23,7 +20,6 @@ from cosco.bench.throughput import (
     check_capacity,
     run_throughput,
 )
-from cosco.errors import InvalidArgument
 from cosco.workers import Workers
 
 _MIB = 1 << 20
@@ -32,8 +28,7 @@ _MIB = 1 << 20
 def run(settings: ThroughputSettings, *, ledger_rows: int, json_path: str | None) -> int:
     """Run, print and save; 0 if every row came out once, else 1."""
     check_capacity(settings)
-    if json_path is not None and not Path(json_path).resolve().parent.is_dir():
-        raise InvalidArgument(f"--json {json_path}: there is no such directory")
+    check_target("--json", json_path)
     bars_console, console = Console(stderr=True), Console()
     columns = (TextColumn("{task.description:>6}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=bars_console) as bars:
@@ -53,8 +48,8 @@ def run(settings: ThroughputSettings, *, ledger_rows: int, json_path: str | None
         console.print(_ledger(stages))
     for problem in result.problems:
         console.print(f"NOT VERIFIED: {problem}", highlight=False)
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(_document(settings, result, stages), indent=2) + "\n")
+    figures = {**result.to_json(), "ledger": [asdict(stage) for stage in stages]}
+    save(json_path, document("throughput", figures, asdict(settings)))
     return 0 if result.verified else 1
 
 
@@ -67,19 +62,6 @@ def _measure_stages(
         with Workers("ledger", run_ledger, [task]) as workers:
             stages: list[Stage] = workers.results(on_stage)[0].value
     return stages
-
-
-def _document(
-    settings: ThroughputSettings, result: ThroughputResult, stages: list[Stage]
-) -> dict[str, Any]:
-    return {
-        "benchmark": "throughput",
-        **result.to_json(),
-        "settings": asdict(settings),
-        "machine": machine(),
-        "versions": versions(),
-        "ledger": [asdict(stage) for stage in stages],
-    }
 
 
 def _roles(what: str, figures: Roles, unit: float, form: str) -> list[tuple[str, str]]:

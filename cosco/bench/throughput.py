@@ -8,8 +8,6 @@ has read, checked and added up its last row.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import Any, Final
 import psutil
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
+from cosco.bench.capacity import check_room
 from cosco.bench.rows import (
     ROW_BYTES,
     key_sum,
@@ -26,10 +25,9 @@ from cosco.bench.rows import (
     make_batches,
     partition_keys,
 )
+from cosco.bench.tally import RowTally, total
 from cosco.cluster import LocalCluster
-from cosco.errors import CapacityExceeded
 from cosco.observe import IoFigures, fetch_status, io_figures
-from cosco.records import MASK64
 from cosco.workers import Link, Workers, peak_rss_bytes
 
 GB: Final = 10**9
@@ -105,32 +103,16 @@ class ThroughputResult:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """Rows and the sum of their keys, modulo 2^64."""
-
-    rows: int = 0
-    keys: int = 0
-
-    def plus(self, other: _Tally) -> _Tally:
-        return _Tally(self.rows + other.rows, (self.keys + other.keys) & MASK64)
-
-
 def check_capacity(settings: ThroughputSettings) -> None:
     """Raise CapacityExceeded if the workload does not fit this machine, with the figures."""
-    available = psutil.virtual_memory().available
-    if settings.memory_needed > available:
-        raise CapacityExceeded(
-            f"{settings.rows:,} rows need {settings.memory_needed / GB:.1f} GB of memory and "
-            f"{available / GB:.1f} GB are free: ask for fewer --rows or less --memory"
-        )
-    directory = settings.directory or tempfile.gettempdir()
-    free = shutil.disk_usage(directory).free
-    if settings.disk_needed > free:
-        raise CapacityExceeded(
-            f"{settings.rows:,} rows need {settings.disk_needed / GB:.1f} GB of disk and "
-            f"{directory} has {free / GB:.1f} GB free: ask for fewer --rows or give a --directory"
-        )
+    check_room(
+        f"{settings.rows:,} rows",
+        memory=settings.memory_needed,
+        disk=settings.disk_needed,
+        directory=settings.directory,
+        less_memory="ask for fewer --rows or less --memory",
+        less_disk="ask for fewer --rows or give a --directory",
+    )
 
 
 def write_rows(
@@ -141,7 +123,7 @@ def write_rows(
     rows: int,
     warm_up_rows: int,
     partitions: int,
-) -> tuple[float, _Tally]:
+) -> tuple[float, RowTally]:
     """A mapper: makes its rows, warms up, waits for the start, pushes them and commits.
 
     Returns the seconds that making rows took, and what it wrote.
@@ -149,9 +131,9 @@ def write_rows(
     before = time.perf_counter()
     batches = make_batches(rows, seed=mapper)
     make_rows_s = time.perf_counter() - before
-    tally = _Tally()
+    tally = RowTally()
     for keys, _ in batches:
-        tally = tally.plus(_Tally(len(keys), key_sum(keys)))
+        tally = tally.plus(RowTally(len(keys), key_sum(keys)))
     warm_up = CoscoWriter(_warm_up_id(shuffle_id), mapper, metadata=metadata)
     with warm_up:
         for keys, batch in batches:
@@ -169,7 +151,7 @@ def write_rows(
 
 def read_rows(
     link: Link, metadata: str, shuffle_id: str, mappers: int, partitions: range
-) -> _Tally:
+) -> RowTally:
     """A reducer: warms up, waits for the start, reads its partitions, counts rows and adds
     up keys."""
     for partition in partitions:
@@ -179,12 +161,12 @@ def read_rows(
             for batch in reader.read_batches():
                 key_sum(keys_of(batch.column(0)))
     link.wait_for_start()
-    tally = _Tally()
+    tally = RowTally()
     for partition in partitions:
         with CoscoReader(shuffle_id, range(mappers), partition, metadata=metadata) as reader:
             for batch in reader.read_batches():
                 keys = keys_of(batch.column(0))
-                tally = tally.plus(_Tally(len(keys), key_sum(keys)))
+                tally = tally.plus(RowTally(len(keys), key_sum(keys)))
                 link.progress(len(keys))
     return tally
 
@@ -260,11 +242,8 @@ def run_throughput(
         progress = exchange.progress()
         io = io_figures(fetch_status(cluster.metadata).daemons).since(io_before)
         daemon_peak = max(peak_rss_bytes(daemon.pid) for daemon in daemons)
-    sent = received = _Tally()
-    for worker in written:
-        sent = sent.plus(worker.value[1])
-    for worker in read:
-        received = received.plus(worker.value)
+    sent = total(worker.value[1] for worker in written)
+    received = total(worker.value for worker in read)
     gb = settings.row_bytes / GB
     problems = _problems(settings, sent, received, progress.rows)
     return ThroughputResult(
@@ -291,7 +270,7 @@ def run_throughput(
 
 
 def _problems(
-    settings: ThroughputSettings, sent: _Tally, received: _Tally, committed_rows: int
+    settings: ThroughputSettings, sent: RowTally, received: RowTally, committed_rows: int
 ) -> list[str]:
     problems = []
     if sent.rows != settings.rows or committed_rows != settings.rows:

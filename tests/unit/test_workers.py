@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from cosco.errors import CommitTimeout
-from cosco.workers import Link, WorkerFailed, Workers, peak_rss_bytes
+from cosco.workers import Link, TaskPool, WorkerFailed, Workers, peak_rss_bytes
 
 
 def add(link: Link, a: int, b: int) -> int:
@@ -32,6 +32,11 @@ def fill_memory_after_start(link: Link, size: int) -> int:
     while time.process_time() - spent < 0.05:
         pass
     return len(bytearray(b"x" * size))
+
+
+def pid_and(link: Link, number: int) -> tuple[int, int]:
+    link.progress(number)
+    return os.getpid(), number
 
 
 def sleep_forever(link: Link) -> None:
@@ -86,3 +91,23 @@ def test_leaving_ends_all_of_them() -> None:
 def test_peak_memory_of_a_process() -> None:
     assert 1 << 20 < peak_rss_bytes() < 1 << 40
     assert peak_rss_bytes(os.getpid()) == pytest.approx(peak_rss_bytes(), rel=0.1)
+
+
+def test_a_pool_takes_more_tasks_than_it_has_processes() -> None:
+    progress: list[int] = []
+    with TaskPool("executor", 2) as pool:
+        first = [worker.value for worker in pool.run(pid_and, [(i,) for i in range(7)])]
+        second = pool.run(pid_and, [(1,), (2,)], progress.append)
+        assert pool.run(pid_and, []) == []
+    assert [number for _, number in first] == list(range(7))
+    assert len({pid for pid, _ in first}) <= 2
+    assert {worker.value[0] for worker in second} <= {pid for pid, _ in first}
+    assert sorted(progress) == [1, 2]
+    assert all(worker.cpu_s < 1 for worker in second)
+
+
+def test_a_pool_raises_what_a_task_raised() -> None:
+    with TaskPool("executor", 1) as pool, pytest.raises(CommitTimeout):
+        pool.run(fail, [()])
+    with TaskPool("executor", 1) as pool, pytest.raises(WorkerFailed, match="executor 0 of 1"):
+        pool.run(die, [()])

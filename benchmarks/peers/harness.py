@@ -1,0 +1,111 @@
+"""What the peer programs have in common: arguments, timing, and how they report.
+
+A peer program runs in an environment of its own (`make peers`), started by `cosco-bench
+peers`. It does its whole job again and again: the scan of the files alone, then the
+repartition; first to warm up, then on the clock. It writes events, one JSON object a line, to
+the descriptor it is given, which its own children do not inherit, so that its end is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run. `scratch`: a directory for all files the peer makes."""
+
+    files: list[str]
+    partitions: int
+    threads: int
+    scratch: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came out: rows, the sum of their keys, bytes of their payloads."""
+
+    rows: int
+    keys: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """A peer that is up. `scan` reads the files, `shuffle` repartitions them as well; both
+    touch every row and column that comes out. `versions` and `settings`: what was used."""
+
+    scan: Callable[[], Tally]
+    shuffle: Callable[[], Tally]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+
+
+def main(start: Callable[[Job], AbstractContextManager[Tasks]]) -> None:
+    """Run the peer that `start` brings up, as the command line says, and end the process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, required=True, help="descriptor to write to")
+    parser.add_argument("--scratch", required=True)
+    parser.add_argument("--partitions", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--warm-ups", type=int, required=True)
+    parser.add_argument("--runs", type=int, required=True)
+    parser.add_argument("files", nargs="+")
+    options = parser.parse_args()
+    os.set_inheritable(options.events, False)
+    with os.fdopen(options.events, "w", buffering=1) as events:
+
+        def tell(**event: Any) -> None:
+            events.write(json.dumps(event) + "\n")
+
+        job = Job(options.files, options.partitions, options.threads, options.scratch)
+        try:
+            with start(job) as tasks:
+                _measure(tasks, options.warm_ups, options.runs, tell)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is what is reported
+            tell(error=f"{type(error).__name__}: {_first_line(error)}")
+            sys.exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+def _measure(tasks: Tasks, warm_ups: int, runs: int, tell: Callable[..., None]) -> None:
+    seconds: dict[str, list[float]] = {"scan": [], "shuffle": []}
+    tell(done="start")
+    for _ in range(warm_ups + runs):
+        tallies = []
+        for name, task in (("scan", tasks.scan), ("shuffle", tasks.shuffle)):
+            before = time.perf_counter()
+            tallies.append(task())
+            seconds[name].append(time.perf_counter() - before)
+            tell(done=name)
+        scanned, tally = tallies
+        if tally != scanned:
+            raise ValueError(f"the files hold {scanned}, and {tally} came out")
+    tell(
+        result={
+            "seconds": seconds["shuffle"][warm_ups:],
+            "scan_seconds": seconds["scan"][warm_ups:],
+            "tally": asdict(tally),
+            "versions": {"python": sys.version.split()[0], **tasks.versions},
+            "settings": tasks.settings,
+        }
+    )
+
+
+def scratch_directory(job: Job, name: str) -> str:
+    """A new directory below the job's scratch directory."""
+    directory = Path(job.scratch) / name
+    directory.mkdir()
+    return str(directory)

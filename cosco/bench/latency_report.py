@@ -1,0 +1,46 @@
+"""`cosco-bench latency` on the terminal and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+from rich.console import Console
+from rich.table import Table
+
+from cosco.bench.document import check_target, document, save
+from cosco.bench.latency import ExchangeLatency, LatencyResult, LatencySettings, run_latency
+from cosco.bench.progress import progress_bars
+from cosco.bench.quantiles import Quantiles
+
+
+def run(settings: LatencySettings, *, json_path: str | None) -> int:
+    """Run, print and save; 0."""
+    settings.check_capacity()
+    check_target("--json", json_path)
+    with progress_bars() as bars:
+        rounds = bars.add_task("rows and exchanges", total=settings.steps * len(settings.replicas))
+        result = run_latency(settings, on_step=lambda done: bars.advance(rounds, done))
+    Console().print(_table(settings, result))
+    save(json_path, document("latency", result.to_json(), asdict(settings)))
+    return 0
+
+
+def _table(settings: LatencySettings, result: LatencyResult) -> Table:
+    table = Table(title="milliseconds", title_justify="left")
+    table.add_column("")
+    for heading in ("p50", "p95", "p99", "max"):
+        table.add_column(heading, justify="right")
+
+    def add(what: str, found: Quantiles) -> None:
+        figures = (found.p50_ms, found.p95_ms, found.p99_ms, found.max_ms)
+        table.add_row(what, *(f"{figure:.2f}" for figure in figures))
+
+    for replicas in settings.replicas:
+        add(f"one row, replicas={replicas}", result.row[replicas])
+    for replicas in settings.replicas:
+        shape = f"{settings.mappers} × {settings.partitions}"
+        exchange = result.exchange[replicas]
+        add(f"small exchange {shape}, replicas={replicas}", exchange.total)
+        for part in fields(ExchangeLatency)[1:]:
+            add(f"  {part.name}", getattr(exchange, part.name))
+    return table

@@ -1,0 +1,54 @@
+"""`cosco-bench latency`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cosco.cli.bench_options import (
+    COUNT,
+    ListType,
+    directory_option,
+    json_option,
+    require_bench_extra,
+)
+
+_MANY = click.IntRange(min=1, max=1_000_000)
+
+
+@click.command()
+@click.option("--rounds", type=_MANY, default=300, show_default=True, help="single rows")
+@click.option("--exchanges", type=_MANY, default=100, show_default=True, help="small exchanges")
+@click.option(
+    "--warm-ups",
+    type=click.IntRange(0, 1_000_000),
+    default=20,
+    show_default=True,
+    help="of each, before those that count",
+)
+@click.option("--mappers", type=COUNT, default=4, show_default=True, help="of a small exchange")
+@click.option("--partitions", type=COUNT, default=4, show_default=True, help="of a small exchange")
+@click.option(
+    "--rows", type=_MANY, default=1_000, show_default=True, help="of 100 bytes, of each mapper"
+)
+@click.option("--workers", type=COUNT, default=4, show_default=True, help="worker processes")
+@click.option(
+    "--daemons", type=click.IntRange(2, 256), default=2, show_default=True, help="shuffle daemons"
+)
+@click.option(
+    "--replicas",
+    type=ListType(click.IntRange(1, 2)),
+    default="1,2",
+    show_default=True,
+    help="measure with so many copies of a row in memory",
+)
+@directory_option
+@json_option
+def latency(json_path: str | None, **options: Any) -> int:
+    """One row from collect to a waiting reader, and small exchanges from end to end."""
+    require_bench_extra()
+    from cosco.bench.latency import LatencySettings
+    from cosco.bench.latency_report import run
+
+    return run(LatencySettings(**options), json_path=json_path)

@@ -1,0 +1,75 @@
+"""`cosco-bench peers`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cosco.cli.bench_options import (
+    COUNT,
+    ListType,
+    directory_option,
+    json_option,
+    require_bench_extra,
+)
+
+_NAMES = ("spark", "dask", "ray", "arrow")
+
+
+@click.command()
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1, max=1 << 27),
+    default=10_000_000,
+    show_default=True,
+    help="rows of 100 bytes: an int64 key and a text that half compresses",
+)
+@click.option("--files", type=COUNT, default=8, show_default=True, help="Parquet files")
+@click.option(
+    "--partitions",
+    type=click.IntRange(min=1, max=1 << 20),
+    default=64,
+    show_default=True,
+    help="partitions to repartition to",
+)
+@click.option("--threads", type=COUNT, default=2, show_default=True, help="of every side")
+@click.option(
+    "--warm-ups", type=click.IntRange(0, 100), default=1, show_default=True, help="whole jobs first"
+)
+@click.option("--runs", type=COUNT, default=3, show_default=True, help="on the clock; medians")
+@click.option(
+    "--replicas",
+    type=ListType(click.IntRange(1, 2)),
+    default="1,2",
+    show_default=True,
+    help="run cosco with so many copies of a row in memory",
+)
+@click.option(
+    "--peers",
+    type=ListType(click.Choice(_NAMES)),
+    default=",".join(_NAMES),
+    show_default=True,
+    help="run these; empty for none",
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=1),
+    default=900.0,
+    show_default=True,
+    help="a peer that has not ended after so many seconds has failed",
+)
+@click.option(
+    "--environments",
+    type=click.Path(file_okay=False),
+    help="the directory with an environment for each peer; without it that of make peers",
+)
+@directory_option
+@json_option
+def peers(json_path: str | None, **options: Any) -> int:
+    """The same files repartitioned by cosco, Spark, Dask and Ray Data."""
+    require_bench_extra()
+    from cosco.bench.peers import PeersSettings
+    from cosco.bench.peers_report import run
+
+    return run(PeersSettings(**options), json_path=json_path)

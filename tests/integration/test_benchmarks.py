@@ -1,0 +1,213 @@
+"""The benchmarks as processes, at tiny sizes: figures, failures of peers, and clean ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ("peers", "--rows", "20000", "--files", "3", "--partitions", "4", "--runs", "1")
+
+
+def environment(directory: Path) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COSCO_", "GRPC_"))}
+    return {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TMPDIR": str(directory)}
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Where a benchmark's files go, and must be gone in the end."""
+    directory = tmp_path / "scratch"
+    directory.mkdir()
+    return directory
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "cosco.cli.bench", *args]
+
+
+def bench(scratch: Path, *args: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """How it ended, and its JSON."""
+    target = scratch.parent / "result.json"
+    done = subprocess.run(
+        command(*args, "--json", str(target)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env=environment(scratch),
+    )
+    assert list(scratch.iterdir()) == []
+    shown: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+    return done, shown
+
+
+def install(environments: Path, name: str, program: str) -> None:
+    """A peer whose interpreter is a shell program; $HARNESS runs a Python program for it."""
+    python = environments / name / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n{textwrap.dedent(program)}")
+    python.chmod(0o755)
+
+
+def install_with_harness(environments: Path, name: str, lost: int) -> None:
+    """A peer that counts the rows of the files, `lost` too few after its shuffle."""
+    script = environments / f"{name}.py"
+    script.write_text(
+        textwrap.dedent(f"""\
+        import contextlib, sys
+        sys.path.insert(0, {str(ROOT / "benchmarks" / "peers")!r})
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+        from harness import Tally, Tasks, main
+
+        @contextlib.contextmanager
+        def start(job):
+            def count(lost):
+                tables = [pq.read_table(file) for file in job.files]
+                return Tally(
+                    sum(t.num_rows for t in tables) - lost,
+                    sum(pc.sum(t["key"]).as_py() for t in tables),
+                    sum(pc.sum(pc.binary_length(t["payload"])).as_py() for t in tables),
+                )
+            yield Tasks(lambda: count(0), lambda: count({lost}), {{}}, {{}})
+
+        main(start)
+        """)
+    )
+    install(environments, name, f'shift\nexec "{sys.executable}" "{script}" "$@"\n')
+
+
+def test_peers_without_peers_measures_cosco_and_says_what_is_missing(scratch: Path) -> None:
+    done, shown = bench(
+        scratch, *PEERS, "--peers", "spark,ray", "--environments", str(scratch.parent / "none")
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown["seconds"].keys() == shown["scan_seconds"].keys() == {"cosco", "cosco_replicas_2"}
+    assert shown["missing"] == ["spark", "ray"]
+    assert shown["speedup"] == {}
+    assert shown["rows"]["rows"] == 20_000
+    assert {"machine", "versions", "settings", "command", "commit"} <= shown.keys()
+    assert "spark: missing: run make peers" in done.stdout
+    assert "ray: missing: run make peers" in done.stdout
+
+
+def test_a_failed_peer_says_why_and_the_others_go_on(scratch: Path) -> None:
+    environments = scratch.parent / "environments"
+    install(environments, "spark", "echo first >&2\necho there is no Java here >&2\nexit 3\n")
+    install_with_harness(environments, "dask", lost=0)
+    install_with_harness(environments, "ray", lost=1)
+    done, shown = bench(
+        scratch,
+        *PEERS,
+        "--environments",
+        str(environments),
+        "--replicas",
+        "1",
+        "--peers",
+        "spark,dask,ray",
+    )
+    assert done.returncode == 1, done.stderr
+    assert shown["problems"].keys() == {"spark", "ray"}
+    assert shown["problems"]["spark"].endswith("it ended with code 3: there is no Java here")
+    assert "19999" in shown["problems"]["ray"]
+    assert shown["seconds"].keys() == {"cosco", "dask"}
+    assert shown["speedup"]["dask"] == shown["seconds"]["dask"] / shown["seconds"]["cosco"]
+    assert shown["cpu_seconds"].keys() == shown["seconds"].keys()
+    assert shown["cpu_seconds"]["cosco"] > 0
+    assert shown["missing"] == []
+    assert "there is no Java here" in done.stdout
+
+
+HANG = """\
+sleep 3600 &
+touch "$(dirname "$0")/../started"
+sleep 3600
+"""
+
+
+def test_a_peer_that_hangs_is_ended(scratch: Path) -> None:
+    environments = scratch.parent / "environments"
+    install(environments, "spark", HANG)
+    chosen = ("--peers", "spark", "--replicas", "", "--timeout-s", "1")
+    done, shown = bench(scratch, *PEERS, "--environments", str(environments), *chosen)
+    assert done.returncode == 1
+    assert "had not ended after 1 s" in shown["problems"]["spark"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_peers_leave_nothing(scratch: Path, signum: signal.Signals) -> None:
+    environments = scratch.parent / "environments"
+    install(environments, "spark", HANG)
+    chosen = ("--peers", "spark", "--replicas", "", "--environments", str(environments))
+    process = subprocess.Popen(
+        command(*PEERS, *chosen),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(scratch),
+    )
+    with process:
+        running = psutil.Process(process.pid)
+        while not (environments / "spark" / "started").exists():
+            assert process.poll() is None
+        children = running.children(recursive=True)
+        process.send_signal(signum)
+        assert process.wait(timeout=30) == 128 + signum
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert list(scratch.iterdir()) == []
+
+
+def test_latency_of_a_row_and_of_a_small_exchange(scratch: Path) -> None:
+    done, shown = bench(
+        scratch,
+        *("latency", "--rounds", "3", "--exchanges", "2", "--warm-ups", "1"),
+        *("--mappers", "2", "--partitions", "3", "--rows", "50", "--workers", "2"),
+    )
+    assert done.returncode == 0, done.stderr
+    for replicas in ("replicas_1", "replicas_2"):
+        row, exchange = shown["row"][replicas], shown["exchange"][replicas]
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["samples"] == 3
+        assert exchange["total"]["p50_ms"] > exchange["write"]["p50_ms"] > 0
+        assert exchange.keys() == {"total", "create", "write", "read", "close"}
+    assert "one row, replicas=2" in done.stdout
+
+
+def test_growth_has_curves_a_plot_and_the_metadata_service(scratch: Path) -> None:
+    plot = scratch.parent / "growth.svg"
+    done, shown = bench(
+        scratch,
+        *("growth", "--sizes", "1MB,2MB", "--partitions", "2,8", "--mappers", ""),
+        *("--base-size", "1MB", "--base-partitions", "2", "--base-mappers", "3", "--runs", "1"),
+        *("--memory", "16MiB", "--scale-mappers", "30", "--scale-partitions", "40"),
+        *("--scale-daemons", "5", "--plot", str(plot)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [point["size"] for point in shown["growth"]["size"]] == [1_000_000, 2_000_000]
+    assert [point["partitions"] for point in shown["growth"]["partitions"]] == [2, 8]
+    assert shown["growth"]["mappers"] == []
+    assert shown["spread"]["size"] >= 1
+    assert shown["spread"]["mappers"] is None
+    assert all(point["s_per_gb"] > 0 for point in shown["growth"]["size"])
+    scale = shown["metadata"]
+    assert scale["commits_per_s"] > 0
+    assert scale["base_rss_bytes"] <= scale["peak_rss_bytes"] < 2 << 30
+    assert shown["settings"]["metadata"]["mappers"] == 30
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_growth_that_cannot_fit_is_refused(scratch: Path) -> None:
+    done, shown = bench(scratch, "growth", "--sizes", "900TB")
+    assert (done.returncode, shown) == (2, {})
+    assert "exchanges of 900000 GB need" in done.stderr
+    assert "GB of disk" in done.stderr
