@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,8 @@ from cosco.workers import TaskPool
 
 #: What our own side is called, by `replicas`.
 COSCO: Final = {1: "cosco", 2: "cosco_replicas_2"}
+#: Its workers end in between, and what they used is in nobody's account then.
+_CPU_UNKNOWN: Final = frozenset({"ray"})
 #: The files, and twice the rows for what a peer spills.
 _DISK_FACTOR: Final = 3
 #: The rows once more in pandas or Arrow, in more than one process.
@@ -87,6 +89,8 @@ class PeersResult:
         """Take a result if its rows are those of the files."""
         if result.tally != asdict(self.tally):
             self.problems[name] = f"the files hold {self.tally}, it counted {result.tally}"
+        elif name in _CPU_UNKNOWN:
+            self.results[name] = replace(result, cpu_seconds=[], scan_cpu_seconds=[])
         else:
             self.results[name] = result
 
@@ -99,8 +103,13 @@ class PeersResult:
         return {name: statistics.median(r.scan_seconds) for name, r in self.results.items()}
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Median CPU seconds of the scan and repartition, of all processes, by name."""
-        return {name: statistics.median(r.cpu_seconds) for name, r in self.results.items()}
+        """Median CPU seconds of the scan and repartition, of all processes, by name; those of
+        a side whose processes cannot all be counted are left out."""
+        return {
+            name: statistics.median(r.cpu_seconds)
+            for name, r in self.results.items()
+            if r.cpu_seconds
+        }
 
     def above_scan(self) -> dict[str, float]:
         """Median seconds less those of the scan, by name; not below 0."""

@@ -58,7 +58,7 @@ def _seconds(settings: PeersSettings, result: PeersResult) -> Table:
             name,
             *(f"{seconds:.2f}" for seconds in (took, scan[name], above[name])),
             f"{gb / took:.3f}",
-            f"{cpu[name]:.2f}",
+            f"{cpu[name]:.2f}" if name in cpu else "?",
         )
     return table
 
