@@ -1,7 +1,7 @@
 """The messages that carry rows in bulk, encoded and decoded by hand.
 
 What is on the wire are PushRequest.frame and FetchReply.data of protos/cosco/v1/shuffle.proto;
-a message class would copy their bytes once more. Callers use them by way of `cosco.wire`.
+a message class would copy their bytes once more.
 """
 
 from __future__ import annotations

@@ -1,0 +1,46 @@
+"""Arrays of numbers and sets of mappers, as fields of bytes; both checked when they come in."""
+
+from __future__ import annotations
+
+import numpy as np
+from pyroaring import BitMap
+
+from cosco.errors import InvalidArgument
+from cosco.records import (
+    MAX_MAPPER,
+    U32,
+    U64,
+)
+
+
+def u32(data: bytes, what: str) -> U32:
+    if len(data) % 4:
+        raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint32")
+    return np.frombuffer(data, dtype="<u4")
+
+
+def u64(data: bytes, what: str) -> U64:
+    if len(data) % 8:
+        raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint64")
+    return np.frombuffer(data, dtype="<u8")
+
+
+def bytes32(array: U32) -> bytes:
+    return np.ascontiguousarray(array, dtype="<u4").tobytes()
+
+
+def bytes64(array: U64) -> bytes:
+    return np.ascontiguousarray(array, dtype="<u8").tobytes()
+
+
+def bitmap_from_bytes(data: bytes, what: str) -> BitMap:
+    """A roaring bitmap of mapper ids; raises InvalidArgument."""
+    if not data:
+        return BitMap()
+    try:
+        bitmap = BitMap.deserialize(data)
+    except Exception as error:  # the library raises plain and various errors
+        raise InvalidArgument(f"{what}: no roaring bitmap") from error
+    if bitmap and bitmap.max() > MAX_MAPPER:
+        raise InvalidArgument(f"{what}: mapper {bitmap.max()} is beyond {MAX_MAPPER}")
+    return bitmap
