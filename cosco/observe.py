@@ -12,6 +12,7 @@ import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from cosco import wire
+from cosco.channels import CHANNEL_OPTIONS
 from cosco.config import parse_address
 from cosco.errors import ServiceUnavailable
 from cosco.records import DaemonState, DaemonStatus, ExchangeInfo, ExchangeStatus
@@ -108,7 +109,7 @@ def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
 def _call(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
     parse_address(metadata)
     request_type, reply_type = wire.METADATA_METHODS[method]
-    with grpc.insecure_channel(metadata, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(metadata, CHANNEL_OPTIONS) as channel:
         call = channel.unary_unary(
             f"/{wire.METADATA_SERVICE}/{method}",
             request_serializer=request_type.SerializeToString,

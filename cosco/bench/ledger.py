@@ -33,6 +33,7 @@ from cosco.blocks import (
     parse_header,
     walk_blocks,
 )
+from cosco.channels import CHANNEL_OPTIONS
 from cosco.chunks import padded
 from cosco.client.merge import BlockSplitter, PartitionMerge
 from cosco.client.packing import PackedFrame, RowPacker
@@ -61,7 +62,7 @@ _CHUNK_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 32 << 20
 _SERVICE: Final = "cosco.bench.Ledger"
 _OPTIONS: Final = (
-    ("grpc.enable_http_proxy", 0),
+    *CHANNEL_OPTIONS,
     ("grpc.max_receive_message_length", 4 * MAX_FRAME_BYTES),
     ("grpc.max_send_message_length", 4 * MAX_FRAME_BYTES),
 )

@@ -13,6 +13,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco import wire
+from cosco.channels import CHANNEL_OPTIONS
 from cosco.errors import DataCorrupted
 from cosco.records import (
     AttemptSums,
@@ -28,11 +29,6 @@ from cosco.workers import Link
 ROWS: Final = 10
 _RAW_BYTES: Final = 100 * ROWS
 _STORED_BYTES: Final = 60 * ROWS
-_OPTIONS: Final = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
-)
 _HEARTBEAT_S: Final = 1.0
 _MEMORY_BYTES: Final = 1 << 40
 #: Calls under way of one process.
@@ -45,7 +41,7 @@ _Call = Callable[..., Awaitable[Any]]
 @asynccontextmanager
 async def _calls(metadata: str) -> AsyncIterator[Callable[[str], _Call]]:
     """What gives the call of a method of the service; requests are bytes."""
-    async with grpc.aio.insecure_channel(metadata, options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(metadata, options=CHANNEL_OPTIONS) as channel:
 
         def call_of(method: str) -> _Call:
             call: _Call = channel.unary_unary(

@@ -24,6 +24,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 import grpc  # noqa: E402
 
 from cosco import wire  # noqa: E402
+from cosco.channels import CHANNEL_OPTIONS, keepalive  # noqa: E402
 from cosco.client.gate import ForkGate  # noqa: E402
 from cosco.client.scope import Scope, Unreachable, inherit_scopes  # noqa: E402
 from cosco.config import parse_address  # noqa: E402
@@ -32,25 +33,11 @@ from cosco.frames import MAX_FRAME_BYTES  # noqa: E402
 
 _gate = ForkGate()
 
-_OPTIONS: Final = [
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 0),  # retries are decided here, where a fork can be told apart
-    ("grpc.use_local_subchannel_pool", 1),  # a child never meets a connection of its parent
+_OPTIONS: Final = (
+    *CHANNEL_OPTIONS,
     ("grpc.max_send_message_length", max(wire.MAX_METADATA_MESSAGE_BYTES, 2 * MAX_FRAME_BYTES)),
-    ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
-    # Errors travel in trailing metadata, and gRPC drops at random above the first limit.
-    ("grpc.max_metadata_size", wire.MAX_ERROR_BYTES),
-    ("grpc.absolute_max_metadata_size", wire.MAX_ERROR_BYTES),
-    # A peer that is gone without a word, or stands still, is noticed in 5 to 8 s. Two time-outs,
-    # as one whose kernel still acknowledges what it is sent is left to the second, of a minute.
-    ("grpc.keepalive_time_ms", 3_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 3_000),  # the time one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-]
+    *keepalive(3_000, 5_000),
+)
 #: Channels kept open without a user, the last used ones: connecting again for each of many
 #: short readers costs more than what they read.
 MAX_IDLE_CHANNELS: Final = 16

@@ -9,6 +9,7 @@ from typing import Any, Final
 import grpc
 
 from cosco import wire
+from cosco.channels import CHANNEL_OPTIONS
 from cosco.metadata.fences import Fence
 from cosco.metadata.handlers import Handlers
 from cosco.metadata.journal import Journal
@@ -26,11 +27,6 @@ SEAL_RETRY_S: Final = 0.25
 #: Calls to daemons under way; more wait.
 MAX_CALLS: Final = 64
 
-_OPTIONS: Final = (
-    ("grpc.enable_http_proxy", 0),
-    # Not a connection of before, nor its back-off: the question is who is there now.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 #: Of the system, by way of gRPC, when nobody listens at an address: the process is gone.
 _REFUSED: Final = "Connection refused"
 
@@ -101,7 +97,7 @@ class Courier:
         """Raises _Unanswered."""
         async with (
             self._calls,
-            grpc.aio.insecure_channel(daemon.address, options=_OPTIONS) as channel,
+            grpc.aio.insecure_channel(daemon.address, options=CHANNEL_OPTIONS) as channel,
         ):
             stub: Any = channel.unary_unary(
                 f"/{wire.SHUFFLE_SERVICE}/{method}",

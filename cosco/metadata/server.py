@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 
 from cosco import wire
+from cosco.channels import SERVER_OPTIONS
 from cosco.config import MetadataConfig, parse_address
 from cosco.errors import InvalidArgument
 from cosco.metadata.courier import Courier
@@ -27,9 +28,7 @@ MAX_CALLS: Final = MAX_WAITING_CALLS + 10_000
 STOP_GRACE_S: Final = 1.0
 
 _OPTIONS: Final = (
-    ("grpc.so_reuseport", 0),  # a port in use is an error
-    # Clients ping while they wait in long polls; without this that counts as abuse.
-    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+    *SERVER_OPTIONS,
     ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
     ("grpc.max_send_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
 )

@@ -17,6 +17,7 @@ from typing import Any, Final
 import grpc
 
 from cosco import wire
+from cosco.channels import CHANNEL_OPTIONS, keepalive
 from cosco.errors import (
     CapacityExceeded,
     CoscoError,
@@ -45,20 +46,7 @@ _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
 #: The replica ends a stream that is done within this time, or it counts as broken.
 _END_S: Final = 5.0
-_OPTIONS: Final = [
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_send_message_length", -1),
-    # A host that is gone without a word is noticed, and a process that stands still.
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 3_000),  # the time one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-]
+_OPTIONS: Final = (*CHANNEL_OPTIONS, *keepalive(5_000, 5_000))
 _EMPTY_FRAME: Final = wire.push_frame([])
 
 

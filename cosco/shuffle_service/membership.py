@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from cosco import wire
+from cosco.channels import CHANNEL_OPTIONS
 from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
 from cosco.records import (
     Assignment,
@@ -34,14 +35,7 @@ class MetadataLink:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ],
-        )
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
     async def call(self, method: str, request: Any) -> Any:
         """One call; raises ServiceUnavailable, or the error that the service answered."""

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 import grpc
 
 from cosco.allocator import keep_large_blocks
+from cosco.channels import SERVER_OPTIONS, keepalive
 from cosco.config import DaemonConfig, parse_address
 from cosco.dfs import IOEvent, Observer, open_store
 from cosco.dfs.io_log import IoLog
@@ -222,14 +223,11 @@ class Daemon:
     def _build_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),
+                *SERVER_OPTIONS,
+                *keepalive(20_000, 10_000),  # a host that vanished is noticed
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.keepalive_time_ms", 20_000),  # a host that vanished is noticed
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.http2.ping_timeout_ms", 10_000),
             ]
         )
         handlers: dict[str, Any] = {

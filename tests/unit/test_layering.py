@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "intervals", "allocator"),
     ("blocks", "frames", "chunks", "records", "config", "partitioning", "window"),
     ("_pb",),
-    ("wire", "dfs"),
+    ("wire", "dfs", "channels"),
     ("client", "shuffle_service", "metadata"),
     ("", "cluster", "cluster_reaper", "observe", "workers"),
     ("demo", "bench"),
