@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cosco.cli.bench_growth import growth
 from cosco.cli.bench_io import io
 from cosco.cli.bench_latency import latency
-from cosco.cli.bench_options import COUNT, directory_option, json_option, require_bench_extra
+from cosco.cli.bench_options import (
+    COUNT,
+    codec_option,
+    daemons_option,
+    directory_option,
+    json_option,
+    memory_option,
+    partitions_option,
+    replicas_option,
+    require_bench_extra,
+)
 from cosco.cli.bench_peers import peers
-from cosco.cli.options import SIZE, format_size, run_command, version_option
-from cosco.errors import InvalidArgument
+from cosco.cli.options import run_command, version_option
 
 NAME = "cosco-bench"
 
@@ -30,36 +41,12 @@ def command() -> None:
     help="rows of 100 bytes: an int64 key and a payload that half compresses",
 )
 @click.option("--mappers", type=COUNT, default=2, show_default=True, help="writer processes")
-@click.option(
-    "--partitions",
-    type=click.IntRange(min=1, max=1 << 20),
-    default=64,
-    show_default=True,
-    help="partitions of the exchange",
-)
-@click.option("--daemons", type=COUNT, default=2, show_default=True, help="shuffle daemons")
+@partitions_option()
+@daemons_option()
 @click.option("--readers", type=COUNT, default=2, show_default=True, help="reader processes")
-@click.option(
-    "--memory",
-    type=SIZE,
-    default=256 << 20,
-    show_default="256MiB",
-    help="page pool of each daemon",
-)
-@click.option(
-    "--codec",
-    type=click.Choice(["lz4", "none"]),
-    default="lz4",
-    show_default=True,
-    help="how writers compress blocks",
-)
-@click.option(
-    "--replicas",
-    type=click.IntRange(1, 2),
-    default=1,
-    show_default=True,
-    help="copies of a row in memory",
-)
+@memory_option()
+@codec_option()
+@replicas_option()
 @click.option(
     "--warm-up-rows",
     type=click.IntRange(min=0),
@@ -77,38 +64,14 @@ def command() -> None:
 @directory_option
 @json_option
 def throughput(
-    rows: int,
-    mappers: int,
-    partitions: int,
-    daemons: int,
-    readers: int,
-    memory: int,
-    codec: str,
-    replicas: int,
-    warm_up_rows: int,
-    ledger_rows: int,
-    directory: str | None,
-    json_path: str | None,
+    rows: int, warm_up_rows: int, ledger_rows: int, json_path: str | None, **options: Any
 ) -> int:
     """Rows through a local cluster, end to end; with CPU seconds per stage."""
-    if memory < 16 << 20:
-        raise InvalidArgument(f"--memory is {format_size(memory)}, it must be at least 16MiB")
     require_bench_extra()
     from cosco.bench.report import run
     from cosco.bench.throughput import ThroughputSettings
 
-    settings = ThroughputSettings(
-        rows=rows,
-        mappers=mappers,
-        partitions=partitions,
-        daemons=daemons,
-        readers=readers,
-        memory=memory,
-        codec=codec,
-        replicas=replicas,
-        warm_up_rows=min(warm_up_rows, rows),
-        directory=directory,
-    )
+    settings = ThroughputSettings(rows=rows, warm_up_rows=min(warm_up_rows, rows), **options)
     return run(settings, ledger_rows=ledger_rows, json_path=json_path)
 
 

@@ -9,11 +9,15 @@ import click
 from cosco.cli.bench_options import (
     COUNT,
     ListType,
+    daemons_option,
     directory_option,
     json_option,
+    memory_option,
+    plot_option,
+    replicas_option,
     require_bench_extra,
 )
-from cosco.cli.options import SIZE, format_size
+from cosco.cli.options import SIZE
 from cosco.errors import InvalidArgument
 
 _PARTITIONS = click.IntRange(min=1, max=1 << 20)
@@ -51,19 +55,9 @@ _MAPPERS = click.IntRange(min=1, max=1_000_000)
 )
 @click.option("--runs", type=COUNT, default=3, show_default=True, help="of each; medians")
 @click.option("--workers", type=COUNT, default=2, show_default=True, help="worker processes")
-@click.option(
-    "--daemons", type=click.IntRange(2, 256), default=2, show_default=True, help="shuffle daemons"
-)
-@click.option(
-    "--memory", type=SIZE, default="256MiB", show_default=True, help="page pool of each daemon"
-)
-@click.option(
-    "--replicas",
-    type=click.IntRange(1, 2),
-    default=1,
-    show_default=True,
-    help="copies of a row in memory",
-)
+@daemons_option(least=2)
+@memory_option()
+@replicas_option()
 @click.option(
     "--scale-mappers",
     type=click.IntRange(0, 10_000_000),
@@ -87,12 +81,7 @@ _MAPPERS = click.IntRange(min=1, max=1_000_000)
 )
 @directory_option
 @json_option
-@click.option(
-    "--plot",
-    "plot_path",
-    type=click.Path(dir_okay=False, writable=True),
-    help="also draw the curves to this file, SVG or PNG by its ending",
-)
+@plot_option("also draw the curves to this file, SVG or PNG by its ending")
 def growth(
     json_path: str | None,
     plot_path: str | None,
@@ -102,10 +91,6 @@ def growth(
     **options: Any,
 ) -> int:
     """Time per GB of larger exchanges, and of more partitions and mappers; the state of them."""
-    if options["memory"] < 16 << 20:
-        raise InvalidArgument(
-            f"--memory is {format_size(options['memory'])}, it must be at least 16MiB"
-        )
     if min((*options["sizes"], options["base_size"])) < 100:
         raise InvalidArgument("--sizes and --base-size are bytes of rows of 100 bytes each")
     require_bench_extra()

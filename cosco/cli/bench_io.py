@@ -6,8 +6,20 @@ from typing import Any
 
 import click
 
-from cosco.cli.bench_options import COUNT, directory_option, json_option, require_bench_extra
-from cosco.cli.options import SIZE, format_size
+from cosco.cli.bench_options import (
+    COUNT,
+    MIN_MEMORY,
+    codec_option,
+    daemons_option,
+    directory_option,
+    json_option,
+    memory_option,
+    partitions_option,
+    plot_option,
+    replicas_option,
+    require_bench_extra,
+)
+from cosco.cli.options import SIZE
 from cosco.errors import InvalidArgument
 
 
@@ -27,35 +39,15 @@ from cosco.errors import InvalidArgument
     show_default=True,
     help="map tasks; with the default bytes and partitions their segments are 200 KiB",
 )
-@click.option(
-    "--partitions",
-    type=click.IntRange(min=1, max=1 << 16),
-    default=64,
-    show_default=True,
-    help="partitions, each with a reducer",
+@partitions_option("partitions, each with a reducer", most=1 << 16)
+@daemons_option()
+@memory_option(
+    "page pool of each daemon; then half of it, then a quarter",
+    least=4 * MIN_MEMORY,
+    why=", as a quarter of it is measured as well",
 )
-@click.option("--daemons", type=COUNT, default=2, show_default=True, help="shuffle daemons")
-@click.option(
-    "--memory",
-    type=SIZE,
-    default=256 << 20,
-    show_default="256MiB",
-    help="page pool of each daemon; then half of it, then a quarter",
-)
-@click.option(
-    "--codec",
-    type=click.Choice(["lz4", "none"]),
-    default="lz4",
-    show_default=True,
-    help="how both shuffles compress",
-)
-@click.option(
-    "--replicas",
-    type=click.IntRange(1, 2),
-    default=1,
-    show_default=True,
-    help="copies of a row in memory; one is stored",
-)
+@codec_option("how both shuffles compress")
+@replicas_option("copies of a row in memory; one is stored")
 @click.option(
     "--processes",
     type=COUNT,
@@ -78,15 +70,9 @@ from cosco.errors import InvalidArgument
 )
 @directory_option
 @json_option
-@click.option(
-    "--plot",
-    "plot_path",
-    type=click.Path(dir_okay=False, writable=True),
-    help="also draw IO sizes, and service time against memory, as this SVG file",
-)
+@plot_option("also draw IO sizes, and service time against memory, as this SVG file")
 def io(
     bytes_: int,
-    memory: int,
     merge_factor: int,
     json_path: str | None,
     plot_path: str | None,
@@ -104,17 +90,7 @@ def io(
             "run cosco-bench io from a checkout"
         ) from None
     from cosco.bench.io_report import run
-    from cosco.bench.io_run import MIN_MEMORY, IoSettings
+    from cosco.bench.io_run import IoSettings
 
-    if memory < MIN_MEMORY:
-        raise InvalidArgument(
-            f"--memory is {format_size(memory)}, it must be at least {format_size(MIN_MEMORY)}, "
-            "as a quarter of it is measured as well"
-        )
-    settings = IoSettings(
-        bytes=bytes_,
-        memory=memory,
-        merge_factor=merge_factor,
-        **options,
-    )
+    settings = IoSettings(bytes=bytes_, merge_factor=merge_factor, **options)
     return run(settings, json_path=json_path, plot_path=plot_path)

@@ -8,9 +8,10 @@ import click
 
 from cosco.cli.bench_options import (
     COUNT,
-    ListType,
+    daemons_option,
     directory_option,
     json_option,
+    replicas_list_option,
     require_bench_extra,
 )
 
@@ -33,16 +34,8 @@ _MANY = click.IntRange(min=1, max=1_000_000)
     "--rows", type=_MANY, default=1_000, show_default=True, help="of 100 bytes, of each mapper"
 )
 @click.option("--workers", type=COUNT, default=4, show_default=True, help="worker processes")
-@click.option(
-    "--daemons", type=click.IntRange(2, 256), default=2, show_default=True, help="shuffle daemons"
-)
-@click.option(
-    "--replicas",
-    type=ListType(click.IntRange(1, 2)),
-    default="1,2",
-    show_default=True,
-    help="measure with so many copies of a row in memory",
-)
+@daemons_option(least=2)
+@replicas_list_option("measure with so many copies of a row in memory")
 @directory_option
 @json_option
 def latency(json_path: str | None, **options: Any) -> int:

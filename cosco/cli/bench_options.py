@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from cosco.cli.options import SIZE, format_size
 from cosco.errors import InvalidArgument
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 COUNT = click.IntRange(min=1, max=256)
+#: A pool of less has no room for a frame of the largest size and what else there must be.
+MIN_MEMORY = 16 << 20
 
 
 class ListType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
@@ -29,6 +32,83 @@ class ListType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
             return value
         parts = [part.strip() for part in str(value).split(",")]
         return tuple(self._of.convert(part, param, ctx) for part in parts if part)
+
+
+def partitions_option(
+    help_: str = "partitions of the exchange", most: int = 1 << 20
+) -> Callable[[_Function], _Function]:
+    """`--partitions`."""
+    return click.option(
+        "--partitions",
+        type=click.IntRange(min=1, max=most),
+        default=64,
+        show_default=True,
+        help=help_,
+    )
+
+
+def daemons_option(least: int = 1) -> Callable[[_Function], _Function]:
+    """`--daemons`."""
+    return click.option(
+        "--daemons",
+        type=click.IntRange(least, 256),
+        default=2,
+        show_default=True,
+        help="shuffle daemons",
+    )
+
+
+def memory_option(
+    help_: str = "page pool of each daemon", least: int = MIN_MEMORY, why: str = ""
+) -> Callable[[_Function], _Function]:
+    """`--memory`, in bytes, at least `least` of them."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, memory: int) -> int:
+        if memory < least:
+            raise InvalidArgument(
+                f"--memory is {format_size(memory)}, it must be at least {format_size(least)}{why}"
+            )
+        return memory
+
+    return click.option(
+        "--memory", type=SIZE, default="256MiB", show_default=True, callback=check, help=help_
+    )
+
+
+def codec_option(help_: str = "how writers compress blocks") -> Callable[[_Function], _Function]:
+    """`--codec`."""
+    return click.option(
+        "--codec",
+        type=click.Choice(["lz4", "none"]),
+        default="lz4",
+        show_default=True,
+        help=help_,
+    )
+
+
+def replicas_option(help_: str = "copies of a row in memory") -> Callable[[_Function], _Function]:
+    """`--replicas`, one of 1 and 2."""
+    return click.option(
+        "--replicas", type=click.IntRange(1, 2), default=1, show_default=True, help=help_
+    )
+
+
+def replicas_list_option(help_: str) -> Callable[[_Function], _Function]:
+    """`--replicas`, of which each is run."""
+    return click.option(
+        "--replicas",
+        type=ListType(click.IntRange(1, 2)),
+        default="1,2",
+        show_default=True,
+        help=help_,
+    )
+
+
+def plot_option(help_: str) -> Callable[[_Function], _Function]:
+    """`--plot`."""
+    return click.option(
+        "--plot", "plot_path", type=click.Path(dir_okay=False, writable=True), help=help_
+    )
 
 
 def directory_option(function: _Function) -> _Function:

@@ -11,6 +11,8 @@ from cosco.cli.bench_options import (
     ListType,
     directory_option,
     json_option,
+    partitions_option,
+    replicas_list_option,
     require_bench_extra,
 )
 
@@ -26,25 +28,13 @@ _NAMES = ("spark", "dask", "ray", "arrow")
     help="rows of 100 bytes: an int64 key and a text that half compresses",
 )
 @click.option("--files", type=COUNT, default=8, show_default=True, help="Parquet files")
-@click.option(
-    "--partitions",
-    type=click.IntRange(min=1, max=1 << 20),
-    default=64,
-    show_default=True,
-    help="partitions to repartition to",
-)
+@partitions_option("partitions to repartition to")
 @click.option("--threads", type=COUNT, default=2, show_default=True, help="of every side")
 @click.option(
     "--warm-ups", type=click.IntRange(0, 100), default=1, show_default=True, help="whole jobs first"
 )
 @click.option("--runs", type=COUNT, default=3, show_default=True, help="on the clock; medians")
-@click.option(
-    "--replicas",
-    type=ListType(click.IntRange(1, 2)),
-    default="1,2",
-    show_default=True,
-    help="run cosco with so many copies of a row in memory",
-)
+@replicas_list_option("run cosco with so many copies of a row in memory")
 @click.option(
     "--peers",
     type=ListType(click.Choice(_NAMES)),
