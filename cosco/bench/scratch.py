@@ -9,7 +9,6 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Final, Self
 
 import psutil
@@ -47,12 +46,7 @@ class Scratch:
         self.directory.mkdir(mode=0o700)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         cluster_reaper.clear_up(self._mark, str(self.directory))
         self._reaper.kill()
         self._reaper.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
 import pyarrow as pa
@@ -151,12 +150,7 @@ class CoscoExchange(LiveObject):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if not self._scope.inherited:  # a forked child leaves the block: it is its parent's
             self.close()
 

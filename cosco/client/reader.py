@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import pyarrow as pa
@@ -179,12 +178,7 @@ class CoscoReader(LiveObject):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     # --- inside ---------------------------------------------------------------------------
