@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from typing import Final
 
 import psutil
 
 from cosco.errors import CapacityExceeded
 
-_GB = 10**9
+GB: Final = 10**9
+#: An interpreter with pyarrow and grpc, and what a daemon may use beside its pool.
+PROCESS_BYTES: Final = 150 << 20
+#: Of a writer, as by default; it holds a sorted copy of as much.
+BUFFER_BYTES: Final = 32 << 20
+#: Blocks and chunks add headers and padding to rows that do not compress.
+STORE_OVERHEAD: Final = 1.1
 
 
 def check_room(
@@ -29,13 +36,13 @@ def check_room(
     available = psutil.virtual_memory().available
     if memory > available:
         raise CapacityExceeded(
-            f"{what} need {memory / _GB:.1f} GB of memory and {available / _GB:.1f} GB are free: "
+            f"{what} need {memory / GB:.1f} GB of memory and {available / GB:.1f} GB are free: "
             f"{less_memory}"
         )
     folder = directory or tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if disk > free:
         raise CapacityExceeded(
-            f"{what} need {disk / _GB:.1f} GB of disk and {folder} has {free / _GB:.1f} GB free: "
+            f"{what} need {disk / GB:.1f} GB of disk and {folder} has {free / GB:.1f} GB free: "
             f"{less_disk}"
         )

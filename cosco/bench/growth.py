@@ -17,7 +17,7 @@ from typing import Any, Final
 import psutil
 
 from cosco import CoscoExchange
-from cosco.bench.capacity import check_room
+from cosco.bench.capacity import BUFFER_BYTES, GB, PROCESS_BYTES, STORE_OVERHEAD, check_room
 from cosco.bench.flow import STOCK_BYTES, make_stock, map_rows, reduce_rows
 from cosco.bench.rows import ROW_BYTES
 from cosco.bench.tally import total
@@ -26,12 +26,6 @@ from cosco.errors import DataCorrupted, ServiceUnavailable
 from cosco.observe import fetch_status
 from cosco.workers import TaskPool
 
-GB: Final = 10**9
-#: An interpreter with pyarrow and grpc, and what a daemon may use beside its pool.
-_PROCESS_BYTES: Final = 150 << 20
-_BUFFER_BYTES: Final = 32 << 20
-#: Blocks and chunks add headers and padding to rows that do not compress.
-_STORE_OVERHEAD: Final = 1.1
 #: So many reduce tasks take all partitions, at most.
 _REDUCE_TASKS: Final = 32
 _WARM_UP_ROWS: Final = 1_000_000
@@ -107,9 +101,9 @@ class GrowthSettings:
         check_room(
             f"exchanges of {largest / GB:g} GB",
             memory=self.daemons * self.memory
-            + self.workers * (STOCK_BYTES + 2 * _BUFFER_BYTES)
-            + processes * _PROCESS_BYTES,
-            disk=int((largest + _WARM_UP_ROWS * ROW_BYTES) * _STORE_OVERHEAD),
+            + self.workers * (STOCK_BYTES + 2 * BUFFER_BYTES)
+            + processes * PROCESS_BYTES,
+            disk=int((largest + _WARM_UP_ROWS * ROW_BYTES) * STORE_OVERHEAD),
             directory=self.directory,
             less_memory="ask for fewer --workers or less --memory",
             less_disk="ask for smaller --sizes or give a --directory",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cosco.bench.growth import GB, Growing, GrowthResult
+from cosco.bench.capacity import GB
+from cosco.bench.growth import Growing, GrowthResult
 from cosco.errors import InvalidArgument
 
 _AXES = {

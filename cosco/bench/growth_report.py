@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cosco.bench.capacity import GB
 from cosco.bench.document import check_target, document, save
-from cosco.bench.growth import GB, Growing, GrowthResult, GrowthSettings, run_growth
+from cosco.bench.growth import Growing, GrowthResult, GrowthSettings, run_growth
 from cosco.bench.growth_plot import plot_growth, require_matplotlib
 from cosco.bench.metadata_scale import (
     TARGET_BYTES,

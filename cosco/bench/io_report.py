@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cosco.bench.capacity import GB
 from cosco.bench.io_figures import PUBLISHED, ratios
-from cosco.bench.io_run import GB, CoscoRun, IoSettings, check_capacity, run_cosco
+from cosco.bench.io_run import CoscoRun, IoSettings, check_capacity, run_cosco
 from cosco.bench.io_sort import run_sort
 from cosco.bench.machine import commit, machine, versions
 from cosco.bench.spindle import QUEUE_DEPTH, SPINDLE

@@ -7,36 +7,30 @@ are in the store before the first one is read, so that the daemons' memory saves
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import psutil
-
-from cosco import CoscoExchange, CoscoReader, CoscoWriter
+from cosco import CoscoExchange, CoscoWriter
+from cosco.bench.capacity import BUFFER_BYTES, PROCESS_BYTES, check_room
+from cosco.bench.flow import reduce_rows
 from cosco.bench.io_figures import ShuffleIo
-from cosco.bench.rows import ROW_BYTES, key_sum, keys_of, make_batches, partition_keys
+from cosco.bench.rows import ROW_BYTES, key_sum, make_batches, partition_keys
+from cosco.bench.tally import RowTally, total
 from cosco.cluster import LocalCluster
 from cosco.dfs import IOEvent
 from cosco.dfs.io_log import parse_io_log
-from cosco.errors import CapacityExceeded, InvalidArgument, ServiceUnavailable
+from cosco.errors import InvalidArgument, ServiceUnavailable
 from cosco.observe import fetch_status, io_figures
-from cosco.records import MASK64
 from cosco.shuffle_service.limits import pool_bytes
 from cosco.workers import Link, Workers, peak_rss_bytes
 
-GB: Final = 10**9
 #: The daemons' memory is halved so often.
 LEVELS: Final = 3
-MIN_MEMORY: Final = (16 << 20) << (LEVELS - 1)
-#: An interpreter with pyarrow and grpc, and what a daemon may use beside its pool.
-_PROCESS_BYTES: Final = 150 << 20
-_BUFFER_BYTES: Final = 32 << 20
 #: Blocks and chunks add headers and padding to rows that do not compress; the sort shuffle
 #: has the spills of those mappers that run beside its files.
 _DISK_OVERHEAD: Final = 1.2
@@ -83,8 +77,8 @@ class IoSettings:
     @property
     def memory_needed(self) -> int:
         """Bytes of memory that the run may take."""
-        mapper = 2 * (self.bytes // self.mappers) + 2 * _BUFFER_BYTES + _PROCESS_BYTES
-        return self.daemons * (self.memory + _PROCESS_BYTES) + self.processes * mapper
+        mapper = 2 * (self.bytes // self.mappers) + 2 * BUFFER_BYTES + PROCESS_BYTES
+        return self.daemons * (self.memory + PROCESS_BYTES) + self.processes * mapper
 
     @property
     def disk_needed(self) -> int:
@@ -108,18 +102,6 @@ class CoscoRun:
     problems: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Rows and the sum of their keys, modulo 2^64."""
-
-    rows: int = 0
-    keys: int = 0
-
-    def plus(self, other: Tally) -> Tally:
-        """Both together."""
-        return Tally(self.rows + other.rows, (self.keys + other.keys) & MASK64)
-
-
 def check_capacity(settings: IoSettings) -> None:
     """Raise what says that the workload makes no sense or does not fit, with the figures."""
     if settings.rows < settings.mappers:
@@ -127,19 +109,14 @@ def check_capacity(settings: IoSettings) -> None:
             f"--bytes {settings.bytes} are {settings.rows} rows of {ROW_BYTES} bytes for "
             f"{settings.mappers} mappers: ask for more --bytes or fewer --mappers"
         )
-    available = psutil.virtual_memory().available
-    if settings.memory_needed > available:
-        raise CapacityExceeded(
-            f"the run needs {settings.memory_needed / GB:.1f} GB of memory and "
-            f"{available / GB:.1f} GB are free: ask for less --memory or more --mappers"
-        )
-    directory = settings.directory or tempfile.gettempdir()
-    free = shutil.disk_usage(directory).free
-    if settings.disk_needed > free:
-        raise CapacityExceeded(
-            f"the run needs {settings.disk_needed / GB:.1f} GB of disk and {directory} has "
-            f"{free / GB:.1f} GB free: ask for fewer --bytes or give a --directory"
-        )
+    check_room(
+        f"{settings.rows:,} rows",
+        memory=settings.memory_needed,
+        disk=settings.disk_needed,
+        directory=settings.directory,
+        less_memory="ask for less --memory or more --mappers",
+        less_disk="ask for fewer --bytes or give a --directory",
+    )
 
 
 def shares(settings: IoSettings) -> list[list[tuple[int, int]]]:
@@ -158,31 +135,17 @@ def partition_shares(settings: IoSettings) -> list[range]:
 
 def push_rows(
     link: Link, metadata: str, shuffle_id: str, mappers: list[tuple[int, int]], partitions: int
-) -> Tally:
+) -> RowTally:
     """Some mappers, one after another: make rows, push them, commit."""
-    tally = Tally()
+    tally = RowTally()
     for mapper, rows in mappers:
         with CoscoWriter(
-            shuffle_id, mapper, buffer_bytes=_BUFFER_BYTES, metadata=metadata
+            shuffle_id, mapper, buffer_bytes=BUFFER_BYTES, metadata=metadata
         ) as writer:
             for keys, batch in make_batches(rows, seed=mapper):
                 writer.collect_batch(partition_keys(keys, partitions), batch)
-                tally = tally.plus(Tally(len(keys), key_sum(keys)))
+                tally = tally.plus(RowTally(len(keys), key_sum(keys)))
         link.progress(rows)
-    return tally
-
-
-def fetch_rows(
-    link: Link, metadata: str, shuffle_id: str, mappers: int, partitions: range
-) -> Tally:
-    """Some reducers, one after another."""
-    tally = Tally()
-    for partition in partitions:
-        with CoscoReader(shuffle_id, range(mappers), partition, metadata=metadata) as reader:
-            for batch in reader.read_batches():
-                keys = keys_of(batch.column(0))
-                tally = tally.plus(Tally(len(keys), key_sum(keys)))
-                link.progress(len(keys))
     return tally
 
 
@@ -212,12 +175,12 @@ def run_cosco(
             where = (cluster.metadata, shuffle_id)
             writes = [(*where, share, settings.partitions) for share in shares(settings)]
             with Workers("writer", push_rows, writes) as writers:
-                sent = total_of(writer.value for writer in writers.results(on_written))
+                sent = total(writer.value for writer in writers.results(on_written))
             progress = exchange.progress()
             _wait_until_stored(cluster.metadata, progress.bytes_stored)
             reads = [(*where, settings.mappers, share) for share in partition_shares(settings)]
-            with Workers("reader", fetch_rows, reads) as readers:
-                received = total_of(reader.value for reader in readers.results(on_read))
+            with Workers("reader", reduce_rows, reads) as readers:
+                received = total(reader.value for reader in readers.results(on_read))
             exchange.close()
             peak = max(peak_rss_bytes(daemon.pid) for daemon in cluster.daemons)
             for daemon in cluster.daemons:
@@ -238,7 +201,7 @@ def run_cosco(
     )
 
 
-def problems(settings: IoSettings, sent: Tally, received: Tally) -> list[str]:
+def problems(settings: IoSettings, sent: RowTally, received: RowTally) -> list[str]:
     """What does not match between the rows asked for, those written, and those read."""
     found = []
     if sent.rows != settings.rows:
@@ -258,14 +221,6 @@ def _wait_until_stored(metadata: str, stored: int) -> None:
                 f"after {_STORED_TIMEOUT_S:g} s the daemons have stored {now} of {stored} bytes"
             )
         time.sleep(_STORED_POLL_S)
-
-
-def total_of(tallies: Iterable[Tally]) -> Tally:
-    """All together."""
-    total = Tally()
-    for tally in tallies:
-        total = total.plus(tally)
-    return total
 
 
 def _of(kind: str, events: list[IOEvent]) -> list[IOEvent]:

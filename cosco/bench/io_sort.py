@@ -14,13 +14,12 @@ from benchmarks.sort_shuffle import U8, SortIo, SortReader, SortWriter
 from cosco.bench.io_figures import ShuffleIo
 from cosco.bench.io_run import (
     IoSettings,
-    Tally,
     partition_shares,
     problems,
     shares,
-    total_of,
 )
 from cosco.bench.rows import KEY_BYTES, ROW_BYTES, key_sum, make_batches, partition_keys
+from cosco.bench.tally import RowTally, total
 from cosco.workers import Link, Workers
 
 #: Of the order in which reducers ask mappers.
@@ -29,9 +28,9 @@ _SEED: Final = 2019
 
 def write_sorted(
     link: Link, directory: str, settings: IoSettings, mappers: list[tuple[int, int]]
-) -> tuple[Tally, SortIo]:
+) -> tuple[RowTally, SortIo]:
     """Some mappers, one after another."""
-    tally, io = Tally(), SortIo()
+    tally, io = RowTally(), SortIo()
     for mapper, rows in mappers:
         writer = SortWriter(
             _prefix(directory, mapper),
@@ -43,7 +42,7 @@ def write_sorted(
         )
         for keys, batch in make_batches(rows, seed=mapper):
             writer.add(partition_keys(keys, settings.partitions), _table(batch))
-            tally = tally.plus(Tally(len(keys), key_sum(keys)))
+            tally = tally.plus(RowTally(len(keys), key_sum(keys)))
         writer.finish()
         io.add(writer.io)
         link.progress(rows)
@@ -52,7 +51,7 @@ def write_sorted(
 
 def read_sorted(
     link: Link, directory: str, settings: IoSettings, partitions: range
-) -> tuple[Tally, SortIo]:
+) -> tuple[RowTally, SortIo]:
     """Some reducers, one after another."""
     reader = SortReader(
         [_prefix(directory, mapper) for mapper in range(settings.mappers)],
@@ -60,11 +59,11 @@ def read_sorted(
         codec=settings.codec,
         seed=_SEED + partitions.start,
     )
-    tally = Tally()
+    tally = RowTally()
     for partition in partitions:
         for rows in reader.read(partition):
             keys = np.ascontiguousarray(rows[:, :KEY_BYTES]).view("<u8").reshape(-1)
-            tally = tally.plus(Tally(len(keys), key_sum(keys)))
+            tally = tally.plus(RowTally(len(keys), key_sum(keys)))
             link.progress(len(keys))
     return tally, reader.io
 
@@ -84,7 +83,7 @@ def run_sort(
     for _, done in [*written, *read]:
         io.add(done)
     found = problems(
-        settings, total_of(tally for tally, _ in written), total_of(tally for tally, _ in read)
+        settings, total(tally for tally, _ in written), total(tally for tally, _ in read)
     )
     figures = ShuffleIo(
         writes=io.writes,

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
-from cosco.bench.capacity import check_room
+from cosco.bench.capacity import PROCESS_BYTES, check_room
 from cosco.bench.quantiles import Quantiles, quantiles
 from cosco.bench.rows import ROW_BYTES, key_sum, keys_of, make_batch, partition_keys
 from cosco.cluster import LocalCluster
@@ -30,8 +30,6 @@ from cosco.records import MASK64
 from cosco.workers import Link, TaskPool, Workers
 
 MEMORY: Final = 64 << 20
-#: An interpreter with pyarrow and grpc, and what a daemon may use beside its pool.
-_PROCESS_BYTES: Final = 150 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,7 @@ class LatencySettings:
         processes = self.daemons + self.workers + 2
         check_room(
             f"{self.mappers} mappers of {self.rows:,} rows",
-            memory=self.daemons * MEMORY + processes * _PROCESS_BYTES + 3 * size,
+            memory=self.daemons * MEMORY + processes * PROCESS_BYTES + 3 * size,
             # Exchanges are closed, and their files deleted soon after.
             disk=10 * size,
             directory=self.directory,

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psutil
 
 from cosco import CoscoExchange
-from cosco.bench.capacity import check_room
+from cosco.bench.capacity import PROCESS_BYTES, check_room
 from cosco.bench.metadata_calls import (
     ROWS,
     await_all,
@@ -37,7 +37,6 @@ _DAEMON_MEMORY: Final = 16 << 20
 _CLIENTS: Final = 2
 #: Mappers that a client process takes at a time.
 _TASK_MAPPERS: Final = 1_000
-_PROCESS_BYTES: Final = 150 << 20
 TARGET_BYTES: Final = 2 << 30
 TARGET_COMMITS_PER_S: Final = 1_000.0
 
@@ -61,7 +60,7 @@ class ScaleSettings:
         """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
         check_room(
             f"{self.mappers:,} mappers × {self.partitions:,} partitions",
-            memory=TARGET_BYTES + (_CLIENTS + 3) * _PROCESS_BYTES,
+            memory=TARGET_BYTES + (_CLIENTS + 3) * PROCESS_BYTES,
             # A row a mapper, and a log of what was written since the last checkpoint.
             disk=1_000 * (self.mappers + self.partitions) + (256 << 20),
             directory=self.directory,

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cosco.bench.capacity import GB
 from cosco.bench.document import check_target, document, save
 from cosco.bench.ledger import STAGES, Stage, run_ledger
 from cosco.bench.throughput import (
-    GB,
     Roles,
     ThroughputResult,
     ThroughputSettings,

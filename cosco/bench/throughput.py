@@ -12,12 +12,13 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import psutil
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
-from cosco.bench.capacity import check_room
+from cosco.bench.capacity import BUFFER_BYTES, GB, PROCESS_BYTES, STORE_OVERHEAD, check_room
+from cosco.bench.flow import reduce_rows
 from cosco.bench.rows import (
     ROW_BYTES,
     key_sum,
@@ -29,13 +30,6 @@ from cosco.bench.tally import RowTally, total
 from cosco.cluster import LocalCluster
 from cosco.observe import IoFigures, fetch_status, io_figures
 from cosco.workers import Link, Workers, peak_rss_bytes
-
-GB: Final = 10**9
-#: An interpreter with pyarrow and grpc, and what a daemon may use beside its pool.
-_PROCESS_BYTES: Final = 150 << 20
-_BUFFER_BYTES: Final = 32 << 20
-#: Blocks and chunks add headers and padding to rows that do not compress.
-_STORE_OVERHEAD: Final = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +55,14 @@ class ThroughputSettings:
     @property
     def memory_needed(self) -> int:
         """Bytes of memory the run may take: rows, buffers, pools and processes."""
-        writers = self.row_bytes + self.mappers * (2 * _BUFFER_BYTES + _PROCESS_BYTES)
-        daemons = self.daemons * (self.memory + _PROCESS_BYTES)
-        return writers + daemons + self.readers * 2 * _PROCESS_BYTES
+        writers = self.row_bytes + self.mappers * (2 * BUFFER_BYTES + PROCESS_BYTES)
+        daemons = self.daemons * (self.memory + PROCESS_BYTES)
+        return writers + daemons + self.readers * 2 * PROCESS_BYTES
 
     @property
     def disk_needed(self) -> int:
         """Bytes of disk the run may take, if nothing compresses."""
-        return int((self.rows + self.warm_up_rows) * ROW_BYTES * _STORE_OVERHEAD)
+        return int((self.rows + self.warm_up_rows) * ROW_BYTES * STORE_OVERHEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +134,7 @@ def write_rows(
             few = slice(0, min(warm_up_rows, len(batch)))
             warm_up.collect_batch(partition_keys(keys[few], partitions), batch[few])
             warm_up_rows -= few.stop
-    writer = CoscoWriter(shuffle_id, mapper, buffer_bytes=_BUFFER_BYTES, metadata=metadata)
+    writer = CoscoWriter(shuffle_id, mapper, buffer_bytes=BUFFER_BYTES, metadata=metadata)
     with writer:
         link.wait_for_start()
         for keys, batch in batches:
@@ -161,14 +155,7 @@ def read_rows(
             for batch in reader.read_batches():
                 key_sum(keys_of(batch.column(0)))
     link.wait_for_start()
-    tally = RowTally()
-    for partition in partitions:
-        with CoscoReader(shuffle_id, range(mappers), partition, metadata=metadata) as reader:
-            for batch in reader.read_batches():
-                keys = keys_of(batch.column(0))
-                tally = tally.plus(RowTally(len(keys), key_sum(keys)))
-                link.progress(len(keys))
-    return tally
+    return reduce_rows(link, metadata, shuffle_id, mappers, partitions)
 
 
 def _warm_up_id(shuffle_id: str) -> str:
