@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cosco.bench.capacity import GB
+from cosco.bench.document import check_target, document, save
 from cosco.bench.io_figures import PUBLISHED, ratios
 from cosco.bench.io_run import CoscoRun, IoSettings, check_capacity, run_cosco
 from cosco.bench.io_sort import run_sort
-from cosco.bench.machine import commit, machine, versions
+from cosco.bench.progress import progress_bars
 from cosco.bench.spindle import QUEUE_DEPTH, SPINDLE
-from cosco.errors import InvalidArgument
 
 _MIB: Final = 1 << 20
 
@@ -30,30 +26,27 @@ def run(settings: IoSettings, *, json_path: str | None, plot_path: str | None) -
     Raises InvalidArgument or CapacityExceeded before anything starts.
     """
     check_capacity(settings)
-    for option, path in (("--json", json_path), ("--plot", plot_path)):
-        if path is not None and not Path(path).resolve().parent.is_dir():
-            raise InvalidArgument(f"{option} {path}: there is no such directory")
-    document, problems = _measure(settings)
+    check_target("--json", json_path)
+    check_target("--plot", plot_path)
+    measured, problems = _measure(settings)
     console = Console()
-    console.print(_sizes_table(document))
-    console.print(_ratios_table(document))
-    console.print(_memory_table(document))
+    console.print(_sizes_table(measured))
+    console.print(_ratios_table(measured))
+    console.print(_memory_table(measured))
     for problem in problems:
         console.print(f"NOT VERIFIED: {problem}", highlight=False)
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(document, indent=2) + "\n")
+    save(json_path, measured)
     if plot_path is not None:
         from cosco.bench.io_plot import draw  # noqa: PLC0415 - matplotlib takes a second
 
-        draw(document, Path(plot_path))
+        draw(measured, Path(plot_path))
     return 1 if problems else 0
 
 
 def _measure(settings: IoSettings) -> tuple[dict[str, Any], list[str]]:
-    columns = (TextColumn("{task.description:>22}"), BarColumn(), MofNCompleteColumn())
     runs: list[CoscoRun] = []
     problems = []
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+    with progress_bars() as bars:
         labels = ["sort shuffle", *(_level(memory) for memory in settings.memory_levels)]
         tasks = [
             [
@@ -80,10 +73,10 @@ def _measure(settings: IoSettings) -> tuple[dict[str, Any], list[str]]:
             )
             runs.append(done)
             problems += [f"{labels[at]}: {problem}" for problem in done.problems]
-    return _document(settings, runs, sort.to_json(), problems), problems
+    return _described(settings, runs, sort.to_json(), problems), problems
 
 
-def _document(
+def _described(
     settings: IoSettings, runs: list[CoscoRun], sort: dict[str, Any], problems: list[str]
 ) -> dict[str, Any]:
     levels = []
@@ -99,9 +92,7 @@ def _document(
                 "ratios": ratios(cosco, sort),
             }
         )
-    return {
-        "benchmark": "io",
-        "command": shlex.join(["cosco-bench", *sys.argv[1:]]),
+    figures = {
         "verified": not problems,
         "segment_bytes": sort["bytes_stored"] / (settings.mappers * settings.partitions),
         "cosco": levels[0]["cosco"],
@@ -114,28 +105,25 @@ def _document(
             "coalescing": "queue: an IO that begins where one of the last "
             f"{QUEUE_DEPTH} IOs of its kind ended, in the same file, pays no positioning",
         },
-        "settings": {**asdict(settings), "sort_memory": settings.sort_bytes},
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
     }
+    return document("io", figures, {**asdict(settings), "sort_memory": settings.sort_bytes})
 
 
 def _level(memory: int) -> str:
     return f"cosco, {memory / _MIB:.0f} MiB"
 
 
-def _sizes_table(document: dict[str, Any]) -> Table:
-    settings = document["settings"]
+def _sizes_table(measured: dict[str, Any]) -> Table:
+    settings = measured["settings"]
     table = Table(
         title=f"{settings['mappers']} mappers, {settings['partitions']} partitions, segments of "
-        f"{document['segment_bytes'] / 1024:.0f} KiB; {settings['daemons']} daemons of "
+        f"{measured['segment_bytes'] / 1024:.0f} KiB; {settings['daemons']} daemons of "
         f"{settings['memory'] / _MIB:.0f} MiB",
         title_justify="left",
     )
     for name in ("", "cosco", "sort shuffle"):
         table.add_column(name, justify="right" if name else "left")
-    both = document["cosco"], document["sort_shuffle"]
+    both = measured["cosco"], measured["sort_shuffle"]
 
     def add(name: str, *cells: str) -> None:
         table.add_row(name, *cells)
@@ -163,11 +151,11 @@ def _ios(figures: dict[str, Any]) -> str:
     return f"{figures['count']:,} of {size}"
 
 
-def _ratios_table(document: dict[str, Any]) -> Table:
+def _ratios_table(measured: dict[str, Any]) -> Table:
     table = Table(title="times better than the sort shuffle", title_justify="left")
     for name in ("", "here", "published"):
         table.add_column(name, justify="right" if name else "left")
-    found, published = document["ratios"], document["published"]
+    found, published = measured["ratios"], measured["published"]
     io_size = f"{published['mean_io_bytes']['ratio']:.1f} (200 KiB → 2.5 MiB)"
     rows = [
         ("mean write", "mean_write_bytes", io_size),
@@ -181,7 +169,7 @@ def _ratios_table(document: dict[str, Any]) -> Table:
     return table
 
 
-def _memory_table(document: dict[str, Any]) -> Table:
+def _memory_table(measured: dict[str, Any]) -> Table:
     table = Table(
         title="what the buffers buy, in MiB: memory of a daemon, of all buffers, a partition's "
         "share of them, largest daemon; mean write and read; modelled service time",
@@ -192,7 +180,7 @@ def _memory_table(document: dict[str, Any]) -> Table:
     )  # fmt: skip
     for name in headings:
         table.add_column(name, justify="right")
-    for level in document["memory_levels"]:
+    for level in measured["memory_levels"]:
         cosco = level["cosco"]
         table.add_row(
             f"{level['memory_bytes'] / _MIB:.0f}",

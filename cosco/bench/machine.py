@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,23 +30,6 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def commit() -> str:
-    """The commit of the checkout that this runs from, with + if files differ; or empty."""
-    root = Path(__file__).resolve().parents[2]
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():
-        return ""
-
-    def ask(*arguments: str) -> str:
-        done = subprocess.run(  # noqa: S603 - our own command
-            [git, "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = ask("status", "--porcelain", "--untracked-files=no")
-    return ask("rev-parse", "HEAD") + ("+" if changed else "")
 
 
 def versions() -> dict[str, str]:
