@@ -71,7 +71,7 @@ class Pusher:
         self.changed: Final = threading.Condition()
         self.routes: Final = Routes(opened.info.number, opened.info.assignments, wire.push_frame)
         self._links: dict[Lane, _Link] = {}
-        self._retired: set[_Link] = set()  # of lanes that were released, about to end
+        self._retired: dict[_Link, None] = {}  # of lanes that were released, about to end
         self._failure: CoscoError | None = None
 
     def push(self, packed: PackedFrame) -> None:
@@ -112,7 +112,7 @@ class Pusher:
                     self._serve(lane)
             for lane in self.routes.release():
                 if (link := self._links.pop(lane, None)) is not None:
-                    self._retired.add(link)
+                    self._retired[link] = None
                     link.finish()
             self.changed.notify_all()
             return True
@@ -130,7 +130,7 @@ class Pusher:
     def ended(self, link: _Link) -> None:
         """The thread of a link ends."""
         with self.changed:
-            self._retired.discard(link)
+            self._retired.pop(link, None)
 
     # --- inside ---------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class _Key(NamedTuple):
 @dataclass(slots=True)
 class _Entry(Generic[_W]):
     missing: BitMap
-    waiters: set[_W] = field(default_factory=set)
+    waiters: dict[_W, None] = field(default_factory=dict)  # the longest waiting first
 
 
 class Waiting(Generic[_W]):
@@ -47,7 +47,7 @@ class Waiting(Generic[_W]):
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
         self._entries: dict[_Key, _Entry[_W]] = {}
-        self._by_number: defaultdict[int, set[_Key]] = defaultdict(set)
+        self._by_number: defaultdict[int, dict[_Key, None]] = defaultdict(dict)
         self._key_of: dict[_W, _Key] = {}
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Waiting(Generic[_W]):
         key = self._key_of.pop(waiter, None)
         if key is not None:
             entry = self._entries[key]
-            entry.waiters.discard(waiter)
+            entry.waiters.pop(waiter, None)
             if not entry.waiters:
                 self._forget(key)
 
@@ -125,8 +125,8 @@ class Waiting(Generic[_W]):
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(missing.copy())
-            self._by_number[key.number].add(key)
-        entry.waiters.add(waiter)
+            self._by_number[key.number][key] = None
+        entry.waiters[waiter] = None
         self._key_of[waiter] = key
 
     def _arrived(self, number: int, what: _What, which: int) -> list[_W]:
@@ -152,6 +152,6 @@ class Waiting(Generic[_W]):
     def _forget(self, key: _Key) -> None:
         del self._entries[key]
         keys = self._by_number[key.number]
-        keys.discard(key)
+        keys.pop(key, None)
         if not keys:
             del self._by_number[key.number]

@@ -38,12 +38,12 @@ class FrameCredits:
         self.budget_bytes = budget_bytes
         self.unsettled_bytes = 0
         self._stream_bytes = max(budget_bytes // 4, MAX_FRAME_BYTES)
-        self._streams: set[StreamCredits] = set()
+        self._streams: dict[StreamCredits, None] = {}
         self._turns: deque[StreamCredits] = deque()  # streams with announced frames
 
     def open(self) -> StreamCredits:
         stream = StreamCredits()
-        self._streams.add(stream)
+        self._streams[stream] = None
         return stream
 
     def announce(self, stream: StreamCredits, frame_bytes: list[int]) -> None:
@@ -114,7 +114,7 @@ class FrameCredits:
 
     def close(self, stream: StreamCredits) -> None:
         """The stream has ended: what it held is free again."""
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
         if stream.announced:
             self._turns.remove(stream)
         stream.announced.clear()

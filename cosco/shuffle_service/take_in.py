@@ -127,7 +127,7 @@ class WriterFrames:
         self._number = number
         self._sender = sender
         self._keys: set[AssignmentKey] = set()
-        self._unsafe: set[Forward] = set()  # taken, and not settled
+        self._unsafe: dict[Forward, None] = {}  # taken, and not settled
 
     async def take(self, data: memoryview, settle: Settle) -> None:
         """See `push.Frames`."""
@@ -138,13 +138,13 @@ class WriterFrames:
 
         def settled(error: CoscoError | None) -> None:
             if forward is not None:
-                self._unsafe.discard(forward)
+                self._unsafe.pop(forward, None)
             settle(error)
 
         key, forward = await self._take_in.take(frame, data, settled)
         self._keys.add(key)
         if forward is not None and forward.settle is not None:
-            self._unsafe.add(forward)
+            self._unsafe[forward] = None
 
     def released(self, sequences: list[int]) -> None:
         """See `push.Frames`; only primaries release."""

@@ -14,7 +14,7 @@ def test_the_last_missing_mapper_completes_all_readers_of_the_set() -> None:
     waiting.add_reader(1, named, missing, "b")
     waiting.add_reader(1, BitMap([3, 4]), BitMap([3, 4]), "c")
     assert waiting.committed(1, 2) == []
-    assert sorted(waiting.committed(1, 3)) == ["a", "b"]
+    assert waiting.committed(1, 3) == ["a", "b"]
     assert waiting.committed(1, 4) == ["c"]
     assert len(waiting) == 0
 
@@ -25,7 +25,7 @@ def test_a_reader_that_comes_later_shares_what_is_still_missing() -> None:
     waiting.add_reader(1, named, BitMap([1, 2]), "a")
     assert waiting.committed(1, 1) == []
     waiting.add_reader(1, named, BitMap([2]), "b")
-    assert sorted(waiting.committed(1, 2)) == ["a", "b"]
+    assert waiting.committed(1, 2) == ["a", "b"]
 
 
 def test_commits_of_others_do_not_matter() -> None:
@@ -34,6 +34,17 @@ def test_commits_of_others_do_not_matter() -> None:
     assert waiting.committed(2, 7) == []
     assert waiting.committed(1, 8) == []
     assert waiting.committed(1, 7) == ["a"]
+
+
+def test_who_waits_longest_is_woken_first() -> None:
+    waiting: Waiting[int] = Waiting(100)
+    readers = list(range(40, 20, -1))  # not in the order of their hashes
+    for mapper, reader in enumerate(readers):  # each by a key of its own
+        waiting.add_reader(1, BitMap([mapper, 99]), BitMap([99]), reader)
+    assert waiting.committed(1, 99) == readers
+    for reader in readers:
+        waiting.add_reader(1, BitMap([99]), BitMap([99]), reader)
+    assert waiting.exchange(1) == readers
 
 
 def test_the_callers_bitmap_is_left_alone() -> None:
@@ -49,7 +60,7 @@ def test_closing_wakes_everyone_of_the_exchange() -> None:
     waiting.add_reader(1, BitMap([1]), BitMap([1]), "a")
     waiting.add_driver(1, "driver")
     waiting.add_reader(2, BitMap([1]), BitMap([1]), "other")
-    assert sorted(waiting.exchange(1)) == ["a", "driver"]
+    assert waiting.exchange(1) == ["a", "driver"]
     assert waiting.exchange(1) == []
     assert waiting.committed(1, 1) == []
     assert waiting.everyone() == ["other"]
@@ -62,7 +73,7 @@ def test_partitions_that_lost_rows_wait_apart() -> None:
     waiting.add_reader(1, named, BitMap([1, 3]), "lost", rebuilt=0)
     waiting.add_reader(1, named, BitMap([2]), "also lost", rebuilt=7)
     assert waiting.committed(1, 1) == []
-    assert sorted(waiting.committed(1, 3)) == ["lost", "whole"]
+    assert waiting.committed(1, 3) == ["whole", "lost"]
     assert waiting.committed(1, 2) == ["also lost"]
 
 

@@ -68,15 +68,17 @@ def test_a_sender_that_breaks_the_rules_is_refused(announced, sent, what):
 
 def test_who_sits_on_a_grant_is_found_only_while_others_wait():
     board = FrameCredits(MIB)
-    idle, other = board.open(), board.open()
-    board.announce(idle, [MIB])
+    idle, other = [board.open() for _ in range(20)], board.open()
+    for stream in reversed(idle):
+        board.announce(stream, [MIB // len(idle)])
     board.grant(10.0)
     assert board.stalled(100.0, 5.0) == []
     board.announce(other, [MIB])
     board.grant(100.0)
     assert board.stalled(14.0, 5.0) == []
-    assert board.stalled(16.0, 5.0) == [idle]
-    board.close(idle)
+    assert board.stalled(16.0, 5.0) == idle  # in the order in which they came
+    for stream in idle:
+        board.close(stream)
     assert dict(board.grant(16.0)) == {other: 1}
 
 
