@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +25,6 @@ def _run(seed: int, broken: str | None) -> Result:
 
 def results(seeds: Iterable[int], workers: int, broken: str | None = None) -> Iterator[Result]:
     """The results of seeds, in their order."""
-    os.environ["PYTHONHASHSEED"] = "0"  # for the workers, which are started anew
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, maxtasksperchild=_CHUNKS) as pool:
         yield from pool.imap(partial(_run, broken=broken), seeds, chunksize=_CHUNK)
