@@ -115,9 +115,9 @@ def run_ledger(link: Link, rows: int, partitions: int, codec: str, directory: st
     Tells `link` one unit of progress a stage. Raises DataCorrupted if the rows that come out
     are not those that went in.
     """
+    keep_large_blocks()  # as all processes of a shuffle do
     ledger = _Ledger(rows, link)
     frames, sums, keys = _write_side(ledger, rows, partitions, CODECS[codec])
-    keep_large_blocks()  # as daemons do, and writers and readers do not
     messages = _push(ledger, frames)
     checked = _take_in(ledger, messages)
     fetched = asyncio.run(_daemon_side(ledger, checked, partitions, directory))

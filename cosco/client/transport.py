@@ -24,6 +24,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 import grpc  # noqa: E402
 
 from cosco import wire  # noqa: E402
+from cosco.allocator import keep_large_blocks  # noqa: E402
 from cosco.channels import CHANNEL_OPTIONS, keepalive  # noqa: E402
 from cosco.client.gate import ForkGate  # noqa: E402
 from cosco.client.scope import Scope, Unreachable, inherit_scopes  # noqa: E402
@@ -71,7 +72,7 @@ class _Channels:
         self._lock = threading.Lock()
         self._table: dict[str, _Shared] = {}
         self._idle: OrderedDict[str, _Shared] = OrderedDict()  # the one used last is last
-        self._fork_is_gated = False
+        self._is_set_up = False
         #: Addresses that collected endpoints leave: a finalizer must not touch gRPC.
         self.abandoned: deque[str] = deque()
         # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
@@ -89,11 +90,12 @@ class _Channels:
         with _gate:
             channel = grpc.insecure_channel(address, _OPTIONS)
         with self._lock:
-            if not self._fork_is_gated:
+            if not self._is_set_up:
                 # Now, as gRPC's first channel registers its own handlers: what is registered
                 # last comes first, and cancelled calls end only while gRPC still runs.
-                self._fork_is_gated = True
+                self._is_set_up = True
                 _gate.install(in_child=_in_child)
+                keep_large_blocks()
                 if _GRPC_CAME_FIRST:
                     os.register_at_fork(before=_warn)
             shared = self._table.setdefault(address, _Shared(channel))
