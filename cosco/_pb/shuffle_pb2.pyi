@@ -101,14 +101,16 @@ class Announce(_message.Message):
     def __init__(self, frame_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PushReply(_message.Message):
-    __slots__ = ("acknowledged", "granted", "refused")
+    __slots__ = ("acknowledged", "granted", "refused", "copies_max_bytes")
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    COPIES_MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     acknowledged: _containers.RepeatedScalarFieldContainer[int]
     granted: int
     refused: _containers.RepeatedCompositeFieldContainer[Refusal]
-    def __init__(self, acknowledged: _Optional[_Iterable[int]] = ..., granted: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
+    copies_max_bytes: int
+    def __init__(self, acknowledged: _Optional[_Iterable[int]] = ..., granted: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., copies_max_bytes: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("sequence", "code", "reason")

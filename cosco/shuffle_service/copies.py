@@ -10,7 +10,7 @@ Pure bookkeeping over the page pool; no IO.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -64,6 +64,7 @@ class CopyLog:
         self._by_key: dict[AssignmentKey, OrderedDict[CopyId, Copy]] = {}
         self._waiting: OrderedDict[CopyId, _Waiting] = OrderedDict()
         self.waiting_bytes = 0
+        self._bytes_of: Counter[int] = Counter()  # pages' bytes that are held, by primary
         #: Called with an assignment whose last copy has gone, in whatever way.
         self.on_last_gone: Callable[[AssignmentKey], None] = lambda _: None
 
@@ -116,6 +117,7 @@ class CopyLog:
             self._arena[page.offset : page.offset + length] = data[start : start + length]
             start += length
         self._shares.copies += copy.capacity
+        self._bytes_of[copy_id[0]] += copy.capacity
         self._held[copy_id] = copy
         self._by_key.setdefault(copy.key, OrderedDict())[copy_id] = copy
 
@@ -173,6 +175,10 @@ class CopyLog:
         del of_key[copy.id]
         self._pool.free(copy.pages)
         self._shares.copies -= copy.capacity
+        primary, _ = copy.id
+        self._bytes_of[primary] -= copy.capacity
+        if not self._bytes_of[primary]:
+            del self._bytes_of[primary]
         if not of_key:
             del self._by_key[copy.key]
             self.on_last_gone(copy.key)
@@ -210,6 +216,20 @@ class CopyLog:
     def pages_wanted(self) -> int:
         """Bytes of pages that waiting copies may have and that are not free."""
         return min(self.waiting_bytes, max(0, self._shares.copies_max - self._shares.copies))
+
+    def max_bytes_of(self, primary: int) -> int:
+        """How many bytes a primary should leave here; 1 or more.
+
+        All that is left when there is room, else its share of what is too much.
+        """
+        held, goal = self._bytes_of[primary], self._shares.copies_goal
+        total = self._shares.copies + self.waiting_bytes
+        return max(1, held + goal - total if total <= goal else held * goal // total)
+
+    @property
+    def is_over_goal(self) -> bool:
+        """Whether primaries should release some."""
+        return self._shares.copies + self.waiting_bytes > self._shares.copies_goal
 
     def pressed(self, now: float, *, patience_s: float = PRESSED_S) -> bool:
         """Whether frames have been waiting for so long because of the copies there are."""

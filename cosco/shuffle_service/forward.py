@@ -286,6 +286,7 @@ class _Link:
             self._changed()
         for refusal in reply.refused:
             self._on_refusal(refusal)
+        self._replica.bounded(reply.copies_max_bytes)
         self._to_send += self._replica.granted(reply.granted)
 
     def _on_refusal(self, refusal: spb.Refusal) -> None:

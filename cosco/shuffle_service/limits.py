@@ -17,14 +17,15 @@ _BOOKKEEPING_SHARE: Final = 1 / 16
 _FORWARDS_SHARE: Final = 1 / 4
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
-#: Below this share of free pages the largest buffers are flushed, whatever their size. The
-#: fuller the pool may be, the larger the chunks are; writers go on in what is left.
+#: Of what buffers may have, once so little of the pool is left the largest are flushed, whatever
+#: their size. The fuller the pool may be, the larger the chunks are; writers go on in the rest.
 _LOW_WATER_SHARE: Final = 1 / 8
-#: The same beside copies: buffers may not have the last quarter then, so it cannot be waited for.
-_LOW_WATER_WITH_COPIES: Final = 1 / 4
 #: Pages are taken ahead of need only while more than this share is free.
 _ROOMY_SHARE: Final = 1 / 2
 _COPIES_SHARE: Final = 1 / 2
+#: Primaries are asked to release copies when this share of those there may be is in use: the
+#: rest is for what comes until they do.
+_COPIES_GOAL_SHARE: Final = 7 / 8
 _BUFFERS_SHARE: Final = 3 / 4
 
 
@@ -62,6 +63,11 @@ class PoolShares:
         return int(self._pool.capacity_bytes * _COPIES_SHARE)
 
     @property
+    def copies_goal(self) -> int:
+        """What copies should not take more of."""
+        return int(self.copies_max * _COPIES_GOAL_SHARE)
+
+    @property
     def copies_room(self) -> int:
         """What copies may take now."""
         return min(self._pool.free_bytes, self.copies_max - self.copies)
@@ -82,9 +88,8 @@ class PoolShares:
         return min(roomy, self.buffers_room)
 
     def is_low(self, waiting_bytes: int) -> bool:
-        """Whether memory is short, counting what is being written as free."""
-        soon_free = self._pool.free_bytes + self.flushing
+        """Whether buffers' memory is short, counting what is being written as free."""
+        soon_free = self.buffers_room + self.flushing
         # What waits may need a page more than its length: its chunk begins with a header.
         wanted = waiting_bytes + MIN_PAGE_BYTES if waiting_bytes else 0
-        share = _LOW_WATER_WITH_COPIES if self.has_copies else _LOW_WATER_SHARE
-        return soon_free < self._pool.capacity_bytes * share + wanted
+        return soon_free < self._pool.capacity_bytes * _LOW_WATER_SHARE + wanted

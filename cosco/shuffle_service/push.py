@@ -101,6 +101,10 @@ class Frames(Protocol):
         """These frames need not be held any more; raises InvalidArgument."""
         ...
 
+    def max_bytes(self) -> int:
+        """So many bytes of its frames should stay held until they are released; 0: any."""
+        ...
+
     def hung_up(self) -> None:
         """The stream has ended: `settle` need not be called any more."""
         ...
@@ -204,7 +208,7 @@ class PushStream:
             )
         if hello.primary:
             self._board = self._boards.primaries
-            self._frames = self._copies.open(hello.primary, self.cut_off)
+            self._frames = self._copies.open(hello.primary, self.cut_off, self._has_reply.set)
         else:
             sender = (hello.mapper, hello.attempt)
             self._frames = WriterFrames(self._take_in, hello.number, sender)
@@ -273,6 +277,8 @@ class PushStream:
             self._has_reply.clear()
             reply, self._reply = self._reply, spb.PushReply()
             self._told.set()
+            if self._frames is not None:
+                reply.copies_max_bytes = self._frames.max_bytes()
             if reply.ByteSize():
                 await self._context.write(reply.SerializeToString())
 

@@ -79,6 +79,8 @@ class Replica:
         self._listed = 0  # in all those lists
         self._window = PushWindow()
         self._answered_at = 0.0
+        self._max_bytes = 0  # of what was sent and is not released; 0: not known
+        self._sent_bytes = 0  # of that, what there is
         # Released sequences: to be told, and told on this stream but not known to have come.
         self._to_release: deque[int] = deque()
         self._told: deque[tuple[int, list[int]]] = deque()  # after so many sent frames
@@ -191,7 +193,8 @@ class Replica:
 
     def _forget(self, frame: Forward) -> None:
         frame.body = None
-        self._frames.pop(frame.sequence, None)
+        if self._frames.pop(frame.sequence, None) is not None and frame.was_sent:
+            self._sent_bytes -= frame.header.body_bytes
         self._unanswered.pop(frame.sequence, None)
         self._unannounced.pop(frame.sequence, None)
 
@@ -233,11 +236,17 @@ class Replica:
                 self._window.acknowledged([out.sequence])
                 to_send.append(None)
                 continue
-            frame.was_sent = True
+            if not frame.was_sent:
+                frame.was_sent = True
+                self._sent_bytes += frame.header.body_bytes
             self._sent_as[out.sequence] = self._sent
             self._sent += 1
             to_send.append((frame.header, frame.body))
         return to_send
+
+    def bounded(self, max_bytes: int) -> None:
+        """The replica asks to release frames until so many bytes are left; 0: as it said before."""
+        self._max_bytes = max_bytes or self._max_bytes
 
     def acknowledged(self, sequences: Iterable[int], now: float) -> None:
         """The replica holds copies of these frames. Raises ProtocolBroken."""
@@ -311,6 +320,11 @@ class Replica:
             is_silent = now - silent_since >= STALL_S or now - frame.since >= STALL_OLDEST_S
             self.is_stalled = self.is_stalled or is_silent
             break
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether chunks are to be flushed so that it can let copies go."""
+        return self.is_stalled or bool(self._max_bytes and self._sent_bytes > self._max_bytes)
 
     def oldest_chunk(self) -> Chunk | None:
         """The chunk to flush first: of the oldest frame not released, if it can be flushed."""

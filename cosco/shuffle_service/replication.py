@@ -5,8 +5,9 @@ when its replica has acknowledged it, or when all its blocks are durable here; i
 told when it is safe and taken. When all its blocks are durable it is *released*: its copy
 may go. A frame that nobody waits for any more is released at once.
 
-Chunks that hold the oldest frames not released are flushed when forwards stall, since that
-makes frames safe and copies go, and needs nobody but the store.
+Chunks that hold the oldest frames not released are flushed when forwards stall, or a replica
+says that it has no room for more, since that makes frames safe and copies go, and needs nobody
+but the store.
 
 Pure bookkeeping; no IO.
 """
@@ -117,7 +118,7 @@ class ReplicationLog:
             del self.replicas[replica.ref.incarnation]
 
     def tick(self, now: float) -> bool:
-        """To be called often: whether chunks are to be flushed since forwards stall."""
+        """To be called often: whether chunks are to be flushed since replicas are pressed."""
         for replica in list(self.replicas.values()):
             replica.tick(now)
             if replica.is_lost:
@@ -128,7 +129,7 @@ class ReplicationLog:
         """The chunk to flush so that frames become safe and copies go; None: no need."""
         is_full = self.is_full
         for replica in self.replicas.values():
-            if replica.is_stalled or is_full:
+            if replica.is_pressed or is_full:
                 chunk = replica.oldest_chunk()
                 if chunk is not None:
                     return chunk

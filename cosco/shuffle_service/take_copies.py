@@ -57,11 +57,13 @@ class Copies:
 
     # --- streams --------------------------------------------------------------------------
 
-    def open(self, primary: int, cut_off: Callable[[], None]) -> CopyFrames:
+    def open(
+        self, primary: int, cut_off: Callable[[], None], tell: Callable[[], None]
+    ) -> CopyFrames:
         """A stream of a primary begins; one of its that is still there is cut off.
 
-        Or frames of the old one, read late, would be stored after they were released. Raises
-        InvalidArgument for a daemon that forwards to itself.
+        Or frames of the old one, read late, would be stored after they were released. `tell`
+        has `max_bytes` sent to it. Raises InvalidArgument for a daemon that forwards to itself.
         """
         if primary == self._core.incarnation:
             raise InvalidArgument("a daemon that forwards frames to itself")
@@ -69,7 +71,7 @@ class Copies:
         if before is not None:
             before.hung_up()
             before.cut_off()
-        frames = CopyFrames(self, self._core, self._lookups, primary, cut_off)
+        frames = CopyFrames(self, self._core, self._lookups, primary, cut_off, tell)
         self._streams[primary] = frames
         return frames
 
@@ -116,6 +118,9 @@ class Copies:
         copies = self._core.copies
         while True:
             await asyncio.sleep(_TICK_S)
+            if copies.is_over_goal:
+                for frames in self._streams.values():
+                    frames.tell()
             # What is stored in memory is never released: there is nothing to wait for.
             patience_s = 0.0 if self._core.replication.volatile else PRESSED_S
             while copies.pressed(time.monotonic(), patience_s=patience_s):
@@ -139,9 +144,11 @@ class CopyFrames:
         lookups: Lookups,
         primary: int,
         cut_off: Callable[[], None],
+        tell: Callable[[], None],
     ) -> None:
         self.primary = primary
         self.cut_off = cut_off
+        self.tell = tell
         self._copies = copies
         self._core = core
         self._lookups = lookups
@@ -190,6 +197,10 @@ class CopyFrames:
             self._stop_looking(set(sequences))
         self._core.copies.released(self.primary, sequences)
         self._copies.changed()
+
+    def max_bytes(self) -> int:
+        """See `push.Frames`."""
+        return self._core.copies.max_bytes_of(self.primary)
 
     def _stop_looking(self, sequences: set[int]) -> None:
         """These frames need not be stored any more, wherever they belong."""

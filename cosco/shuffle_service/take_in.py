@@ -150,6 +150,10 @@ class WriterFrames:
         """See `push.Frames`; only primaries release."""
         raise InvalidArgument("a writer's stream that releases frames")
 
+    def max_bytes(self) -> int:
+        """See `push.Frames`."""
+        return 0
+
     def hung_up(self) -> None:
         """See `push.Frames`."""
         for forward in self._unsafe:

@@ -53,6 +53,12 @@ def _pages(core: DaemonCore) -> Iterator[str]:
         yield f"{core.unstored_bytes} bytes of pages are in use, {owned} belong to somebody"
     if sum(page.size for page in copied) != core.shares.copies:
         yield "copies are counted wrong"
+    if sum(core.copies._bytes_of.values()) != core.shares.copies:
+        yield "copies are counted wrong by primary"
+    for replica in core.replication.replicas.values():
+        sent = sum(f.header.body_bytes for f in replica._frames.values() if f.was_sent)
+        if sent != replica._sent_bytes:
+            yield f"{replica._sent_bytes} bytes are counted as sent to a replica, {sent} were"
 
 
 def _bounds(core: DaemonCore) -> Iterator[str]:

@@ -310,3 +310,36 @@ def test_a_copy_whose_pages_were_changed_does_not_hold_up_the_others():
     [piece] = core.snapshot(pair.key(1), 0)
     data = b"".join(piece.chunk.memory(core.arena, 64, 64 + piece.body_bytes))
     assert blocks_of(data) == {block(0, 1)}
+
+
+def test_primaries_are_told_of_all_the_room_and_share_what_is_too_much():
+    rig = Rig()
+    goal = rig.shares.copies_goal
+    assert goal < rig.shares.copies_max
+    assert rig.log.max_bytes_of(PRIMARY) == goal
+    rig.offer(1, goal // 2, primary=1)
+    held = rig.shares.copies
+    assert not rig.log.is_over_goal
+    assert rig.log.max_bytes_of(1) == goal
+    assert rig.log.max_bytes_of(2) == goal - held
+    rig.offer(2, goal, primary=2)  # which waits
+    assert rig.log.is_over_goal
+    assert 0 < rig.log.max_bytes_of(1) < held
+    assert rig.log.max_bytes_of(2) == 1
+    rig.log.released(1, [1])
+    assert rig.log.max_bytes_of(1) == 1
+    assert goal - 4096 <= rig.log.max_bytes_of(2) <= goal
+    rig.log.released(2, [2])
+    assert rig.log.max_bytes_of(2) == goal
+
+
+def test_buffers_are_short_of_memory_before_they_have_all_they_may_beside_copies():
+    rig = Rig()
+    rig.shares.has_copies = True
+    capacity = rig.pool.capacity_bytes
+    rig.pool.allocate(capacity * 9 // 16)
+    assert not rig.shares.is_low(0)
+    rig.pool.allocate(capacity // 8)
+    assert rig.shares.is_low(0)
+    rig.shares.flushing += capacity // 8
+    assert not rig.shares.is_low(0)

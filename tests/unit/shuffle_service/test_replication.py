@@ -358,3 +358,26 @@ def test_what_is_under_way_and_what_one_message_says_are_bounded():
         rig.replica.taken(frame, [])
     assert len(rig.replica.take_released()) == MAX_RELEASED
     assert len(rig.replica.take_released()) == 1
+
+
+def test_chunks_are_flushed_while_a_replica_holds_more_than_it_asked_for():
+    rig = Rig()
+    chunks = [chunk(n) for n in range(3)]
+    for one in chunks:
+        frame = rig.forward()
+        rig.send()
+        rig.replica.taken(frame, [one])
+        rig.replica.acknowledged([frame.sequence], 0.0)
+    rig.replica.bounded(0)
+    assert rig.log.oldest_chunk() is None  # nothing was asked for
+    rig.replica.bounded(3 * len(BODY))
+    assert rig.log.oldest_chunk() is None
+    rig.replica.bounded(2 * len(BODY) - 1)
+    rig.replica.bounded(0)  # a reply that says nothing of it
+    assert rig.log.oldest_chunk() is chunks[0]
+    rig.log.stored(chunks[0])
+    assert rig.log.oldest_chunk() is chunks[1]
+    rig.log.stored(chunks[1])
+    assert rig.log.oldest_chunk() is None
+    rig.forward()  # what was not sent takes no room there
+    assert rig.log.oldest_chunk() is None

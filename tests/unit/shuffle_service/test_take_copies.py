@@ -49,7 +49,7 @@ class Rig:
         self.link = link
         self.core = parts.core
         self.told: list[tuple[int, CoscoError | None]] = []
-        self.frames: CopyFrames = parts.copies.open(PRIMARY, lambda: None)
+        self.frames: CopyFrames = parts.copies.open(PRIMARY, lambda: None, lambda: None)
 
     async def forward(self, sequence: int) -> None:
         data = frame([block(0, sequence, b"x" * 100)], sequence=sequence, epoch=2)
@@ -159,5 +159,23 @@ def test_settling_ends_though_more_copies_come() -> None:
         rig.core.settle_copy = settle_and_let_come  # type: ignore[method-assign]
         await rig.parts.copies.settle(COPIED)
         assert len(rig.core.copies) == 3
+
+    run(main)
+
+
+def test_a_primary_is_told_soon_when_there_are_too_many_copies():
+    async def main(rig: Rig) -> None:
+        rig.admit()
+        told = asyncio.Event()
+        rig.frames.tell = told.set
+        rig.parts.copies.start()
+        try:
+            await rig.forward(1)
+            assert rig.frames.max_bytes() == rig.core.shares.copies_goal
+            rig.core.copies.waiting_bytes += rig.core.shares.copies_goal
+            await asyncio.wait_for(told.wait(), 5)
+            assert rig.frames.max_bytes() < rig.core.shares.copies_goal
+        finally:
+            await rig.parts.copies.stop()
 
     run(main)
