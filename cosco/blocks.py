@@ -35,13 +35,13 @@ so that the bytes of rows can be counted without it.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import lz4.block
 import xxhash
 
+from cosco.checksum import crc32
 from cosco.errors import DataCorrupted
 
 Buffer = bytes | bytearray | memoryview
@@ -187,7 +187,7 @@ def encode_block(
         exchange, attempt, position, partition, mapper, rows, raw_bytes, len(stored),
         codec, flags, 0, digest,
     )  # fmt: skip
-    crc = zlib.crc32(stored, zlib.crc32(tail))
+    crc = crc32(stored, crc32(tail))
     return MAGIC + crc.to_bytes(4, "little") + tail, stored, digest
 
 
@@ -226,7 +226,7 @@ def check_block(data: memoryview, offset: int, header: BlockHeader) -> None:
     end = offset + HEADER_BYTES + header.stored_bytes
     if end > len(data):
         raise DataCorrupted(f"a block of {header.block_bytes} bytes is cut short")
-    if zlib.crc32(data[offset + 8 : end]) != header.crc:
+    if crc32(data[offset + 8 : end]) != header.crc:
         raise DataCorrupted(
             f"checksum of a block of mapper {header.mapper}, partition {header.partition}, "
             f"row {header.first_row} does not match"

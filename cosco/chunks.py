@@ -27,10 +27,10 @@ not check, or at a body that reaches past the end: a torn tail, which no one was
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
+from cosco.checksum import crc32
 from cosco.errors import DataCorrupted
 
 MAGIC: Final = b"CCK1"
@@ -78,7 +78,7 @@ def encode_chunk_header(header: ChunkHeader) -> bytes:
         header.body_bytes,
         0,
     )
-    return MAGIC + zlib.crc32(tail).to_bytes(4, "little") + tail
+    return MAGIC + crc32(tail).to_bytes(4, "little") + tail
 
 
 def parse_chunk_header(data: bytes | bytearray | memoryview) -> ChunkHeader:
@@ -86,7 +86,7 @@ def parse_chunk_header(data: bytes | bytearray | memoryview) -> ChunkHeader:
     if len(data) < CHUNK_HEADER_BYTES:
         raise DataCorrupted(f"a chunk header is cut short after {len(data)} bytes")
     magic, crc, *fields, zero = _HEADER.unpack_from(data)
-    if magic != MAGIC or zlib.crc32(memoryview(data)[8:CHUNK_HEADER_BYTES]) != crc or zero:
+    if magic != MAGIC or crc32(memoryview(data)[8:CHUNK_HEADER_BYTES]) != crc or zero:
         raise DataCorrupted("the header of a chunk fails its checksum")
     header = ChunkHeader(*fields)
     if header.offset % ALIGNMENT:

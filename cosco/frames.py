@@ -19,11 +19,11 @@ Each block has a CRC of its own, so the frame's covers its header only.
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
 from cosco.blocks import HEADER_BYTES, MAX_BLOCK_BYTES
+from cosco.checksum import crc32
 from cosco.errors import DataCorrupted
 
 MAGIC: Final = b"CFR1"
@@ -61,7 +61,7 @@ def encode_frame_header(header: FrameHeader) -> bytes:
         header.body_bytes,
         header.blocks,
     )
-    return MAGIC + zlib.crc32(tail).to_bytes(4, "little") + tail
+    return MAGIC + crc32(tail).to_bytes(4, "little") + tail
 
 
 def parse_frame_header(data: memoryview) -> FrameHeader:
@@ -71,7 +71,7 @@ def parse_frame_header(data: memoryview) -> FrameHeader:
     if len(data) > MAX_FRAME_BYTES:
         raise DataCorrupted(f"a frame of {len(data)} bytes, the limit is {MAX_FRAME_BYTES}")
     magic, crc, *fields = _HEADER.unpack_from(data)
-    if magic != MAGIC or zlib.crc32(data[8:FRAME_HEADER_BYTES]) != crc:
+    if magic != MAGIC or crc32(data[8:FRAME_HEADER_BYTES]) != crc:
         raise DataCorrupted("the header of a frame fails its checksum")
     header = FrameHeader(*fields)
     if header.body_bytes != len(data) - FRAME_HEADER_BYTES:

@@ -19,7 +19,7 @@ IMPURE = {
 
 PURE_MODULES = {
     "bench.io_figures", "bench.spindle", "dfs.protocol",
-    "errors", "intervals", "blocks", "frames", "chunks", "records", "partitioning",
+    "errors", "intervals", "checksum", "blocks", "frames", "chunks", "records", "partitioning",
     "client.arguments", "client.arrow", "client.framing", "client.merge", "client.packing",
     "client.reading",
     "client.rows", "client.routing", "client.trouble", "window",
@@ -36,7 +36,7 @@ PURE_MODULES = {
 
 #: Bottom first: a module imports from its own layer and those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "intervals", "allocator"),
+    ("errors", "intervals", "allocator", "checksum"),
     ("blocks", "frames", "chunks", "records", "config", "partitioning", "window"),
     ("_pb",),
     ("wire", "dfs", "channels"),
