@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final, Self, TypeVar
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 #: So much of a partition is held back until it is verified, or more has come: a reader that
 #: has given no row yet can begin anew when others of its partition turn out to be lost.
 HOLD_BYTES: Final = 32 << 20
-#: What a block's rows take beside their bytes while they are held back.
+#: What a block's rows, or a batch, take beside their bytes while they are held back.
 HELD_OVERHEAD_BYTES: Final = 160
 #: Where a batch's columns must stay below 2 GiB.
 _MAX_BATCH_BYTES: Final = 1 << 30
@@ -83,7 +84,7 @@ class CoscoReader(LiveObject):
             None if timeout_s is None else seconds("timeout_s", timeout_s, 0.0, shuffle_id)
         )
         self._service_timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._scope = Scope("a CoscoReader", shuffle_id)
+        self._scope = Scope("a CoscoReader", shuffle_id, on_inherited=self._hold)
         address = metadata_address(metadata)
         self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
         try:
@@ -105,6 +106,8 @@ class CoscoReader(LiveObject):
         )
         self._mode: str | None = None
         self._rows: Iterator[bytes] = iter(())
+        # The same while the reader may go on: what `next` asks for each row costs more than it.
+        self._open_rows: Iterator[bytes] | None = None
         self._row: bytes | None = None
         self._broken: CoscoError | None = None
 
@@ -117,8 +120,9 @@ class CoscoReader(LiveObject):
         ExchangeClosed, ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow
         exchange.
         """
-        self._row = next(iter(self), None)
-        return self._row is not None
+        rows = self._open_rows
+        self._row = row = next(iter(self) if rows is None else rows, None)
+        return row is not None
 
     def row(self) -> bytes:
         """The row that `next` went to; raises InvalidArgument if there is none."""
@@ -135,11 +139,16 @@ class CoscoReader(LiveObject):
         self._check()
         if self._mode != "rows":
             self._begin("rows")
-            self._rows = self._guarded(self._row_stream())
+            # Not by a generator of ours for each row, which takes longer than making the row.
+            self._rows = chain.from_iterable(self._guarded(self._row_stream()))
+        self._open_rows = self._rows
+        if self._scope.is_closed:  # by another thread, meanwhile
+            self._hold()
         return self._rows
 
     def __next__(self) -> bytes:
-        return next(iter(self))
+        rows = self._open_rows
+        return next(iter(self) if rows is None else rows)
 
     # --- batches --------------------------------------------------------------------------
 
@@ -153,7 +162,9 @@ class CoscoReader(LiveObject):
         self._check()
         self._begin("batches")
         limit = min(limit, _MAX_BATCH_BYTES)
-        return self._guarded(self._while_open(self._batches(self._held_back(), limit)))
+        # Made before they are held back, while their rows are in the cache.
+        batches = self._held_back(lambda rows: self._batches(rows, limit), lambda one: one.nbytes)
+        return self._guarded(self._while_open(batches))
 
     def read_table(self) -> pa.Table:
         """All rows, verified, as one table, whose schema is there even without rows.
@@ -172,6 +183,7 @@ class CoscoReader(LiveObject):
         if self._scope.inherited:
             return
         self._scope.close()
+        self._hold()
         self._gatherer.close()
         self._metadata.close()
 
@@ -200,6 +212,10 @@ class CoscoReader(LiveObject):
                 partition=self.partition,
             )
 
+    def _hold(self) -> None:
+        """Have the next row asked for through `_check`."""
+        self._open_rows = None
+
     def _check(self) -> None:
         if self._broken is not None:
             raise copy.copy(self._broken)
@@ -223,6 +239,7 @@ class CoscoReader(LiveObject):
             if error.shuffle_id is None:  # as of what was found in a block
                 error.shuffle_id, error.partition = self.shuffle_id, self.partition
             self._broken = error
+            self._hold()
             raise
         except BaseException as error:
             self._broken = ClientClosed(
@@ -231,6 +248,7 @@ class CoscoReader(LiveObject):
                 shuffle_id=self.shuffle_id,
                 partition=self.partition,
             )
+            self._hold()
             raise
 
     def _while_open(self, stream: Iterator[_T]) -> Iterator[_T]:
@@ -240,10 +258,12 @@ class CoscoReader(LiveObject):
             yield item
             self._scope.check()
 
-    def _row_stream(self) -> Iterator[bytes]:
+    def _row_stream(self) -> Iterator[Iterator[bytes]]:
+        """All rows, block by block."""
         self._require_bytes()
-        for decoded in self._while_open(self._held_back()):
-            yield from iter_rows(decoded)
+        blocks = self._held_back(lambda rows: rows, lambda one: len(one.content))
+        for decoded in self._while_open(blocks):
+            yield iter_rows(decoded)
 
     def _table_stream(self) -> Iterator[pa.Table]:
         """One table, of rows that are verified: so it can begin anew at any time."""
@@ -256,19 +276,21 @@ class CoscoReader(LiveObject):
             yield pa.Table.from_batches(batches, schema=self._schema())
             return
 
-    def _held_back(self) -> Iterator[Decoded]:
-        """All rows, the first HOLD_BYTES of them once those, or all, are there."""
+    def _held_back(
+        self, made: Callable[[Iterator[Decoded]], Iterator[_T]], size: Callable[[_T], int]
+    ) -> Iterator[_T]:
+        """What is `made` of all rows, its first HOLD_BYTES once those, or all, are there."""
         plan = self._plan()
         while True:
-            held: deque[Decoded] | None = deque()
+            held: deque[_T] | None = deque()
             held_bytes = 0
             try:
-                for decoded in self._gather(plan):
+                for item in made(self._gather(plan)):
                     if held is None:
-                        yield decoded
+                        yield item
                         continue
-                    held.append(decoded)
-                    held_bytes += len(decoded.content) + HELD_OVERHEAD_BYTES
+                    held.append(item)
+                    held_bytes += size(item) + HELD_OVERHEAD_BYTES
                     if held_bytes > HOLD_BYTES:
                         plan.gave()
                         yield from _emptied(held)
@@ -343,7 +365,7 @@ class CoscoReader(LiveObject):
         return BYTES_SCHEMA
 
 
-def _emptied(held: deque[Decoded]) -> Iterator[Decoded]:
+def _emptied(held: deque[_T]) -> Iterator[_T]:
     """What is held, which goes with it."""
     while held:
         yield held.popleft()

@@ -18,6 +18,8 @@ from cosco.records import ExchangeInfo, ExchangeSpec, RowKind
 
 #: So many rows are held back: they are of one byte and come in blocks of one.
 HELD_ROWS = 10
+#: Of a batch of one such row: the byte, and where it begins and ends.
+BATCH_BYTES = 1 + 2 * 4
 INFO = ExchangeInfo(
     number=5,
     spec=ExchangeSpec("x", 1),
@@ -62,7 +64,7 @@ class Metadata:
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CoscoReader]]:
     """Makes a reader of such builds."""
-    held_bytes = HELD_ROWS * (1 + module.HELD_OVERHEAD_BYTES)
+    held_bytes = HELD_ROWS * (BATCH_BYTES + module.HELD_OVERHEAD_BYTES)
     monkeypatch.setattr(module, "HOLD_BYTES", held_bytes)
     monkeypatch.setattr(module, "MetadataClient", Metadata)
     readers: list[CoscoReader] = []
@@ -85,7 +87,7 @@ def by_rows(reader: CoscoReader) -> Iterator[bytes]:
 
 
 def by_batches(reader: CoscoReader) -> Iterator[bytes]:
-    for batch in reader.read_batches(max_bytes=3):
+    for batch in reader.read_batches(max_bytes=1):
         yield from batch.column(0).to_pylist()
 
 
@@ -127,19 +129,37 @@ def test_no_row_is_given_before_all_or_many_are_there(reading: Reading, way: Any
     many = Builds("x" * (10 * HELD_ROWS))
     rows = way(reading(many))
     next(rows)
-    assert many.yielded == (10 * HELD_ROWS if way is by_table else HELD_ROWS + 1)
+    # A batch is made once there is a row that does not go into it.
+    expected = {by_rows: HELD_ROWS + 1, by_batches: HELD_ROWS + 2, by_table: 10 * HELD_ROWS}
+    assert many.yielded == expected[way]
     assert sum(1 for _ in rows) == 10 * HELD_ROWS - 1
 
 
 @pytest.mark.parametrize("way", [by_rows, by_batches])
 def test_what_was_given_ends_with_an_error(reading: Reading, way: Any) -> None:
-    reader = reading(Builds("x" * (HELD_ROWS + 1), "d"))
+    reader = reading(Builds("x" * (HELD_ROWS + 2), "d"))
     rows = way(reader)
     next(rows)
     for more in (lambda: list(rows), reader.next):  # and it stays so
         with pytest.raises(DataLost) as caught:
             more()
         assert caught.value.retriable
+
+
+def test_rows_can_be_taken_by_each_call_in_turn(reading: Reading) -> None:
+    reader = reading(Builds("abcdef"))
+    assert reader.next()
+    assert reader.row() == b"a"
+    assert next(reader) == b"b"
+    assert next(iter(reader)) == b"c"
+    assert reader.next()
+    assert reader.row() == b"d"
+    assert list(reader) == [b"e", b"f"]
+    assert [reader.next(), reader.next()] == [False, False]
+    reader.close()
+    for more in (reader.next, lambda: next(reader)):
+        with pytest.raises(ClientClosed):
+            more()
 
 
 def test_a_table_begins_anew_however_much_there_was(reading: Reading) -> None:
@@ -159,6 +179,6 @@ def test_what_is_held_back_is_not_given_after_close(reading: Reading, way: Any, 
     left = []
     with pytest.raises(ClientClosed):  # and not the end, even after the last row
         left.extend(rows)
-    assert len(left) < 3  # those of the batch that was begun
+    assert not left
     with pytest.raises(ClientClosed):
         reader.next()
