@@ -6,6 +6,7 @@ Lengths are bytes, times are seconds, and array fields are one-dimensional numpy
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -24,6 +25,11 @@ MAX_PARTITIONS = 1 << 20
 MASK64 = (1 << 64) - 1
 #: Ids of stores that end with the daemon that has them begin so.
 VOLATILE_STORE = "memory:"
+
+
+def pairs_array(pairs: Sequence[tuple[int, int]]) -> U32:
+    """Pairs as an array of n × 2."""
+    return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
 
 
 class RowKind(IntEnum):
@@ -216,14 +222,17 @@ class AttemptSums:
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """'Attempt a of mapper m is complete': `acknowledged` are the (range, epoch) pairs that
-    acknowledged blocks of it. `partial`, `ranges`: as of its OpenedAttempt."""
+    """'Attempt a of mapper m is complete'.
+
+    acknowledged: n × 2, the (range, epoch) pairs that acknowledged blocks of it, ascending.
+    partial, ranges: as of its OpenedAttempt.
+    """
 
     number: int
     mapper: int
     attempt: int
     generation: int
-    acknowledged: tuple[tuple[int, int], ...]
+    acknowledged: U32
     sums: AttemptSums
     partial: bool = False
     ranges: tuple[int, ...] = ()

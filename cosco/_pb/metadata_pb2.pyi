@@ -377,13 +377,13 @@ class FixRowKindRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("number", "mapper", "attempt", "generation", "acknowledged", "partitions", "rows", "raw_bytes", "stored_bytes", "digests", "partial", "ranges")
+    __slots__ = ("number", "mapper", "attempt", "generation", "acknowledged", "gaps", "rows", "raw_bytes", "stored_bytes", "digests", "partial", "ranges")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     MAPPER_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
-    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    GAPS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -394,15 +394,15 @@ class CommitRequest(_message.Message):
     mapper: int
     attempt: int
     generation: int
-    acknowledged: _containers.RepeatedCompositeFieldContainer[RangeEpoch]
-    partitions: bytes
+    acknowledged: bytes
+    gaps: bytes
     rows: bytes
     raw_bytes: bytes
     stored_bytes: bytes
     digests: bytes
     partial: bool
     ranges: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., partitions: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ..., partial: _Optional[bool] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[bytes] = ..., gaps: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ..., partial: _Optional[bool] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RangeEpoch(_message.Message):
     __slots__ = ("range_index", "epoch")

@@ -21,6 +21,7 @@ from cosco.records import (
     DaemonHeartbeat,
     DaemonRegistration,
     ExchangeInfo,
+    pairs_array,
 )
 from cosco.wire import mpb
 from cosco.workers import Link
@@ -160,7 +161,7 @@ def common_part(info: ExchangeInfo) -> bytes:
         all_of(_STORED_BYTES),
         np.random.default_rng(0).integers(0, 1 << 64, partitions, dtype=np.uint64),
     )
-    acknowledged = tuple((a.range_index, a.epoch) for a in info.assignments)
+    acknowledged = pairs_array([(a.range_index, a.epoch) for a in info.assignments])
     request = CommitRequest(info.number, 0, 0, info.generation, acknowledged, sums)
     return wire.commit_to_pb(request).SerializeToString()
 

@@ -25,7 +25,15 @@ from cosco.client.packing import ArrowPacker, PackedFrame, RowPacker
 from cosco.client.push import Pusher
 from cosco.client.scope import LiveObject, Scope
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
-from cosco.records import MAX_MAPPER, AttemptSums, Commit, CommitRequest, ExchangeInfo, RowKind
+from cosco.records import (
+    MAX_MAPPER,
+    AttemptSums,
+    Commit,
+    CommitRequest,
+    ExchangeInfo,
+    RowKind,
+    pairs_array,
+)
 
 MIN_BUFFER_BYTES: Final = 64 << 10
 #: A call of another thread that does not end in this time is taken to be blocked.
@@ -279,7 +287,7 @@ class CoscoWriter(LiveObject):
                     mapper=self.mapper,
                     attempt=self._opened.attempt,
                     generation=self._opened.info.generation,
-                    acknowledged=acknowledged,
+                    acknowledged=pairs_array(acknowledged),
                     sums=sums,
                     partial=self._opened.partial,
                     ranges=self._opened.ranges,

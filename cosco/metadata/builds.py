@@ -11,12 +11,13 @@ other commit, and must be the same in the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from pyroaring import BitMap
 
 from cosco.metadata.changes import ChangeLog, Row, signed64
@@ -33,8 +34,8 @@ class RangeBuild:
     """One range. `expected` and `regained` are TOTALS × partitions, None while equal."""
 
     part: PartitionRange
-    build: int = 1
-    #: The mappers that wrote to it, and are counted.
+    #: The mappers that wrote to it, and are counted; without those of `Builds` that are not
+    #: settled.
     writers: BitMap = field(default_factory=BitMap)
     #: mapper → the attempt that is counted instead of its committed one
     resent: dict[int, int] = field(default_factory=dict)
@@ -53,35 +54,44 @@ class Builds:
         self._number = number
         self._changes = changes
         self._ranges = [RangeBuild(part) for part in ranges]
-        self._firsts = np.array([r.part.first for r in self._ranges], dtype=np.int64)
+        #: By range: its present build.
+        self.numbers: U32 = np.ones(len(self._ranges), dtype=np.uint32)
+        #: Where each range begins, and the last one ends.
+        self._bounds: U32 = np.array(
+            [*(r.part.first for r in self._ranges), partitions], dtype=np.uint32
+        )
         #: By partition: SUMS × partitions.
         self.sums: U64 = np.zeros((SUMS, partitions), dtype=np.uint64)
-        # By range, as every commit names many of them: the key, and what renders the row.
-        self._sums_rows = [
-            ((number, index), partial(self._sums_row, index)) for index in range(len(self._ranges))
-        ]
+        #: Mappers that wrote to every range, and are in the set of none yet: most mappers do,
+        #: and so a commit costs the same however many ranges there are.
+        self._unsettled = BitMap()
+        #: By range: the key of its row of sums, and what renders it.
+        self._sums_rows: dict[Row, Callable[[], Row]] = {
+            (number, index): partial(self._sums_row, index) for index in range(len(self._ranges))
+        }
 
-    def __getitem__(self, index: int) -> RangeBuild:
-        return self._ranges[index]
+    def writers(self, index: int) -> BitMap:
+        """The mappers that wrote to a range, and are counted."""
+        self._settle()
+        return self._ranges[index].writers
 
     def index_of(self, partition: int) -> int:
         """The range that has `partition`."""
-        return int(np.searchsorted(self._firsts, partition, side="right")) - 1
+        return int(np.searchsorted(self._bounds, partition, side="right")) - 1
 
-    def written(self, partitions: U32) -> set[int]:
-        """The ranges that have any of `partitions`, which ascend."""
-        # Where each range begins among them: two neighbours are equal for one without any.
-        bounds = np.searchsorted(partitions, self._firsts.astype(np.uint32))
-        counts = np.diff(bounds, append=len(partitions))
-        return set(np.flatnonzero(counts).tolist())
+    def written(self, partitions: U32) -> npt.NDArray[np.bool_]:
+        """By range: whether it has any of `partitions`, which ascend."""
+        bounds = np.searchsorted(partitions, self._bounds)
+        return bounds[1:] > bounds[:-1]
 
     def attempts(self, index: int, committed: Mapping[int, int]) -> tuple[U32, U64]:
         """The mappers that are counted in a range, ascending, and the attempt of each."""
+        writers = self.writers(index)
         build = self._ranges[index]
         if build.attempts is None:
-            mappers = np.array(build.writers.to_array(), dtype=np.uint32)
+            mappers = np.array(writers.to_array(), dtype=np.uint32)
             resent = build.resent
-            attempts = (resent[m] if m in resent else committed[m] for m in build.writers)
+            attempts = (resent[m] if m in resent else committed[m] for m in writers)
             build.attempts = mappers, np.fromiter(attempts, np.uint64, count=len(mappers))
         return build.attempts
 
@@ -100,13 +110,16 @@ class Builds:
 
     # --- commits ---------------------------------------------------------------------------
 
-    def count(self, mapper: int, sums: AttemptSums, ranges: Set[int], *, whole: bool) -> None:
+    def count(
+        self, mapper: int, sums: AttemptSums, ranges: Collection[int], *, whole: bool
+    ) -> None:
         """Count what a mapper wrote to `ranges`; `whole`: it wrote to no others."""
         for chosen in (sums,) if whole else (self._cut(index, sums) for index in ranges):
-            arrays = (chosen.rows, chosen.raw_bytes, chosen.stored_bytes, chosen.digests)
-            where = _place_of(chosen.partitions)
-            for total, added in zip(self.sums, arrays, strict=True):
-                total[where] += added  # modulo 2^64; partitions are distinct
+            self._add(chosen)
+        if len(ranges) == len(self._ranges):
+            self._unsettled.add(mapper)
+            self._changes.put_all("sums", self._number, self._sums_rows)
+            return
         for index in ranges:
             build = self._ranges[index]
             build.writers.add(mapper)
@@ -147,7 +160,7 @@ class Builds:
         else:  # those that were called back are in it; add those that committed since
             build.expected += totals - build.regained
         build.regained = self._zeros(index)
-        writers = build.writers
+        writers = self.writers(index)
         self._begin(index)
         return writers
 
@@ -179,8 +192,9 @@ class Builds:
         return difference
 
     def _begin(self, index: int) -> None:
+        self._settle()
         build = self._ranges[index]
-        build.build += 1
+        self.numbers[index] += 1
         build.writers = BitMap()
         build.attempts = None
         self.sums[:, build.part.first : build.part.first + build.part.count] = 0
@@ -189,6 +203,28 @@ class Builds:
             self._changes.delete("resent", (self._number, index))
         self._put_build(index)
         self._put_sums(index)
+
+    def _settle(self) -> None:
+        """Have every range know its mappers."""
+        if self._unsettled:
+            for build in self._ranges:
+                build.writers |= self._unsettled
+                build.attempts = None
+            self._unsettled = BitMap()
+
+    def _add(self, sums: AttemptSums) -> None:
+        """Modulo 2^64."""
+        partitions = sums.partitions
+        if not len(partitions):
+            return
+        arrays = (sums.rows, sums.raw_bytes, sums.stored_bytes, sums.digests)
+        first, last = int(partitions[0]), int(partitions[-1])
+        if last - first + 1 == len(partitions):  # none is left out: many times as fast
+            for totals, added in zip(self.sums[:, first : last + 1], arrays, strict=True):
+                np.add(totals, added, out=totals)
+        else:
+            for totals, added in zip(self.sums, arrays, strict=True):
+                totals[partitions] += added  # they are distinct
 
     def _cut(self, index: int, sums: AttemptSums) -> AttemptSums:
         """What of `sums` is of a range."""
@@ -215,25 +251,27 @@ class Builds:
     # --- the database ----------------------------------------------------------------------
 
     def _put_sums(self, index: int) -> None:
-        self._changes.put("sums", *self._sums_rows[index])
+        key = self._number, index
+        self._changes.put("sums", key, self._sums_rows[key])
 
     def _sums_row(self, index: int) -> Row:
-        build = self._ranges[index]
-        part = build.part
+        part = self._ranges[index].part
         sums = self.sums[:, part.first : part.first + part.count]
+        writers = self.writers(index)
         # Mappers commit more or less in order: runs of them take next to nothing.
-        build.writers.run_optimize()
-        return sums.astype("<u8").tobytes(), build.writers.serialize()
+        writers.run_optimize()
+        return sums.astype("<u8", copy=False).tobytes(), writers.serialize()
 
     def _put_build(self, index: int) -> None:
         self._changes.put("builds", (self._number, index), partial(self._build_row, index))
 
     def _build_row(self, index: int) -> Row:
         build = self._ranges[index]
+        number = int(self.numbers[index])
         if build.expected is None or build.regained is None:
-            return build.build, b"", b""
+            return number, b"", b""
         return (
-            build.build,
+            number,
             build.expected.astype("<u8").tobytes(),
             build.regained.astype("<u8").tobytes(),
         )
@@ -247,7 +285,7 @@ class Builds:
     def restore_build(self, index: int, number: int, expected: bytes, regained: bytes) -> None:
         """Totals are empty when nothing is expected again."""
         build = self._ranges[index]
-        build.build = number
+        self.numbers[index] = number
         if expected:
             build.expected, build.regained = (
                 np.frombuffer(totals, dtype="<u8").reshape(TOTALS, build.part.count).copy()
@@ -256,11 +294,3 @@ class Builds:
 
     def restore_resent(self, index: int, mapper: int, attempt: int) -> None:
         self._ranges[index].resent[mapper] = attempt
-
-
-def _place_of(partitions: U32) -> U32 | slice:
-    """What selects `partitions`, which ascend: a slice, many times as fast, if none is left out."""
-    if not len(partitions):
-        return slice(0)
-    first, last = int(partitions[0]), int(partitions[-1])
-    return slice(first, last + 1) if last - first + 1 == len(partitions) else partitions

@@ -6,7 +6,7 @@ rendered when it is taken, so one that changed a hundred times in a batch is wri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,6 +49,11 @@ class ChangeLog:
         """Row `key` changed; `render` gives its other columns when the batch is taken."""
         self._columns[table] = len(key)
         self._dirty.setdefault((table, key[0]), {})[key] = render
+
+    def put_all(self, table: str, first: SqlValue, rows: Mapping[Row, Callable[[], Row]]) -> None:
+        """`put` for many rows, whose keys have two columns, and the same first one."""
+        self._columns[table] = 2
+        self._dirty.setdefault((table, first), {}).update(rows)
 
     def delete(self, table: str, key: Row) -> None:
         """Delete the rows whose key begins with `key`, those not yet taken included."""

@@ -7,15 +7,16 @@ a report, is one change of all three, and they name the rows of it before the ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from pyroaring import BitMap
 
-from cosco.errors import DataCorrupted, GenerationChanged, InvalidArgument, RecomputeMismatch
+from cosco.errors import DataCorrupted, InvalidArgument, RecomputeMismatch
 from cosco.metadata.attempts import Attempts
 from cosco.metadata.builds import Builds
 from cosco.metadata.changes import ChangeLog
+from cosco.metadata.commits import Written, check_commit
 from cosco.metadata.epochs import Epochs
 from cosco.metadata.losses import MAX_BUILDS, Losses, one_line
 from cosco.metadata.rows import Placed, range_row, spec_row
@@ -24,7 +25,6 @@ from cosco.metadata.validate import (
     check_kind,
     check_partition,
     check_schema,
-    check_written,
     shown,
 )
 from cosco.records import (
@@ -133,7 +133,7 @@ class ExchangeState:
 
     def build(self, index: int) -> int:
         """The present build of a range; its current epoch may still be of one that ended."""
-        return self.builds[index].build
+        return int(self.builds.numbers[index])
 
     def seal(self, index: int) -> Placed:
         """Mark the current epoch of a range as sealed; harmless if it is."""
@@ -185,53 +185,18 @@ class ExchangeState:
         Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for a commit that
         cannot be of this exchange.
         """
-        present = self._check_commit(request)
+        written = check_commit(request, self.spec, self.attempts, self._epochs, self.builds)
         winner = self.attempts.committed.get(request.mapper)
         if winner is None:
-            self._count_first(request, present)
+            self._count_first(request, written)
             return True
-        return winner == request.attempt or self._count_again(request, present)
+        return winner == request.attempt or self._count_again(request, written)
 
-    def _check_commit(self, request: CommitRequest) -> dict[int, bool]:
-        """By range that the attempt wrote to: whether all of it is in the present build."""
-        check_generation(self.spec, request.generation, self.generation)
-        if not self.attempts.was_opened(request.mapper, request.attempt):
-            raise self._invalid(
-                f"attempt {request.attempt} of mapper {request.mapper} was never opened; "
-                "open one before it writes"
-            )
-        if len(request.sums.partitions):
-            check_partition(self.spec, int(request.sums.partitions[-1]))
-        present: dict[int, bool] = {}
-        for index, epoch in request.acknowledged:
-            placed = self._epochs.find(index, epoch)
-            if placed is None:
-                raise self._invalid(f"there is no epoch {epoch} of partition range {index}")
-            current = placed.assignment.build == self.build(index)
-            present[index] = current and present.get(index, True)
-        try:
-            check_written(request, present, self.builds.written(request.sums.partitions))
-        except InvalidArgument as error:
-            raise self._invalid(str(error)) from None
-        return present
-
-    def _count_first(self, request: CommitRequest, present: Mapping[int, bool]) -> None:
+    def _count_first(self, request: CommitRequest, written: Written) -> None:
         mapper = request.mapper
-        if request.partial:
-            raise self._invalid(
-                f"attempt {request.attempt} sent a part of the rows of mapper {mapper}, which "
-                "has not committed; open an attempt that sends all"
-            )
-        lost = [index for index, current in present.items() if not current]
-        if lost and not self.spec.deterministic:
-            raise GenerationChanged(
-                f"exchange {shown(self.spec.shuffle_id)} began generation {self.generation} "
-                f"while attempt {request.attempt} of mapper {mapper} began; run it again",
-                shuffle_id=self.spec.shuffle_id,
-            )
         self.attempts.commit(mapper, request.attempt)
-        self.builds.count(mapper, request.sums, present.keys() - lost, whole=not lost)
-        for index in lost:
+        self.builds.count(mapper, request.sums, written.present, whole=not written.lost)
+        for index in sorted(written.lost):
             if not self.losses.condemned(index):
                 self.builds.expect(index, request.sums)
                 self.losses.join(
@@ -240,12 +205,12 @@ class ExchangeState:
         self.losses.repair(None, mapper)
         self._next_version()
 
-    def _count_again(self, request: CommitRequest, present: Mapping[int, bool]) -> bool:
+    def _count_again(self, request: CommitRequest, written: Written) -> bool:
         mapper, attempt = request.mapper, request.attempt
         counted = False
         for index in self.losses.ranges_of(mapper):
             covered = not request.partial or index in request.ranges
-            if covered and present.get(index, True):  # it may have no rows for the range
+            if covered and index not in written.lost:  # it may have no rows for the range
                 counted = True
                 self.builds.recount(index, mapper, attempt, request.sums)
                 if self.losses.repair(index, mapper):
@@ -319,7 +284,7 @@ class ExchangeState:
         index = self.builds.index_of(report.partition)
         if (report.generation, report.build) != (self.generation, self.build(index)):
             return []
-        if self.losses.condemned(index) or not self.builds[index].writers:
+        if self.losses.condemned(index) or not self.builds.writers(index):
             return []
         reason = f"{self._shown(index)} lost rows: {one_line(report.reason)}"
         failure = f"it was built {MAX_BUILDS} times anew" if self.build(index) > MAX_BUILDS else ""
@@ -356,11 +321,6 @@ class ExchangeState:
         )
 
     # --- inside ----------------------------------------------------------------------------
-
-    def _invalid(self, reason: str) -> InvalidArgument:
-        return InvalidArgument(
-            f"exchange {shown(self.spec.shuffle_id)}: {reason}", shuffle_id=self.spec.shuffle_id
-        )
 
     def _shown(self, index: int) -> str:
         part = self.ranges[index]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
 from cosco.blocks import CODECS
@@ -12,7 +11,7 @@ from cosco.errors import (
     PartitionOutOfRange,
     SchemaMismatch,
 )
-from cosco.records import MAX_MAPPER, MAX_PARTITIONS, CommitRequest, ExchangeSpec, RowKind
+from cosco.records import MAX_MAPPER, MAX_PARTITIONS, ExchangeSpec, RowKind
 
 MAX_SHUFFLE_ID_BYTES: Final = 1024
 MAX_REPLICAS: Final = 2
@@ -124,20 +123,3 @@ def check_kind(
         "schema it was created with, or that of its first writer",
         shuffle_id=spec.shuffle_id,
     )
-
-
-def check_written(
-    request: CommitRequest, acknowledged: Collection[int], written: Collection[int]
-) -> None:
-    """Raise InvalidArgument unless the commit's rows, of the ranges `written`, are of ranges
-    that were acknowledged, and these, of a partial attempt, of the ranges it was asked for."""
-    if unheld := set(written).difference(acknowledged):
-        raise InvalidArgument(
-            f"mapper {request.mapper} commits rows of partition range {min(unheld)} that no "
-            "daemon acknowledged"
-        )
-    if request.partial and (foreign := set(acknowledged).difference(request.ranges)):
-        raise InvalidArgument(
-            f"mapper {request.mapper} commits partition range {min(foreign)}, and its attempt "
-            "was for others"
-        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from pyroaring import BitMap
 
@@ -11,6 +13,9 @@ from cosco.records import (
     U32,
     U64,
 )
+
+#: Bytes of a number in a narrow array → how numpy calls it.
+_WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
 def u32(data: bytes, what: str) -> U32:
@@ -23,6 +28,25 @@ def u64(data: bytes, what: str) -> U64:
     if len(data) % 8:
         raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint64")
     return np.frombuffer(data, dtype="<u8")
+
+
+def narrow_u64(data: bytes, count: int, what: str) -> U64:
+    """What `narrow_bytes` made of `count` numbers; raises InvalidArgument."""
+    if not data:
+        return np.zeros(count, dtype=np.uint64)
+    width, left = divmod(len(data), count) if count else (0, 0)
+    if left or width not in _WIDTHS:
+        raise InvalidArgument(f"{what}: {len(data)} bytes are no array of {count} numbers")
+    return np.frombuffer(data, dtype=_WIDTHS[width]).astype(np.uint64)
+
+
+def narrow_bytes(array: U64) -> bytes:
+    """Every number in as many bytes as the largest needs, little-endian; empty: all are 0."""
+    largest = int(array.max(initial=0))
+    if not largest:
+        return b""
+    width = next(width for width in _WIDTHS if largest < 1 << 8 * width)
+    return array.astype(_WIDTHS[width]).tobytes()
 
 
 def bytes32(array: U32) -> bytes:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from cosco._pb import metadata_pb2 as mpb
 from cosco.errors import InvalidArgument
 from cosco.records import (
     MAX_MAPPER,
+    MAX_PARTITIONS,
+    U32,
     AttemptSums,
     CommitRequest,
     OpenedAttempt,
     RenewedAssignments,
 )
-from cosco.wire.arrays import bytes32, bytes64, u32, u64
+from cosco.wire.arrays import bytes64, narrow_bytes, narrow_u64, u64
 from cosco.wire.exchanges import assignment_from_pb, assignment_to_pb, info_from_pb, info_to_pb
+
+#: An assignment on the wire: its range index times this, and its epoch.
+_RANGE_UNIT: Final = np.uint64(1 << 32)
 
 
 def opened_to_pb(o: OpenedAttempt) -> mpb.OpenAttemptReply:
@@ -45,18 +52,20 @@ def renewed_from_pb(pb: mpb.RenewAssignmentsReply) -> RenewedAssignments:
 
 
 def commit_to_pb(c: CommitRequest) -> mpb.CommitRequest:
+    ranges, epochs = c.acknowledged.T.astype(np.uint64)
+    partitions = c.sums.partitions.astype(np.int64)
     return mpb.CommitRequest(
         number=c.number,
         mapper=c.mapper,
         attempt=c.attempt,
         generation=c.generation,
-        acknowledged=[
-            mpb.RangeEpoch(range_index=index, epoch=epoch) for index, epoch in c.acknowledged
-        ],
-        partitions=bytes32(c.sums.partitions),
-        rows=bytes64(c.sums.rows),
-        raw_bytes=bytes64(c.sums.raw_bytes),
-        stored_bytes=bytes64(c.sums.stored_bytes),
+        acknowledged=bytes64(_RANGE_UNIT * ranges + epochs),
+        gaps=narrow_bytes(
+            np.diff(partitions, prepend=np.int64(-1)).astype(np.uint64) - np.uint64(1)
+        ),
+        rows=narrow_bytes(c.sums.rows),
+        raw_bytes=narrow_bytes(c.sums.raw_bytes),
+        stored_bytes=narrow_bytes(c.sums.stored_bytes),
         digests=bytes64(c.sums.digests),
         partial=c.partial,
         ranges=c.ranges,
@@ -64,18 +73,20 @@ def commit_to_pb(c: CommitRequest) -> mpb.CommitRequest:
 
 
 def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
+    digests = u64(pb.digests, "digests")
+    count = len(digests)
+    if count > MAX_PARTITIONS:
+        raise InvalidArgument(f"a commit of {count} partitions; there are {MAX_PARTITIONS} at most")
     sums = AttemptSums(
-        u32(pb.partitions, "partitions"),
-        u64(pb.rows, "rows"),
-        u64(pb.raw_bytes, "raw_bytes"),
-        u64(pb.stored_bytes, "stored_bytes"),
-        u64(pb.digests, "digests"),
+        _partitions_from_gaps(pb.gaps, count),
+        narrow_u64(pb.rows, count, "rows"),
+        narrow_u64(pb.raw_bytes, count, "raw_bytes"),
+        narrow_u64(pb.stored_bytes, count, "stored_bytes"),
+        digests,
     )
-    lengths = {len(a) for a in (sums.rows, sums.raw_bytes, sums.stored_bytes, sums.digests)}
-    if lengths != {len(sums.partitions)}:
-        raise InvalidArgument("the arrays of a commit differ in length")
-    if not bool(np.all(sums.partitions[1:] > sums.partitions[:-1])):
-        raise InvalidArgument("the partitions of a commit do not ascend")
+    acknowledged = u64(pb.acknowledged, "acknowledged")
+    if not bool(np.all(acknowledged[1:] > acknowledged[:-1])):
+        raise InvalidArgument("the acknowledged assignments of a commit do not ascend")
     if pb.mapper > MAX_MAPPER or not pb.attempt:
         raise InvalidArgument(f"a commit of mapper {pb.mapper}, attempt {pb.attempt}")
     return CommitRequest(
@@ -83,8 +94,20 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
         mapper=pb.mapper,
         attempt=pb.attempt,
         generation=pb.generation,
-        acknowledged=tuple((a.range_index, a.epoch) for a in pb.acknowledged),
+        acknowledged=np.stack(np.divmod(acknowledged, _RANGE_UNIT), axis=1).astype(np.uint32),
         sums=sums,
         partial=pb.partial,
         ranges=tuple(pb.ranges),
     )
+
+
+def _partitions_from_gaps(data: bytes, count: int) -> U32:
+    """The partitions, ascending, of which so many are left out before each."""
+    if not data:
+        return np.arange(count, dtype=np.uint32)
+    if len(data) > 4 * count:
+        raise InvalidArgument(f"gaps: {len(data)} bytes for {count} partitions")
+    partitions = np.cumsum(narrow_u64(data, count, "gaps") + np.uint64(1)) - np.uint64(1)
+    if int(partitions[-1]) >= MAX_PARTITIONS:
+        raise InvalidArgument(f"a commit of partition {partitions[-1]}; no exchange has so many")
+    return partitions.astype(np.uint32)

@@ -21,6 +21,7 @@ from cosco.records import (
     LossCause,
     LossReport,
     ReadSnapshot,
+    pairs_array,
 )
 
 OWNER = bytes(16)
@@ -65,7 +66,7 @@ def commit_of(
     if acknowledged is None:
         acknowledged = [(index, 1) for index in sorted(ranges_with(rows))]
     return CommitRequest(
-        3, mapper, attempt, generation, tuple(acknowledged), sums_of(rows),
+        3, mapper, attempt, generation, pairs_array(acknowledged), sums_of(rows),
         partial=ranges is not None, ranges=tuple(ranges or ()),
     )  # fmt: skip
 

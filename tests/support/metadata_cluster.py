@@ -25,6 +25,7 @@ from cosco.records import (
     ExchangeSpec,
     RenewedAssignments,
     Source,
+    pairs_array,
 )
 
 OWNER = b"o" * 16
@@ -152,7 +153,7 @@ class Cluster:
         opened = self.state.open_attempt("a", mapper, used=False)
         ones = np.ones(len(partitions), dtype=np.uint64)
         sums = AttemptSums(np.array(partitions, dtype=np.uint32), ones, ones, ones, ones)
-        acknowledged = tuple((part.index, epoch) for part in opened.info.ranges)
+        acknowledged = pairs_array([(part.index, epoch) for part in opened.info.ranges])
         return self.state.commit(
             CommitRequest(1, opened.mapper, opened.attempt, 1, acknowledged, sums)
         )

@@ -27,6 +27,7 @@ from cosco.records import (
     ExchangeSpec,
     OpenedAttempt,
     RenewedAssignments,
+    pairs_array,
 )
 from cosco.wire import mpb
 
@@ -97,7 +98,7 @@ class Service:
             opened.mapper,
             opened.attempt,
             generation,
-            tuple((part.index, 1) for part in opened.info.ranges),
+            pairs_array([(part.index, 1) for part in opened.info.ranges]),
             AttemptSums(
                 np.array(partitions, dtype=np.uint32),
                 ones,

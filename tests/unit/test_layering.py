@@ -31,7 +31,8 @@ PURE_MODULES = {
     "metadata.changes", "metadata.closing", "metadata.daemons", "metadata.exchanges",
     "metadata.leases", "metadata.placement", "metadata.restore", "metadata.rows",
     "metadata.directory", "metadata.failover", "metadata.fences", "metadata.members",
-    "metadata.state", "metadata.suspicion", "metadata.validate", "metadata.waiting",
+    "metadata.commits", "metadata.state", "metadata.suspicion", "metadata.validate",
+    "metadata.waiting",
 }  # fmt: skip
 
 #: Bottom first: a module imports from its own layer and those below it.

@@ -185,10 +185,11 @@ def answers(state: ExchangeState) -> list[Any]:
     given += [(loss_id, losses._row(loss_id)) for loss_id in sorted(losses._losses)]
     given += [state.attempts.highest, state.attempts.opened, state.attempts.committed]
     given += [state.attempts.committed_mappers, losses.pending(None)]
-    for build in map(state.builds.__getitem__, range(len(RANGES))):
+    given.append(state.builds.numbers.tolist())
+    for index, build in enumerate(state.builds._ranges):
         for totals in (build.expected, build.regained):
             given.append(None if totals is None else totals.tolist())
-        given += [build.build, build.writers, build.resent, losses.pending(build.part.index)]
+        given += [state.builds.writers(index), build.resent, losses.pending(index)]
     for partition in range(PARTITIONS):
         for named in ([], *([mapper] for mapper in range(MAPPERS)), list(range(MAPPERS))):
             try:

@@ -27,6 +27,7 @@ from cosco.records import (
     DaemonRegistration,
     ExchangeSpec,
     RowKind,
+    pairs_array,
 )
 
 
@@ -261,7 +262,7 @@ class Restarts(RuleBasedStateMachine):
         sums = AttemptSums(
             np.array(sorted(rows), dtype=np.uint32), counts, counts * 2, counts * 3, digests
         )
-        acknowledged = tuple((r.index, 1) for r in info.ranges)
+        acknowledged = pairs_array([(r.index, 1) for r in info.ranges])
         request = CommitRequest(info.number, mapper, attempt, 1, acknowledged, sums)
         assert self.state.commit(request) == self.state.commit(request)
 
