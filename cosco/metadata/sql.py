@@ -31,6 +31,7 @@ import fcntl
 import secrets
 import sqlite3
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -49,6 +50,17 @@ class _Table(NamedTuple):
     @property
     def key_names(self) -> list[str]:
         return [column.split()[0] for column in self.key]
+
+    def put(self, name: str) -> str:
+        """The statement that writes a row. One that is there is changed in its place: to replace
+        it would move it to another page."""
+        marks = ", ".join("?" * len(self.key + self.columns))
+        columns = (column.split()[0] for column in self.columns)
+        updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        return (
+            f"INSERT INTO {name} VALUES ({marks}) "  # noqa: S608
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {updates}"
+        )
 
 
 _NUMBER: Final = "number INTEGER"
@@ -91,6 +103,7 @@ _TABLES: Final = {
     ),
     "closed": _Table((_NUMBER,), ("shuffle_id TEXT",)),
 }  # fmt: skip
+_PUTS: Final = {name: table.put(name) for name, table in _TABLES.items()}
 #: Not loaded: closed exchanges are looked up one by one.
 _UNLOADED: Final = "closed"
 _NAMED: Final = ("exchanges", "closing", "closed")
@@ -138,17 +151,16 @@ class SqlStore:
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            for table, key, row in changes:
-                if row is None:
-                    names = _TABLES[table].key_names[: len(key)]
-                    where = " AND ".join(f"{name} = ?" for name in names)
-                    self._connection.execute(f"DELETE FROM {table} WHERE {where}", key)  # noqa: S608
+            # Changes come by table, most of them rows to put.
+            for (table, deleted), group in groupby(changes, lambda c: (c.table, c.row is None)):
+                if deleted:
+                    for _, key, _ in group:
+                        names = _TABLES[table].key_names[: len(key)]
+                        where = " AND ".join(f"{name} = ?" for name in names)
+                        self._connection.execute(f"DELETE FROM {table} WHERE {where}", key)  # noqa: S608
                 else:
-                    marks = ", ".join("?" * (len(key) + len(row)))
-                    self._connection.execute(
-                        f"INSERT OR REPLACE INTO {table} VALUES ({marks})",  # noqa: S608
-                        key + row,
-                    )
+                    rows = (key + row for _, key, row in group if row is not None)
+                    self._connection.executemany(_PUTS[table], rows)
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
