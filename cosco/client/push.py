@@ -1,4 +1,4 @@
-"""Frames of a writer on their way to daemons: one stream and one thread per daemon.
+"""Frames of a writer on their way to daemons: one stream a daemon, from `cosco.client.streams`.
 
 What goes where, and what counts, is decided in `cosco.client.routing`; what to do about a
 daemon that fails, in `cosco.client.trouble`.
@@ -11,17 +11,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from cosco import wire
 from cosco.client.metadata_client import MetadataClient
 from cosco.client.routing import Lane, Routes
 from cosco.client.scope import Scope, Unreachable
-from cosco.client.transport import Call, Endpoint
+from cosco.client.streams import STREAMS, Outbox, Stream
 from cosco.client.trouble import LinkTrouble, Question
 from cosco.errors import (
-    ClientClosed,
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
@@ -45,8 +43,6 @@ _QUIET_S: Final = 5.0
 _RENEW_WAIT_S: Final = 2.0
 #: How long it may be out of reach before the daemon is tried again.
 _RENEW_OUTAGE_S: Final = 1.0
-_JOIN_S: Final = 5.0
-_PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Push"
 _LOG = logging.getLogger("cosco")
 
 
@@ -88,7 +84,7 @@ class Pusher:
             return self.routes.acknowledged()
 
     def close(self) -> None:
-        """End all streams and their threads: in peace if nothing is under way, else at once."""
+        """Give streams back on which nothing is under way; end the others, and their threads."""
         with self.changed:
             links = [*self._links.values(), *self._retired]
             for link in links:
@@ -98,7 +94,7 @@ class Pusher:
             self.scope.close()
         for link in links:
             if not link.join():
-                _LOG.warning("%s did not end in %g s", link.name, _JOIN_S)
+                _LOG.warning("the push stream to %s did not end", link.address)
 
     # --- for the links --------------------------------------------------------------------
 
@@ -111,9 +107,8 @@ class Pusher:
                 if len(lane.window):
                     self._serve(lane)
             for lane in self.routes.release():
-                if (link := self._links.pop(lane, None)) is not None:
+                if (link := self._links.pop(lane, None)) is not None and not link.finish():
                     self._retired[link] = None
-                    link.finish()
             self.changed.notify_all()
             return True
 
@@ -183,19 +178,14 @@ class Pusher:
 
 
 class _Link:
-    """One daemon: a thread that connects, reads, connects again, and asks who takes over.
-
-    What is sent goes through a SimpleQueue to the thread of gRPC that sends it: that one may
-    run while the process is about to fork and must not meet a lock of ours.
-    """
+    """One daemon of a writer: the user of a stream to it; asks who takes over when it fails."""
 
     def __init__(self, pusher: Pusher, lane: Lane) -> None:
         ref, opened = lane.ref, pusher.opened
-        self.name = f"cosco-push-{ref.address}"
+        self.scope: Final = pusher.scope
         self._pusher = pusher
-        self._scope = pusher.scope
         self._lane = lane
-        self._trouble = LinkTrouble(ref, pusher.service_timeout_s)  # the thread's own
+        self._trouble = LinkTrouble(ref, pusher.service_timeout_s)  # the stream's thread's own
         self._hello = spb.PushRequest(
             hello=spb.Hello(
                 protocol=wire.PUSH_PROTOCOL,
@@ -205,21 +195,23 @@ class _Link:
                 incarnation=ref.incarnation,
             )
         ).SerializeToString()
-        self._outbox: SimpleQueue[bytes | None] | None = None  # of the present stream
+        self._stream: Stream | None = None  # from the first frame until it is given back
+        self._outbox: Outbox | None = None  # of the present call
+        self._is_used_stream = False  # by others before, and nothing was heard on it since
         self._is_finishing = False
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    @property
+    def address(self) -> str:
+        return self._lane.ref.address
 
     def join(self) -> bool:
-        """Whether the thread has ended, waiting a little for it."""
-        if self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
-            return not self._thread.is_alive()
-        return True
+        """Whether its stream has ended or was given back, waiting a little for it."""
+        return self._stream is None or self._stream.join()
 
     # --- called with `changed` held -------------------------------------------------------
 
     def start(self) -> None:
-        self._thread.start()
+        self._stream = STREAMS.lease(self._lane.ref, self)
 
     def go_on(self) -> None:
         """Frames were added or taken."""
@@ -230,10 +222,16 @@ class _Link:
             self._announce()
         self._pusher.changed.notify_all()
 
-    def finish(self) -> None:
-        """Nothing more will be added: the stream may end."""
+    def finish(self) -> bool:
+        """Nothing more will be added: give the stream back, or have it end; whether it was
+        given back."""
         self._is_finishing = True
+        stream, window = self._stream, self._lane.window
+        is_clean = not (len(window) or window.is_under_way or window.has_gap)
+        if stream is not None and is_clean and stream.give_back(self):
+            self._stream = self._outbox = None
         self._end_stream()
+        return self._stream is None
 
     def _announce(self) -> None:
         if self._outbox is not None and (lengths := self._lane.window.announce()):
@@ -245,80 +243,84 @@ class _Link:
         if self._outbox is not None:
             self._outbox.put(None)
 
-    # --- the thread -----------------------------------------------------------------------
+    # --- for its stream -------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            with Endpoint(self._lane.ref.address) as endpoint:
-                while self._wait_for_work():
-                    try:
-                        self._stream(endpoint)
-                    except Unreachable as error:
-                        if error.for_fork:
-                            continue
-                        self._trouble.out_of_reach(str(error), time.monotonic())
-                    self._overcome()
-        except ClientClosed:
-            pass  # whoever closed the writer knows
-        except CoscoError as error:
-            self._pusher.failed(error)
-        except BaseException as error:  # noqa: BLE001  a thread's error must reach its writer
-            _LOG.exception("pushing failed")
-            self._pusher.failed(self._error(CoscoError, f"cannot be pushed to: {error!r}"))
-        finally:
-            self._pusher.ended(self)
+    def begin(self, outbox: Outbox, *, used: bool) -> None:
+        """See `streams.User`."""
+        with self._pusher.changed:
+            self._lane.window.restart()
+            self._outbox = outbox
+            self._is_used_stream = used
+            outbox.put(self._hello)
+            self._announce()
+            if self._is_finishing and not len(self._lane.window):
+                outbox.put(None)
 
-    def _wait_for_work(self) -> bool:
-        """Wait for a frame to push; False when the link is to end."""
+    def wait_for_work(self) -> bool:
+        """See `streams.User`: for a frame to push."""
         window = self._lane.window
         with self._pusher.changed:
             self._pusher.changed.wait_for(
-                lambda: len(window) or self._is_finishing or self._scope.is_closed
+                lambda: len(window) or self._is_finishing or self.scope.is_closed
             )
-            return bool(len(window)) and not self._scope.is_closed
+            return bool(len(window)) and not self.scope.is_closed
 
-    def _stream(self, endpoint: Endpoint) -> None:
-        """One stream, until it ends with nothing left to push, or by a refusal, or as frames
-        were taken from it; raises Unreachable else."""
-        outbox: SimpleQueue[bytes | None] = SimpleQueue()
-        outbox.put(self._hello)
-        call = endpoint.duplex_stream(_PATH, iter(outbox.get, None), self._scope)
-        call.on_end(lambda: outbox.put(None))
-        window = self._lane.window
+    def on_reply(self, message: bytes) -> bool:
+        """See `streams.User`."""
+        reply = spb.PushReply.FromString(message)
+        self._trouble.heard(time.monotonic())
         try:
             with self._pusher.changed:
-                window.restart()
-                self._outbox = outbox
+                outbox = self._outbox
+                if outbox is None:
+                    raise ProtocolBroken("it said more than was asked")
+                self._is_used_stream = False
+                if self._pusher.routes.acknowledge(self._lane, reply.acknowledged):
+                    self._trouble.acknowledged()
+                    self._pusher.changed.notify_all()
+                for refusal in reply.refused:
+                    self._on_refusal(refusal)
+                if self._trouble.is_refused:
+                    return False
+                for frame in self._lane.window.granted(reply.granted):
+                    outbox.put(frame.message)
                 self._announce()
-                if self._is_finishing and not len(window):
-                    outbox.put(None)
-            self._read(call, outbox)
-        finally:
-            with self._pusher.changed:
-                self._outbox = None
-            call.cancel()
-        with self._pusher.changed:
-            if len(window) and not (window.has_gap or self._trouble.is_refused):
-                raise Unreachable(f"the daemon at {self._lane.ref.address} ended the stream")
+        except ProtocolBroken as error:
+            raise self._error(ServiceUnavailable, f"breaks the protocol: {error}") from None
+        return True
 
-    def _read(self, call: Call, outbox: SimpleQueue[bytes | None]) -> None:
-        for message in call:
-            reply = spb.PushReply.FromString(message)
-            self._trouble.heard(time.monotonic())
-            try:
-                with self._pusher.changed:
-                    if self._pusher.routes.acknowledge(self._lane, reply.acknowledged):
-                        self._trouble.acknowledged()
-                        self._pusher.changed.notify_all()
-                    for refusal in reply.refused:
-                        self._on_refusal(refusal)
-                    if self._trouble.is_refused:
-                        return
-                    for frame in self._lane.window.granted(reply.granted):
-                        outbox.put(frame.message)
-                    self._announce()
-            except ProtocolBroken as error:
-                raise self._error(ServiceUnavailable, f"breaks the protocol: {error}") from None
+    def on_end(self, error: Unreachable | None) -> None:
+        """See `streams.User`: ask who takes over, unless nothing is left to push, or frames
+        were taken from the stream."""
+        window = self._lane.window
+        with self._pusher.changed:
+            self._outbox = None
+            was_used, self._is_used_stream = self._is_used_stream, False
+            is_cut = bool(len(window)) and not (window.has_gap or self._trouble.is_refused)
+        self.scope.check()
+        if was_used or (error is not None and error.for_fork):
+            return
+        if error is not None:
+            self._trouble.out_of_reach(str(error), time.monotonic())
+        elif is_cut:
+            reason = f"the daemon at {self.address} ended the stream"
+            self._trouble.out_of_reach(reason, time.monotonic())
+        self._overcome()
+
+    def failed(self, error: BaseException) -> None:
+        """See `streams.User`."""
+        if isinstance(error, CoscoError):
+            error.shuffle_id = error.shuffle_id or self.scope.shuffle_id
+        else:
+            _LOG.error("pushing failed", exc_info=error)
+            error = self._error(CoscoError, f"cannot be pushed to: {error!r}")
+        self._pusher.failed(error)
+
+    def over(self) -> None:
+        """See `streams.User`."""
+        self._pusher.ended(self)
+
+    # --- the failures of its daemon -------------------------------------------------------
 
     def _on_refusal(self, refusal: spb.Refusal) -> None:
         """Take note of a refusal; raises the error that ends the writer, if it is one."""
@@ -361,8 +363,8 @@ class _Link:
             if moved:
                 continue
             if self._trouble.remaining_s(time.monotonic()) <= 0:
-                raise self._trouble.error(self._scope.shuffle_id)
-            self._scope.sleep(self._trouble.pause_s() * random.uniform(0.5, 1.0))  # noqa: S311
+                raise self._trouble.error(self.scope.shuffle_id)
+            self.scope.sleep(self._trouble.pause_s() * random.uniform(0.5, 1.0))  # noqa: S311
             if again:
                 return
 
@@ -389,8 +391,8 @@ class _Link:
         return moved, self._trouble.answered(answer, moved=moved)
 
     def _error(self, kind: type[CoscoError], what: str) -> CoscoError:
-        shuffle_id = self._scope.shuffle_id
+        shuffle_id = self.scope.shuffle_id
         return kind(
-            f"exchange {shuffle_id!r}: the shuffle daemon at {self._lane.ref.address} {what}",
+            f"exchange {shuffle_id!r}: the shuffle daemon at {self.address} {what}",
             shuffle_id=shuffle_id,
         )

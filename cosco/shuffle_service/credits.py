@@ -30,6 +30,11 @@ class StreamCredits:
     #: still busy with the frame before.
     waiting_since: float | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was announced that has not come."""
+        return not (self.announced or self.granted)
+
 
 class FrameCredits:
     """Grants announced frames within `budget_bytes`, at most a quarter to one stream."""

@@ -200,22 +200,30 @@ class PushStream:
             await self._has_settled.wait()
 
     def _on_hello(self, hello: spb.Hello) -> None:
-        if self._share is not None:
-            raise InvalidArgument("a second hello on one stream")
         if hello.protocol != PUSH_PROTOCOL:
             raise InvalidArgument(
                 f"push protocol {hello.protocol}, this daemon speaks {PUSH_PROTOCOL}"
             )
+        if self._share is not None:
+            self._end_sender(self._share, hello)
         if hello.primary:
             self._board = self._boards.primaries
             self._frames = self._copies.open(hello.primary, self.cut_off, self._has_reply.set)
         else:
             sender = (hello.mapper, hello.attempt)
             self._frames = WriterFrames(self._take_in, hello.number, sender)
-        self._share = self._board.open(self)
+        self._share = self._share or self._board.open(self)
         if hello.incarnation != self._take_in.incarnation:
             reason = "this daemon was started again since; ask for the assignment again"
             self._refuse(0, spb.REFUSAL_CODE_WRONG_INCARNATION, reason)
+
+    def _end_sender(self, share: StreamCredits, hello: spb.Hello) -> None:
+        """Another writer goes on with the stream of one that has nothing under way."""
+        if hello.primary or not isinstance(self._frames, WriterFrames):
+            raise InvalidArgument("a second hello on the stream of a primary")
+        if self._under_way or not share.is_idle:
+            raise InvalidArgument("a second hello while frames are under way")
+        self._frames.hung_up()
 
     def _on_announce(self, frame_bytes: list[int]) -> None:
         share, _ = self._opened()

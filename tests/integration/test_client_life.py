@@ -32,6 +32,7 @@ from cosco import (
     NotPicklable,
     ServiceUnavailable,
 )
+from cosco.client.streams import STREAMS
 from cosco.client.transport import open_channels
 
 WAIT_S = 20.0
@@ -242,6 +243,7 @@ def test_nothing_is_left_of_many_exchanges(name: str, metadata: str) -> None:
                 writer.collect(0, b"x")
             with CoscoReader(f"{name}-{i}", [0], 0, metadata=metadata) as reader:
                 assert list(reader) == [b"x"]
+    STREAMS.close()  # those that are kept for the next writer
     assert open_channels() == []
     until(lambda: not client_threads())
 

@@ -28,6 +28,7 @@ import pyarrow as pa
 import cosco
 
 # Before gRPC, whose fork support it asks for.
+import cosco.client.streams
 import cosco.client.transport
 import cosco.dfs
 import cosco.metadata.database
@@ -84,6 +85,23 @@ class SimMetrics:
         pass
 
 
+class _OfProcess:
+    """Stands for an object that each process has one of, and knows nobody else's."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        process = PROCESS.get()
+        for kept in process.kept:
+            if type(kept) is self._make:
+                break
+        else:
+            kept = self._make()
+            process.kept.append(kept)
+        return getattr(kept, name)
+
+
 def _shown(make: Callable[..., Any], where: str) -> Callable[..., Any]:
     """`make`, whose results the world can look at, by their process."""
 
@@ -129,6 +147,7 @@ def install() -> None:
         (metrics.DaemonMetrics, SimMetrics),
         (queue.SimpleQueue, threads.SimpleQueue),
         (threading, threads),
+        (cosco.client.streams.STREAMS, _OfProcess(cosco.client.streams.Streams)),
     ]
     for package in _PACKAGES:
         for info in pkgutil.iter_modules([f"{next(iter(cosco.__path__))}/{package}"]):

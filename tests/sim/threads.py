@@ -10,6 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from queue import Empty
 from typing import Any, Final
 
 import greenlet
@@ -272,7 +273,7 @@ class SimpleQueue:
             parked = _Parked()
             self._waiting.append(parked)
             if not parked.wait(timeout):
-                raise TimeoutError
+                raise Empty
         return self._items.popleft()
 
     def empty(self) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from cosco import wire
 from cosco.blocks import CODECS, encode_block
-from cosco.client import push
+from cosco.client import push, streams
 from cosco.client.framing import PackedFrame
 from cosco.client.push import Pusher
 from cosco.client.scope import Scope
@@ -55,6 +55,8 @@ class FakeDaemon:
         self.grants = True
         self.cut_after: int | None = None  # end streams after so many frames, all in all
         self.streams = self.open_streams = 0
+        self.hellos: list[int] = []  # mappers
+        self._calls: list[Any] = []
         self._server = grpc.server(ThreadPoolExecutor(8))
         handler = grpc.stream_stream_rpc_method_handler(self._push)
         self._server.add_generic_rpc_handlers(
@@ -67,6 +69,12 @@ class FakeDaemon:
     def close(self) -> None:
         self._server.stop(0).wait()
 
+    def cut(self) -> None:
+        """Break all streams."""
+        for call in self._calls:
+            call.cancel()
+        self.wait(lambda: self.open_streams == 0)
+
     def wait(self, reached: Callable[[], bool]) -> None:
         with self.changed:
             assert self.changed.wait_for(reached, WAIT_S)
@@ -75,6 +83,7 @@ class FakeDaemon:
         with self.changed:
             self.streams += 1
             self.open_streams += 1
+            self._calls.append(context)
             self.changed.notify_all()
         try:
             for message in requests:
@@ -87,6 +96,7 @@ class FakeDaemon:
                             return
                         self._take(request, reply)
                     elif request.HasField("hello"):
+                        self.hellos.append(request.hello.mapper)
                         if request.hello.incarnation != self.ref.incarnation:
                             code = spb.REFUSAL_CODE_WRONG_INCARNATION
                             reply.refused.append(spb.Refusal(sequence=0, code=code, reason="new"))
@@ -148,7 +158,9 @@ class Parts:
         self.daemons.append(FakeDaemon(100 + len(self.daemons)))
         return self.daemons[-1]
 
-    def pusher(self, *primaries: DaemonRef, service_timeout_s: float = WAIT_S) -> Pusher:
+    def pusher(
+        self, *primaries: DaemonRef, service_timeout_s: float = WAIT_S, mapper: int = 1
+    ) -> Pusher:
         info = ExchangeInfo(
             number=NUMBER,
             spec=ExchangeSpec("orders", len(primaries)),
@@ -159,7 +171,7 @@ class Parts:
             assignments=tuple(Assignment(i, 1, 1, ref) for i, ref in enumerate(primaries)),
         )
         metadata: Any = self.metadata
-        opened = OpenedAttempt(info, mapper=1, attempt=1)
+        opened = OpenedAttempt(info, mapper=mapper, attempt=1)
         pusher = Pusher(opened, metadata, self.scope, service_timeout_s, self.fail)
         self.pushers.append(pusher)
         return pusher
@@ -176,6 +188,7 @@ def parts() -> Iterator[Parts]:
     parts.scope.close()
     for pusher in parts.pushers:
         pusher.close()
+    streams.STREAMS.close()
     for daemon in parts.daemons:
         daemon.close()
 
@@ -480,3 +493,115 @@ def test_an_exchange_that_is_closed_while_nothing_moves(parts: Parts) -> None:
     pusher.push(FRAMES[0])
     with pytest.raises(ExchangeClosed):
         pusher.flush()
+
+
+def write(parts: Parts, daemon: FakeDaemon, mapper: int) -> None:
+    pusher = parts.pusher(daemon.ref, mapper=mapper)
+    pusher.push(FRAMES[mapper])
+    assert pusher.flush() == ((0, 1),)
+    pusher.close()
+
+
+def push_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("cosco-push-")]
+
+
+def test_writers_one_after_another_share_a_stream(parts: Parts) -> None:
+    daemon = parts.daemon()
+    for mapper in range(5):
+        write(parts, daemon, mapper)
+    assert daemon.hellos == list(range(5))
+    assert daemon.streams == 1
+    assert len(daemon.taken) == 5
+    streams.STREAMS.close()
+    daemon.wait(lambda: daemon.open_streams == 0)
+    assert not push_threads()
+    write(parts, daemon, 5)
+    assert daemon.streams == 2
+
+
+def test_writers_at_one_time_have_a_stream_each(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.grants = False
+    pushers = [parts.pusher(daemon.ref, mapper=mapper) for mapper in range(3)]
+    for pusher in pushers:
+        pusher.push(FRAMES[0])
+    daemon.wait(lambda: sorted(daemon.hellos) == [0, 1, 2])
+    assert daemon.streams == 3
+
+
+def test_a_writer_that_is_aborted_takes_its_stream_with_it(parts: Parts) -> None:
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    daemon.grants = False
+    aborted = parts.pusher(daemon.ref, mapper=2)
+    aborted.push(FRAMES[2])
+    daemon.wait(lambda: daemon.hellos == [1, 2])
+    parts.scope.close()
+    aborted.close()
+    daemon.wait(lambda: daemon.open_streams == 0)
+    assert not push_threads()
+    daemon.grants = True
+    parts.scope = Scope("another", "orders")
+    write(parts, daemon, 3)
+    assert daemon.streams == 2
+    assert [body for _, _, body in daemon.taken] == [b"".join(FRAMES[i].parts) for i in (1, 3)]
+
+
+def test_a_kept_stream_that_broke_is_nobodys_failure(parts: Parts) -> None:
+    daemon = parts.daemon()
+    for mapper in range(20):
+        write(parts, daemon, mapper)
+        daemon.cut()  # which the client may notice now, or when the next writer has begun
+    assert len(daemon.taken) == 20
+    assert parts.metadata.asked == []
+    assert parts.failures == []
+
+
+def test_a_kept_stream_ends_after_a_while(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LINGER_S", 0.05)
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    daemon.wait(lambda: daemon.open_streams == 0)
+    write(parts, daemon, 2)
+    assert daemon.streams == 2
+
+
+def test_few_streams_are_kept(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_IDLE_STREAMS", 2)
+    daemons = [parts.daemon() for _ in range(4)]
+    for daemon in daemons:
+        write(parts, daemon, 1)
+    for daemon in daemons[:2]:
+        daemon.wait(lambda daemon=daemon: daemon.open_streams == 0)
+    assert [daemon.open_streams for daemon in daemons[2:]] == [1, 1]
+
+
+def test_a_used_stream_is_left_to_nobody_while_frames_are_owed(parts: Parts) -> None:
+    """Frames that were sent and moved elsewhere will still be answered on it."""
+    slow, new = parts.daemon(), parts.daemon()
+    answer = threading.Event()
+
+    def late(_range: int, _epoch: int) -> None:
+        slow.changed.release()
+        try:
+            assert answer.wait(WAIT_S)
+        finally:
+            slow.changed.acquire()
+
+    slow.refuse = late
+    pusher = parts.pusher(slow.ref)
+    pusher.push(FRAMES[0])
+    lane = pusher.routes.lanes()[0]
+    deadline = time.monotonic() + WAIT_S
+    while not lane.window._sent:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
+    assert pusher.flush() == ((0, 2),)
+    slow.refuse = lambda _range, _epoch: None
+    write(parts, slow, 3)
+    assert slow.streams == 2  # one of its own
+    answer.set()
+    pusher.close()
+    slow.wait(lambda: slow.open_streams == 1)

@@ -253,3 +253,40 @@ def test_a_frame_of_which_a_part_is_in_is_not_taken_twice_by_the_next_stream():
         assert parts.core.assignment(KEY) is not None
 
     run(main)
+
+
+def test_a_stream_serves_one_writer_after_another():
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        call = Call(parts, board)
+        for mapper in (1, 2, 3):
+            made = frame([block(0, 0, mapper=mapper)], sequence=mapper)
+            call.send(hello(mapper=mapper), announce(len(made)))
+            await call.until(lambda mapper=mapper: call.granted == mapper)
+            call.send(push_frame([made]))
+            await call.until(lambda mapper=mapper: len(call.acknowledged) == mapper)
+        assert parts.core._dedupe.hung_up_senders == 2
+        wrong = frame([block(0, 1, mapper=2)], sequence=4)
+        call.send(announce(len(wrong)))
+        await call.until(lambda: call.granted == 4)
+        call.send(push_frame([wrong]), None)
+        await call.task
+        assert [(r.sequence, r.code) for r in call.refused] == [(4, spb.REFUSAL_CODE_BAD_FRAME)]
+        assert call.acknowledged == [1, 2, 3]
+
+    run(main)
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_nobody_takes_over_a_stream_with_frames_under_way(granted):
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        if not granted:
+            board.writers.credits.unsettled_bytes = BUDGET
+        call = Call(parts, board)
+        call.send(hello(), announce(1 << 20))
+        await settle()
+        assert call.granted == granted
+        call.send(hello(mapper=2))
+        await call.task
+        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
+
+    run(main)
