@@ -18,19 +18,17 @@ import psutil
 
 from cosco import CoscoExchange
 from cosco.bench.capacity import BUFFER_BYTES, GB, PROCESS_BYTES, STORE_OVERHEAD, check_room
+from cosco.bench.deletion import wait_until_deleted
 from cosco.bench.flow import STOCK_BYTES, make_stock, map_rows, reduce_rows
 from cosco.bench.rows import ROW_BYTES
 from cosco.bench.tally import total
 from cosco.cluster import LocalCluster
-from cosco.errors import DataCorrupted, ServiceUnavailable
-from cosco.observe import fetch_status
+from cosco.errors import DataCorrupted
 from cosco.workers import TaskPool
 
 #: So many reduce tasks take all partitions, at most.
 _REDUCE_TASKS: Final = 32
 _WARM_UP_ROWS: Final = 1_000_000
-_DELETE_TIMEOUT_S: Final = 60.0
-_POLL_S: Final = 0.05
 
 
 class Growing(Enum):
@@ -225,21 +223,11 @@ class _Run:
         figures.seconds.append(seconds)
         figures.write_s.append(write_s)
         figures.cpu_s.append(cpu_s + sum(worker.cpu_s for worker in (*written, *read)))
-        self._wait_until_deleted(shuffle_id)
+        wait_until_deleted(self._metadata, shuffle_id)
 
     def _cpu_s(self) -> float:
         times = [process.cpu_times() for process in self._services]
         return float(sum(t.user + t.system for t in times))
-
-    def _wait_until_deleted(self, shuffle_id: str) -> None:
-        """Until its files are gone, whose deletion would be on the next exchange's clock."""
-        deadline = time.monotonic() + _DELETE_TIMEOUT_S
-        while any(e.shuffle_id == shuffle_id for e in fetch_status(self._metadata).exchanges):
-            if time.monotonic() > deadline:
-                raise ServiceUnavailable(
-                    f"the files of {shuffle_id} are still there after {_DELETE_TIMEOUT_S:g} s"
-                )
-            time.sleep(_POLL_S)  # nobody is told when a closed exchange is gone
 
 
 def _parts(partitions: int) -> Iterator[range]:

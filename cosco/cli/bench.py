@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cosco.cli.bench_daemon import daemon
 from cosco.cli.bench_growth import growth
 from cosco.cli.bench_io import io
 from cosco.cli.bench_latency import latency
@@ -75,6 +76,7 @@ def throughput(
     return run(settings, ledger_rows=ledger_rows, json_path=json_path)
 
 
+command.add_command(daemon)
 command.add_command(growth)
 command.add_command(io)
 command.add_command(latency)

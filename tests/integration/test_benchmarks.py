@@ -183,6 +183,23 @@ def test_latency_of_a_row_and_of_a_small_exchange(scratch: Path) -> None:
     assert "one row, replicas=2" in done.stdout
 
 
+def test_one_daemon_takes_in_stores_and_serves_what_was_packed_beforehand(scratch: Path) -> None:
+    done, shown = bench(
+        scratch,
+        *("daemon", "--rows", "50000", "--partitions", "4,30", "--mappers", "3"),
+        *("--memory", "16MiB", "--runs", "2", "--codec", "none"),
+    )
+    assert done.returncode == 0, done.stderr
+    for partitions in ("4", "30"):
+        found = shown["partitions"][partitions]
+        # A header of 64 bytes a block, a length of 4 a row.
+        assert 5_200_000 < found["stored_bytes"] < 5_300_000
+        assert found["stored_bytes"] > found["mean_frame_bytes"] >= found["mean_block_bytes"] > 0
+        assert min(found.values()) > 0
+        assert len(shown["runs"][partitions]) == 2
+    assert "taken in and stored" in done.stdout
+
+
 def test_growth_has_curves_a_plot_and_the_metadata_service(scratch: Path) -> None:
     plot = scratch.parent / "growth.svg"
     done, shown = bench(
