@@ -234,9 +234,13 @@ class Packer(ABC, Generic[_Batch]):
         """What all blocks made so far add up to."""
         return self._frames.sums()
 
-    @abstractmethod
     def drain(self) -> Iterator[PackedFrame]:
-        """Everything that is buffered, in frames."""
+        """Everything that was taken, in frames."""
+        yield from self._empty()
+
+    @abstractmethod
+    def _pack_buffered(self) -> Iterator[PackedFrame]:
+        """Empty the buffer: make the blocks of all that is in it."""
 
     @abstractmethod
     def _append(self, numbers: Partitions, batch: _Batch) -> None:
@@ -250,7 +254,7 @@ class Packer(ABC, Generic[_Batch]):
         """Buffer or pack rows, at most about a buffer full of them."""
         cost = batch_bytes + BATCH_ROW_OVERHEAD * len(numbers)
         if self.buffered_bytes + cost > self._limit:
-            yield from self.drain()
+            yield from self._empty()
         if cost > self._limit // 2 and not self.buffered_bytes:
             # As good as a full buffer: sorted out of the caller's memory, not copied before.
             yield from self._pack(numbers, batch)
@@ -258,12 +262,17 @@ class Packer(ABC, Generic[_Batch]):
             return
         self._append(numbers, batch)
         if self._room() == self._limit:
-            yield from self.drain()
+            yield from self._empty()
 
     def _room(self) -> int:
         """How much to take next: what fills the buffer or, if that is little, a buffer full."""
         room = self._limit - self.buffered_bytes
         return room if room > self._limit // 8 else self._limit
+
+    def _empty(self) -> Iterator[PackedFrame]:
+        """Everything that is buffered, in frames."""
+        yield from self._pack_buffered()
+        yield from self._flush()
 
     def _flush(self) -> Iterator[PackedFrame]:
         frame = self._frames.finish()

@@ -11,7 +11,7 @@ the rows that were under way, so its attempt must be aborted; nothing else goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -39,17 +39,18 @@ from cosco.client.arrow import (
     transport,
 )
 from cosco.client.framing import PackedFrame, Packer, PackerArguments
+from cosco.client.pending import PendingRows
 from cosco.client.rows import block_cuts
 from cosco.errors import InvalidRow, SchemaMismatch
 
 __all__ = ["ArrowPacker", "PackedFrame", "RowPacker"]
 
-#: What a row that was collected alone takes beside its bytes: a bytes object and a pointer.
-_OBJECT_OVERHEAD: Final = 48
-#: What each partition with such rows, and each small batch, takes besides.
+#: What each small batch takes besides its rows.
 _PIECE_OVERHEAD: Final = 512
 #: So much of a batch is put in order at a time: it stays in the cache until it is compressed.
 _STRETCH_BYTES: Final = 1 << 20
+#: A longer buffer is not kept for the next packer.
+_MAX_SPARE_BYTES: Final = 32 << 20
 #: Batches expected to be shorter are encoded without being measured before.
 _SURE_TO_FIT_BYTES: Final = MAX_CONTENT_BYTES // 2
 #: Dictionaries that cannot be cut to the values in use leave half of each block to the rows.
@@ -58,43 +59,43 @@ _MAX_DICTIONARY_BYTES: Final = MAX_CONTENT_BYTES // 2
 _ARROW_TARGET_BYTES: Final = MAX_CONTENT_BYTES * 7 // 8
 
 
+#: The buffer of the last packer that was closed, if it is free: to touch new memory for the
+#: first time costs as much as packing the rows of a third of it.
+_spare: list[npt.NDArray[np.uint8]] = []
+
+
 class RowPacker(Packer[RowRun]):
     """Packs rows that are bytes."""
 
     def __init__(self, **arguments: Unpack[PackerArguments]) -> None:
         super().__init__(**arguments)
-        # Rows of batches are copied to one array. Rows collected one by one are kept as they
-        # are, by partition; all of them are younger than those in the array.
+        #: Rows that were collected one by one and not settled yet.
+        self.pending: Final = PendingRows(self._limit)
+        # All others are copied to one array.
         self._data: npt.NDArray[np.uint8] | None = None
         self._used = 0
         self._lengths: list[npt.NDArray[np.integer[Any]]] = []
         self._numbers: list[Partitions] = []
-        self._collected: dict[int, list[bytes]] = {}
 
     def collect(self, partition: int, row: bytes) -> bool:
-        """Buffer one row; True when the buffer is full and `drain` is due.
+        """Take one row, or check and drop it if it is not wanted; True when `settle` is due.
 
         Raises PartitionOutOfRange, InvalidRow.
         """
-        if type(partition) is not int or type(row) is not bytes:
-            partition = partition_number(partition, self._frames.partitions, self._shuffle_id)
-            row = bytes(byte_view(row, self._shuffle_id))
-        try:
-            self._collected[partition].append(row)
-        except KeyError:  # only valid partitions have lists
-            partition_number(partition, self._frames.partitions, self._shuffle_id)
-            self._collected[partition] = [row]
-            self.buffered_bytes += _PIECE_OVERHEAD
-        self.buffered_bytes = buffered = self.buffered_bytes + len(row) + _OBJECT_OVERHEAD
-        return buffered >= self._limit
-
-    def collect_wanted(self, partition: int, row: bytes) -> bool:
-        """`collect` for an attempt that is wanted in part: drops a row of another range."""
         number = partition_number(partition, self._frames.partitions, self._shuffle_id)
+        view = byte_view(row, self._shuffle_id)
         if self._frames.wanted is not None and not self._frames.wanted[number]:
-            byte_view(row, self._shuffle_id)  # refuses what is no row
             return False
-        return self.collect(number, row)
+        return self.pending.add(number, bytes(view))
+
+    def settle(self) -> Iterator[PackedFrame]:
+        """Buffer the rows that were collected; yields frames whenever the buffer is full."""
+        partitions, rows = self.pending.take()
+        if rows:
+            run = RowRun(offsets_of(rows), np.frombuffer(b"".join(rows), np.uint8))
+            del rows  # they are in `run`
+            kind = np.min_scalar_type(self._frames.partitions - 1)
+            yield from self._take(partitions.astype(kind), run, run.row_bytes)
 
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
         """Buffer many rows; yields frames whenever the buffer is full.
@@ -109,19 +110,24 @@ class RowPacker(Packer[RowRun]):
             keep = self._frames.wanted[numbers]
             numbers = numbers[keep]
             batch.select(keep)
-        if self._collected:
-            if self.buffered_bytes < self._limit:
-                self._append_collected()
-            else:
-                yield from self.drain()
+        yield from self.settle()
         done = 0
         for run in batch.runs(self._room):
             first, done = done, done + len(run.offsets) - 1
             yield from self._take(numbers[first:done], run, run.row_bytes)
 
     def drain(self) -> Iterator[PackedFrame]:
-        """Everything that is buffered, in frames."""
-        collected, self._collected = self._collected, {}
+        """Everything that was taken, in frames."""
+        yield from self.settle()
+        yield from super().drain()
+
+    def close(self) -> None:
+        """Leave the buffer to the next packer of this process; after the last `drain`."""
+        data, self._data = self._data, None
+        if data is not None and len(data) <= _MAX_SPARE_BYTES:
+            _spare[:] = [data]
+
+    def _pack_buffered(self) -> Iterator[PackedFrame]:
         numbers, self._numbers = self._numbers, []
         lengths, self._lengths = self._lengths, []
         data, self._data = self._data, None  # nobody writes to it while it is read
@@ -131,46 +137,18 @@ class RowPacker(Packer[RowRun]):
             offsets = np.zeros(sum(map(len, numbers)) + 1, np.int64)
             np.cumsum(np.concatenate(lengths), out=offsets[1:])
             yield from self._pack(np.concatenate(numbers), RowRun(offsets, data[:used]))
-        for partition in sorted(collected):
-            yield from self._pack_collected(partition, collected.pop(partition))
-        yield from self._flush()
         if self._data is None:
             self._data = data
 
     def _append(self, numbers: Partitions, batch: RowRun) -> None:
         if self._data is None:
-            self._data = np.empty(self._limit, np.uint8)
+            self._data = _new_buffer(self._limit)
         end = self._used + batch.row_bytes
         self._data[self._used : end] = batch.data[batch.offsets[0] : batch.offsets[-1]]
         self._used = end
         self._lengths.append(np.diff(batch.offsets))
         self._numbers.append(numbers)
         self.buffered_bytes += batch.row_bytes + BATCH_ROW_OVERHEAD * len(numbers) + _PIECE_OVERHEAD
-
-    def _append_collected(self) -> None:
-        """Turn collected rows into batch rows, as younger batch rows are about to follow."""
-        collected, self._collected = self._collected, {}
-        rows = list(chain.from_iterable(collected.values()))
-        counts = list(map(len, collected.values()))
-        keys = np.array(list(collected), np.min_scalar_type(self._frames.partitions - 1))
-        run = RowRun(offsets_of(rows), np.frombuffer(b"".join(rows), np.uint8))
-        self.buffered_bytes -= (
-            run.row_bytes + _OBJECT_OVERHEAD * len(rows) + _PIECE_OVERHEAD * len(collected)
-        )
-        self._append(np.repeat(keys, counts), run)
-
-    def _pack_collected(self, partition: int, rows: list[bytes]) -> Iterator[PackedFrame]:
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        table = lengths.astype("<u4").tobytes()
-        ends = np.cumsum(lengths + LENGTH_BYTES)
-        for first, end in block_cuts(ends, 0):
-            if end - first == 1 and len(rows[first]) + LENGTH_BYTES > MAX_CONTENT_BYTES:
-                yield from self._frames.add_long_row(partition, memoryview(rows[first]))
-                continue
-            content = b"".join((table[LENGTH_BYTES * first : LENGTH_BYTES * end], *rows[first:end]))
-            frame = self._frames.add(partition, end - first, content, lengths=True)
-            if frame is not None:
-                yield frame
 
     def _pack(self, numbers: Partitions, batch: RowRun) -> Iterator[PackedFrame]:
         order = np.argsort(numbers, kind="stable")
@@ -238,8 +216,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
             if len(places):
                 yield from self._take(places, kept, kept.nbytes)
 
-    def drain(self) -> Iterator[PackedFrame]:
-        """Everything that is buffered, in frames."""
+    def _pack_buffered(self) -> Iterator[PackedFrame]:
         batches, self._batches = self._batches, []
         numbers, self._numbers = self._numbers, []
         self.buffered_bytes = 0
@@ -248,7 +225,6 @@ class ArrowPacker(Packer[pa.RecordBatch]):
             del joined
         while batches:
             yield from self._pack(numbers.pop(0), batches.pop(0))
-        yield from self._flush()
 
     def _parts(self, batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The rows of `batches`, each cut to what there is room for."""
@@ -333,6 +309,14 @@ class ArrowPacker(Packer[pa.RecordBatch]):
             return 0
         none = to_transport(batch.slice(0, 0), self._sent)
         return int(encode_batch(none, dictionaries=True).size)
+
+
+def _new_buffer(length: int) -> npt.NDArray[np.uint8]:
+    try:
+        spare = _spare.pop()
+    except IndexError:
+        return np.empty(length, np.uint8)
+    return spare if len(spare) == length else np.empty(length, np.uint8)
 
 
 def _partition_bounds(numbers: Partitions) -> list[int]:

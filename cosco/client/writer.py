@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, Self
 
 import numpy as np
@@ -22,6 +22,7 @@ from cosco.client.arrow import (
 from cosco.client.metadata_client import MetadataClient
 from cosco.client.options import metadata_address, seconds, shuffle_name, whole_number
 from cosco.client.packing import ArrowPacker, PackedFrame, RowPacker
+from cosco.client.pending import PendingRows
 from cosco.client.push import Pusher
 from cosco.client.scope import LiveObject, Scope
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
@@ -50,7 +51,8 @@ class CoscoWriter(LiveObject):
     are seen by readers only once `close` has committed them, and then all of them.
 
     It holds at most `buffer_bytes` of rows, a sorted copy of them and a window of 16 MiB of
-    frames that no daemon has acknowledged; `collect` waits while that is full. An error of
+    frames that no daemon has acknowledged; `collect` waits while that is full. A buffer of the
+    default length or less is kept for the next writer of the process. An error of
     the stream behind it is raised by the next call, and ends the writer. Threads that share
     it take turns; `abort` may be called from any and wakes a call that waits.
 
@@ -98,15 +100,29 @@ class CoscoWriter(LiveObject):
         self._using = threading.RLock()
         self._is_closing = False
         self._commit: Commit | None = None
-        # What collect calls: changed rather than asked, as it is called for every row.
-        self._pack: Callable[[int, bytes], bool] = self._pack_first
+        # What collect adds to without a lock, once there is a packer: see `_arm`.
+        self._is_disarmed = False
+        self._partitions: Final = self._opened.info.spec.partitions
+        self._pending = PendingRows(self._buffer_bytes)
+        self._pairs = self._pending.pairs
+        self._short_bytes = -1
+        self._due_length = 0
 
     def collect(self, partition: int, row: bytes) -> None:
         """Add a row. Raises PartitionOutOfRange, InvalidRow (SchemaMismatch on an Arrow
         exchange), ClientClosed, or what the pushing of earlier rows failed with."""
-        with self._using:
-            if self._pack(partition, row):
-                self._drain()
+        if (
+            type(row) is bytes
+            and type(partition) is int
+            and 0 <= partition < self._partitions
+            and len(row) <= self._short_bytes
+        ):
+            # What `PendingRows.add` does: a call more for every row would be felt.
+            self._pairs.extend((partition, row))
+            if len(self._pairs) >= self._due_length:
+                self._settle(partition, row)
+        else:
+            self._collect_any(partition, row)
 
     def collect_batch(self, partitions: Any, rows: Any) -> None:
         """Add many rows; nothing of the arguments is kept.
@@ -185,18 +201,40 @@ class CoscoWriter(LiveObject):
             self._send(packer.collect_batch(numbers[first : first + batch.num_rows], batch))
             first += batch.num_rows
 
-    def _pack_first(self, partition: int, row: bytes) -> bool:
-        self._check()
-        packer = self._row_packer()
-        collect = packer.collect_wanted if self._opened.partial else packer.collect
-        full = collect(partition, row)
-        if self._pack == self._pack_first:  # not if another thread has aborted meanwhile
-            self._pack = collect
-        return full
+    def _collect_any(self, partition: int, row: bytes) -> None:
+        """`collect` of what is not the most common: a first, a bad or a long row."""
+        with self._using:
+            self._check()
+            packer = self._row_packer()
+            if packer.collect(partition, row):
+                self._send(packer.settle())
+            if not self._opened.partial:
+                self._arm(packer.pending)
 
-    def _pack_refused(self, partition: int, row: bytes) -> bool:
-        self._check()
-        raise AssertionError("a writer that refuses rows is closed")
+    def _settle(self, partition: int, row: bytes) -> None:
+        """Buffer the pending rows, of which this one was added last.
+
+        If the writer ends meanwhile, it may be among those that were committed or not.
+        """
+        with self._using:
+            if self._commit is None or self._pending.holds(partition, row):
+                self._check()
+            if self._commit is None:
+                self._send(self._row_packer().settle())
+
+    def _arm(self, pending: PendingRows) -> None:
+        """Have `collect` add to these rows without asking whether the writer is open."""
+        self._pending, self._pairs = pending, pending.pairs
+        self._due_length = pending.due_length
+        self._short_bytes = pending.short_bytes
+        if self._is_disarmed:  # by another thread, a moment ago
+            self._disarm()
+
+    def _disarm(self) -> None:
+        """Have `collect` look first, and who has just added a row, look after that."""
+        self._is_disarmed = True
+        self._short_bytes = -1
+        self._due_length = 0
 
     def _row_packer(self) -> RowPacker:
         if not isinstance(self._packer, RowPacker):
@@ -246,10 +284,6 @@ class CoscoWriter(LiveObject):
 
     # --- pushing --------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        if self._packer is not None:
-            self._send(self._packer.drain())
-
     def _send(self, frames: Iterator[PackedFrame]) -> None:
         """Push frames as they are packed.
 
@@ -278,7 +312,9 @@ class CoscoWriter(LiveObject):
     def _close(self) -> Commit:
         self._check()
         try:
-            self._drain()
+            self._disarm()  # before the last rows are taken: later ones are refused
+            if self._packer is not None:
+                self._send(self._packer.drain())
             acknowledged = self._pusher.flush()
             sums = self._packer.sums() if self._packer is not None else _nothing()
             won = self._metadata.commit(
@@ -308,11 +344,12 @@ class CoscoWriter(LiveObject):
             self.abort()
             self._raise_failure(error)
             raise
-        self._disarm()
         try:
             self._end()
         finally:
             self._scope.close()
+        if isinstance(self._packer, RowPacker):  # not before nobody can be in it any more
+            self._packer.close()
         return commit
 
     # --- ending ---------------------------------------------------------------------------
@@ -326,9 +363,6 @@ class CoscoWriter(LiveObject):
         """In a forked child: nobody there releases a lock of the parent's threads."""
         self._using = threading.RLock()
         self._disarm()
-
-    def _disarm(self) -> None:
-        self._pack = self._pack_refused
 
     def _fail(self, error: CoscoError) -> None:
         """A stream of ours failed: called on its thread."""

@@ -85,7 +85,7 @@ def test_every_row_comes_back_once_and_in_order(
         if single:
             for number, row in zip(numbers, rows, strict=True):
                 if packer.collect(number, row):
-                    frames += packer.drain()
+                    frames += packer.settle()
         else:
             frames += packer.collect_batch(numbers, rows_as(form, rows))
     frames += packer.drain()
@@ -209,13 +209,26 @@ def test_small_batches_gather_in_the_buffer() -> None:
     assert sum(frame.blocks for frame in frames) <= 4
 
 
-def test_collect_says_when_the_buffer_is_full() -> None:
-    packer = RowPacker(**packing(2, buffer_bytes=10_000))
+def test_collect_says_when_rows_are_to_be_settled() -> None:
+    packer = RowPacker(**packing(2, buffer_bytes=MIB))
     taken = 1
     while not packer.collect(1, bytes(100)):
         taken += 1
-    assert 30 < taken < 100
-    assert packer.buffered_bytes >= 10_000
+    assert taken * 100 <= MIB // 4
+    assert list(packer.settle()) == []
+    assert packer.buffered_bytes >= taken * 100
+    assert not packer.collect(1, b"short")
+    assert packer.collect(1, bytes(MIB // 4))
+
+
+def test_rows_collected_one_by_one_fill_the_buffer_and_no_more() -> None:
+    packer = RowPacker(**packing(2, buffer_bytes=MIB))
+    frames: list[PackedFrame] = []
+    while not frames:
+        if packer.collect(1, bytes(100)):
+            frames += packer.settle()
+        assert packer.buffered_bytes <= MIB
+    assert packer.row_bytes > MIB // 2
 
 
 # --- arguments ----------------------------------------------------------------------------
@@ -531,7 +544,7 @@ def test_rows_of_ranges_that_are_not_wanted_are_dropped(form: str | None) -> Non
     frames: list[PackedFrame] = []
     if form is None:
         for partition, row in zip(numbers, rows, strict=True):
-            if packer.collect_wanted(partition, row):
+            if packer.collect(partition, row):
                 frames += packer.drain()
     else:
         frames += packer.collect_batch(numbers, rows_as(form, rows))
@@ -550,9 +563,9 @@ def test_a_partial_attempt_checks_all_that_it_drops() -> None:
     packer = RowPacker(**packing(7), wanted={1})
     row: Any = "text"
     with pytest.raises(InvalidRow):
-        packer.collect_wanted(0, row)
+        packer.collect(0, row)
     with pytest.raises(PartitionOutOfRange):
-        packer.collect_wanted(7, b"x")
+        packer.collect(7, b"x")
     with pytest.raises(PartitionOutOfRange):
         list(packer.collect_batch([0, 7], [b"x", b"y"]))
     with pytest.raises(InvalidRow):
@@ -562,7 +575,7 @@ def test_a_partial_attempt_checks_all_that_it_drops() -> None:
 
 def test_a_partial_attempt_that_keeps_nothing_makes_no_frames() -> None:
     packer = RowPacker(**packing(7), wanted={1})
-    assert not packer.collect_wanted(0, b"x")
+    assert not packer.collect(0, b"x")
     assert [*packer.collect_batch([0, 6], pa.array([b"x", b"y"])), *packer.drain()] == []
     assert not len(packer.sums().partitions)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,3 +87,56 @@ def test_a_close_that_is_interrupted_before_its_commit_gives_up(writer: CoscoWri
     with pytest.raises(ClientClosed):
         writer.close()
     assert Metadata.commits == 0
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_what_threads_collect_while_the_writer_closes_is_committed_or_refused(
+    writer: CoscoWriter, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    monkeypatch.setattr(writer._pusher, "push", lambda frame: None)
+    monkeypatch.setattr(writer._pusher, "flush", lambda: ())
+    interval = sys.getswitchinterval()
+    taken = [0] * 4
+    busy = threading.Barrier(5)
+
+    def collect(thread: int) -> None:
+        for number in range(1_000_000):
+            if number == 1000 * attempt:
+                busy.wait()
+            try:
+                writer.collect(0, b"%d.%d" % (thread, number))
+            except ClientClosed:
+                return
+            taken[thread] += 1
+
+    threads = [threading.Thread(target=collect, args=(n,)) for n in range(4)]
+    try:
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        busy.wait()
+        commit = writer.close()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert commit.rows == sum(taken)
+    with pytest.raises(ClientClosed):
+        writer.collect(0, b"late")
+
+
+def test_a_row_that_comes_too_late_is_refused_and_one_that_just_made_it_is_not(
+    writer: CoscoWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread finds that was paused right after it had added its row."""
+    monkeypatch.setattr(writer._pusher, "push", lambda frame: None)
+    monkeypatch.setattr(writer._pusher, "flush", lambda: ())
+    row = b"in time"
+    writer.collect(0, row)
+    pairs = writer._pairs
+    assert writer.close().rows == 1
+    writer._settle(0, row)
+    late = b"late"
+    pairs.extend((0, late))
+    with pytest.raises(ClientClosed):
+        writer._settle(0, late)
