@@ -318,7 +318,7 @@ def _read(info: ExchangeInfo) -> tuple[int, int, int]:
     address = info.assignments[0].primary.address
     epochs = {one.range_index: one.epoch for one in info.assignments}
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-        fetch = channel.unary_stream(f"/{wire.SHUFFLE_SERVICE}/Fetch")
+        fetch: Any = channel.unary_stream(f"/{wire.SHUFFLE_SERVICE}/Fetch")
         for one in info.ranges:
             for partition in range(one.first, one.first + one.count):
                 request = spb.FetchRequest(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cosco.bench.calls import ROUNDS, CallFigures, measure_calls
 from cosco.bench.capacity import GB
 from cosco.bench.document import check_target, document, save
 from cosco.bench.ledger import STAGES, Stage, run_ledger
@@ -40,15 +41,30 @@ def run(settings: ThroughputSettings, *, ledger_rows: int, json_path: str | None
             on_read=lambda rows: bars.advance(read, rows),
         )
         stages: list[Stage] = []
+        calls: CallFigures | None = None
         if ledger_rows:
+            rounds = bars.add_task("calls", total=ROUNDS)
+            calls = measure_calls(
+                ledger_rows,
+                settings.partitions,
+                settings.codec,
+                settings.directory,
+                lambda done: bars.advance(rounds, done),
+            )
             ledger = bars.add_task("ledger", total=len(STAGES))
             stages = _measure_stages(settings, ledger_rows, lambda done: bars.advance(ledger, done))
     console.print(_figures(settings, result))
+    if calls is not None:
+        console.print(_calls(calls))
     if stages:
         console.print(_ledger(stages))
     for problem in result.problems:
         console.print(f"NOT VERIFIED: {problem}", highlight=False)
-    figures = {**result.to_json(), "ledger": [asdict(stage) for stage in stages]}
+    figures = {
+        **result.to_json(),
+        "calls": None if calls is None else asdict(calls),
+        "ledger": [asdict(stage) for stage in stages],
+    }
     save(json_path, document("throughput", figures, asdict(settings)))
     return 0 if result.verified else 1
 
@@ -94,6 +110,24 @@ def _figures(settings: ThroughputSettings, result: ThroughputResult) -> Table:
     ]
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def _calls(figures: CallFigures) -> Table:
+    table = Table(
+        title="calls: rows of 100 bytes per CPU second of the thread that calls",
+        title_justify="left",
+        show_header=False,
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    for call, value, unit in (
+        ("collect, row by row", figures.collect_rows_per_s / 1e6, "M rows/s"),
+        ("collect_batch", figures.collect_batch_gb_per_s, "GB/s"),
+        ("reader, row by row", figures.reader_rows_per_s / 1e6, "M rows/s"),
+        ("read_batches", figures.read_batches_gb_per_s, "GB/s"),
+    ):
+        table.add_row(call, f"{value:.2f} {unit}")
     return table
 
 

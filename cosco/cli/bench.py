@@ -60,14 +60,14 @@ def command() -> None:
     type=click.IntRange(min=0),
     default=1_000_000,
     show_default=True,
-    help="rows each stage of the ledger is measured on; 0 leaves it out",
+    help="rows each stage of the ledger, and each call, is measured on; 0 leaves both out",
 )
 @directory_option
 @json_option
 def throughput(
     rows: int, warm_up_rows: int, ledger_rows: int, json_path: str | None, **options: Any
 ) -> int:
-    """Rows through a local cluster, end to end; with CPU seconds per stage."""
+    """Rows through a local cluster, end to end; with the CPU that calls and stages take."""
     require_bench_extra()
     from cosco.bench.report import run
     from cosco.bench.throughput import ThroughputSettings

@@ -260,7 +260,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         if self._frames.wanted is None:
             return batch, numbers
         kept = np.flatnonzero(self._frames.wanted[numbers])
-        return batch.take(pa.array(kept)), numbers[kept]
+        return batch.take(_places(kept)), numbers[kept]
 
     def _append(self, numbers: Partitions, batch: pa.RecordBatch) -> None:
         content = encode_batch(batch, dictionaries=self._dictionaries)
@@ -272,7 +272,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
     def _pack(self, numbers: Partitions, batch: pa.RecordBatch) -> Iterator[PackedFrame]:
         order = np.argsort(numbers, kind="stable")
         row_bytes = batch.nbytes / len(numbers)
-        batch = batch.take(pa.array(order))  # the unsorted one is not needed any more
+        batch = batch.take(_places(order))  # the unsorted one is not needed any more
         numbers = numbers[order]
         for first, end in pairwise(_partition_bounds(numbers)):
             rows = batch.slice(first, end - first)
@@ -362,7 +362,16 @@ def _gatherer(batch: RowRun, *, equal: bool) -> Callable[[npt.NDArray[np.intp]],
     rows = pa.Array.from_buffers(kind, len(offsets) - 1, buffers)
 
     def take(order: npt.NDArray[np.intp]) -> memoryview:
-        values = pc.take(rows, pa.array(order), boundscheck=False).buffers()[2]
+        values = pc.take(rows, _places(order), boundscheck=False).buffers()[2]
         return memoryview(b"" if values is None else values)
 
     return take
+
+
+def _places(order: npt.NDArray[np.intp]) -> Any:
+    """`order` as an Arrow array.
+
+    Not by `pa.array`: that imports pandas if it is there, which takes a second, and holds a
+    lock meanwhile that a forked child, or a signal handler, would wait for in vain.
+    """
+    return pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)])
