@@ -52,9 +52,10 @@ class CoscoWriter(LiveObject):
 
     It holds at most `buffer_bytes` of rows, a sorted copy of them and a window of 16 MiB of
     frames that no daemon has acknowledged; `collect` waits while that is full. A buffer of the
-    default length or less is kept for the next writer of the process. An error of
-    the stream behind it is raised by the next call, and ends the writer. Threads that share
-    it take turns; `abort` may be called from any and wakes a call that waits.
+    default length or less is kept for the next writer of the process. An error of the stream
+    behind it is raised by the next call, and ends the writer. Threads that share it lose
+    nothing, and wait for each other only where rows are packed; `abort` may be called from any
+    and wakes a call that waits.
 
     A daemon that is lost is waited for, or another one takes over; what it has not
     acknowledged is sent again, and counts once.
@@ -214,7 +215,7 @@ class CoscoWriter(LiveObject):
     def _settle(self, partition: int, row: bytes) -> None:
         """Buffer the pending rows, of which this one was added last.
 
-        If the writer ends meanwhile, it may be among those that were committed or not.
+        Raises ClientClosed if the writer has ended meanwhile and not taken it before.
         """
         with self._using:
             if self._commit is None or self._pending.holds(partition, row):

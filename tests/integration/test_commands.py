@@ -166,6 +166,11 @@ def test_bench_throughput_checks_itself_and_writes_json(tmp_path: Path) -> None:
     assert shown["gb_per_s"] > 0
     assert shown["cpu_s_per_gb"].keys() == {"writers", "daemons", "readers"}
     assert all(value > 0 for value in shown["cpu_s_per_gb"].values())
+    assert shown["calls"].keys() == {
+        "collect_rows_per_s", "collect_batch_gb_per_s",
+        "reader_rows_per_s", "read_batches_gb_per_s",
+    }  # fmt: skip
+    assert all(value > 0 for value in shown["calls"].values())
     assert [stage["name"] for stage in shown["ledger"]] == [
         "make rows", "partition", "pack", "compress", "push", "take in", "copy", "store",
         "fetch", "unpack", "verify",
