@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from cosco.metadata.changes import Change
 from cosco.metadata.state import MetadataState
 
 log = logging.getLogger(__name__)
 
+#: A batch of so many rows is followed by a pause in which the next one gathers, as long as it
+#: took to write: such batches come of commits, which change the same rows again and again.
+LARGE_BATCH: Final = 64
+MAX_GATHER_S: Final = 0.02
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
 
@@ -23,11 +29,15 @@ class Journal:
     """
 
     def __init__(
-        self, state: MetadataState, write: Callable[[list[Change]], Awaitable[None]]
+        self,
+        state: MetadataState,
+        write: Callable[[list[Change]], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`write` applies a batch in one transaction, or raises and applies nothing of it."""
         self._state = state
         self._write = write
+        self._clock = clock
         self._wake = asyncio.Event()
         #: Set when the batch that is gathering, or being written, is durable.
         self._gathering = asyncio.Event()
@@ -48,9 +58,13 @@ class Journal:
             self._wake.clear()
             batch, self._gathering = self._gathering, asyncio.Event()
             self._writing = batch
-            await self._write_until_done(self._state.take_changes())
+            changes = self._state.take_changes()
+            began = self._clock()
+            await self._write_until_done(changes)
             self._writing = None
             batch.set()
+            if len(changes) >= LARGE_BATCH:
+                await asyncio.sleep(min(self._clock() - began, MAX_GATHER_S))
 
     async def _write_until_done(self, changes: list[Change]) -> None:
         retry_s = _FIRST_RETRY_S

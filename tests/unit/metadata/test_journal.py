@@ -5,8 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
+import cosco.metadata.journal
 from cosco.metadata.changes import Change, Stored
-from cosco.metadata.journal import Journal
+from cosco.metadata.journal import LARGE_BATCH, Journal
 from cosco.metadata.state import MetadataState
 from cosco.records import DaemonRegistration
 
@@ -52,6 +55,31 @@ async def running(journal: Journal) -> AsyncIterator[None]:
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("rows", "written"), [(LARGE_BATCH, [LARGE_BATCH]), (5, [5, 1])])
+def test_after_many_rows_the_next_batch_gathers(
+    monkeypatch: pytest.MonkeyPatch, rows: int, written: list[int]
+) -> None:
+    monkeypatch.setattr(cosco.metadata.journal, "MAX_GATHER_S", 3600.0)
+
+    async def run() -> None:
+        state, disk = new_state(), Disk()
+        disk.permits = asyncio.Semaphore(2)
+        times = iter((0.0, 3600.0, 3600.0, 3600.0))  # the first batch took an hour
+        journal = Journal(state, disk.write, lambda: next(times))
+        async with running(journal):
+            for incarnation in range(1, rows + 1):
+                change(state, incarnation)
+            await journal.durable()
+            change(state, rows + 1)
+            late = asyncio.create_task(journal.durable())
+            await settle()
+            assert late.done() == (len(written) == 2)
+            late.cancel()
+        assert [len(batch) for batch in disk.batches] == written
+
+    asyncio.run(run())
 
 
 def test_one_batch_gathers_while_another_is_written() -> None:
