@@ -443,26 +443,28 @@ class AwaitCommitsReply(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[ReadSnapshot, _Mapping]] = ..., missing: _Optional[bytes] = ..., recompute: _Optional[bool] = ...) -> None: ...
 
 class ReadSnapshot(_message.Message):
-    __slots__ = ("version", "generation", "build", "mappers", "attempts", "rows", "raw_bytes", "digest", "sources")
+    __slots__ = ("version", "generation", "build", "gaps", "attempts", "rows", "raw_bytes", "digest", "sources", "count")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     BUILD_FIELD_NUMBER: _ClassVar[int]
-    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    GAPS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
     version: int
     generation: int
     build: int
-    mappers: bytes
+    gaps: bytes
     attempts: bytes
     rows: int
     raw_bytes: int
     digest: int
     sources: _containers.RepeatedCompositeFieldContainer[Source]
-    def __init__(self, version: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., mappers: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+    count: int
+    def __init__(self, version: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., gaps: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("range_index", "epoch", "daemons", "sealed")

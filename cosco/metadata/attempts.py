@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pyroaring import BitMap
 
 from cosco.metadata.changes import ChangeLog, Row, signed64
 from cosco.metadata.validate import check_mapper
-from cosco.records import MAX_MAPPER
+from cosco.records import MAX_MAPPER, U32, U64
 
 #: Attempt ids from here on are made by clients; below it by the service.
 CLIENT_ATTEMPTS = 1 << 63
@@ -26,6 +27,7 @@ class Attempts:
         #: mapper → its committed attempt
         self.committed: dict[int, int] = {}
         self.committed_mappers = BitMap()
+        self._table: tuple[U32, U64] | None = None
         self._number = number
         self._changes = changes
 
@@ -42,6 +44,14 @@ class Attempts:
             self.opened.add(mapper)
             self._put(mapper)
         return mapper, self.highest
+
+    def table(self) -> tuple[U32, U64]:
+        """The mappers that have committed, ascending, and the attempt of each: not to be written."""
+        if self._table is None:
+            mappers = np.array(self.committed_mappers.to_array(), dtype=np.uint32)
+            attempts = map(self.committed.__getitem__, self.committed_mappers)
+            self._table = mappers, np.fromiter(attempts, np.uint64, count=len(mappers))
+        return self._table
 
     def was_opened(self, mapper: int, attempt: int) -> bool:
         """Whether there can be such an attempt; clients' own ids are not known beforehand."""
@@ -60,6 +70,7 @@ class Attempts:
         self.generation += 1
         self.committed.clear()
         self.committed_mappers.clear()
+        self._table = None
 
     def restore(self, mapper: int, attempt: int | None, generation: int) -> None:
         self.opened.add(mapper)
@@ -69,6 +80,7 @@ class Attempts:
     def _set_committed(self, mapper: int, attempt: int) -> None:
         self.committed[mapper] = attempt
         self.committed_mappers.add(mapper)
+        self._table = None
 
     def _lowest_unopened(self) -> int:
         # The lowest id has as many ids below it as are opened below it: bisect by rank.

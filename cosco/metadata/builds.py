@@ -11,7 +11,7 @@ other commit, and must be the same in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from cosco.metadata.attempts import Attempts
 from cosco.metadata.changes import ChangeLog, Row, signed64
 from cosco.records import U32, U64, AttemptSums, ExchangeProgress, PartitionRange
 
@@ -41,7 +42,8 @@ class RangeBuild:
     resent: dict[int, int] = field(default_factory=dict)
     expected: U64 | None = None
     regained: U64 | None = None
-    #: What readers of any of its partitions are told of `writers`; made when asked for.
+    #: What readers of any of its partitions are told of its writers; made when asked for, and
+    #: not if all mappers are.
     attempts: tuple[U32, U64] | None = None
 
 
@@ -84,15 +86,20 @@ class Builds:
         bounds = np.searchsorted(partitions, self._bounds)
         return bounds[1:] > bounds[:-1]
 
-    def attempts(self, index: int, committed: Mapping[int, int]) -> tuple[U32, U64]:
-        """The mappers that are counted in a range, ascending, and the attempt of each."""
+    def attempts(self, index: int, committed: Attempts) -> tuple[U32, U64]:
+        """The mappers that are counted in a range, ascending, and the attempt of each: not to be
+        written, as ranges that all mappers wrote to have the same arrays."""
         writers = self.writers(index)
         build = self._ranges[index]
+        if not build.resent and writers == committed.committed_mappers:
+            return committed.table()
         if build.attempts is None:
             mappers = np.array(writers.to_array(), dtype=np.uint32)
-            resent = build.resent
-            attempts = (resent[m] if m in resent else committed[m] for m in writers)
-            build.attempts = mappers, np.fromiter(attempts, np.uint64, count=len(mappers))
+            everyone, theirs = committed.table()
+            attempts = theirs[np.searchsorted(everyone, mappers)]
+            for mapper, attempt in build.resent.items():
+                attempts[np.searchsorted(mappers, mapper)] = attempt
+            build.attempts = mappers, attempts
         return build.attempts
 
     def progress(self, mappers_committed: int, replicas: int) -> ExchangeProgress:

@@ -77,6 +77,7 @@ class ExchangeState:
         self.losses = Losses(number, changes, callback=callback)
         self._epochs = Epochs(number, placed, changes)
         self._changes = changes
+        self._info: ExchangeInfo | None = None
 
     @property
     def placed(self) -> list[list[Placed]]:
@@ -93,15 +94,18 @@ class ExchangeState:
         return self.losses.news
 
     def info(self) -> ExchangeInfo:
-        return ExchangeInfo(
-            number=self.number,
-            spec=self.spec,
-            generation=self.generation,
-            kind=self.kind,
-            schema=self.schema,
-            ranges=self.ranges,
-            assignments=self._epochs.current(),
-        )
+        """The same object until something of it changes."""
+        if self._info is None:
+            self._info = ExchangeInfo(
+                number=self.number,
+                spec=self.spec,
+                generation=self.generation,
+                kind=self.kind,
+                schema=self.schema,
+                ranges=self.ranges,
+                assignments=self._epochs.current(),
+            )
+        return self._info
 
     # --- drivers ---------------------------------------------------------------------------
 
@@ -138,6 +142,7 @@ class ExchangeState:
     def seal(self, index: int) -> Placed:
         """Mark the current epoch of a range as sealed; harmless if it is."""
         if self._epochs.seal(index):
+            self._info = None
             self._next_version()
         return self.placed[index][-1]
 
@@ -148,6 +153,7 @@ class ExchangeState:
         epoch = self.placed[index][-1].assignment.epoch + 1
         assignment = Assignment(index, epoch, self.build(index), primary, replicas)
         self._epochs.begin(Placed(assignment, store_id))
+        self._info = None
         self._next_version()
         return assignment
 
@@ -174,6 +180,7 @@ class ExchangeState:
         check_schema(schema)
         if self.kind is RowKind.UNDECIDED:
             self.kind, self.schema = kind, schema
+            self._info = None
             self.put_exchange()
         else:
             check_kind(self.spec, (kind, schema), (self.kind, self.schema))
@@ -253,7 +260,7 @@ class ExchangeState:
         if missing:
             return CommitWait(None, missing, recompute=bool(lost))
         build = self.build(index)
-        committed, attempts = self.builds.attempts(index, self.attempts.committed)
+        committed, attempts = self.builds.attempts(index, self.attempts)
         rows, raw_bytes, _, digest = self.builds.sums[:, partition].tolist()
         sources = tuple(
             Source(index, p.assignment.epoch, daemons_of(p), p.assignment.sealed)
@@ -297,6 +304,7 @@ class ExchangeState:
         else:
             ended = [part.index for part in self.ranges]
             self.attempts.begin_generation()
+            self._info = None
             self.builds.begin_generation()
             reason += f"; generation {self.generation} begins, finished reducers must run again"
             self.losses.begin(None, self.attempts.opened, reason, failure)

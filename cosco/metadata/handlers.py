@@ -20,6 +20,7 @@ from cosco import wire
 from cosco.errors import CoscoError, ServiceUnavailable
 from cosco.metadata.fences import AssignmentKey
 from cosco.metadata.journal import Journal
+from cosco.metadata.replies import Replies
 from cosco.metadata.state import MetadataState
 from cosco.metadata.suspicion import ProbeOutcome
 from cosco.metadata.waiting import Waiting
@@ -56,6 +57,7 @@ class Handlers:
         self._journal = journal
         self._was_used = was_used
         self._waiting: Waiting[_Waiter] = Waiting(MAX_WAITING_CALLS)
+        self._replies = Replies()
         self._stopping = False
         #: Set when the state has probes or fences to take.
         self.errands = asyncio.Event()
@@ -87,9 +89,9 @@ class Handlers:
                 name: grpc.unary_unary_rpc_method_handler(
                     self._answering(name, methods[name]),
                     request_deserializer=request_type.FromString,
-                    response_serializer=reply_type.SerializeToString,
+                    response_serializer=_serialized,
                 )
-                for name, (request_type, reply_type) in wire.METADATA_METHODS.items()
+                for name, (request_type, _) in wire.METADATA_METHODS.items()
             },
         )
 
@@ -207,10 +209,11 @@ class Handlers:
 
     # --- writers and readers ---------------------------------------------------------------
 
-    async def open_attempt(self, request: mpb.OpenAttemptRequest) -> mpb.OpenAttemptReply:
+    async def open_attempt(self, request: mpb.OpenAttemptRequest) -> bytes:
         used = await self._used(request.shuffle_id)
         mapper = request.mapper if request.HasField("mapper") else None
-        return wire.opened_to_pb(self._state.open_attempt(request.shuffle_id, mapper, used=used))
+        opened = self._state.open_attempt(request.shuffle_id, mapper, used=used)
+        return self._replies.opened(opened)
 
     async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> mpb.ExchangeInfoReply:
         kind = wire.kind_from_pb(request)
@@ -222,7 +225,7 @@ class Handlers:
         self._wake(self._waiting.committed(request.number, request.mapper))
         return mpb.CommitReply(won=won)
 
-    async def await_commits(self, request: mpb.AwaitCommitsRequest) -> mpb.AwaitCommitsReply:
+    async def await_commits(self, request: mpb.AwaitCommitsRequest) -> bytes:
         number, partition = request.number, request.partition
         mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
 
@@ -238,7 +241,7 @@ class Handlers:
         found = await self._poll(
             look, lambda wait: wait.snapshot is not None, add, _wait_s(request.wait_s)
         )
-        return wire.wait_to_pb(found)
+        return self._replies.waited(found)
 
     async def renew_assignments(
         self, request: mpb.RenewAssignmentsRequest
@@ -376,6 +379,11 @@ class Handlers:
     def _wake(waiters: list[_Waiter]) -> None:
         for waiter in waiters:
             waiter.set_result(None)
+
+
+def _serialized(reply: Any) -> bytes:
+    serialized: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
+    return serialized
 
 
 def _wait_s(asked_s: float) -> float:

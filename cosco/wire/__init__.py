@@ -16,7 +16,8 @@ from cosco.wire.attempts import (
     commit_from_pb,
     commit_to_pb,
     opened_from_pb,
-    opened_to_pb,
+    opened_info,
+    opened_reply,
     renewed_from_pb,
     renewed_to_pb,
 )
@@ -67,9 +68,9 @@ from cosco.wire.reads import (
     loss_from_pb,
     loss_to_pb,
     snapshot_from_pb,
-    snapshot_to_pb,
+    snapshot_mappers,
     wait_from_pb,
-    wait_to_pb,
+    wait_reply,
 )
 from cosco.wire.services import (
     MAX_METADATA_MESSAGE_BYTES,

@@ -18,12 +18,6 @@ from cosco.records import (
 _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
-def u32(data: bytes, what: str) -> U32:
-    if len(data) % 4:
-        raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint32")
-    return np.frombuffer(data, dtype="<u4")
-
-
 def u64(data: bytes, what: str) -> U64:
     if len(data) % 8:
         raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint64")
@@ -49,8 +43,23 @@ def narrow_bytes(array: U64) -> bytes:
     return array.astype(_WIDTHS[width]).tobytes()
 
 
-def bytes32(array: U32) -> bytes:
-    return np.ascontiguousarray(array, dtype="<u4").tobytes()
+def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
+    """What `gaps_bytes` made of `count` numbers, all below `limit`; raises InvalidArgument."""
+    if len(gaps) > 4 * count:
+        raise InvalidArgument(f"{what}: {len(gaps)} bytes of gaps for {count} numbers")
+    if not gaps:
+        array = np.arange(count, dtype=np.uint64)
+    else:
+        array = np.cumsum(narrow_u64(gaps, count, what) + np.uint64(1)) - np.uint64(1)
+    if count and int(array[-1]) >= limit:
+        raise InvalidArgument(f"{what}: {array[-1]} is too large, it must be below {limit}")
+    return array.astype(np.uint32)
+
+
+def gaps_bytes(array: U32) -> bytes:
+    """Numbers that ascend, by how many are left out before each, as `narrow_bytes`."""
+    gaps = np.diff(array.astype(np.int64), prepend=np.int64(-1)) - 1
+    return narrow_bytes(gaps.astype(np.uint64))
 
 
 def bytes64(array: U64) -> bytes:

@@ -11,27 +11,30 @@ from cosco.errors import InvalidArgument
 from cosco.records import (
     MAX_MAPPER,
     MAX_PARTITIONS,
-    U32,
     AttemptSums,
     CommitRequest,
+    ExchangeInfo,
     OpenedAttempt,
     RenewedAssignments,
 )
-from cosco.wire.arrays import bytes64, narrow_bytes, narrow_u64, u64
+from cosco.wire.arrays import ascending_u32, bytes64, gaps_bytes, narrow_bytes, narrow_u64, u64
 from cosco.wire.exchanges import assignment_from_pb, assignment_to_pb, info_from_pb, info_to_pb
 
 #: An assignment on the wire: its range index times this, and its epoch.
 _RANGE_UNIT: Final = np.uint64(1 << 32)
 
 
-def opened_to_pb(o: OpenedAttempt) -> mpb.OpenAttemptReply:
-    return mpb.OpenAttemptReply(
-        info=info_to_pb(o.info),
-        mapper=o.mapper,
-        attempt=o.attempt,
-        partial=o.partial,
-        ranges=o.ranges,
+def opened_info(info: ExchangeInfo) -> bytes:
+    """What all writers of an exchange are told, for `opened_reply`."""
+    return mpb.OpenAttemptReply(info=info_to_pb(info)).SerializeToString()
+
+
+def opened_reply(o: OpenedAttempt, info: bytes) -> bytes:
+    """OpenAttemptReply, serialized: two messages in a row are one with the fields of both."""
+    own = mpb.OpenAttemptReply(
+        mapper=o.mapper, attempt=o.attempt, partial=o.partial, ranges=o.ranges
     )
+    return info + own.SerializeToString()
 
 
 def opened_from_pb(pb: mpb.OpenAttemptReply) -> OpenedAttempt:
@@ -53,16 +56,13 @@ def renewed_from_pb(pb: mpb.RenewAssignmentsReply) -> RenewedAssignments:
 
 def commit_to_pb(c: CommitRequest) -> mpb.CommitRequest:
     ranges, epochs = c.acknowledged.T.astype(np.uint64)
-    partitions = c.sums.partitions.astype(np.int64)
     return mpb.CommitRequest(
         number=c.number,
         mapper=c.mapper,
         attempt=c.attempt,
         generation=c.generation,
         acknowledged=bytes64(_RANGE_UNIT * ranges + epochs),
-        gaps=narrow_bytes(
-            np.diff(partitions, prepend=np.int64(-1)).astype(np.uint64) - np.uint64(1)
-        ),
+        gaps=gaps_bytes(c.sums.partitions),
         rows=narrow_bytes(c.sums.rows),
         raw_bytes=narrow_bytes(c.sums.raw_bytes),
         stored_bytes=narrow_bytes(c.sums.stored_bytes),
@@ -78,7 +78,7 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
     if count > MAX_PARTITIONS:
         raise InvalidArgument(f"a commit of {count} partitions; there are {MAX_PARTITIONS} at most")
     sums = AttemptSums(
-        _partitions_from_gaps(pb.gaps, count),
+        ascending_u32(pb.gaps, count, MAX_PARTITIONS, "partitions"),
         narrow_u64(pb.rows, count, "rows"),
         narrow_u64(pb.raw_bytes, count, "raw_bytes"),
         narrow_u64(pb.stored_bytes, count, "stored_bytes"),
@@ -99,15 +99,3 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
         partial=pb.partial,
         ranges=tuple(pb.ranges),
     )
-
-
-def _partitions_from_gaps(data: bytes, count: int) -> U32:
-    """The partitions, ascending, of which so many are left out before each."""
-    if not data:
-        return np.arange(count, dtype=np.uint32)
-    if len(data) > 4 * count:
-        raise InvalidArgument(f"gaps: {len(data)} bytes for {count} partitions")
-    partitions = np.cumsum(narrow_u64(data, count, "gaps") + np.uint64(1)) - np.uint64(1)
-    if int(partitions[-1]) >= MAX_PARTITIONS:
-        raise InvalidArgument(f"a commit of partition {partitions[-1]}; no exchange has so many")
-    return partitions.astype(np.uint32)

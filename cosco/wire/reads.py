@@ -5,45 +5,42 @@ from __future__ import annotations
 from cosco._pb import metadata_pb2 as mpb
 from cosco.errors import InvalidArgument
 from cosco.records import (
+    MAX_MAPPER,
+    U32,
+    U64,
     CommitWait,
     LossCause,
     LossReport,
     ReadSnapshot,
     Source,
 )
-from cosco.wire.arrays import bitmap_from_bytes, bytes32, bytes64, u32, u64
+from cosco.wire.arrays import (
+    ascending_u32,
+    bitmap_from_bytes,
+    gaps_bytes,
+    narrow_bytes,
+    narrow_u64,
+)
 from cosco.wire.daemons import ref_from_pb, ref_to_pb
 
 
-def snapshot_to_pb(s: ReadSnapshot) -> mpb.ReadSnapshot:
-    return mpb.ReadSnapshot(
-        version=s.version,
-        generation=s.generation,
-        build=s.build,
-        mappers=bytes32(s.mappers),
-        attempts=bytes64(s.attempts),
-        rows=s.rows,
-        raw_bytes=s.raw_bytes,
-        digest=s.digest,
-        sources=[
-            mpb.Source(
-                range_index=source.range_index,
-                epoch=source.epoch,
-                daemons=[ref_to_pb(d) for d in source.daemons],
-                sealed=source.sealed,
-            )
-            for source in s.sources
-        ],
+def snapshot_mappers(mappers: U32, attempts: U64) -> bytes:
+    """What readers of many partitions are told alike, for `wait_reply`."""
+    snapshot = mpb.ReadSnapshot(
+        gaps=gaps_bytes(mappers), attempts=narrow_bytes(attempts), count=len(mappers)
     )
+    return mpb.AwaitCommitsReply(snapshot=snapshot).SerializeToString()
 
 
 def snapshot_from_pb(pb: mpb.ReadSnapshot) -> ReadSnapshot:
+    if pb.count > len(pb.attempts):  # they begin at 1, so none is left out as 0
+        raise InvalidArgument(f"{len(pb.attempts)} bytes of attempts of {pb.count} mappers")
     return ReadSnapshot(
         version=pb.version,
         generation=pb.generation,
         build=pb.build,
-        mappers=u32(pb.mappers, "mappers"),
-        attempts=u64(pb.attempts, "attempts"),
+        mappers=ascending_u32(pb.gaps, pb.count, MAX_MAPPER + 1, "mappers"),
+        attempts=narrow_u64(pb.attempts, pb.count, "attempts"),
         rows=pb.rows,
         raw_bytes=pb.raw_bytes,
         digest=pb.digest,
@@ -54,11 +51,34 @@ def snapshot_from_pb(pb: mpb.ReadSnapshot) -> ReadSnapshot:
     )
 
 
-def wait_to_pb(w: CommitWait) -> mpb.AwaitCommitsReply:
-    reply = mpb.AwaitCommitsReply(missing=w.missing.serialize(), recompute=w.recompute)
-    if w.snapshot is not None:
-        reply.snapshot.CopyFrom(snapshot_to_pb(w.snapshot))
-    return reply
+def wait_reply(w: CommitWait, mappers: bytes) -> bytes:
+    """AwaitCommitsReply, serialized; `mappers` are those of its snapshot, if it has one.
+
+    Two messages in a row are one with the fields of both, also of the messages in them.
+    """
+    s, snapshot = w.snapshot, None
+    if s is not None:
+        snapshot = mpb.ReadSnapshot(
+            version=s.version,
+            generation=s.generation,
+            build=s.build,
+            rows=s.rows,
+            raw_bytes=s.raw_bytes,
+            digest=s.digest,
+            sources=[
+                mpb.Source(
+                    range_index=source.range_index,
+                    epoch=source.epoch,
+                    daemons=[ref_to_pb(d) for d in source.daemons],
+                    sealed=source.sealed,
+                )
+                for source in s.sources
+            ],
+        )
+    own = mpb.AwaitCommitsReply(
+        snapshot=snapshot, missing=w.missing.serialize(), recompute=w.recompute
+    )
+    return mappers + own.SerializeToString()
 
 
 def wait_from_pb(pb: mpb.AwaitCommitsReply) -> CommitWait:

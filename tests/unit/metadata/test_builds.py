@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
+from cosco.metadata.attempts import Attempts
 from cosco.metadata.builds import Builds
 from cosco.metadata.changes import ChangeLog
 from cosco.records import AttemptSums, PartitionRange
@@ -89,7 +90,9 @@ def test_a_range_knows_its_writers_whenever_it_is_asked(seed: int) -> None:
     made, changes = builds()
     again, _ = builds()
     expected = [BitMap() for _ in RANGES]
+    attempts = Attempts(7, changes)
     for mapper in range(60):
+        attempts.commit(mapper, mapper + 100)
         ranges = set(random.choice(([0, 1, 2], [0, 1, 2], [0, 2], [1], [])))
         part = [p for r in RANGES if r.index in ranges for p in range(r.first, r.first + r.count)]
         made.count(mapper, sums_of(part), ranges, whole=True)
@@ -100,10 +103,9 @@ def test_a_range_knows_its_writers_whenever_it_is_asked(seed: int) -> None:
             assert made.end(index) == expected[index]
             expected[index] = BitMap()
         elif event < 0.3:
-            attempts = {m: m + 100 for m in range(60)}
             mappers, told = made.attempts(index, attempts)
             assert mappers.tolist() == list(expected[index])
-            assert told.tolist() == [attempts[m] for m in expected[index]]
+            assert told.tolist() == [m + 100 for m in expected[index]]
         elif event < 0.5:
             for change in changes.take():
                 if change.table == "sums":

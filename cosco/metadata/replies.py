@@ -1,0 +1,60 @@
+"""Replies of which a part is given to many calls alike, which is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from cosco import wire
+from cosco.records import CommitWait, OpenedAttempt
+
+#: Parts that are kept.
+MAX_ENCODED_BYTES: Final = 32 << 20
+
+
+class EncodedParts:
+    """The encoded form of objects that never change, while it is asked for.
+
+    They are told apart by identity: another object of equal content is encoded again.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Keep `max_bytes` at most, and always the latest."""
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        # By id, which stays the object's as it is kept; the latest asked for last.
+        self._parts: dict[int, tuple[object, bytes]] = {}
+
+    def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:
+        """What `encode` gave for `whole`."""
+        kept = self._parts.pop(id(whole), None)
+        if kept is None:
+            kept = whole, encode()
+            self._bytes += len(kept[1])
+        self._parts[id(whole)] = kept
+        while self._bytes > self._max_bytes and len(self._parts) > 1:
+            _, part = self._parts.pop(next(iter(self._parts)))
+            self._bytes -= len(part)
+        return kept[1]
+
+
+class Replies:
+    """OpenAttemptReply and AwaitCommitsReply, serialized."""
+
+    def __init__(self) -> None:
+        self._parts = EncodedParts(MAX_ENCODED_BYTES)
+
+    def opened(self, opened: OpenedAttempt) -> bytes:
+        """To a writer; all writers are told of the same ranges and daemons."""
+        info = self._parts.get(opened.info, lambda: wire.opened_info(opened.info))
+        return wire.opened_reply(opened, info)
+
+    def waited(self, wait: CommitWait) -> bytes:
+        """To a reader; readers of a range, and often of all, are told of the same mappers."""
+        snapshot = wait.snapshot
+        if snapshot is None:
+            return wire.wait_reply(wait, b"")
+        mappers = self._parts.get(
+            snapshot.mappers, lambda: wire.snapshot_mappers(snapshot.mappers, snapshot.attempts)
+        )
+        return wire.wait_reply(wait, mappers)
