@@ -46,7 +46,7 @@ class Attempts:
         return mapper, self.highest
 
     def table(self) -> tuple[U32, U64]:
-        """The mappers that have committed, ascending, and the attempt of each: not to be written."""
+        """The mappers that have committed, ascending, and the attempt of each: only to be read."""
         if self._table is None:
             mappers = np.array(self.committed_mappers.to_array(), dtype=np.uint32)
             attempts = map(self.committed.__getitem__, self.committed_mappers)

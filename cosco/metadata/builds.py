@@ -87,8 +87,8 @@ class Builds:
         return bounds[1:] > bounds[:-1]
 
     def attempts(self, index: int, committed: Attempts) -> tuple[U32, U64]:
-        """The mappers that are counted in a range, ascending, and the attempt of each: not to be
-        written, as ranges that all mappers wrote to have the same arrays."""
+        """The mappers that are counted in a range, ascending, and the attempt of each: only to be
+        read, as ranges that all mappers wrote to have the same arrays."""
         writers = self.writers(index)
         build = self._ranges[index]
         if not build.resent and writers == committed.committed_mappers:

@@ -85,7 +85,7 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
         digests,
     )
     acknowledged = u64(pb.acknowledged, "acknowledged")
-    if not bool(np.all(acknowledged[1:] > acknowledged[:-1])):
+    if not (acknowledged[1:] > acknowledged[:-1]).all():
         raise InvalidArgument("the acknowledged assignments of a commit do not ascend")
     if pb.mapper > MAX_MAPPER or not pb.attempt:
         raise InvalidArgument(f"a commit of mapper {pb.mapper}, attempt {pb.attempt}")
@@ -94,7 +94,8 @@ def commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
         mapper=pb.mapper,
         attempt=pb.attempt,
         generation=pb.generation,
-        acknowledged=np.stack(np.divmod(acknowledged, _RANGE_UNIT), axis=1).astype(np.uint32),
+        # The low half of each, the epoch, comes first in memory.
+        acknowledged=acknowledged.view("<u4").reshape(-1, 2)[:, ::-1],
         sums=sums,
         partial=pb.partial,
         ranges=tuple(pb.ranges),
