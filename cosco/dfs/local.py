@@ -59,6 +59,7 @@ class LocalStore:
         self._observer = observer
         self._direct = False
         self._scratch = posix.Scratch()
+        self._named = posix.DurableNames(self._root)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cosco-store")
 
     async def open(self) -> None:
@@ -135,7 +136,7 @@ class LocalStore:
             finally:
                 os.close(fd)
             if self._fsync and offset == 0:
-                self._sync_names(path)
+                self._named.sync(path)
         except OSError as error:
             if error.errno in posix.FULL:
                 raise StoreFull(error.errno, error.strerror, path) from error
@@ -151,6 +152,7 @@ class LocalStore:
             with suppress(FileNotFoundError):
                 return os.open(full, flags | os.O_CREAT, 0o666)
             # Someone who deletes a prefix may take a folder away at any of these steps.
+            self._named.forget()
             with suppress(FileNotFoundError):
                 posix.make_folders(self._root, Path(path).parent)
         return os.open(full, flags | os.O_CREAT, 0o666)
@@ -171,11 +173,6 @@ class LocalStore:
             with suppress(OSError):
                 os.ftruncate(fd, offset)
             raise
-
-    def _sync_names(self, path: str) -> None:
-        """Make a new file's name durable, and its folders', whoever made them."""
-        for folder in Path(path).parents:
-            posix.sync_folder(self._root / folder)
 
     def _read(self, path: str, offset: int, length: int) -> tuple[bytes, float, float]:
         started = time.perf_counter()
@@ -248,6 +245,7 @@ class LocalStore:
     def _delete(self, prefix: str) -> None:
         folder = self._root / prefix
         posix.remove_tree(folder)
+        self._named.forget()
         if self._fsync:
             with suppress(FileNotFoundError, NotADirectoryError):
                 posix.sync_folder(folder.parent)

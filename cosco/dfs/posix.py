@@ -19,6 +19,8 @@ FULL: Final = frozenset({ENOSPC, EDQUOT})
 #: Reads longer than this are made in parts.
 _SCRATCH_BYTES: Final = (1 << 20) + ALIGNMENT
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+#: Folders that are remembered to have a durable name.
+_NAMED_FOLDERS: Final = 4096
 
 
 def sync_folder(folder: Path) -> None:
@@ -28,6 +30,38 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class DurableNames:
+    """Makes names of files below `root` durable, and those of their folders, whoever made them.
+
+    A folder whose name was made durable is remembered by what it is, as another may come in its
+    place: a thousand files in one folder are a thousand syncs, not four thousand.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._named: dict[Path, tuple[int, int]] = {}  # relative path → device, inode
+
+    def sync(self, path: str) -> None:
+        """Make the name of a file, relative to the root, durable; raises OSError."""
+        folder = Path(path).parent
+        sync_folder(self._root / folder)
+        synced = {}
+        while folder.name:
+            info = (self._root / folder).stat()
+            if self._named.get(folder) == (info.st_dev, info.st_ino):
+                break
+            sync_folder(self._root / folder.parent)
+            synced[folder] = info.st_dev, info.st_ino
+            folder = folder.parent
+        if len(self._named) >= _NAMED_FOLDERS:
+            self.forget()
+        self._named |= synced  # not before all of them are: another thread relies on each
+
+    def forget(self) -> None:
+        """Folders were deleted, or are missing: what comes in their place is not named yet."""
+        self._named.clear()
 
 
 def make_root(folder: Path) -> None:

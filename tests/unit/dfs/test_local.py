@@ -155,8 +155,23 @@ def test_names_and_folders_are_synced(tmp_path: Path, monkeypatch: pytest.Monkey
         synced.clear()
         await store.append("c/5/f", ALIGNMENT, [page])
         assert synced == []
+        await store.append("c/5/g", 0, [page])  # its folders' names are durable already
+        assert synced == ["a/b/c/5"]
+        synced.clear()
+        await store.append("c/6/f", 0, [page])
+        assert synced == ["a/b/c/6", "a/b/c", "a/b"]  # folders were made
+        synced.clear()
         await store.delete_prefix("c/5/")
         assert synced == ["a/b/c"]
+        synced.clear()
+        await store.append("c/6/g", 0, [page])
+        assert synced == ["a/b/c/6", "a/b/c", "a/b"]  # what is there may be another one
+        synced.clear()
+        (tmp_path / "a/b/c/7").mkdir()  # of another daemon of the store, which moved it here
+        (tmp_path / "a/b/c/6").rename(tmp_path / "a/b/c/8")
+        (tmp_path / "a/b/c/7").rename(tmp_path / "a/b/c/6")
+        await store.append("c/6/f", 0, [page])
+        assert synced == ["a/b/c/6", "a/b/c"]
 
     monkeypatch.setattr(posix, "sync_folder", record)
     monkeypatch.setattr("cosco.dfs.identity.sync_folder", record)
