@@ -104,7 +104,9 @@ class BlockHeader(NamedTuple):
     @property
     def end(self) -> int:
         """The position after the last one this block covers."""
-        if self.flags & FLAG_FRAGMENT and not self.flags & FLAG_LAST:
+        if not self.flags & FLAG_FRAGMENT:  # nearly always; it begins with a whole row
+            return self.position + (self.rows << POSITION_SHIFT)
+        if not self.flags & FLAG_LAST:
             return self.position + 1
         return (self.first_row + self.rows) << POSITION_SHIFT
 

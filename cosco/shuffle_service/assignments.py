@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from cosco.blocks import HEADER_BYTES
 from cosco.errors import CoscoError, DataCorrupted
 from cosco.records import DaemonRef, PartitionRange
 from cosco.shuffle_service.buffers import AssignmentKey, Chunk, PartitionBuffer
@@ -60,21 +61,20 @@ class AssignmentBuffers:
 
     def fresh(self, sender: Sender, run: Run) -> list[tuple[memoryview, int]]:
         """The parts of a run that are not held yet, as (bytes, blocks); marks them held."""
-        dedupe, partition = self.dedupe, run.partition
+        claim, partition = self.dedupe.claim, run.partition
         fresh: list[tuple[memoryview, int]] = []
         start = offset = count = 0
         for block in run.blocks:
-            end = offset + block.block_bytes
-            if dedupe.holds(sender, partition, block.position, block.end):
+            end = offset + HEADER_BYTES + block.stored_bytes
+            if claim(sender, partition, block.position, block.end):
+                count += 1
+            else:
                 if count:
                     fresh.append((run.data[start:offset], count))
                 start, count = end, 0
-            else:
-                dedupe.add(sender, partition, block.position, block.end)
-                count += 1
             offset = end
         if count:
-            fresh.append((run.data[start:offset], count))
+            fresh.append((run.data[start:offset] if fresh or start else run.data, count))
         return fresh
 
     def unstored_chunks(self, frame: CheckedFrame) -> Iterator[Chunk]:

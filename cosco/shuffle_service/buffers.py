@@ -57,21 +57,27 @@ class Chunk:
         """Bytes of pages that must be added before `length` bytes can be appended."""
         return round_up(max(0, self.length + length - self.capacity))
 
-    def append(self, pool: PagePool, arena: memoryview, data: memoryview, extra: int) -> None:
-        """Copy `data` to the end; `extra` more bytes of pages may be taken if it grows."""
-        need = self.room_needed(len(data))
-        if need:
-            # Doubling keeps the segments few; what it takes ahead is bounded by `extra`.
-            ahead = min(extra, max(0, self.capacity - need)) // need * need
-            for page in pool.allocate(need + ahead):
-                self.pages.append(page)
-                self.capacity += page.size
-        position = self.length
-        for segment in self._segments(arena, position, position + len(data)):
+    def grow(self, pool: PagePool, need: int, extra: int) -> None:
+        """Add pages of `need` bytes; `extra` more may be taken."""
+        # Doubling keeps the segments few; what it takes ahead is bounded by `extra`.
+        ahead = min(extra, max(0, self.capacity - need)) // need * need
+        for page in pool.allocate(need + ahead):
+            self.pages.append(page)
+            self.capacity += page.size
+
+    def append(self, arena: memoryview, data: memoryview) -> None:
+        """Copy `data` to the end, where there is room for it."""
+        position, length = self.length, len(data)
+        self.length = position + length
+        page = self.pages[-1]
+        begin = position - self.capacity + page.size
+        if begin >= 0:  # all of it goes to the last page
+            begin += page.offset
+            arena[begin : begin + length] = data
+            return
+        for segment in self._segments(arena, position, self.length):
             segment[:] = data[: len(segment)]
             data = data[len(segment) :]
-            position += len(segment)
-        self.length = position
 
     def _segments(self, arena: memoryview, start: int, end: int) -> Iterator[memoryview]:
         """The memory of bytes [start, end) of this chunk, page by page."""

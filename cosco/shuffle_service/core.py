@@ -20,7 +20,7 @@ from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned, Se
 from cosco.shuffle_service.buffers import AssignmentKey, Chunk, ChunkState, PartitionBuffer
 from cosco.shuffle_service.copies import Copy, CopyLog
 from cosco.shuffle_service.dedupe import DedupeBound, Sender
-from cosco.shuffle_service.intake import CheckedFrame, Run, check_frame
+from cosco.shuffle_service.intake import CheckedFrame, check_frame
 from cosco.shuffle_service.limits import PoolShares, dedupe_entries_max, forwards_max
 from cosco.shuffle_service.pool import PagePool
 from cosco.shuffle_service.replication import ReplicationLog
@@ -173,36 +173,36 @@ class DaemonCore:
         blocks = duplicates = taken_bytes = 0
         next_run, entries = first_run, held.dedupe.entries
         for run in frame.runs[first_run:]:
-            if self._pages_needed(held, run) > self.shares.buffers_room:
+            buffer = held.buffers.get(run.partition) or self._new_buffer(held, run.partition)
+            chunk = buffer.open or _EMPTY
+            # A run of which some is held already may need less than this.
+            grows = chunk.length + len(run.data) > chunk.capacity
+            if grows and chunk.room_needed(len(run.data)) > self.shares.buffers_room:
                 break
-            fresh = held.fresh(frame.sender, run)
             blocks += len(run.blocks)
-            duplicates += len(run.blocks) - sum(count for _, count in fresh)
-            for data, count in fresh:
-                self._append(held, run.partition, data, count)
+            duplicates += len(run.blocks)
+            for data, count in held.fresh(frame.sender, run):
+                self._append(buffer, data, count)
+                duplicates -= count
                 taken_bytes += len(data)
             next_run += 1
         self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
         return Taken(next_run, blocks, duplicates, taken_bytes)
 
-    def _pages_needed(self, held: AssignmentBuffers, run: Run) -> int:
-        buffer = held.buffers.get(run.partition)
-        chunk = buffer.open if buffer is not None else None
-        return (chunk or _EMPTY).room_needed(len(run.data))
+    def _new_buffer(self, held: AssignmentBuffers, partition: int) -> PartitionBuffer:
+        buffer = PartitionBuffer(held.key, partition, self._path(held.key, partition))
+        held.buffers[partition] = buffer
+        return buffer
 
-    def _append(
-        self, held: AssignmentBuffers, partition: int, data: memoryview, blocks: int
-    ) -> None:
-        buffer = held.buffers.get(partition)
-        if buffer is None:
-            buffer = held.buffers[partition] = PartitionBuffer(
-                held.key, partition, self._path(held.key, partition)
-            )
+    def _append(self, buffer: PartitionBuffer, data: memoryview, blocks: int) -> None:
         chunk = buffer.open
         if chunk is None:
             chunk = buffer.open = Chunk(buffer)
             self._open[buffer] = None
-        chunk.append(self.pool, self.arena, data, max(0, self.shares.ahead - len(data)))
+        if chunk.length + len(data) > chunk.capacity:
+            need = chunk.room_needed(len(data))
+            chunk.grow(self.pool, need, max(0, self.shares.ahead - len(data)))
+        chunk.append(self.arena, data)
         chunk.blocks += blocks
         if chunk.length >= self.chunk_bytes and buffer.flushing is None:
             self._ready[buffer] = None

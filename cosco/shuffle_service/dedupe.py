@@ -30,21 +30,20 @@ class DedupeIndex:
         self.entries = 0
         self._senders: dict[Sender, dict[int, IntervalSet]] = {}
 
-    def holds(self, sender: Sender, partition: int, start: int, end: int) -> bool:
-        """Whether positions [start, end) are held, all of them."""
-        held = self._senders.get(sender, {}).get(partition)
-        return held is not None and held.covers(start, end)
-
-    def add(self, sender: Sender, partition: int, start: int, end: int) -> None:
+    def claim(self, sender: Sender, partition: int, start: int, end: int) -> bool:
+        """Note that positions [start, end) are held; False if all of them were already."""
         partitions = self._senders.get(sender)
         if partitions is None:
             partitions = self._senders[sender] = {}
         held = partitions.get(partition)
         if held is None:
             held = partitions[partition] = IntervalSet()
+        elif held.covers(start, end):
+            return False
         before = len(held)
         held.add(start, end)
         self.entries += len(held) - before
+        return True
 
     def forget(self, sender: Sender) -> None:
         self.entries -= sum(map(len, self._senders.pop(sender, {}).values()))

@@ -8,6 +8,7 @@ copied to pages in one piece.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cosco.blocks import HEADER_BYTES, BlockHeader, parse_header, walk_blocks
 from cosco.errors import DataCorrupted
@@ -15,9 +16,11 @@ from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
 from cosco.shuffle_service.dedupe import Sender
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Neighbouring blocks of one partition: `data` holds them back to back."""
+class Run(NamedTuple):
+    """Neighbouring blocks of one partition: `data` holds them back to back.
+
+    A named tuple, as one is made per block where partitions are many.
+    """
 
     partition: int
     data: memoryview

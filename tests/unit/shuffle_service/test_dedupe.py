@@ -9,32 +9,32 @@ A, B = (0, 1), (0, 2)  # two attempts of one mapper
 
 def test_only_what_is_held_whole_is_a_duplicate():
     index = DedupeIndex()
-    index.add(A, 3, 0, 10)
-    assert index.holds(A, 3, 0, 10)
-    assert index.holds(A, 3, 2, 5)
-    assert not index.holds(A, 3, 5, 11)
-    assert not index.holds(A, 4, 0, 10)
-    assert not index.holds(B, 3, 0, 10)
+    index.claim(A, 3, 0, 10)
+    assert not index.claim(A, 3, 0, 10)
+    assert not index.claim(A, 3, 2, 5)
+    assert index.claim(A, 3, 5, 11)
+    assert index.claim(A, 4, 0, 10)
+    assert index.claim(B, 3, 0, 10)
 
 
 def test_memory_grows_with_gaps_not_with_rows():
     index = DedupeIndex()
     for start in range(0, 10_000, 10):
-        index.add(A, 0, start, start + 10)
+        index.claim(A, 0, start, start + 10)
     assert index.entries == 1
-    assert index.holds(A, 0, 0, 10_000)
+    assert not index.claim(A, 0, 0, 10_000)
 
 
 def test_a_forgotten_sender_is_no_longer_counted():
     index = DedupeIndex()
     for partition in range(5):
-        index.add(A, partition, 0, 1)
-    index.add(B, 0, 0, 1)
+        index.claim(A, partition, 0, 1)
+    index.claim(B, 0, 0, 1)
     assert index.oldest() == A
     index.forget(A)
     assert index.entries == 1
-    assert not index.holds(A, 0, 0, 1)
-    assert index.holds(B, 0, 0, 1)
+    assert index.claim(A, 0, 0, 1)
+    assert not index.claim(B, 0, 0, 1)
     index.forget(A)
     assert index.entries == 1
 
@@ -43,7 +43,7 @@ def test_nothing_is_kept_of_a_dropped_assignment_though_its_senders_hung_up():
     bound, other, dropped = DedupeBound(1000), DedupeIndex(), DedupeIndex()
     for index in (other, dropped):
         for partition in range(100):
-            index.add(A, partition, 0, 1)
+            index.claim(A, partition, 0, 1)
         bound.grew(index, 100)
         bound.hung_up(A, [index])
     bound.dropped(dropped)
