@@ -1,7 +1,8 @@
 """The bookkeeping of one push stream: which frame may be sent, which must be sent again.
 
 A frame is announced, granted, sent and acknowledged, in that order, and kept until it is
-acknowledged. When the stream breaks, everything that is kept begins anew on the next one;
+acknowledged; what fits into the bytes that a daemon allows for it is sent eagerly, without
+announcement and grant. When the stream breaks, everything that is kept begins anew on the next one;
 the frames stay the same, so a daemon recognises what it already has. Frames whose
 assignment has ended are taken out, to go elsewhere.
 """
@@ -47,6 +48,8 @@ class PushWindow:
         self._sent: set[int] = set()
         self._taken: set[int] = set()  # sent on the present stream, and taken since
         self._has_gap = False
+        self._eager_limit = self._eager_bytes = 0
+        self._eager: dict[int, int] = {}  # bytes of those among the sent and the taken
 
     def __len__(self) -> int:
         """The number of frames that are not acknowledged."""
@@ -99,6 +102,26 @@ class PushWindow:
         self._sent.clear()
         self._taken.clear()
         self._has_gap = False
+        self._eager.clear()
+        self._eager_limit = self._eager_bytes = 0
+
+    def allow_eager(self, limit_bytes: int) -> None:
+        """So many bytes of frames may be on their way eagerly on the present stream."""
+        self._eager_limit = limit_bytes
+
+    def send_eagerly(self) -> list[OutFrame]:
+        """The frames to send now without asking, in order."""
+        frames: list[OutFrame] = []
+        while self._unannounced and not self._has_gap:
+            length = self._unannounced[0].frame_bytes
+            if self._eager_bytes + length > self._eager_limit:
+                break
+            frame = self._unannounced.popleft()
+            self._sent.add(frame.sequence)
+            self._eager[frame.sequence] = length
+            self._eager_bytes += length
+            frames.append(frame)
+        return frames
 
     def announce(self) -> list[int]:
         """The lengths of the frames to announce now, in order."""
@@ -147,6 +170,7 @@ class PushWindow:
 
     def _is_answered(self, sequence: int) -> bool:
         """Note an answer to a frame that was sent; False if the frame was taken since."""
+        self._eager_bytes -= self._eager.pop(sequence, 0)
         if sequence in self._sent:
             self._sent.discard(sequence)
             return True

@@ -61,16 +61,18 @@ class SealReply(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class PushRequest(_message.Message):
-    __slots__ = ("hello", "announce", "frame", "released")
+    __slots__ = ("hello", "announce", "frame", "released", "eager_frame")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
+    EAGER_FRAME_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     announce: Announce
     frame: bytes
     released: Released
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ..., released: _Optional[_Union[Released, _Mapping]] = ...) -> None: ...
+    eager_frame: bytes
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., eager_frame: _Optional[bytes] = ...) -> None: ...
 
 class Released(_message.Message):
     __slots__ = ("sequences",)
@@ -101,16 +103,18 @@ class Announce(_message.Message):
     def __init__(self, frame_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PushReply(_message.Message):
-    __slots__ = ("acknowledged", "granted", "refused", "copies_max_bytes")
+    __slots__ = ("acknowledged", "granted", "refused", "copies_max_bytes", "eager_bytes")
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     COPIES_MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EAGER_BYTES_FIELD_NUMBER: _ClassVar[int]
     acknowledged: _containers.RepeatedScalarFieldContainer[int]
     granted: int
     refused: _containers.RepeatedCompositeFieldContainer[Refusal]
     copies_max_bytes: int
-    def __init__(self, acknowledged: _Optional[_Iterable[int]] = ..., granted: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., copies_max_bytes: _Optional[int] = ...) -> None: ...
+    eager_bytes: int
+    def __init__(self, acknowledged: _Optional[_Iterable[int]] = ..., granted: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., copies_max_bytes: _Optional[int] = ..., eager_bytes: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("sequence", "code", "reason")

@@ -50,7 +50,7 @@ from cosco.shuffle_service.intake import CheckedFrame, check_frame
 from cosco.shuffle_service.limits import pool_bytes
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.shuffle_service.read_memory import ReadMemory
-from cosco.wire import fetch_reply, push_frame, push_request
+from cosco.wire import PushedFrame, fetch_reply, push_frame, push_request
 from cosco.workers import Link
 
 _GB: Final = 10**9
@@ -224,8 +224,8 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
     async def serve(requests: Any, _context: Any) -> bytes:
         async for message in requests:
             request = push_request(message)
-            assert isinstance(request, memoryview)
-            received.append(request)
+            assert isinstance(request, PushedFrame)
+            received.append(request.data)
         return b""
 
     def messages() -> Iterator[Any]:

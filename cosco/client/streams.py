@@ -46,8 +46,8 @@ class User(Protocol):
         """Whose end ends the stream."""
         ...
 
-    def begin(self, outbox: Outbox, *, used: bool) -> None:
-        """There is a stream: whatever was said on the last one is void. `used` by others
+    def begin(self, stream: Stream, outbox: Outbox, *, used: bool) -> None:
+        """`stream` is there: whatever was said on the last one is void. `used` by others
         before; it may have broken unnoticed since."""
         ...
 
@@ -78,6 +78,8 @@ class Stream:
 
     def __init__(self, streams: Streams, ref: DaemonRef) -> None:
         self.ref: Final = ref
+        #: What the present call allows, as the user of that time was told.
+        self.eager_bytes = 0
         self._streams = streams
         self._scope = Scope("a push stream", "")
         # Guards what follows. Nothing is waited for inside, nor the fork gate entered.
@@ -104,7 +106,7 @@ class Stream:
             self._user = user
             outbox = self._outbox
         user.scope.add_call(self)
-        user.begin(outbox, used=True)
+        user.begin(self, outbox, used=True)
         return True
 
     def give_back(self, user: User) -> bool:
@@ -184,12 +186,12 @@ class Stream:
         outbox: Outbox = SimpleQueue()
         call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
         call.on_end(lambda: outbox.put(None))
-        self._call = call
+        self._call, self.eager_bytes = call, 0
         try:
             user.scope.check()  # or it was closed before there was a call to cancel
             with self._lock:
                 self._outbox = outbox
-            user.begin(outbox, used=False)
+            user.begin(self, outbox, used=False)
             for message in call:
                 present = self._user
                 if present is None or not present.on_reply(message):

@@ -4,6 +4,10 @@ A message that is under way costs the daemon memory outside its page pool. Sende
 the lengths of their frames; frames are granted one at a time, streams in turn, while what is
 granted and not yet settled (in pages and safe, or refused) stays within the budget. A grant
 is always worth a whole frame, so streams cannot starve each other with parts of one.
+
+Small frames cost more by their number than by their bytes, and the announcement and the grant
+of one as much as itself. So part of the budget is lent to streams for as long as they are open,
+the first ones to come: within its loan a stream sends eagerly, without announcing.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from cosco.frames import MAX_FRAME_BYTES
 
 #: Frames one stream may have announced and not been granted.
 MAX_ANNOUNCED_FRAMES = 4096
+#: Lent to a stream, and the share of the budget that all loans together may take.
+EAGER_BYTES = 512 << 10
+_EAGER_SHARE = 1 / 4
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +32,9 @@ class StreamCredits:
     announced: deque[int] = field(default_factory=deque)
     granted: deque[int] = field(default_factory=deque)
     unsettled_bytes: int = 0
+    #: The loan, and what came within it and is not settled.
+    eager_limit: int = 0
+    eager_bytes: int = 0
     is_busy: bool = False  # the daemon is taking a frame of it
     #: Since when the sender may send and does not; None if it may not, or the daemon is
     #: still busy with the frame before.
@@ -41,13 +51,18 @@ class FrameCredits:
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self.unsettled_bytes = 0
+        self.unsettled_bytes = 0  # of granted frames
+        self.eager_bytes = 0  # of eager ones
+        self._lent_bytes = 0
         self._stream_bytes = max(budget_bytes // 4, MAX_FRAME_BYTES)
         self._streams: dict[StreamCredits, None] = {}
         self._turns: deque[StreamCredits] = deque()  # streams with announced frames
 
     def open(self) -> StreamCredits:
         stream = StreamCredits()
+        if self._lent_bytes + EAGER_BYTES <= self.budget_bytes * _EAGER_SHARE:
+            stream.eager_limit = EAGER_BYTES
+            self._lent_bytes += EAGER_BYTES
         self._streams[stream] = None
         return stream
 
@@ -69,12 +84,13 @@ class FrameCredits:
 
         The head of the queue is never overtaken by a smaller frame, so all come in turn.
         """
+        budget_bytes = self.budget_bytes - self._lent_bytes
         grants: dict[StreamCredits, int] = {}
         parked: list[StreamCredits] = []
         while self._turns:
             stream = self._turns[0]
             length = stream.announced[0]
-            if self.unsettled_bytes and self.unsettled_bytes + length > self.budget_bytes:
+            if self.unsettled_bytes and self.unsettled_bytes + length > budget_bytes:
                 break
             self._turns.popleft()
             if stream.unsettled_bytes and stream.unsettled_bytes + length > self._stream_bytes:
@@ -107,6 +123,23 @@ class FrameCredits:
         stream.is_busy = True
         return stream.granted.popleft()  # what it was announced with
 
+    def received_eagerly(self, stream: StreamCredits, length: int) -> None:
+        """A frame has come that was not announced; raises InvalidArgument if the stream has
+        not been lent so much. To be told of by `settled_eagerly`."""
+        if stream.eager_bytes + length > stream.eager_limit:
+            raise InvalidArgument(
+                f"a frame of {length} bytes that was neither announced nor granted"
+            )
+        stream.eager_bytes += length
+        self.eager_bytes += length
+        stream.waiting_since = None
+        stream.is_busy = True
+
+    def settled_eagerly(self, stream: StreamCredits, length: int) -> None:
+        """An eager frame is in pages and safe, or refused."""
+        stream.eager_bytes -= length
+        self.eager_bytes -= length
+
     def taken(self, stream: StreamCredits, now: float) -> None:
         """The frame received last keeps the sender from nothing any more."""
         stream.is_busy = False
@@ -126,7 +159,9 @@ class FrameCredits:
         stream.granted.clear()
         stream.waiting_since = None
         self.unsettled_bytes -= stream.unsettled_bytes
-        stream.unsettled_bytes = 0
+        self.eager_bytes -= stream.eager_bytes
+        self._lent_bytes -= stream.eager_limit
+        stream.unsettled_bytes = stream.eager_bytes = stream.eager_limit = 0
 
     def stalled(self, now: float, patience_s: float) -> list[StreamCredits]:
         """Streams that sit on a grant for `patience_s` while others wait for one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from cosco.errors import (
@@ -19,7 +21,7 @@ from cosco.shuffle_service.credits import FrameCredits, StreamCredits
 from cosco.shuffle_service.metrics import DaemonMetrics
 from cosco.shuffle_service.take_copies import Copies
 from cosco.shuffle_service.take_in import TakeIn, WriterFrames
-from cosco.wire import PUSH_PROTOCOL, push_request, spb
+from cosco.wire import PUSH_PROTOCOL, PushedFrame, push_request, spb
 
 #: A sender that sits on a grant for so long, while others wait for one, is cut off.
 GRANT_PATIENCE_S: Final = 10.0
@@ -72,8 +74,9 @@ class GrantBoards:
 
     @property
     def unsettled_bytes(self) -> int:
-        """Bytes of frames granted and not settled."""
-        return self.writers.credits.unsettled_bytes + self.primaries.credits.unsettled_bytes
+        """Bytes of frames granted, or sent eagerly, and not settled."""
+        boards = (self.writers.credits, self.primaries.credits)
+        return sum(board.unsettled_bytes + board.eager_bytes for board in boards)
 
     def give_out(self) -> None:
         """To be called now and then, as streams that sit on a grant are found by the time."""
@@ -185,8 +188,8 @@ class PushStream:
                 self._told.clear()
                 await self._told.wait()
             request = push_request(message)
-            if isinstance(request, memoryview):
-                await self._on_frame(request)
+            if isinstance(request, PushedFrame):
+                await self._on_frame(*request)
             elif request.HasField("hello"):
                 self._on_hello(request.hello)
             elif request.HasField("announce"):
@@ -212,7 +215,11 @@ class PushStream:
         else:
             sender = (hello.mapper, hello.attempt)
             self._frames = WriterFrames(self._take_in, hello.number, sender)
-        self._share = self._share or self._board.open(self)
+        if self._share is None:
+            self._share = self._board.open(self)
+            if self._share.eager_limit:
+                self._reply.eager_bytes = self._share.eager_limit
+                self._has_reply.set()
         if hello.incarnation != self._take_in.incarnation:
             reason = "this daemon was started again since; ask for the assignment again"
             self._refuse(0, spb.REFUSAL_CODE_WRONG_INCARNATION, reason)
@@ -230,32 +237,37 @@ class PushStream:
         self._board.credits.announce(share, frame_bytes)
         self._board.give_out()
 
-    async def _on_frame(self, data: memoryview) -> None:
+    async def _on_frame(self, data: memoryview, eager: bool) -> None:
         share, frames = self._opened()
-        accounted = self._board.credits.received(share, len(data))
+        board = self._board.credits
+        if eager:
+            board.received_eagerly(share, len(data))
+            settled = partial(board.settled_eagerly, share, len(data))
+        else:
+            settled = partial(board.settled, share, board.received(share, len(data)))
         self._under_way += 1
         sequence = _sequence_of(data)
 
         def settle(error: CoscoError | None) -> None:
             self._answer(sequence, error)
-            self._settled(share, accounted)
+            self._settled(settled)
 
         try:
             if data:
                 await frames.take(data, settle)
             else:  # in the place of a frame that is not to be sent any more: not answered
-                self._settled(share, accounted)
+                self._settled(settled)
         except (NotAssigned, ExchangeClosed, CapacityExceeded, DataCorrupted) as error:
             settle(error)
         finally:
             if self._share is not None:  # the stream has not left the board meanwhile
-                self._board.credits.taken(share, time.monotonic())
+                board.taken(share, time.monotonic())
 
-    def _settled(self, share: StreamCredits, accounted: int) -> None:
+    def _settled(self, settled: Callable[[], None]) -> None:
         self._under_way -= 1
         self._has_settled.set()
         if self._share is not None:
-            self._board.credits.settled(share, accounted)
+            settled()
             self._board.give_out()
 
     def _opened(self) -> tuple[StreamCredits, Frames]:

@@ -22,6 +22,8 @@ from cosco.wire.attempts import (
     renewed_to_pb,
 )
 from cosco.wire.bulk import (
+    PushedFrame,
+    eager_frame,
     fetch_data,
     fetch_reply,
     fetch_request,

@@ -1,13 +1,13 @@
 """The messages that carry rows in bulk, encoded and decoded by hand.
 
-What is on the wire are PushRequest.frame and FetchReply.data of protos/cosco/v1/shuffle.proto;
-a message class would copy their bytes once more.
+What is on the wire are PushRequest.frame, PushRequest.eager_frame and FetchReply.data of
+protos/cosco/v1/shuffle.proto; a message class would copy their bytes once more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -17,6 +17,8 @@ from cosco.errors import InvalidArgument
 _Message = TypeVar("_Message", bound=Message)
 
 _FRAME_TAG: Final = 3 << 3 | 2  # PushRequest.frame, length-delimited
+_EAGER_FRAME_TAG: Final = 5 << 3 | 2  # PushRequest.eager_frame
+_EAGER_PREFIX: Final = bytes((_EAGER_FRAME_TAG,))
 _DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
 
 
@@ -56,10 +58,25 @@ def push_frame(parts: Sequence[bytes | memoryview]) -> bytes:
     return b"".join((_bulk_prefix(_FRAME_TAG, sum(map(len, parts))), *parts))
 
 
-def push_request(message: bytes) -> memoryview | spb.PushRequest:
-    """A frame's bytes, or the other message a sender sent; raises InvalidArgument."""
-    frame = _bulk_body(message, _FRAME_TAG)
-    return _parsed(spb.PushRequest, message) if frame is None else frame
+def eager_frame(message: bytes) -> bytes:
+    """What `push_frame` made, as PushRequest.eager_frame."""
+    return b"".join((_EAGER_PREFIX, memoryview(message)[1:]))
+
+
+class PushedFrame(NamedTuple):
+    """A frame of a sender; `eager`: it was not announced."""
+
+    data: memoryview
+    eager: bool
+
+
+def push_request(message: bytes) -> PushedFrame | spb.PushRequest:
+    """A frame, or the other message a sender sent; raises InvalidArgument."""
+    if (data := _bulk_body(message, _FRAME_TAG)) is not None:
+        return PushedFrame(data, eager=False)
+    if (data := _bulk_body(message, _EAGER_FRAME_TAG)) is not None:
+        return PushedFrame(data, eager=True)
+    return _parsed(spb.PushRequest, message)
 
 
 def fetch_request(message: bytes) -> spb.FetchRequest:

@@ -91,8 +91,10 @@ def test_every_frame_is_acknowledged_once_whatever_breaks(data: st.DataObject) -
     window, added, acknowledged = PushWindow(), 0, []
     announced: list[int] = []
     sent: list[int] = []
+    limit = 0
+    eager: dict[int, int] = {}
     for _ in range(data.draw(st.integers(0, 60))):
-        match data.draw(st.sampled_from(["add", "grant", "acknowledge", "break"])):
+        match data.draw(st.sampled_from(["add", "grant", "acknowledge", "break", "allow"])):
             case "add":
                 added += 1
                 window.add(frame(added))
@@ -106,10 +108,20 @@ def test_every_frame_is_acknowledged_once_whatever_breaks(data: st.DataObject) -
                 chosen = data.draw(st.sampled_from(sent))
                 sent.remove(chosen)
                 acknowledged += sequences(window.acknowledged([chosen]))
+                eager.pop(chosen, None)
+            case "allow":
+                limit = data.draw(st.integers(0, 500))
+                window.allow_eager(limit)
             case "break":
                 window.restart()
                 announced.clear()
                 sent.clear()
+                eager.clear()
+                limit = 0
+        frames = window.send_eagerly()
+        eager |= {f.sequence: f.frame_bytes for f in frames}
+        sent += sequences(frames)
+        assert not frames or sum(eager.values()) <= limit
         announced += window.announce()
     window.restart()
     lengths = window.announce()
@@ -189,3 +201,26 @@ def test_a_frame_is_under_way_from_its_announcement_to_its_answer() -> None:
     assert window.is_under_way
     window.acknowledged([1])
     assert not window.is_under_way
+
+
+def test_frames_are_sent_eagerly_as_far_as_is_allowed_and_others_announced() -> None:
+    window = window_of(4)  # of 101 to 104 bytes
+    assert window.send_eagerly() == []
+    window.allow_eager(204)
+    assert sequences(window.send_eagerly()) == [1, 2]  # 203 bytes
+    assert window.is_under_way
+    assert window.send_eagerly() == []
+    window.acknowledged([1])
+    assert sequences(window.send_eagerly()) == []  # 102 are under way
+    window.allow_eager(205)
+    assert sequences(window.send_eagerly()) == [3]
+    assert window.announce() == [104]
+    window.take(0, 1)  # all; what was sent is answered all the same
+    assert window.acknowledged([2]) == window.acknowledged([3]) == []
+    window.add(OutFrame(5, 0, 2, 205, b""))
+    assert window.has_gap
+    assert window.send_eagerly() == []
+    window.restart()
+    assert window.send_eagerly() == []  # the next stream has to allow it anew
+    window.allow_eager(205)
+    assert sequences(window.send_eagerly()) == [5]

@@ -14,7 +14,7 @@ from cosco.client.routing import Lane, Routes
 from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
 from cosco.records import Assignment, DaemonRef
 from cosco.window import ProtocolBroken
-from cosco.wire import push_frame, push_request
+from cosco.wire import PushedFrame, push_frame, push_request
 
 NUMBER = 7
 A, B, C = (DaemonRef(10 + i, f"host-{i}:1") for i in range(3))
@@ -43,8 +43,9 @@ def send_all(lane: Lane) -> list[tuple[FrameHeader, bytes]]:
     lengths = lane.window.announce()
     sent = []
     for length, frame in zip(lengths, lane.window.granted(len(lengths)), strict=True):
-        data = push_request(frame.message)
-        assert isinstance(data, memoryview)
+        request = push_request(frame.message)
+        assert isinstance(request, PushedFrame)
+        data = request.data
         assert len(data) == length
         sent.append((parse_frame_header(data), bytes(data[FRAME_HEADER_BYTES:])))
     return sent

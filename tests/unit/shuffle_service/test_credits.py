@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from cosco.errors import InvalidArgument
 from cosco.frames import MAX_FRAME_BYTES
-from cosco.shuffle_service.credits import MAX_ANNOUNCED_FRAMES, FrameCredits
+from cosco.shuffle_service.credits import EAGER_BYTES, MAX_ANNOUNCED_FRAMES, FrameCredits
 
 MIB = 1 << 20
 
 
 def test_what_is_granted_stays_within_the_budget_and_comes_back():
-    board = FrameCredits(4 * MIB)
+    board = FrameCredits(4 * MIB + 2 * EAGER_BYTES)  # a loan to each
     stream, other = board.open(), board.open()
     board.announce(stream, [MIB] * 8)
     board.announce(other, [MIB] * 8)
@@ -116,9 +116,44 @@ def test_every_announced_frame_is_granted_in_the_end(data):
     while any(left.values()) or ready:
         for stream, count in board.grant(0.0):
             ready.extend((stream, left[stream].pop(0)) for _ in range(count))
-        assert board.unsettled_bytes <= max(budget, MAX_FRAME_BYTES)
+        lent = sum(stream.eager_limit for stream in frames)
+        assert lent <= budget // 4
+        assert board.unsettled_bytes <= max(budget - lent, MAX_FRAME_BYTES)
         assert ready, "nothing is granted although frames wait"
         stream, length = ready.pop(0)
         board.settled(stream, board.received(stream, length))
         board.taken(stream, 0.0)
     assert board.unsettled_bytes == 0
+
+
+def test_a_stream_sends_eagerly_within_its_loan_whatever_others_hold():
+    board = FrameCredits(4 * MIB)
+    first, second, third = (board.open() for _ in range(3))
+    assert [stream.eager_limit for stream in (first, second, third)] == [EAGER_BYTES] * 2 + [0]
+    board.announce(third, [MIB] * 4)
+    board.grant(0.0)
+    board.received_eagerly(first, EAGER_BYTES - 1)
+    board.received_eagerly(second, EAGER_BYTES)
+    for stream, length in ((first, 2), (second, 1), (third, 1)):
+        with pytest.raises(InvalidArgument, match="neither announced nor granted"):
+            board.received_eagerly(stream, length)
+    assert board.eager_bytes == 2 * EAGER_BYTES - 1
+    board.settled_eagerly(first, EAGER_BYTES - 1)
+    board.received_eagerly(first, EAGER_BYTES)
+    for stream in (first, second, third):
+        board.close(stream)
+    assert board.eager_bytes == board.unsettled_bytes == 0
+    assert board.open().eager_limit == EAGER_BYTES  # what was lent has come back
+
+
+def test_a_sender_whose_eager_frame_is_being_taken_does_not_sit_on_its_grant():
+    board = FrameCredits(4 * MIB)
+    stream, waiting = board.open(), board.open()
+    board.announce(stream, [3 * MIB // 2])
+    board.grant(0.0)
+    board.received_eagerly(stream, 100)
+    board.announce(waiting, [2 * MIB])
+    assert board.grant(0.0) == []
+    assert stream not in board.stalled(100.0, 10.0)
+    board.taken(stream, 100.0)
+    assert stream in board.stalled(111.0, 10.0)

@@ -10,8 +10,9 @@ from support.daemon_parts import KEY, DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore
+from cosco.shuffle_service.credits import EAGER_BYTES
 from cosco.shuffle_service.push import MAX_UNTOLD, GrantBoards, PushStream
-from cosco.wire import PUSH_PROTOCOL, push_frame, spb
+from cosco.wire import PUSH_PROTOCOL, eager_frame, push_frame, spb
 
 BUDGET = 8 << 20
 
@@ -25,7 +26,7 @@ class Call:
         if reads:
             self._reads.set()
         self._replied = asyncio.Event()
-        self.granted = 0
+        self.granted = self.eager_bytes = 0
         self.acknowledged: list[int] = []
         self.refused: list[spb.Refusal] = []
         self.task = asyncio.create_task(
@@ -45,6 +46,7 @@ class Call:
         await self._reads.wait()
         reply = spb.PushReply.FromString(message)
         self.granted += reply.granted
+        self.eager_bytes += reply.eager_bytes
         self.acknowledged += reply.acknowledged
         self.refused += reply.refused
         self._replied.set()
@@ -288,5 +290,55 @@ def test_nobody_takes_over_a_stream_with_frames_under_way(granted):
         call.send(hello(mapper=2))
         await call.task
         assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
+
+    run(main)
+
+
+def test_small_frames_are_taken_without_a_grant():
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        call = Call(parts, board)
+        for mapper in (1, 2):
+            frames = [frame([block(0, i, mapper=mapper)], sequence=i) for i in range(3)]
+            call.send(hello(mapper=mapper), *(eager_frame(push_frame([f])) for f in frames))
+        await call.until(lambda: len(call.acknowledged) == 6)
+        assert call.acknowledged == [0, 1, 2] * 2
+        assert call.eager_bytes == EAGER_BYTES  # said once
+        assert call.granted == board.unsettled_bytes == 0
+        # A refused one gives its bytes back as well.
+        half = frame([block(0, 9, b"x" * (EAGER_BYTES // 2), mapper=3)])
+        call.send(*[eager_frame(push_frame([half]))] * 4, None)
+        await call.task
+        assert [r.code for r in call.refused] == [spb.REFUSAL_CODE_BAD_FRAME] * 4
+        assert board.unsettled_bytes == 0
+
+    run(main)
+
+
+def test_what_is_sent_eagerly_beyond_the_loan_ends_the_stream():
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        for _ in range(4):  # all that there is to lend
+            Call(parts, board).send(hello())
+        made = eager_frame(push_frame([frame([block(0, 0)])]))
+        call = Call(parts, board)
+        call.send(hello(), made)
+        await call.task
+        assert call.eager_bytes == 0
+        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
+        assert board.unsettled_bytes == 0
+
+    run(main)
+
+
+def test_an_eager_frame_whose_stream_ends_is_not_counted_any_more():
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        filled_up(parts)
+        call = Call(parts, board)
+        call.send(hello(), eager_frame(push_frame([frame([block(0, 0)])])))
+        await settle()
+        assert board.unsettled_bytes > 0
+        call.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await call.task
+        assert board.unsettled_bytes == 0
 
     run(main)
