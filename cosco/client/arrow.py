@@ -22,6 +22,10 @@ from cosco.errors import DataCorrupted, SchemaMismatch
 
 _Map = Callable[[Any], Any]
 
+#: Where batches under way are made. Arrow's own allocator gives what is freed back to the kernel
+#: before long, and every page of it has to be touched for the first time again.
+ARROW_POOL: Final = pa.system_memory_pool()
+
 _VIEWS: Final = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 #: Lists whose slices share all their values, so that no cutting makes a message short.
@@ -107,7 +111,7 @@ def to_transport(batch: pa.RecordBatch, sent: pa.Schema) -> pa.RecordBatch:
 def encode_batch(batch: pa.RecordBatch, *, dictionaries: bool) -> pa.Buffer:
     """The content of a block with the rows of `batch`, which has the transport's types."""
     if not dictionaries:
-        return batch.serialize()
+        return batch.serialize(memory_pool=ARROW_POOL)
     columns = [_used_values(column, batch.num_rows) for column in batch.columns]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:

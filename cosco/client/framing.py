@@ -246,20 +246,11 @@ class Packer(ABC, Generic[_Batch]):
     def _append(self, numbers: Partitions, batch: _Batch) -> None:
         """Copy rows to the end of the buffer."""
 
-    @abstractmethod
-    def _pack(self, numbers: Partitions, batch: _Batch) -> Iterator[PackedFrame]:
-        """Sort rows by partition and make their blocks."""
-
     def _take(self, numbers: Partitions, batch: _Batch, batch_bytes: int) -> Iterator[PackedFrame]:
         """Buffer or pack rows, at most about a buffer full of them."""
         cost = batch_bytes + BATCH_ROW_OVERHEAD * len(numbers)
         if self.buffered_bytes + cost > self._limit:
             yield from self._empty()
-        if cost > self._limit // 2 and not self.buffered_bytes:
-            # As good as a full buffer: sorted out of the caller's memory, not copied before.
-            yield from self._pack(numbers, batch)
-            yield from self._flush()
-            return
         self._append(numbers, batch)
         if self._room() == self._limit:
             yield from self._empty()

@@ -2,7 +2,7 @@
 
 A packer buffers rows until it has about `buffer_bytes` of them: the more rows of a partition
 lie in the buffer, the longer its blocks, and all that comes after is paid by the block. It
-holds its buffer, a sorted copy of at most as much, and one frame.
+holds its buffer, a window of at most as much that is not sorted yet, and one frame.
 
 Frames are made lazily, by generators. A packer whose generator was dropped half-way has lost
 the rows that were under way, so its attempt must be aborted; nothing else goes wrong.
@@ -10,12 +10,13 @@ the rows that were under way, so its attempt must be aborted; nothing else goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,14 +24,13 @@ from cosco.blocks import LENGTH_BYTES, MAX_CONTENT_BYTES
 from cosco.client.arguments import (
     BATCH_ROW_OVERHEAD,
     BatchRows,
-    Offsets,
     Partitions,
     RowRun,
     byte_view,
-    offsets_of,
     partition_number,
 )
 from cosco.client.arrow import (
+    ARROW_POOL,
     check_schema,
     decode_batch,
     encode_batch,
@@ -41,16 +41,15 @@ from cosco.client.arrow import (
 from cosco.client.framing import PackedFrame, Packer, PackerArguments
 from cosco.client.pending import PendingRows
 from cosco.client.rows import block_cuts
+from cosco.client.sorting import PartitionRows, RowSorter, partition_bounds, places, window_bytes
 from cosco.errors import InvalidRow, SchemaMismatch
 
 __all__ = ["ArrowPacker", "PackedFrame", "RowPacker"]
 
-#: What each small batch takes besides its rows.
+#: What each small batch takes besides its rows,
 _PIECE_OVERHEAD: Final = 512
-#: So much of a batch is put in order at a time: it stays in the cache until it is compressed.
-_STRETCH_BYTES: Final = 1 << 20
-#: A longer buffer is not kept for the next packer.
-_MAX_SPARE_BYTES: Final = 32 << 20
+#: and what rows of one partition take that were joined: two bytes objects, pointers.
+_JOINED_OVERHEAD: Final = 160
 #: Batches expected to be shorter are encoded without being measured before.
 _SURE_TO_FIT_BYTES: Final = MAX_CONTENT_BYTES // 2
 #: Dictionaries that cannot be cut to the values in use leave half of each block to the rows.
@@ -59,23 +58,15 @@ _MAX_DICTIONARY_BYTES: Final = MAX_CONTENT_BYTES // 2
 _ARROW_TARGET_BYTES: Final = MAX_CONTENT_BYTES * 7 // 8
 
 
-#: The buffer of the last packer that was closed, if it is free: to touch new memory for the
-#: first time costs as much as packing the rows of a third of it.
-_spare: list[npt.NDArray[np.uint8]] = []
-
-
 class RowPacker(Packer[RowRun]):
     """Packs rows that are bytes."""
 
     def __init__(self, **arguments: Unpack[PackerArguments]) -> None:
         super().__init__(**arguments)
         #: Rows that were collected one by one and not settled yet.
-        self.pending: Final = PendingRows(self._limit)
-        # All others are copied to one array.
-        self._data: npt.NDArray[np.uint8] | None = None
-        self._used = 0
-        self._lengths: list[npt.NDArray[np.integer[Any]]] = []
-        self._numbers: list[Partitions] = []
+        self.pending: Final = PendingRows(self._frames.partitions, self._limit)
+        self._sorter = RowSorter(self._frames.partitions, self._limit)
+        self._settled_rows = self._settled_bytes = 0
 
     def collect(self, partition: int, row: bytes) -> bool:
         """Take one row, or check and drop it if it is not wanted; True when `settle` is due.
@@ -86,16 +77,18 @@ class RowPacker(Packer[RowRun]):
         view = byte_view(row, self._shuffle_id)
         if self._frames.wanted is not None and not self._frames.wanted[number]:
             return False
+        if not self.pending.lists:
+            self.pending.adapt(len(view))
         return self.pending.add(number, bytes(view))
 
-    def settle(self) -> Iterator[PackedFrame]:
-        """Buffer the rows that were collected; yields frames whenever the buffer is full."""
-        partitions, rows = self.pending.take()
-        if rows:
-            run = RowRun(offsets_of(rows), np.frombuffer(b"".join(rows), np.uint8))
-            del rows  # they are in `run`
-            kind = np.min_scalar_type(self._frames.partitions - 1)
-            yield from self._take(partitions.astype(kind), run, run.row_bytes)
+    def settle(self, partition: int) -> Iterator[PackedFrame]:
+        """Buffer the pending rows of a partition; yields frames when the buffer is full."""
+        if rows := self.pending.take(partition):  # else another thread was faster
+            self._keep(partition, rows)
+        if self.buffered_bytes >= self._limit - self.pending.reserved_bytes:
+            self.pending.adapt(self._settled_bytes // max(1, self._settled_rows))
+            self._settled_rows = self._settled_bytes = 0
+            yield from self._empty()
 
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
         """Buffer many rows; yields frames whenever the buffer is full.
@@ -110,7 +103,7 @@ class RowPacker(Packer[RowRun]):
             keep = self._frames.wanted[numbers]
             numbers = numbers[keep]
             batch.select(keep)
-        yield from self.settle()
+        self._keep_all()
         done = 0
         for run in batch.runs(self._room):
             first, done = done, done + len(run.offsets) - 1
@@ -118,59 +111,61 @@ class RowPacker(Packer[RowRun]):
 
     def drain(self) -> Iterator[PackedFrame]:
         """Everything that was taken, in frames."""
-        yield from self.settle()
+        self._keep_all()
         yield from super().drain()
 
     def close(self) -> None:
         """Leave the buffer to the next packer of this process; after the last `drain`."""
-        data, self._data = self._data, None
-        if data is not None and len(data) <= _MAX_SPARE_BYTES:
-            _spare[:] = [data]
+        self._sorter.close()
 
-    def _pack_buffered(self) -> Iterator[PackedFrame]:
-        numbers, self._numbers = self._numbers, []
-        lengths, self._lengths = self._lengths, []
-        data, self._data = self._data, None  # nobody writes to it while it is read
-        used, self._used = self._used, 0
-        self.buffered_bytes = 0
-        if data is not None and numbers:
-            offsets = np.zeros(sum(map(len, numbers)) + 1, np.int64)
-            np.cumsum(np.concatenate(lengths), out=offsets[1:])
-            yield from self._pack(np.concatenate(numbers), RowRun(offsets, data[:used]))
-        if self._data is None:
-            self._data = data
+    def _keep_all(self) -> None:
+        for partition, rows in list(self.pending.lists.items()):
+            if rows:
+                self._keep(partition, self.pending.take(partition))
+
+    def _keep(self, partition: int, rows: list[bytes]) -> None:
+        table = struct.pack(f"<{len(rows)}I", *map(len, rows))
+        joined = b"".join(rows)
+        self._sorter.append_joined(partition, table, joined)
+        self._settled_rows += len(rows)
+        self._settled_bytes += len(joined)
+        self.buffered_bytes += len(joined) + len(table) + _JOINED_OVERHEAD
 
     def _append(self, numbers: Partitions, batch: RowRun) -> None:
-        if self._data is None:
-            self._data = _new_buffer(self._limit)
-        end = self._used + batch.row_bytes
-        self._data[self._used : end] = batch.data[batch.offsets[0] : batch.offsets[-1]]
-        self._used = end
-        self._lengths.append(np.diff(batch.offsets))
-        self._numbers.append(numbers)
+        self._sorter.append(numbers, batch)
         self.buffered_bytes += batch.row_bytes + BATCH_ROW_OVERHEAD * len(numbers) + _PIECE_OVERHEAD
 
-    def _pack(self, numbers: Partitions, batch: RowRun) -> Iterator[PackedFrame]:
-        order = np.argsort(numbers, kind="stable")
-        lengths = np.diff(batch.offsets)[order]
-        table = lengths.astype("<u4").tobytes()
-        ends = np.cumsum(lengths, dtype=np.int64)
-        gather = _gatherer(batch, equal=bool(lengths.min() == lengths.max()))
-        for stretch in _stretches(numbers[order], ends):
-            rows = gather(order[stretch[0][1] : stretch[-1][2]])
-            start = 0
-            for partition, first, end, row_bytes in stretch:
-                content = rows[start : start + row_bytes]
-                start += row_bytes
-                if end - first == 1 and row_bytes + LENGTH_BYTES > MAX_CONTENT_BYTES:
-                    yield from self._frames.add_long_row(partition, content)
-                    continue
-                entries = table[LENGTH_BYTES * first : LENGTH_BYTES * end]
-                frame = self._frames.add(
-                    partition, end - first, b"".join((entries, content)), lengths=True
-                )
-                if frame is not None:
-                    yield frame
+    def _pack_buffered(self) -> Iterator[PackedFrame]:
+        self.buffered_bytes = 0
+        for partition, rows in self._sorter.drain():
+            yield from self._pack_partition(partition, rows)
+
+    def _pack_partition(self, partition: int, rows: PartitionRows) -> Iterator[PackedFrame]:
+        tables, pieces = rows.tables, rows.pieces
+        table_bytes = sum(map(len, tables))
+        if table_bytes + sum(map(len, pieces)) <= MAX_CONTENT_BYTES:
+            count = table_bytes // LENGTH_BYTES
+            content = b"".join((*tables, *pieces))
+            frame = self._frames.add(partition, count, content, lengths=True)
+            if frame is not None:
+                yield frame
+            return
+        table = memoryview(b"".join(tables))
+        joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        ends = np.cumsum(np.frombuffer(table, "<u4"), dtype=np.int64)
+        start = 0
+        for first, last in block_cuts(ends + np.arange(1, len(ends) + 1) * LENGTH_BYTES, 0):
+            end = int(ends[last - 1])
+            part, start = joined[start:end], end
+            if last - first == 1 and len(part) + LENGTH_BYTES > MAX_CONTENT_BYTES:
+                yield from self._frames.add_long_row(partition, part)
+                continue
+            lengths = table[LENGTH_BYTES * first : LENGTH_BYTES * last]
+            frame = self._frames.add(
+                partition, last - first, b"".join((lengths, part)), lengths=True
+            )
+            if frame is not None:
+                yield frame
 
 
 class ArrowPacker(Packer[pa.RecordBatch]):
@@ -181,8 +176,12 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         super().__init__(**arguments)
         self._schema = normalize_schema(schema)
         self._sent, self._dictionaries = transport(self._schema)
-        self._batches: list[pa.RecordBatch] = []
+        # A window of rows as they came, and windows that were sorted: see cosco.client.sorting.
+        self._window: list[pa.RecordBatch] = []
         self._numbers: list[Partitions] = []
+        self._window_used = 0
+        self._window_bytes = window_bytes(self._frames.partitions, self._limit)
+        self._sorted: list[tuple[Partitions, pa.RecordBatch]] = []
 
     def collect_batch(self, partitions: Any, batch: Any) -> Iterator[PackedFrame]:
         """Buffer the rows of a RecordBatch or Table; yields frames whenever the buffer is full.
@@ -217,14 +216,27 @@ class ArrowPacker(Packer[pa.RecordBatch]):
                 yield from self._take(places, kept, kept.nbytes)
 
     def _pack_buffered(self) -> Iterator[PackedFrame]:
-        batches, self._batches = self._batches, []
-        numbers, self._numbers = self._numbers, []
+        self._sort_window()
+        windows, self._sorted = self._sorted, []
         self.buffered_bytes = 0
-        if len(batches) > 1 and (joined := self._joined(batches)) is not None:
-            batches, numbers = [joined], [np.concatenate(numbers)]
-            del joined
-        while batches:
-            yield from self._pack(numbers.pop(0), batches.pop(0))
+        if self._dictionaries and len(windows) > 1:
+            batches = [batch for _, batch in windows]
+            if (joined := self._joined(batches)) is not None:
+                windows = [_sorted(np.concatenate([numbers for numbers, _ in windows]), joined)]
+        pieces: defaultdict[int, list[tuple[pa.RecordBatch, int, int]]] = defaultdict(list)
+        row_bytes = sum(batch.nbytes for _, batch in windows) / max(
+            1, sum(len(numbers) for numbers, _ in windows)
+        )
+        for numbers, batch in windows:
+            for first, end in pairwise(partition_bounds(numbers)):
+                pieces[int(numbers[first])].append((batch, first, end))
+        for partition in sorted(pieces):
+            parts = [batch.slice(first, end - first) for batch, first, end in pieces.pop(partition)]
+            if len(parts) > 1 and not self._dictionaries:
+                joined = self._joined(parts)
+                parts = parts if joined is None else [joined]
+            for part in parts:
+                yield from self._pack_partition(partition, part, row_bytes)
 
     def _parts(self, batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The rows of `batches`, each cut to what there is room for."""
@@ -248,7 +260,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
     def _joined(self, batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
         """The batches as one, unless their dictionaries cannot be one."""
         try:
-            joined = pa.concat_batches(batches)
+            joined = pa.concat_batches(batches, memory_pool=ARROW_POOL)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return None  # too many values for the index type, say
         return joined if self._dictionary_bytes(joined) <= _MAX_DICTIONARY_BYTES else None
@@ -260,23 +272,36 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         if self._frames.wanted is None:
             return batch, numbers
         kept = np.flatnonzero(self._frames.wanted[numbers])
-        return batch.take(_places(kept)), numbers[kept]
+        return batch.take(places(kept)), numbers[kept]
 
     def _append(self, numbers: Partitions, batch: pa.RecordBatch) -> None:
-        content = encode_batch(batch, dictionaries=self._dictionaries)
-        copy = decode_batch(content, self._sent, dictionaries=self._dictionaries)
-        self._batches.append(copy)
-        self._numbers.append(numbers)
-        self.buffered_bytes += content.size + BATCH_ROW_OVERHEAD * len(numbers) + _PIECE_OVERHEAD
+        count, batch_bytes = len(numbers), batch.nbytes
+        self.buffered_bytes += batch_bytes + BATCH_ROW_OVERHEAD * count + _PIECE_OVERHEAD
+        step = max(1, count * self._window_bytes // max(1, batch_bytes))
+        for first in range(0, count, step):
+            part, few = batch.slice(first, step), numbers[first : first + step]
+            part_bytes = len(few) * batch_bytes // count
+            if self._window_used + part_bytes > self._window_bytes:
+                self._sort_window()
+            if part_bytes > self._window_bytes // 2 and not self._dictionaries:
+                # As good as a window: sorted out of the caller's memory, not copied before.
+                # Rows with dictionaries would share the caller's.
+                self._sort_window()
+                self._sorted.append(_sorted(few, part))
+                continue
+            content = encode_batch(part, dictionaries=self._dictionaries)
+            copy = decode_batch(content, self._sent, dictionaries=self._dictionaries)
+            self._window.append(copy)
+            self._numbers.append(few)
+            self._window_used += content.size
 
-    def _pack(self, numbers: Partitions, batch: pa.RecordBatch) -> Iterator[PackedFrame]:
-        order = np.argsort(numbers, kind="stable")
-        row_bytes = batch.nbytes / len(numbers)
-        batch = batch.take(_places(order))  # the unsorted one is not needed any more
-        numbers = numbers[order]
-        for first, end in pairwise(_partition_bounds(numbers)):
-            rows = batch.slice(first, end - first)
-            yield from self._pack_partition(int(numbers[first]), rows, row_bytes)
+    def _sort_window(self) -> None:
+        window, self._window = self._window, []
+        numbers, self._numbers = self._numbers, []
+        self._window_used = 0
+        if len(window) > 1 and (joined := self._joined(window)) is not None:
+            window, numbers = [joined], [np.concatenate(numbers)]
+        self._sorted += map(_sorted, numbers, window)
 
     def _pack_partition(
         self, partition: int, batch: pa.RecordBatch, row_bytes: float
@@ -311,67 +336,8 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         return int(encode_batch(none, dictionaries=True).size)
 
 
-def _new_buffer(length: int) -> npt.NDArray[np.uint8]:
-    try:
-        spare = _spare.pop()
-    except IndexError:
-        return np.empty(length, np.uint8)
-    return spare if len(spare) == length else np.empty(length, np.uint8)
-
-
-def _partition_bounds(numbers: Partitions) -> list[int]:
-    """Where each partition begins in sorted `numbers`, and their length."""
-    changes: list[int] = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
-    return [0, *changes, len(numbers)]
-
-
-def _stretches(
-    numbers: Partitions, ends: npt.NDArray[np.int64]
-) -> Iterator[list[tuple[int, int, int, int]]]:
-    """The blocks of sorted rows as (partition, first, end, row bytes), some at a time.
-
-    ends: where each row ends in all rows' bytes.
-    """
-    content_ends = ends + np.arange(1, len(ends) + 1) * LENGTH_BYTES
-    stretch: list[tuple[int, int, int, int]] = []
-    stretch_bytes = position = 0
-    for low, high in pairwise(_partition_bounds(numbers)):
-        partition = int(numbers[low])
-        for first, end in block_cuts(content_ends[low:high], position + LENGTH_BYTES * low):
-            row_bytes = int(ends[low + end - 1]) - position
-            position += row_bytes
-            stretch.append((partition, low + first, low + end, row_bytes))
-            stretch_bytes += row_bytes
-            if stretch_bytes >= _STRETCH_BYTES:
-                yield stretch
-                stretch, stretch_bytes = [], 0
-    if stretch:
-        yield stretch
-
-
-def _gatherer(batch: RowRun, *, equal: bool) -> Callable[[npt.NDArray[np.intp]], memoryview]:
-    """A function that joins the bytes of some rows; `equal`: all rows are equally long."""
-    offsets: Offsets = batch.offsets
-    width = int(offsets[1]) - int(offsets[0])
-    if equal and width:
-        # numpy copies items of one size twice as fast as Arrow copies rows.
-        items = batch.data[offsets[0] : offsets[-1]].view(f"V{width}")
-        return lambda order: items.take(order).view(np.uint8).data
-    kind = pa.binary() if offsets.dtype == np.int32 else pa.large_binary()
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(batch.data)]
-    rows = pa.Array.from_buffers(kind, len(offsets) - 1, buffers)
-
-    def take(order: npt.NDArray[np.intp]) -> memoryview:
-        values = pc.take(rows, _places(order), boundscheck=False).buffers()[2]
-        return memoryview(b"" if values is None else values)
-
-    return take
-
-
-def _places(order: npt.NDArray[np.intp]) -> Any:
-    """`order` as an Arrow array.
-
-    Not by `pa.array`: that imports pandas if it is there, which takes a second, and holds a
-    lock meanwhile that a forked child, or a signal handler, would wait for in vain.
-    """
-    return pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)])
+def _sorted(numbers: Partitions, batch: pa.RecordBatch) -> tuple[Partitions, pa.RecordBatch]:
+    order = np.argsort(numbers, kind="stable")
+    return numbers.take(order), pc.take(
+        batch, places(order), boundscheck=False, memory_pool=ARROW_POOL
+    )

@@ -21,7 +21,7 @@ PURE_MODULES = {
     "bench.io_figures", "bench.spindle", "dfs.protocol",
     "errors", "intervals", "checksum", "blocks", "frames", "chunks", "records", "partitioning",
     "client.arguments", "client.arrow", "client.framing", "client.merge", "client.packing",
-    "client.pending", "client.reading",
+    "client.pending", "client.reading", "client.sorting",
     "client.rows", "client.routing", "client.trouble", "window",
     "shuffle_service.pool", "shuffle_service.buffers", "shuffle_service.dedupe",
     "shuffle_service.core", "shuffle_service.intake", "shuffle_service.credits",

@@ -85,7 +85,7 @@ def test_every_row_comes_back_once_and_in_order(
         if single:
             for number, row in zip(numbers, rows, strict=True):
                 if packer.collect(number, row):
-                    frames += packer.settle()
+                    frames += packer.settle(number)
         else:
             frames += packer.collect_batch(numbers, rows_as(form, rows))
     frames += packer.drain()
@@ -214,21 +214,31 @@ def test_collect_says_when_rows_are_to_be_settled() -> None:
     taken = 1
     while not packer.collect(1, bytes(100)):
         taken += 1
-    assert taken * 100 <= MIB // 4
-    assert list(packer.settle()) == []
+    assert taken >= 16 and 2 * taken * 100 <= MIB // 4
+    assert list(packer.settle(1)) == []
     assert packer.buffered_bytes >= taken * 100
     assert not packer.collect(1, b"short")
-    assert packer.collect(1, bytes(MIB // 4))
+    assert packer.collect(1, bytes(1000))
 
 
-def test_rows_collected_one_by_one_fill_the_buffer_and_no_more() -> None:
-    packer = RowPacker(**packing(2, buffer_bytes=MIB))
-    frames: list[PackedFrame] = []
-    while not frames:
-        if packer.collect(1, bytes(100)):
-            frames += packer.settle()
-        assert packer.buffered_bytes <= MIB
-    assert packer.row_bytes > MIB // 2
+@pytest.mark.parametrize(
+    ("partitions", "length", "least_bytes"),
+    [(2, 100, MIB), (300, 10, MIB // 4), (300, 5000, MIB)],
+)
+def test_rows_collected_one_by_one_fill_the_buffer_and_no_more(
+    partitions: int, length: int, least_bytes: int
+) -> None:
+    rng = random.Random(1)
+    packer = RowPacker(**packing(partitions, buffer_bytes=2 * MIB))
+    while packer.rows == 0:
+        partition = rng.randrange(partitions)
+        if packer.collect(partition, bytes(rng.randrange(2 * length))):
+            pending = [row for rows in packer.pending.lists.values() for row in rows]
+            held = sum(map(len, pending)) + 40 * len(pending) - 2 * length
+            assert held <= packer.pending.reserved_bytes
+            list(packer.settle(partition))
+        assert packer.buffered_bytes + packer.pending.reserved_bytes <= 2 * MIB + 10 * length
+    assert packer.row_bytes > least_bytes
 
 
 # --- arguments ----------------------------------------------------------------------------

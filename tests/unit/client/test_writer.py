@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.packed import blocks_of
 
+from cosco.blocks import HEADER_BYTES, LENGTH_BYTES, decode_content, parse_header
 from cosco.client import writer as module
+from cosco.client.packing import PackedFrame
 from cosco.client.writer import CoscoWriter
 from cosco.errors import ClientClosed
 from cosco.records import (
@@ -53,6 +58,13 @@ class Metadata:
         pass
 
 
+def rows_of_block(block: bytes) -> list[bytes]:
+    header = parse_header(block)
+    content = io.BytesIO(decode_content(header, block[HEADER_BYTES:]))
+    lengths = array("I", content.read(LENGTH_BYTES * header.rows))
+    return [content.read(length) for length in lengths]
+
+
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[CoscoWriter]:
     monkeypatch.setattr(module, "MetadataClient", Metadata)
@@ -93,7 +105,8 @@ def test_a_close_that_is_interrupted_before_its_commit_gives_up(writer: CoscoWri
 def test_what_threads_collect_while_the_writer_closes_is_committed_or_refused(
     writer: CoscoWriter, monkeypatch: pytest.MonkeyPatch, attempt: int
 ) -> None:
-    monkeypatch.setattr(writer._pusher, "push", lambda frame: None)
+    frames: list[PackedFrame] = []
+    monkeypatch.setattr(writer._pusher, "push", frames.append)
     monkeypatch.setattr(writer._pusher, "flush", lambda: ())
     interval = sys.getswitchinterval()
     taken = [0] * 4
@@ -121,6 +134,8 @@ def test_what_threads_collect_while_the_writer_closes_is_committed_or_refused(
     finally:
         sys.setswitchinterval(interval)
     assert commit.rows == sum(taken)
+    rows = [row for block in blocks_of(frames, 1)[0] for row in rows_of_block(block)]
+    assert sorted(rows) == sorted(b"%d.%d" % (t, n) for t in range(4) for n in range(taken[t]))
     with pytest.raises(ClientClosed):
         writer.collect(0, b"late")
 
@@ -128,15 +143,16 @@ def test_what_threads_collect_while_the_writer_closes_is_committed_or_refused(
 def test_a_row_that_comes_too_late_is_refused_and_one_that_just_made_it_is_not(
     writer: CoscoWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a thread finds that was paused right after it had added its row."""
+    """What threads find that were paused right after they had added equal rows."""
     monkeypatch.setattr(writer._pusher, "push", lambda frame: None)
     monkeypatch.setattr(writer._pusher, "flush", lambda: ())
-    row = b"in time"
+    row = b"row"
     writer.collect(0, row)
-    pairs = writer._pairs
+    rows = writer._lists[0]
     assert writer.close().rows == 1
     writer._settle(0, row)
-    late = b"late"
-    pairs.extend((0, late))
-    with pytest.raises(ClientClosed):
-        writer._settle(0, late)
+    rows += [row, row]
+    for _ in range(2):
+        with pytest.raises(ClientClosed):
+            writer._settle(0, row)
+    writer._settle(0, row)
