@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 
 import pytest
 from support.exchanges import by_partition, describe, fetch_all, numbered, send, serving, until
+from support.processes import python
 
 from cosco import CoscoError, CoscoExchange, CoscoWriter, ExchangeClosed, LocalCluster
 from cosco.observe import fetch_status
 
-_NUMBERS = count()
 BOUND_S = 20.0
 #: "Gone within seconds": two heartbeats and what a busy machine adds.
 GONE_S = 8.0
@@ -35,17 +32,6 @@ def started() -> Iterator[LocalCluster]:
         metadata_options=["--daemon-lease-s", "2"],
     ) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def cluster(started: LocalCluster) -> Iterator[LocalCluster]:
-    yield started
-    until(lambda: len(serving(started.metadata)) == 3, BOUND_S, "the return of all daemons")
-
-
-@pytest.fixture
-def name() -> str:
-    return f"clean-{next(_NUMBERS)}"
 
 
 def store_of(cluster: LocalCluster) -> Path:
@@ -169,25 +155,16 @@ def test_a_store_of_its_own_is_cleaned_when_its_daemon_returns() -> None:
 def test_an_exchange_whose_driver_vanished_goes_after_its_lease(
     cluster: LocalCluster, name: str
 ) -> None:
-    program = (
-        "import sys, cosco\n"
-        "x = cosco.CoscoExchange(sys.argv[1], 6, lease_s=2, metadata=sys.argv[2])\n"
-        "print('made', flush=True); sys.stdin.readline()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, name, cluster.metadata],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as driver:
-        try:
-            assert driver.stdout is not None
-            assert driver.stdout.readline() == b"made\n"
-            send(name, 1, ROWS, cluster.metadata)
-            number = describe(name, cluster.metadata).number
-            threading.Event().wait(2.5)
-            assert send(name, 2, ROWS, cluster.metadata).won  # it lives as long as its driver
-        finally:
-            driver.kill()
+    driver = """
+        import sys, cosco
+        x = cosco.CoscoExchange(sys.argv[1], 6, lease_s=2, metadata=sys.argv[2])
+        print("made", flush=True); sys.stdin.readline()
+    """
+    with python(driver, name, cluster.metadata):
+        send(name, 1, ROWS, cluster.metadata)
+        number = describe(name, cluster.metadata).number
+        threading.Event().wait(2.5)
+        assert send(name, 2, ROWS, cluster.metadata).won  # it lives as long as its driver
     until(lambda: is_gone(cluster, number), 2 + GONE_S, "cleaning up")
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import pickle
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.exchanges import until
 
 from cosco import (
     CapacityExceeded,
@@ -36,36 +36,12 @@ from cosco.client.streams import STREAMS
 from cosco.client.transport import open_channels
 
 WAIT_S = 20.0
-_names = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[LocalCluster]:
-    with LocalCluster(2, memory="16MiB") as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def metadata(shared: LocalCluster) -> str:
-    return shared.metadata
-
-
-@pytest.fixture
-def name() -> str:
-    return f"life-{next(_names)}"
 
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor() as pool:
         yield pool
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def client_threads() -> list[str]:
@@ -124,7 +100,7 @@ def test_close_wakes_a_waiting_reader(name: str, metadata: str, pool: ThreadPool
     with CoscoExchange(name, 1, metadata=metadata):
         reader = CoscoReader(name, [0], 0, metadata=metadata)
         waiting = pool.submit(reader.next)
-        until(lambda: bool(reader._scope._calls))
+        until(lambda: bool(reader._scope._calls), WAIT_S)
         started = time.monotonic()
         reader.close()
         with pytest.raises(ClientClosed):
@@ -148,7 +124,7 @@ def test_abort_wakes_a_writer_that_waits_for_a_daemon(
         else:
             rows = [random.Random(0).randbytes(1 << 20)] * 40  # more than the window
             waiting = pool.submit(writer.collect_batch, [0] * 40, rows)
-        until(lambda: bool(writer._pusher._links) and bool(writer._pusher.changed._waiters))  # type: ignore[attr-defined]
+        until(lambda: bool(writer._pusher._links) and bool(writer._pusher.changed._waiters), WAIT_S)  # type: ignore[attr-defined]
         assert not waiting.done()
         started = time.monotonic()
         writer.abort()
@@ -165,7 +141,7 @@ def test_closing_the_exchange_ends_writers_and_readers(
     waiting = pool.submit(reader.next)
     writer = CoscoWriter(name, 0, buffer_bytes=64 << 10, metadata=metadata)
     writer.collect(0, b"x")
-    until(lambda: bool(reader._scope._calls))
+    until(lambda: bool(reader._scope._calls), WAIT_S)
     CoscoExchange.attach(name, metadata=metadata).close()
     with pytest.raises(ExchangeClosed):
         waiting.result(WAIT_S)
@@ -209,7 +185,7 @@ def test_an_exchange_without_owner_is_closed(name: str, metadata: str) -> None:
             return True
         return False
 
-    until(is_closed)
+    until(is_closed, WAIT_S)
     exchange.close()
 
 
@@ -217,7 +193,7 @@ def test_attaching_as_owner_takes_the_lease_over(name: str, metadata: str) -> No
     first = CoscoExchange(name, 3, lease_s=1.0, metadata=metadata)
     second = CoscoExchange.attach(name, lambda mappers, reason: None, own=True, metadata=metadata)
     assert second.partitions == 3
-    until(lambda: client_threads().count("cosco-lease") == 1)  # the first one has given up
+    until(lambda: client_threads().count("cosco-lease") == 1, WAIT_S)  # the first one has given up
     time.sleep(1.5)
     assert second.progress().rows == 0
     second.close()
@@ -229,11 +205,11 @@ def test_attaching_as_owner_takes_the_lease_over(name: str, metadata: str) -> No
 
 def test_closing_takes_less_than_a_second(name: str, metadata: str) -> None:
     exchange = CoscoExchange(name, 1, metadata=metadata)
-    until(lambda: exchange._driver is not None and bool(exchange._driver._scope._calls))
+    until(lambda: exchange._driver is not None and bool(exchange._driver._scope._calls), WAIT_S)
     started = time.monotonic()
     exchange.close()
     assert time.monotonic() - started < 1
-    until(lambda: not client_threads())
+    until(lambda: not client_threads(), WAIT_S)
 
 
 def test_nothing_is_left_of_many_exchanges(name: str, metadata: str) -> None:
@@ -245,7 +221,7 @@ def test_nothing_is_left_of_many_exchanges(name: str, metadata: str) -> None:
                 assert list(reader) == [b"x"]
     STREAMS.close()  # those that are kept for the next writer
     assert open_channels() == []
-    until(lambda: not client_threads())
+    until(lambda: not client_threads(), WAIT_S)
 
 
 # --- threads and pickling -----------------------------------------------------------------
@@ -310,7 +286,7 @@ def test_outages_of_the_metadata_service(name: str, pool: ThreadPoolExecutor) ->
         reader = CoscoReader(name, [0], 0, metadata=cluster.metadata)
         writer.collect(0, b"x")
         waiting = pool.submit(lambda: list(reader))
-        until(lambda: bool(reader._scope._calls))
+        until(lambda: bool(reader._scope._calls), WAIT_S)
         cluster.metadata_service.kill()
         with pytest.raises(ServiceUnavailable, match="stopped answering"):
             impatient.progress()

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.engine import CASES
 
-from cosco import LocalCluster
-
 ENGINE = Path(__file__).parents[1] / "support" / "engine.py"
-
-
-@pytest.fixture(scope="module")
-def metadata() -> Iterator[str]:
-    with LocalCluster(2, memory="16MiB") as cluster:
-        yield cluster.metadata
 
 
 @pytest.mark.parametrize("case", CASES)

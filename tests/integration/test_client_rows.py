@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -21,23 +19,9 @@ from cosco import (
     ExchangeNotFound,
     InvalidArgument,
     InvalidRow,
-    LocalCluster,
     PartitionOutOfRange,
     SchemaMismatch,
 )
-
-_names = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def metadata() -> Iterator[str]:
-    with LocalCluster(2, memory="16MiB") as cluster:
-        yield cluster.metadata
-
-
-@pytest.fixture
-def name() -> str:
-    return f"rows-{next(_names)}"
 
 
 def read(name: str, mappers: object, partition: int, metadata: str) -> list[bytes]:

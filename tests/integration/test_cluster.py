@@ -13,11 +13,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.exchanges import until
+from support.processes import python
 
 from cosco import cluster_reaper
 from cosco.cluster import LocalCluster
@@ -27,16 +29,6 @@ from cosco.observe import fetch_status
 
 #: The issue's bound for a cluster whose process was killed.
 GONE_S = 5.0
-
-
-def until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether a condition outside this process came true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def processes_of(directory: Path) -> list[int]:
@@ -68,7 +60,7 @@ def serves(address: str) -> bool:
 
 @contextmanager
 def program(base: Path, code: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program that may use `cluster`, started below `base`, once it says 'up'."""
+    """A Python program that may use `cluster`, started below `base`, once that is up."""
     start = f"""
         import os, signal, sys, time
         from cosco.cluster import LocalCluster
@@ -76,16 +68,9 @@ def program(base: Path, code: str) -> Iterator[subprocess.Popen[str]]:
         print("up", flush=True)
     """
     text = textwrap.dedent(start) + textwrap.dedent(code)
-    with subprocess.Popen(
-        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as run:
-        assert run.stdout is not None
-        try:
-            assert run.stdout.readline() == "up\n"
-            assert len(processes_of(base)) == 3
-            yield run
-        finally:
-            run.kill()
+    with python(text) as run:
+        assert len(processes_of(base)) == 3
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +240,7 @@ def test_a_cluster_nobody_holds_ends(tmp_path: Path) -> None:
 def test_a_program_that_forgets_to_close(tmp_path: Path, code: str) -> None:
     with program(tmp_path, f"sys.stderr = None\nsys.stdin.readline()\n{code}") as run:
         run.communicate("go on\n", timeout=10)
-        assert until(lambda: gone(tmp_path), GONE_S)
+        until(lambda: gone(tmp_path), GONE_S)
 
 
 def test_a_killed_program_whose_children_live_on(tmp_path: Path) -> None:
@@ -274,7 +259,7 @@ def test_a_killed_program_whose_children_live_on(tmp_path: Path) -> None:
         try:
             run.kill()
             run.wait()
-            assert until(lambda: gone(tmp_path), GONE_S)
+            until(lambda: gone(tmp_path), GONE_S)
             os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -285,11 +270,11 @@ def test_a_program_killed_while_its_cluster_starts(tmp_path: Path, delay_s: floa
     code = f"from cosco.cluster import LocalCluster\nLocalCluster(3, directory={str(tmp_path)!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         # From the reaper's start on; before it there is nothing at all.
-        assert until(lambda: bool(processes_of(tmp_path)), 20)
+        until(lambda: bool(processes_of(tmp_path)), 20)
         time.sleep(delay_s)  # some moment of the start, whichever it is
         run.kill()
         run.wait()
-        assert until(lambda: gone(tmp_path), GONE_S)
+        until(lambda: gone(tmp_path), GONE_S)
 
 
 def test_a_forked_child_neither_ends_nor_controls_the_cluster(tmp_path: Path) -> None:

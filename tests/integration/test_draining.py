@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.exchanges import Pairs, by_partition, describe, fetch_all, numbered, send, until
+from support.exchanges import Pairs, by_partition, describe, fetch_all, never, numbered, send, until
 
 from cosco import CoscoExchange, CoscoWriter
 from cosco.cluster import LocalCluster, ServiceProcess
@@ -23,16 +23,6 @@ PARTITIONS = 4
 BOUND_S = 30.0
 #: What stopping a daemon of a shared store may take on a busy machine.
 QUICK_S = 5.0
-_names = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"draining-{next(_names)}"
-
-
-def never(mappers: list[int], reason: str) -> None:
-    raise AssertionError(f"mappers {mappers} were called back: {reason}")
 
 
 def ends(process: ServiceProcess) -> bool:

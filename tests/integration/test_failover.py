@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import sysconfig
 import threading
 import time
@@ -13,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -24,18 +22,18 @@ from support.exchanges import (
     describe,
     fetch,
     fetch_all,
+    never,
     numbered,
     send,
     serving,
     until,
 )
-from support.processes import Services
+from support.processes import Services, python
 from support.proxy import Proxy
 
 from cosco import CoscoExchange, CoscoWriter, LocalCluster, ServiceUnavailable
 from cosco.cluster import ServiceProcess
 
-_NUMBERS = count()
 BOUND_S = 20.0
 LEASE_S = 2.0
 
@@ -46,21 +44,6 @@ def started() -> Iterator[LocalCluster]:
     options = ["--daemon-lease-s", str(LEASE_S)]
     with LocalCluster(3, memory="32MiB", metadata_options=options) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def cluster(started: LocalCluster) -> Iterator[LocalCluster]:
-    yield started
-    until(lambda: len(serving(started.metadata)) == 3, BOUND_S, "the return of all daemons")
-
-
-@pytest.fixture
-def name() -> str:
-    return f"failover-{next(_NUMBERS)}"
-
-
-def never(mappers: list[int], reason: str) -> None:
-    raise AssertionError(f"{mappers} were called back: {reason}")
 
 
 @contextmanager
@@ -159,10 +142,17 @@ def test_below_min_replicas_writers_wait_for_a_daemon(name: str) -> None:
     with LocalCluster(2, memory="16MiB") as cluster:
         metadata = cluster.metadata
         rows = numbered(1, 2000)
+        killed = threading.Event()
+
+        def kill() -> None:
+            victim.kill()
+            killed.set()
+
         with ThreadPoolExecutor() as pool:
             with CoscoExchange(name, 1, never, min_replicas=2, metadata=metadata) as exchange:
                 victim = primary(cluster, name)
-                sending = pool.submit(send, name, 1, rows, metadata, halfway=victim.kill)
+                sending = pool.submit(send, name, 1, rows, metadata, halfway=kill)
+                assert killed.wait(BOUND_S)
                 until(lambda: exchange.progress().replicas == 0, BOUND_S, "the wait")
                 assert not sending.done()
                 victim.restart()
@@ -396,21 +386,15 @@ def test_two_attempts_at_once_and_one_wins(winner: int, cluster: LocalCluster, n
 
 def test_a_killed_attempt_is_never_seen(cluster: LocalCluster, name: str) -> None:
     metadata = cluster.metadata
-    program = (
-        "import sys, cosco\n"
-        "w = cosco.CoscoWriter(sys.argv[1], 7, buffer_bytes=65536, metadata=sys.argv[2])\n"
-        "for i in range(3000): w.collect(0, b'unseen' * 100)\n"
-        "print('wrote', flush=True); sys.stdin.readline()\n"
-    )
+    attempt = """
+        import sys, cosco
+        w = cosco.CoscoWriter(sys.argv[1], 7, buffer_bytes=65536, metadata=sys.argv[2])
+        for i in range(3000): w.collect(0, b"unseen" * 100)
+        print("wrote", flush=True); sys.stdin.readline()
+    """
     with CoscoExchange(name, 1, never, metadata=metadata) as exchange:
-        with subprocess.Popen(
-            [sys.executable, "-c", program, name, metadata],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"wrote\n"
-            process.kill()
+        with python(attempt, name, metadata):
+            pass  # which kills it
         rows = numbered(7, 100)
         assert send(name, 7, rows, metadata).won
         assert fetch(name, [7], 0, metadata) == rows_in(rows)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from support.exchanges import (
     send,
     until,
 )
-from support.processes import Services
+from support.processes import Services, python
 
 from cosco import (
     CommitTimeout,
@@ -33,7 +30,6 @@ from cosco import (
     GenerationChanged,
 )
 
-_NUMBERS = count()
 BOUND_S = 20.0
 MAPPERS = [1, 2]
 
@@ -44,11 +40,6 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         for _ in range(2):
             started.daemon("--chunk-bytes", "64KiB", "--memory", "16MiB")
         yield started
-
-
-@pytest.fixture
-def name() -> str:
-    return f"loss-{next(_NUMBERS)}"
 
 
 def rows_of(mapper: int) -> Pairs:
@@ -145,19 +136,13 @@ def test_the_service_restarts_during_the_callback(services: Services, name: str)
 def test_another_driver_takes_over(services: Services, name: str) -> None:
     """The one that made the exchange is gone when rows are lost; a reader waits for the next."""
     metadata = services.metadata
-    program = (
-        "import sys, cosco\n"
-        "x = cosco.CoscoExchange(sys.argv[1], 1, print, codec='none', metadata=sys.argv[2])\n"
-        "print('made', flush=True); sys.stdin.readline()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, name, metadata],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == b"made\n"
-        driver.kill()
+    driver = """
+        import sys, cosco
+        x = cosco.CoscoExchange(sys.argv[1], 1, print, codec="none", metadata=sys.argv[2])
+        print("made", flush=True); sys.stdin.readline()
+    """
+    with python(driver, name, metadata):
+        pass  # which kills it
     for mapper in MAPPERS:
         send(name, mapper, rows_of(mapper), metadata)
     delete_stored(services, name)

@@ -6,17 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 
 import pytest
-from support.exchanges import assignment, fetch, numbered, send, serving, until
+from support.exchanges import assignment, fetch, never, numbered, send, serving, until
 from support.processes import Services
 from support.proxy import Proxy
 
 from cosco import CoscoExchange, CoscoReader
 
-_NUMBERS = count()
 #: Everything below is over long before.
 BOUND_S = 45.0
 ROWS = 3000
@@ -71,15 +69,6 @@ def net(started: Net) -> Iterator[Net]:
     for proxy in started.proxies.values():
         proxy.resume()
     until(lambda: len(serving(started.metadata)) == 3, BOUND_S, "the return of all daemons")
-
-
-@pytest.fixture
-def name() -> str:
-    return f"net-{next(_NUMBERS)}"
-
-
-def never(mappers: list[int], reason: str) -> None:
-    raise AssertionError(f"{mappers} were called back: {reason}")
 
 
 def check(

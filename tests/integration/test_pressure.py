@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from support.exchanges import assignment, by_partition, fetch_all, numbered, send
+from support.exchanges import assignment, by_partition, fetch_all, never, numbered, send
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter, LocalCluster
 from cosco.workers import peak_rss_bytes
@@ -23,10 +23,6 @@ def check_memory(cluster: LocalCluster, memory_bytes: int) -> None:
         used = peak_rss_bytes(daemon.pid)
         print(f"{daemon.address}: {used / MIB:.0f} MiB at most")
         assert used < memory_bytes + _CONSTANT_BYTES
-
-
-def never(mappers: list[int], reason: str) -> None:
-    raise AssertionError(f"{mappers} were called back: {reason}")
 
 
 def test_many_writers_through_small_pools() -> None:

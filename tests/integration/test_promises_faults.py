@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from support.processes import Services, python
 
 from cosco import (
     CapacityExceeded,
@@ -30,24 +30,6 @@ from cosco import (
     ExchangeExists,
     LocalCluster,
 )
-
-_NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(2, memory="16MiB") as started:
-        yield started
-
-
-@pytest.fixture
-def metadata(cluster: LocalCluster) -> str:
-    return cluster.metadata
-
-
-@pytest.fixture
-def name() -> str:
-    return f"fault-{next(_NUMBERS)}"
 
 
 def outcome(call: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -100,20 +82,16 @@ def test_metadata_service_killed_under_writers_and_waiting_readers(
 
 def test_lease_of_a_killed_driver(cluster: LocalCluster, name: str) -> None:
     metadata = cluster.metadata
-    driver = (
-        "import sys, time, cosco; "
-        "x = cosco.CoscoExchange(sys.argv[1], 2, lease_s=1, metadata=sys.argv[2]); "
-        "print('made', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", driver, name, metadata]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    driver = """
+        import sys, cosco
+        x = cosco.CoscoExchange(sys.argv[1], 2, lease_s=1, metadata=sys.argv[2])
+        print("made", flush=True); sys.stdin.readline()
+    """
+    with python(driver, name, metadata):
         writer = CoscoWriter(name, 0, metadata=metadata)
         writer.collect(0, b"x")
         reader = CoscoReader(name, [1], 0, metadata=metadata)
         waiting, woken = outcome(reader.next)
-        process.kill()
     waiting.join(15)
     assert isinstance(woken[0], ExchangeClosed)
     assert name in str(woken[0])  # it says which
@@ -205,49 +183,25 @@ def test_a_reader_waits_as_long_as_it_is_told(name: str, metadata: str) -> None:
 # --- a store that is full ------------------------------------------------------------------------
 
 
-@contextmanager
-def service(command: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    program = Path(sysconfig.get_path("scripts")) / command
-    with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1], process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def test_a_full_store(small_disk: Path, tmp_path: Path, name: str) -> None:
-    listen = ["--listen", "127.0.0.1:0"]
-    with service("cosco-metadata", *listen, "--store", f"sqlite:///{tmp_path}/m.db") as (meta, _):
-        options = [*listen, "--metadata", meta, "--memory", "16MiB", "--metrics", ""]
-        options += ["--store", f"file://{small_disk}/store", "--full-store-wait-s", "1"]
-        with service("cosco-shuffled", *options, "--log-level", "error") as (_, daemon):
-            exchange = CoscoExchange(name, 1, replicas=1, codec="none", metadata=meta)
-            with CoscoWriter(name, 0, metadata=meta) as writer:
-                for _ in range(100):
+    with Services(tmp_path) as services:
+        options = ["--memory", "16MiB", "--full-store-wait-s", "1"]
+        daemon = services.daemon(*options, store=f"file://{small_disk}/store")
+        meta = services.metadata
+        exchange = CoscoExchange(name, 1, replicas=1, codec="none", metadata=meta)
+        with CoscoWriter(name, 0, metadata=meta) as writer:
+            for _ in range(100):
+                writer.collect(0, os.urandom(100_000))
+        for mapper in range(1, 4):  # the later ones are refused at once, while they push
+            writer = CoscoWriter(name, mapper, buffer_bytes=1 << 20, metadata=meta)
+            with pytest.raises(CapacityExceeded, match="free space"):
+                for _ in range(1000):
                     writer.collect(0, os.urandom(100_000))
-            for mapper in range(1, 4):  # the later ones are refused at once, while they push
-                writer = CoscoWriter(name, mapper, buffer_bytes=1 << 20, metadata=meta)
-                with pytest.raises(CapacityExceeded, match="free space"):
-                    for _ in range(1000):
-                        writer.collect(0, os.urandom(100_000))
-                writer.abort()
-            assert rows_read(name, meta) == 100
-            exchange.close()
-            # What is closed need not be stored: nothing is in the way of an end.
-            daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(10) == 0
+            writer.abort()
+        assert rows_read(name, meta) == 100
+        exchange.close()
+        # What is closed need not be stored: nothing is in the way of an end.
+        assert daemon.stop(10) == 0
 
 
 # --- options and misuse --------------------------------------------------------------------------

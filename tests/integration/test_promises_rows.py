@@ -7,9 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -20,23 +18,9 @@ from cosco import (
     CoscoExchange,
     CoscoReader,
     CoscoWriter,
-    LocalCluster,
     PartitionOutOfRange,
     SchemaMismatch,
 )
-
-_NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def metadata() -> Iterator[str]:
-    with LocalCluster(2, memory="16MiB") as cluster:
-        yield cluster.metadata
-
-
-@pytest.fixture
-def name() -> str:
-    return f"promise-{next(_NUMBERS)}"
 
 
 def read(name: str, mappers: list[int], partition: int, metadata: str) -> list[bytes]:

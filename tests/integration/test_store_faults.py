@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,7 +33,6 @@ from cosco import (
 )
 from cosco.chunks import CHUNK_HEADER_BYTES
 
-_NUMBERS = count()
 MAPPERS = [3, 5, 8]
 PARTITIONS = 4
 ROWS = 600
@@ -50,11 +46,6 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         for _ in range(2):
             started.daemon(*CHUNK)
         yield started
-
-
-@pytest.fixture
-def name() -> str:
-    return f"store-{next(_NUMBERS)}"
 
 
 def rows_of(mapper: int) -> Pairs:
@@ -250,41 +241,18 @@ def test_lost_again_and_again(services: Services, name: str) -> None:
 # --- no room ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def small_disk(directory: Path) -> Iterator[Path]:
-    """A file system with 24 MiB; only root may make one."""
-    disk = directory / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def small_daemon(services: Services, kind: str, disk: Path) -> None:
-    """A daemon with memory for little, and a store that soon takes nothing more."""
-    options = ["--memory", "16MiB", "--full-store-wait-s", "2"]
-    if kind == "disk":
-        services.daemon(*options, store=f"file://{disk}/store")
-    else:  # what anybody may have: no file may become longer than 1 MiB
-        services.daemon(*options, "--chunk-bytes", "512KiB", store=f"file://{disk}", file_kib=1024)
-
-
 @pytest.fixture(params=["disk", "limit"])
 def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
-    """A metadata service, and one daemon whose store has little room."""
+    """A metadata service, and a daemon with memory for little and a store that is soon full."""
+    options = ["--memory", "16MiB", "--full-store-wait-s", "2"]
     with Services(tmp_path) as services:
         if request.param == "disk":
-            with small_disk(tmp_path) as disk:
-                small_daemon(services, "disk", disk)
-                yield services
-                services.daemons[0].kill()
-        else:
-            small_daemon(services, "limit", tmp_path / "small")
-            yield services
+            disk: Path = request.getfixturevalue("small_disk")
+            services.daemon(*options, store=f"file://{disk}/store")
+        else:  # what anybody may have: no file may become longer than 1 MiB
+            options += ["--chunk-bytes", "512KiB"]
+            services.daemon(*options, store=f"file://{tmp_path}/small", file_kib=1024)
+        yield services
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

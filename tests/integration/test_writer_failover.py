@@ -8,10 +8,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 
 import pytest
-from support.exchanges import by_partition, fetch_all, numbered, send, serving, until
+from support.exchanges import by_partition, fetch_all, numbered, send
 
 from cosco import Commit, CoscoExchange, LocalCluster
 
@@ -19,7 +18,6 @@ WRITERS = 4
 PARTITIONS = 6
 ROWS = 3000
 WAIT_S = 60.0
-_NUMBERS = count()
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +26,11 @@ def started() -> Iterator[LocalCluster]:
         yield cluster
 
 
-@pytest.fixture
-def cluster(started: LocalCluster) -> LocalCluster:
-    until(lambda: len(serving(started.metadata)) == 2, WAIT_S, "the return of all daemons")
-    return started
-
-
 class Job:
     """An exchange and its writers, which stop half-way until the fault has happened."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
-        self.name = f"writers-{next(_NUMBERS)}"
+    def __init__(self, name: str, cluster: LocalCluster) -> None:
+        self.name = name
         self.metadata = cluster.metadata
         self.rows = {m: numbered(m, ROWS, partitions=PARTITIONS) for m in range(WRITERS)}
         self.called: list[list[int]] = []
@@ -78,8 +70,8 @@ class Job:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "started again"])
-def test_a_daemon_is_killed(cluster: LocalCluster, replicas: int, again: bool) -> None:
-    job, daemon = Job(cluster), cluster.daemons[0]
+def test_a_daemon_is_killed(cluster: LocalCluster, name: str, replicas: int, again: bool) -> None:
+    job, daemon = Job(name, cluster), cluster.daemons[0]
 
     def fault() -> None:
         daemon.kill()
@@ -97,8 +89,8 @@ def test_a_daemon_is_killed(cluster: LocalCluster, replicas: int, again: bool) -
         assert job.called == []
 
 
-def test_a_daemon_is_paused_and_wakes(cluster: LocalCluster) -> None:
-    job, daemon = Job(cluster), cluster.daemons[1]
+def test_a_daemon_is_paused_and_wakes(cluster: LocalCluster, name: str) -> None:
+    job, daemon = Job(name, cluster), cluster.daemons[1]
     awake = threading.Timer(14.0, os.kill, (daemon.pid, signal.SIGCONT))
 
     def fault() -> None:
@@ -112,8 +104,8 @@ def test_a_daemon_is_paused_and_wakes(cluster: LocalCluster) -> None:
     assert job.called == []
 
 
-def test_the_metadata_service_is_started_again(cluster: LocalCluster) -> None:
-    job = Job(cluster)
+def test_the_metadata_service_is_started_again(cluster: LocalCluster, name: str) -> None:
+    job = Job(name, cluster)
 
     def fault() -> None:
         cluster.metadata_service.kill()
@@ -123,8 +115,8 @@ def test_the_metadata_service_is_started_again(cluster: LocalCluster) -> None:
     assert job.called == []
 
 
-def test_the_metadata_service_and_a_daemon_die_together(cluster: LocalCluster) -> None:
-    job, daemon = Job(cluster), cluster.daemons[0]
+def test_the_metadata_service_and_a_daemon_die_together(cluster: LocalCluster, name: str) -> None:
+    job, daemon = Job(name, cluster), cluster.daemons[0]
 
     def fault() -> None:
         cluster.metadata_service.kill()

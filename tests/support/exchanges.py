@@ -97,6 +97,11 @@ def fetch_all(
         return [each.result() for each in reads]
 
 
+def never(mappers: list[int], reason: str) -> None:
+    """The callback of an exchange that loses nothing."""
+    raise AssertionError(f"{mappers} were called back: {reason}")
+
+
 def until(condition: Callable[[], bool], timeout_s: float, what: str = "it") -> float:
     """Ask until a condition outside this process is true; seconds that it took."""
     began = time.monotonic()

@@ -6,15 +6,33 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
-from collections.abc import Iterable
-from contextlib import ExitStack
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 _HOST = "127.0.0.1"
 _END_TIMEOUT_S = 30
+
+
+@contextmanager
+def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that reads its stdin and has printed a line, "NAME" or so; killed in the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline(), "it ended before it said anything"
+            yield process
+        finally:
+            process.kill()
 
 
 class Service:
@@ -150,13 +168,8 @@ class Services:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:  # pytest shows it with the failure
+    def __exit__(self, *exc: object) -> None:
+        if any(exc):  # pytest shows it with the failure
             for service in (self.metadata_service, *self.daemons):
                 print(f"--- {service.log.name}\n{service.tail()}")
         self._stack.close()
