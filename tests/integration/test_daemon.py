@@ -7,14 +7,12 @@ import itertools
 import grpc
 import pytest
 from support.frame_making import block
-from support.raw_push import RawMetadata, RawPush, metric
+from support.raw_push import RawMetadata, RawPush, make_block, make_frame, metric
 
 from cosco.blocks import MAX_BLOCK_BYTES, walk_blocks
 from cosco.cluster import LocalCluster
-from cosco.frames import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
+from cosco.frames import MAX_FRAME_BYTES
 from cosco.wire import fetch_reply, mpb, spb
-
-_names = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -31,35 +29,15 @@ def metadata(cluster):
 
 
 @pytest.fixture
-def exchange(metadata):
-    return metadata.create(f"daemon-{next(_names)}")
+def exchange(metadata, name):
+    return metadata.create(name)
 
 
 @pytest.fixture
-def push(cluster, exchange):
-    push = RawPush(cluster.daemons[0].address)
-    push.hello(exchange.number, exchange.assignments[0].primary.incarnation)
+def push(exchange):
+    push = RawPush.to(exchange)
     yield push
     push.close()
-
-
-def make_frame(exchange, *blocks: bytes, sequence=1, range_index=0, epoch=1, incarnation=None):
-    body = b"".join(blocks)
-    primary = exchange.assignments[0].primary.incarnation
-    header = FrameHeader(
-        exchange=exchange.number,
-        incarnation=primary if incarnation is None else incarnation,
-        sequence=sequence,
-        range_index=range_index,
-        epoch=epoch,
-        body_bytes=len(body),
-        blocks=len(blocks),
-    )
-    return encode_frame_header(header) + body
-
-
-def make_block(exchange, first_row=0, content=b"row", **identity):
-    return block(0, first_row, content, exchange=exchange.number, **identity)
 
 
 def fetch(cluster, exchange, partition=0):
@@ -88,8 +66,7 @@ def flip(frame: bytes, at: int) -> bytes:
 def test_a_bad_frame_is_refused_counted_and_costs_nobody_else(
     cluster, metadata, exchange, push, fault
 ):
-    other = RawPush(cluster.daemons[0].address)
-    other.hello(exchange.number, exchange.assignments[0].primary.incarnation, mapper=2)
+    other = RawPush.to(exchange, mapper=2)
     good = make_block(exchange)
     frame = make_frame(exchange, good, sequence=5)
     bad = {
@@ -128,8 +105,7 @@ def test_a_frame_larger_than_announced_and_one_not_granted_end_the_stream(cluste
     frame = make_frame(exchange, make_block(exchange))
     reply = push.exchange(frame, announced=len(frame) - 1)
     assert reply.refused[0].code == spb.REFUSAL_CODE_PROTOCOL
-    second = RawPush(cluster.daemons[0].address)
-    second.hello(exchange.number, exchange.assignments[0].primary.incarnation)
+    second = RawPush.to(exchange)
     second.send(frame)
     assert second.reply().refused[0].code == spb.REFUSAL_CODE_PROTOCOL
     with pytest.raises(StopIteration):

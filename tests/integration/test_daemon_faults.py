@@ -11,18 +11,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from support.frame_making import block
-from support.raw_push import RawMetadata, RawPush, metric
+from support.raw_push import RawMetadata, RawPush, make_block, make_frame, metric
 
 from cosco import wire
 from cosco.blocks import walk_blocks
 from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
 from cosco.cluster import LocalCluster
 from cosco.errors import InvalidArgument
-from cosco.frames import FrameHeader, encode_frame_header
 from cosco.wire import mpb, spb
 
-_names = itertools.count()
 _FETCH = f"/{wire.SHUFFLE_SERVICE}/Fetch"
 
 
@@ -40,32 +37,8 @@ def metadata(cluster):
 
 
 @pytest.fixture
-def exchange(metadata):
-    return metadata.create(f"faults-{next(_names)}")
-
-
-def make_frame(exchange, *blocks: bytes, sequence: int) -> bytes:
-    body = b"".join(blocks)
-    header = FrameHeader(
-        exchange=exchange.number,
-        incarnation=exchange.assignments[0].primary.incarnation,
-        sequence=sequence,
-        range_index=0,
-        epoch=1,
-        body_bytes=len(body),
-        blocks=len(blocks),
-    )
-    return encode_frame_header(header) + body
-
-
-def make_block(exchange, first_row, content=b"row", **identity) -> bytes:
-    return block(0, first_row, content, exchange=exchange.number, **identity)
-
-
-def open_push(cluster, exchange, *, mapper=1) -> RawPush:
-    push = RawPush(cluster.daemons[0].address)
-    push.hello(exchange.number, exchange.assignments[0].primary.incarnation, mapper=mapper)
-    return push
+def exchange(metadata, name):
+    return metadata.create(name)
 
 
 def sample(metadata, name: str, **labels: str) -> float:
@@ -96,7 +69,7 @@ def test_what_is_acknowledged_is_stored_when_a_daemon_is_stopped_amid_writes(clu
     enough = threading.Event()
 
     def push_until_cut_off(mapper: int) -> list[bytes]:
-        push = open_push(cluster, exchange, mapper=mapper)
+        push = RawPush.to(exchange, mapper=mapper)
         acknowledged = []
         with suppress(grpc.RpcError, StopIteration):
             for n in itertools.count(1):
@@ -123,11 +96,11 @@ def test_what_is_acknowledged_is_stored_when_a_daemon_is_stopped_amid_writes(clu
 def test_streams_that_vanish_leave_their_credits_to_others(cluster, metadata, exchange):
     frame = make_frame(exchange, make_block(exchange, 0, b"x" * 500_000), sequence=1)
     for mapper in range(20):  # together they announce more than the budget is worth
-        vanishing = open_push(cluster, exchange, mapper=mapper)
+        vanishing = RawPush.to(exchange, mapper=mapper)
         vanishing.announce(*[len(frame)] * 100)
         assert vanishing.reply().granted
         vanishing.close()
-    push = open_push(cluster, exchange)
+    push = RawPush.to(exchange)
     assert 1 in push.exchange(frame).acknowledged
     push.close()
     deadline = time.monotonic() + 10
@@ -159,7 +132,7 @@ def test_garbage_is_refused_in_one_line(cluster, metadata, exchange):
 
 def test_a_daemon_does_not_mix_two_clusters(cluster, metadata, exchange):
     """Numbers begin anew in a new database: rows of the old exchange 1 are not the new one's."""
-    push = open_push(cluster, exchange)
+    push = RawPush.to(exchange)
     made = make_block(exchange, 0)
     assert 1 in push.exchange(make_frame(exchange, made, sequence=1)).acknowledged
     push.close()
@@ -178,7 +151,7 @@ def test_a_daemon_does_not_mix_two_clusters(cluster, metadata, exchange):
 
 
 def test_readers_that_vanish_leave_their_turns_to_others(cluster, exchange):
-    push = open_push(cluster, exchange)
+    push = RawPush.to(exchange)
     blocks = [make_block(exchange, n, bytes([n]) * 1_000_000) for n in range(8)]
     for n, made in enumerate(blocks, 1):
         assert n in push.exchange(make_frame(exchange, made, sequence=n)).acknowledged

@@ -13,7 +13,7 @@ from contextvars import copy_context
 from queue import Empty
 from typing import Any, Final
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]
 
 from .loop import PROCESS, VirtualLoop
 from .world import current

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]
 
 from .loop import PROCESS, Process, RunState, VirtualLoop
 from .network import Network
@@ -36,7 +36,7 @@ class World:
     def __init__(self, seed: int, *, echo: bool = False) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.loop = VirtualLoop()
+        self.loop = VirtualLoop()  # type: ignore[abstract]  # asyncio asks for no more of it
         self.hub = greenlet.getcurrent()
         self.network = Network(self)
         self.disks: dict[str, Disk] = {}

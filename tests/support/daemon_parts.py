@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.frame_making import EXCHANGE, INCARNATION
 
 from cosco.dfs import Store
@@ -29,7 +31,7 @@ KEY = (EXCHANGE, 0, 1)
 class DaemonParts:
     """Make it in a running loop; `link` stands for the metadata service, which is not there."""
 
-    def __init__(self, store: Store, *, pages: int = 16, link: object = None) -> None:
+    def __init__(self, store: Store, *, pages: int = 16, link: Any = None) -> None:
         self.core = DaemonCore(
             arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
             incarnation=INCARNATION,

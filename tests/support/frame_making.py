@@ -1,4 +1,4 @@
-"""Frames for the daemon's unit tests."""
+"""Blocks and frames as writers and primaries would make them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from cosco.frames import FrameHeader, encode_frame_header
 EXCHANGE, INCARNATION = 7, 11
 
 
-def block(partition, first_row, content=b"x", *, rows=1, mapper=1, attempt=1, exchange=EXCHANGE):
+def block(
+    partition: int,
+    first_row: int,
+    content: bytes = b"x",
+    *,
+    rows: int = 1,
+    mapper: int = 1,
+    attempt: int = 1,
+    exchange: int = EXCHANGE,
+) -> bytes:
     header, stored, _ = encode_block(
         exchange=exchange, partition=partition, mapper=mapper, attempt=attempt,
         first_row=first_row, rows=rows, content=content, codec=CODEC_NONE,
@@ -18,14 +27,24 @@ def block(partition, first_row, content=b"x", *, rows=1, mapper=1, attempt=1, ex
     return header + stored
 
 
-def frame(blocks: Iterable[bytes], *, sequence=1, count=None, exchange=EXCHANGE, epoch=1) -> bytes:
+def frame(
+    blocks: Iterable[bytes],
+    *,
+    sequence: int = 1,
+    count: int | None = None,
+    exchange: int = EXCHANGE,
+    incarnation: int = INCARNATION,
+    range_index: int = 0,
+    epoch: int = 1,
+) -> bytes:
+    """`count`: of blocks, as its header tells it, if that is not so."""
     blocks = list(blocks)
     body = b"".join(blocks)
     header = FrameHeader(
         exchange=exchange,
-        incarnation=INCARNATION,
+        incarnation=incarnation,
         sequence=sequence,
-        range_index=0,
+        range_index=range_index,
         epoch=epoch,
         body_bytes=len(body),
         blocks=len(blocks) if count is None else count,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import urllib.request
-from typing import Any
+from typing import Any, Self
 
 import grpc
+from support.frame_making import block, frame
 
 from cosco import wire
-from cosco.records import ExchangeSpec
+from cosco.records import ExchangeInfo, ExchangeSpec
 from cosco.wire import mpb, spb
 
 
@@ -21,14 +22,14 @@ class RawMetadata:
 
     def call(self, method: str, request: Any) -> Any:
         _, reply_type = wire.METADATA_METHODS[method]
-        stub = self._channel.unary_unary(
+        stub: Any = self._channel.unary_unary(
             f"/{wire.METADATA_SERVICE}/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply_type.FromString,
         )
         return stub(request, timeout=10)
 
-    def create(self, shuffle_id: str, partitions: int = 4):
+    def create(self, shuffle_id: str, partitions: int = 4) -> ExchangeInfo:
         spec = ExchangeSpec(shuffle_id, partitions, replicas=1)
         request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=b"o" * 16)
         return wire.info_from_pb(self.call("CreateExchange", request))
@@ -43,12 +44,20 @@ class RawPush:
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        call = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
+        call: Any = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
         self._call = call(iter(self._requests.get, None), timeout=20)
 
-    def hello(self, number, incarnation, *, mapper=1, attempt=1, protocol=wire.PUSH_PROTOCOL):
+    @classmethod
+    def to(cls, exchange: ExchangeInfo, *, mapper: int = 1) -> Self:
+        """A mapper's stream to the primary of the first range."""
+        primary = exchange.assignments[0].primary
+        push = cls(primary.address)
+        push.hello(exchange.number, primary.incarnation, mapper=mapper)
+        return push
+
+    def hello(self, number: int, incarnation: int, *, mapper: int = 1) -> None:
         hello = spb.Hello(
-            protocol=protocol, number=number, mapper=mapper, attempt=attempt,
+            protocol=wire.PUSH_PROTOCOL, number=number, mapper=mapper, attempt=1,
             incarnation=incarnation,
         )  # fmt: skip
         self._requests.put(spb.PushRequest(hello=hello).SerializeToString())
@@ -75,6 +84,19 @@ class RawPush:
         self._requests.put(None)
         self._call.cancel()
         self._channel.close()
+
+
+def make_block(
+    exchange: ExchangeInfo, first_row: int = 0, content: bytes = b"row", **identity: int
+) -> bytes:
+    """A block of partition 0."""
+    return block(0, first_row, content, exchange=exchange.number, **identity)
+
+
+def make_frame(exchange: ExchangeInfo, *blocks: bytes, **header: int) -> bytes:
+    """A frame that the primary of the first range takes, but for what `header` says."""
+    primary = exchange.assignments[0].primary.incarnation
+    return frame(blocks, **{"exchange": exchange.number, "incarnation": primary, **header})
 
 
 def metric(address: str, name: str, **labels: str) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from functools import partial
 
-from support.frame_making import EXCHANGE
+from support.frame_making import EXCHANGE, frame
 
 from cosco.blocks import walk_blocks
 from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
@@ -19,14 +20,6 @@ from cosco.shuffle_service.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.replica import Forward, Replica
 
 PARTITIONS = 8
-
-
-def make_frame(
-    blocks: list[bytes], *, incarnation: int, range_index: int = 0, sequence: int = 1
-) -> bytes:
-    body = b"".join(blocks)
-    header = FrameHeader(EXCHANGE, incarnation, sequence, range_index, 1, len(body), len(blocks))
-    return encode_frame_header(header) + body
 
 
 @dataclass(eq=False)
@@ -50,8 +43,11 @@ class Link:
     """One primary's stream to its replica: messages wait in order until they are delivered."""
 
     replica: Replica
-    to_replica: deque[object] = field(default_factory=deque)
-    to_primary: deque[tuple[str, object]] = field(default_factory=deque)
+    #: Frames, None in place of one that is not sent, and sequences that are released.
+    to_replica: deque[tuple[FrameHeader, memoryview] | list[int] | None] = field(
+        default_factory=deque
+    )
+    to_primary: deque[tuple[int, CoscoError | None]] = field(default_factory=deque)
 
 
 class Pair:
@@ -59,7 +55,7 @@ class Pair:
 
     def __init__(self, *, pages: int = 4, chunk_bytes: int = 1 << 20, volatile: bool = False):
         self.now = 0.0
-        self.cores = {}
+        self.cores: dict[int, DaemonCore] = {}
         self.files: dict[str, bytearray] = {}
         self.links: dict[int, Link] = {}  # by primary
         self.waiting: dict[int, deque[Sent]] = {1: deque(), 2: deque()}  # for pages
@@ -73,7 +69,7 @@ class Pair:
             )
             core.cluster_id = "c"
             core.replication.volatile = volatile
-            core.replication.on_replica = lambda replica, me=me: self._connect(me, replica)
+            core.replication.on_replica = partial(self._connect, me)
             for index, primary, replica in ((0, 1, 2), (1, 2, 1)):
                 assignment = Assignment(index, 1, 1, refs[primary], (refs[replica],))
                 core.admit(EXCHANGE, assignment, PartitionRange(index, 0, PARTITIONS))
@@ -91,7 +87,7 @@ class Pair:
 
     def push(self, primary: int, blocks: list[bytes]) -> Sent:
         """A writer's frame comes in; it is taken when its turn comes and pages are free."""
-        data = make_frame(blocks, incarnation=primary, range_index=primary - 1)
+        data = frame(blocks, incarnation=primary, range_index=primary - 1)
         sent = Sent(data, check_frame(memoryview(data)))
         self.waiting[primary].append(sent)
         self.take_in(primary)
@@ -102,6 +98,7 @@ class Pair:
         core, waiting = self.cores[primary], self.waiting[primary]
         held = core.assignment(self.key(primary))
         while waiting:
+            assert held is not None and held.replica is not None
             sent = waiting[0]
             if sent.forward is None:
                 if core.replication.is_full:
@@ -148,14 +145,14 @@ class Pair:
             data = memoryview(encode_frame_header(header) + bytes(body))
 
             def settle(error: CoscoError | None) -> None:
-                link.to_primary.append(
-                    ("ok", header.sequence) if error is None else ("no", (header.sequence, error))
-                )
+                link.to_primary.append((header.sequence, error))
 
+            held = core.assignment((header.exchange, header.range_index, header.epoch))
+            assert held is not None
             try:
                 core.take_copy(
-                    core.assignment((header.exchange, header.range_index, header.epoch)),
-                    check_frame(data), data, primary, stream=link, now=self.now, settle=settle,
+                    held, check_frame(data), data, primary,
+                    stream=link, now=self.now, settle=settle,
                 )  # fmt: skip
             except NotAssigned as error:
                 settle(error)
@@ -166,15 +163,12 @@ class Pair:
         link = self.links.get(primary)
         if link is None or not link.to_primary:
             return False
-        kind, what = link.to_primary.popleft()
-        if kind == "ok":
-            link.replica.acknowledged([what], self.now)
-        else:
-            sequence, error = what
-            frame = link.replica.refused(sequence)
-            if frame is not None:
-                self.cores[primary].seal([frame.key])
-                link.replica.refuse(frame, error)
+        sequence, error = link.to_primary.popleft()
+        if error is None:
+            link.replica.acknowledged([sequence], self.now)
+        elif (refused := link.replica.refused(sequence)) is not None:
+            self.cores[primary].seal([refused.key])
+            link.replica.refuse(refused, error)
         return True
 
     def break_link(self, primary: int) -> None:
@@ -245,8 +239,10 @@ class Pair:
     def copied_blocks(self, daemon: int, key: tuple[int, int, int]) -> set[bytes]:
         """Every block of the copies that a daemon holds of an assignment."""
         log = self.cores[daemon].copies
-        copies = log._by_key.get(key, {}).values()
-        return set().union(*(blocks_of(log.content(copy)[FRAME_HEADER_BYTES:]) for copy in copies))
+        found = set()
+        for copy in log._by_key.get(key, OrderedDict()).values():
+            found |= blocks_of(log.content(copy)[FRAME_HEADER_BYTES:])
+        return found
 
 
 def blocks_of(body: bytes) -> set[bytes]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.frame_making import EXCHANGE, block
-from support.replica_pair import Pair, blocks_of, make_frame
+from support.frame_making import EXCHANGE, block, frame
+from support.replica_pair import Pair, blocks_of
 
 from cosco.errors import DataCorrupted, ExchangeClosed
 from cosco.records import Assignment, DaemonRef, PartitionRange
@@ -144,7 +144,7 @@ def test_copies_press_when_others_have_waited_long_enough_for_them():
 
 def copy_of(pair: Pair, blocks, *, sequence=1, primary=1, told=None):
     """A frame of range 0, forwarded to daemon 2 by hand."""
-    data = memoryview(make_frame(blocks, incarnation=2, sequence=sequence))
+    data = memoryview(frame(blocks, incarnation=2, sequence=sequence))
     core = pair.cores[2]
     core.take_copy(
         core.assignment(pair.key(1)), check_frame(data), data, primary, stream=None, now=0.0,
@@ -245,9 +245,9 @@ def test_only_the_primary_of_an_assignment_forwards_frames_of_it(primary):
 def test_a_writer_that_comes_to_the_replica_is_refused():
     pair = Pair()
     core = pair.cores[2]
-    frame = check_frame(memoryview(make_frame([block(0, 0)], incarnation=2)))
+    checked = check_frame(memoryview(frame([block(0, 0)], incarnation=2)))
     with pytest.raises(NotAssigned):
-        core.take(core.assignment(pair.key(1)), frame, 0)
+        core.take(core.assignment(pair.key(1)), checked, 0)
 
 
 def test_copies_of_another_range_or_a_closed_exchange_are_refused():
@@ -257,7 +257,7 @@ def test_copies_of_another_range_or_a_closed_exchange_are_refused():
     core = pair.cores[2]
     held = core.assignment(pair.key(1))
     core.drop(EXCHANGE)
-    data = memoryview(make_frame([block(0, 0)], incarnation=2))
+    data = memoryview(frame([block(0, 0)], incarnation=2))
     with pytest.raises(ExchangeClosed):
         core.take_copy(held, check_frame(data), data, 1, stream=None, now=0.0, settle=print)
 
@@ -272,9 +272,9 @@ def test_an_assignment_sealed_while_it_is_looked_up_is_admitted_sealed():
     here = DaemonRef(1, "one")
     core.admit(EXCHANGE, Assignment(7, 3, 1, here), PartitionRange(7, 0, 8))
     core.end_look_up(unknown)
-    frame = check_frame(memoryview(make_frame([block(0, 0)], incarnation=1, range_index=7)))
+    checked = check_frame(memoryview(frame([block(0, 0)], incarnation=1, range_index=7)))
     with pytest.raises(NotAssigned, match="sealed"):
-        core.take(core.assignment(unknown), frame, 0)
+        core.take(core.assignment(unknown), checked, 0)
 
 
 def test_a_sealed_primary_stores_what_it_has_at_once_and_refuses_the_rest():
