@@ -1,4 +1,5 @@
-"""The open exchanges, by number and by id, and what is said of those that are not open."""
+"""The open exchanges, by number and by id, their leases, and what is said of those that are not
+open."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ from collections.abc import Container, Iterable
 
 from cosco.errors import ExchangeClosed, ExchangeNotFound
 from cosco.metadata.exchanges import ExchangeState
+from cosco.metadata.leases import Leases
 from cosco.metadata.validate import shown
 
 
 class Directory:
     """Open exchanges. `open` has them by number; it is changed by `add` and `remove` alone.
+    Who gives them adds a lease of each by `renew`.
 
     closing: the ids of exchanges that are closing. Older ones are not known here: `used` tells
     whether the database has an id that this does not know.
@@ -22,6 +25,7 @@ class Directory:
         self.open = exchanges
         self.next_number = next_number
         self._closing = closing
+        self._leases: Leases[int] = Leases()
         self._numbers = {e.spec.shuffle_id: number for number, e in exchanges.items()}
 
     def knows(self, shuffle_id: str) -> bool:
@@ -38,6 +42,19 @@ class Directory:
         """An exchange is not open any more."""
         del self.open[exchange.number]
         del self._numbers[exchange.spec.shuffle_id]
+        self._leases.forget(exchange.number)
+
+    def renew(self, exchange: ExchangeState, now: float) -> None:
+        """Begin a full lease."""
+        self._leases.renew(exchange.number, exchange.spec.lease_s, now)
+
+    def expire(self, now: float) -> list[int]:
+        """The numbers of exchanges whose leases ran out, and which must be closed."""
+        return self._leases.expire(now)
+
+    def restart_leases(self, now: float) -> None:
+        """Begin a full lease for every exchange."""
+        self._leases.restart(now)
 
     def get(self, number: int) -> ExchangeState:
         """Raises ExchangeNotFound or ExchangeClosed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Final
 
 from pyroaring import BitMap
 
@@ -45,6 +46,12 @@ from cosco.records import (
     RowKind,
     Source,
 )
+
+#: That have rows of an open exchange.
+_TABLES: Final = (
+    "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
+    "resent", "losses", "failures", "tries",
+)  # fmt: skip
 
 
 class ExchangeState:
@@ -343,6 +350,11 @@ class ExchangeState:
         self._epochs.put_all()
         for part in self.ranges:
             self._changes.put("ranges", (self.number, part.index), partial(range_row, part))
+
+    def delete_all(self) -> None:
+        """Delete every row of it."""
+        for table in _TABLES:
+            self._changes.delete(table, (self.number,))
 
     def put_exchange(self) -> None:
         self._changes.put(

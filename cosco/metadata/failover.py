@@ -16,20 +16,12 @@ from cosco.metadata.daemons import Daemon, DaemonTable
 from cosco.metadata.exchanges import ExchangeState
 from cosco.metadata.fences import AssignmentKey, Fence, Fences
 from cosco.metadata.placement import Avoid, host_count, place_next
+from cosco.metadata.shunning import RangeKey, Shunning
 from cosco.records import Assignment, DaemonRef, RenewedAssignments
-
-#: (exchange number, range index)
-RangeKey = tuple[int, int]
 
 #: Ranges are given the copies that they lack so long after the last daemon came, so many a tick.
 SETTLE_S: Final = 3.0
 RESTORED_PER_TICK: Final = 16
-#: A range moves no more often than this from daemons that live.
-INSIST_S: Final = 5.0
-#: A daemon that was out of reach for somebody of a range is not tried again for so long.
-AVOID_S: Final = 30.0
-
-_NOTHING: Final = Avoid()
 
 
 @dataclass(slots=True)
@@ -38,14 +30,6 @@ class _Move:
 
     epoch: int
     fences: set[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Insisted:
-    """A range that was moved at `at` as somebody could not reach its daemon."""
-
-    avoid: Avoid
-    at: float
 
 
 class Failover:
@@ -62,7 +46,7 @@ class Failover:
         self._current: dict[int, dict[RangeKey, None]] = {}
         #: Those with fewer copies than were asked for.
         self._thin: dict[RangeKey, None] = {}
-        self._insisted: dict[RangeKey, _Insisted] = {}
+        self._shunning = Shunning()
         self._begun: list[RangeKey] = []
         self._settled_at = now + SETTLE_S
 
@@ -101,7 +85,7 @@ class Failover:
             if not self._sealed(exchange, index):
                 self._leave(key, epochs[-1].assignment)
             self._moves.pop(key, None)
-            self._insisted.pop(key, None)
+            self._shunning.forget(key)
             for placed in epochs:
                 for ref in members(placed.assignment):
                     self._daemons.release(ref.incarnation, sealed=placed.assignment.sealed)
@@ -138,8 +122,7 @@ class Failover:
         exchange = self._exchanges.get(number)
         if exchange is None or index >= len(exchange.placed):
             return
-        before = self._insisted.get((number, index))
-        if before is not None and now - before.at < INSIST_S:
+        if not self._shunning.may_move((number, index), now):
             return
         assignment = exchange.placed[index][-1].assignment
         refs = (assignment.primary,) if is_primary else assignment.replicas
@@ -154,7 +137,7 @@ class Failover:
             return
         shunned = frozenset((suspect,))
         avoid = Avoid(as_primary=shunned) if is_primary else Avoid(as_any=shunned)
-        self._insisted[number, index] = _Insisted(avoid, now)
+        self._shunning.moved((number, index), avoid, now)
         self.seal(exchange, index)
 
     def replicated_to(self, primary: int, replica: int) -> list[AssignmentKey]:
@@ -199,9 +182,7 @@ class Failover:
 
     def tick(self, now: float) -> None:
         """Move what could not be moved before; to be called now and then."""
-        for key, insisted in list(self._insisted.items()):
-            if now - insisted.at >= AVOID_S and key not in self._moves:
-                del self._insisted[key]
+        self._shunning.expire(now, self._moves)
         for daemon in self._daemons.leaving():
             if daemon.draining:
                 self.drain(daemon.ref.incarnation)
@@ -313,8 +294,7 @@ class Failover:
         return exchange.placed[index][-1].assignment.sealed
 
     def _avoid(self, key: RangeKey) -> Avoid:
-        insisted = self._insisted.get(key)
-        avoid = _NOTHING if insisted is None else insisted.avoid
+        avoid = self._shunning.avoided(key)
         silent = {daemon.ref.incarnation for daemon in self._daemons.silent_ones()}
         return Avoid(avoid.as_primary, avoid.as_any | silent) if silent else avoid
 

@@ -19,11 +19,10 @@ from cosco.errors import ExchangeExists
 from cosco.metadata.changes import Change, ChangeLog, Stored
 from cosco.metadata.directory import Directory
 from cosco.metadata.exchanges import ExchangeState
-from cosco.metadata.failover import RangeKey
 from cosco.metadata.fences import AssignmentKey, Fence
-from cosco.metadata.leases import Leases
 from cosco.metadata.members import Members
 from cosco.metadata.restore import restore_exchanges
+from cosco.metadata.shunning import RangeKey
 from cosco.metadata.suspicion import ProbeOutcome
 from cosco.metadata.validate import check_generation, check_owner, check_spec, shown
 from cosco.records import (
@@ -53,11 +52,6 @@ STALL_S = 1.0
 #: `status` lists so many exchanges, the newest.
 MAX_STATUS_EXCHANGES = 1000
 
-_OPEN_TABLES = (
-    "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
-    "resent", "losses", "failures", "tries",
-)  # fmt: skip
-
 
 class MetadataState:
     """The state of one cluster. Any method may raise InvalidArgument for its arguments."""
@@ -86,9 +80,8 @@ class MetadataState:
         )
         self._failover = self._members.failover
         self._exchanges = Directory(exchanges, stored.next_number, self._members.closing)
-        self._leases: Leases[int] = Leases()
         for exchange in exchanges.values():
-            self._renew(exchange, now)
+            self._exchanges.renew(exchange, now)
             self._failover.opened(exchange)
         self._failover.resume()
         self._last_tick = now
@@ -119,7 +112,7 @@ class MetadataState:
             return []
         self._last_tick = now
         self._members.tick(now)
-        closed = self._leases.expire(now)
+        closed = self._exchanges.expire(now)
         for number in closed:
             self._close(self._exchanges.get(number))
         return closed
@@ -251,7 +244,7 @@ class MetadataState:
                     shuffle_id=spec.shuffle_id,
                 )
             exchange = self._create(spec, owner, callback)
-        self._renew(exchange, now)
+        self._exchanges.renew(exchange, now)
         return exchange.info()
 
     def describe_exchange(
@@ -265,7 +258,7 @@ class MetadataState:
         if owner:
             check_owner(owner)
             exchange.take_over(owner, callback)
-            self._renew(exchange, now)
+            self._exchanges.renew(exchange, now)
         return exchange.info()
 
     def poll_driver(
@@ -282,7 +275,7 @@ class MetadataState:
         """
         exchange = self._exchanges.get(number)
         exchange.check_driver(owner)
-        self._renew(exchange, now)
+        self._exchanges.renew(exchange, now)
         exchange.answer_calls(arranged, failed)
         return DriverOrders(exchange.calls())
 
@@ -374,12 +367,9 @@ class MetadataState:
         stalled = now - self._last_tick > TICK_S + STALL_S
         if stalled:
             self._last_tick = now
-            self._leases.restart(now)
+            self._exchanges.restart_leases(now)
             self._members.stalled(now)
         return stalled
-
-    def _renew(self, exchange: ExchangeState, now: float) -> None:
-        self._leases.renew(exchange.number, exchange.spec.lease_s, now)
 
     def _create(self, spec: ExchangeSpec, owner: bytes, callback: bool) -> ExchangeState:
         number = self._exchanges.next_number
@@ -394,7 +384,5 @@ class MetadataState:
 
     def _close(self, exchange: ExchangeState) -> None:
         self._exchanges.remove(exchange)
-        self._leases.forget(exchange.number)
-        for table in _OPEN_TABLES:
-            self._changes.delete(table, (exchange.number,))
+        exchange.delete_all()
         self._members.exchange_closed(exchange)

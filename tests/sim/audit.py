@@ -160,7 +160,7 @@ def _left_in_state(state: Any) -> Iterator[str]:
         "moves": len(failover._moves),
         "current epochs": len(failover._current),
         "thin ranges": len(failover._thin),
-        "insisted ranges": len(failover._insisted),
+        "insisted ranges": len(failover._shunning._moves),
         "fences": len(failover._fences._untold),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)

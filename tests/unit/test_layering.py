@@ -32,7 +32,7 @@ PURE_MODULES = {
     "metadata.leases", "metadata.placement", "metadata.restore", "metadata.rows",
     "metadata.directory", "metadata.failover", "metadata.fences", "metadata.members",
     "metadata.commits", "metadata.state", "metadata.suspicion", "metadata.validate",
-    "metadata.waiting",
+    "metadata.waiting", "metadata.shunning",
 }  # fmt: skip
 
 #: Bottom first: a module imports from its own layer and those below it.

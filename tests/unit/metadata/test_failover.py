@@ -8,8 +8,9 @@ import pytest
 from support.metadata_cluster import LEASE_S, Cluster, ref
 
 from cosco.errors import CapacityExceeded, ExchangeClosed, GenerationChanged, InvalidArgument
-from cosco.metadata.failover import AVOID_S, INSIST_S, RESTORED_PER_TICK, SETTLE_S, members
+from cosco.metadata.failover import RESTORED_PER_TICK, SETTLE_S, members
 from cosco.metadata.fences import Fence
+from cosco.metadata.shunning import AVOID_S, INSIST_S
 from cosco.metadata.state import TICK_S
 from cosco.metadata.suspicion import ProbeOutcome
 from cosco.records import DaemonState, LossCause, LossReport
