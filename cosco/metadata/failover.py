@@ -274,6 +274,11 @@ class Failover:
                 alive = True
         return RenewedAssignments(tuple(newer), alive, waiting_for)
 
+    def fencing(self, number: int) -> list[int]:
+        """The ranges of an exchange whose next epoch begins when daemons have confirmed the end
+        of the one before, as far as is known."""
+        return [key[1] for key, move in self._moves.items() if key[0] == number and move.fences]
+
     def _waiting_for(self, exchange: ExchangeState, index: int) -> str:
         refs = members(exchange.placed[index][-1].assignment)
         fences = self._moves[exchange.number, index].fences

@@ -39,6 +39,9 @@ POLLS_PER_LEASE: Final = 3
 #: A report is answered after so many seconds at the latest, with what was believed before.
 MAX_REPORT_S: Final = 5.0
 
+#: A writer that opens is kept so many seconds, at most, from an epoch that has ended.
+MAX_MOVE_S: Final = 1.0
+
 _Waiter = asyncio.Future[None]
 _T = TypeVar("_T")
 
@@ -210,6 +213,13 @@ class Handlers:
     # --- writers and readers ---------------------------------------------------------------
 
     async def open_attempt(self, request: mpb.OpenAttemptRequest) -> bytes:
+        # To the daemons of an epoch that has ended it would send rows in vain.
+        await self._poll(
+            lambda: self._state.fencing(request.shuffle_id),
+            lambda found: not found[1],
+            lambda found, waiter: self._waiting.add_writer(*found, waiter),
+            MAX_MOVE_S,
+        )
         used = await self._used(request.shuffle_id)
         mapper = request.mapper if request.HasField("mapper") else None
         opened = self._state.open_attempt(request.shuffle_id, mapper, used=used)

@@ -305,6 +305,14 @@ class MetadataState:
 
     # --- writers and readers ---------------------------------------------------------------
 
+    def fencing(self, shuffle_id: str) -> tuple[int, list[int]]:
+        """The number of an exchange, and those of its ranges that are about to begin another
+        epoch: a new writer had better wait for it. None of one that is not open."""
+        exchange = self._exchanges.opened(shuffle_id)
+        if exchange is None:
+            return 0, []
+        return exchange.number, self._failover.fencing(exchange.number)
+
     def open_attempt(self, shuffle_id: str, mapper: int | None, *, used: bool) -> OpenedAttempt:
         """A new attempt of `mapper`; None: of the lowest mapper that was never opened.
 

@@ -335,6 +335,50 @@ def test_only_daemons_are_drained(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_writer_that_opens_is_told_of_the_next_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosco.metadata.handlers, "MAX_MOVE_S", LONG_S)
+    looks = calls_of(monkeypatch, "fencing")
+
+    async def test() -> None:
+        async with running(tmp_path) as service, played(2) as (daemon, other):
+            await in_use(service, daemon, other)
+            daemon.hears.clear()
+            await drain(service, daemon)
+            await until(lambda: daemon.seals == 1)
+            opening = asyncio.create_task(service.open_attempt(1))
+            await until(lambda: bool(looks))
+            await service.beat(2)
+            assert not opening.done()
+            daemon.hears.set()
+            [assignment] = (await opening).info.assignments
+            assert (assignment.epoch, assignment.primary) == (2, other.ref)
+            # Where there is nobody else, it is not kept waiting.
+            await drain(service, other)
+            await until(lambda: bool(other.sealed))
+            assert (await service.open_attempt(1)).info.assignments[0].sealed
+
+    run(test)
+
+
+def test_a_writer_that_opens_waits_for_no_silent_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosco.metadata.handlers, "MAX_MOVE_S", 0.05)
+
+    async def test() -> None:
+        async with running(tmp_path) as service, played(2) as (daemon, other):
+            await in_use(service, daemon, other)
+            daemon.hears.clear()
+            await drain(service, daemon)
+            opened = await service.open_attempt(1)
+            assert opened.info.assignments[0].sealed
+            assert (await service.open_attempt(1)).attempt == opened.attempt + 1
+
+    run(test)
+
+
 # --- processes ----------------------------------------------------------------------------
 
 
