@@ -50,6 +50,7 @@ def schema_to_bytes(schema: pa.Schema) -> bytes:
     return data
 
 
+@lru_cache(maxsize=64)
 def schema_from_bytes(data: bytes) -> pa.Schema:
     """The normalized schema of an IPC schema message; raises DataCorrupted."""
     try:

@@ -225,11 +225,14 @@ class PartitionMerge:
 class BlockSplitter:
     """Cuts a stream of blocks that arrives in arbitrary pieces into runs of whole blocks.
 
-    Holds less than one block. After it raised it is of no more use.
+    Keeps the pieces in which a block lies that is not whole yet. After it raised it is of no
+    more use.
     """
 
     def __init__(self) -> None:
-        self._partial = bytearray()  # the beginning of a block, shorter than the block
+        self._parts: list[memoryview] = []  # the beginning of a block, shorter than the block
+        self._partial_bytes = 0
+        self._block_bytes = 0  # of the whole block; 0 as long as its header is cut
 
     def feed(self, piece: memoryview) -> list[memoryview]:
         """The blocks that `piece` completes, as runs; raises DataCorrupted.
@@ -238,35 +241,48 @@ class BlockSplitter:
         is copied.
         """
         runs: list[memoryview] = []
-        offset = 0
-        if self._partial:
-            offset = self._fill(piece, 0, HEADER_BYTES)
-            if len(self._partial) < HEADER_BYTES:
+        offset = self._fill(piece)
+        if self._partial_bytes:
+            if self._partial_bytes != self._block_bytes:
                 return runs
-            block_bytes = parse_header(self._partial).block_bytes
-            offset = self._fill(piece, offset, block_bytes)
-            if len(self._partial) < block_bytes:
-                return runs
-            runs.append(memoryview(self._partial))
-            self._partial = bytearray()
+            runs.append(memoryview(b"".join(self._parts)))
+            self._parts.clear()
+            self._partial_bytes = self._block_bytes = 0
         start, end = offset, len(piece)
         while end - offset >= HEADER_BYTES:
-            block_end = offset + parse_header(piece, offset).block_bytes
-            if block_end > end:
+            block_bytes = parse_header(piece, offset).block_bytes
+            if offset + block_bytes > end:
+                self._block_bytes = block_bytes
                 break
-            offset = block_end
+            offset += block_bytes
         if offset > start:
             runs.append(piece[start:offset])
-        self._partial += piece[offset:]
+        if offset < end:
+            self._keep(piece[offset:])
         return runs
 
     def finish(self) -> None:
         """Raise DataCorrupted if the stream ended inside a block."""
-        if self._partial:
-            raise DataCorrupted(f"blocks are cut short: {len(self._partial)} bytes of one are left")
+        if self._partial_bytes:
+            raise DataCorrupted(
+                f"blocks are cut short: {self._partial_bytes} bytes of one are left"
+            )
 
-    def _fill(self, piece: memoryview, offset: int, length: int) -> int:
-        """Move bytes of `piece` until the partial block has `length`; the offset behind them."""
-        stop = offset + max(0, length - len(self._partial))
-        self._partial += piece[offset:stop]
-        return min(stop, len(piece))
+    def _fill(self, piece: memoryview) -> int:
+        """Keep what `piece` has of the partial block, if there is one; where that ends."""
+        offset = 0
+        if not self._partial_bytes:
+            return offset
+        if not self._block_bytes:
+            offset = HEADER_BYTES - self._partial_bytes
+            self._keep(piece[:offset])
+            if self._partial_bytes < HEADER_BYTES:
+                return len(piece)
+            self._block_bytes = parse_header(b"".join(self._parts)).block_bytes
+        end = offset + self._block_bytes - self._partial_bytes
+        self._keep(piece[offset:end])
+        return min(end, len(piece))
+
+    def _keep(self, part: memoryview) -> None:
+        self._parts.append(part)
+        self._partial_bytes += len(part)

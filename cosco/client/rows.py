@@ -17,7 +17,6 @@ import pyarrow as pa
 from cosco.blocks import LENGTH_BYTES, MAX_CONTENT_BYTES, MAX_FRAGMENTS
 from cosco.client.merge import Decoded
 from cosco.errors import DataCorrupted
-from cosco.records import U32
 
 #: A longer row has more fragments than a block header can number.
 MAX_ROW_BYTES: Final = MAX_FRAGMENTS * MAX_CONTENT_BYTES
@@ -50,12 +49,10 @@ def block_cuts(ends: npt.NDArray[np.int64], base: int) -> Iterator[tuple[int, in
 
 def iter_rows(decoded: Decoded) -> Iterator[bytes]:
     """The rows, in order; raises DataCorrupted when the table does not fit the content."""
+    offsets = _offsets((decoded,))
     if not decoded.lengths:
-        _one_row(decoded)
         return iter((bytes(decoded.content),))
-    offsets = np.zeros(decoded.rows + 1, np.int64)
-    np.cumsum(_lengths(decoded), out=offsets[1:])
-    values = pa.py_buffer(decoded.content)[decoded.rows * LENGTH_BYTES :]
+    values = pa.py_buffer(decoded.content)[_table_bytes(decoded) :]
     array = pa.Array.from_buffers(
         pa.large_binary(), decoded.rows, [None, pa.py_buffer(offsets), values]
     )
@@ -70,40 +67,51 @@ def rows_to_batch(decoded: Sequence[Decoded]) -> pa.RecordBatch:
     Raises DataCorrupted as `iter_rows` does, and ValueError for 2 GiB of rows or more, which
     one array of `binary` cannot hold.
     """
-    lengths = [_lengths(item) if item.lengths else _one_row(item) for item in decoded]
-    count = sum(map(len, lengths))
-    offsets = np.zeros(count + 1, np.int64)
-    if lengths:
-        np.cumsum(np.concatenate(lengths), out=offsets[1:], dtype=np.int64)
+    offsets = _offsets(decoded)
+    count = len(offsets) - 1
     if int(offsets[-1]) > _MAX_OFFSET or count > _MAX_OFFSET:
         raise ValueError(f"{offsets[-1]} bytes of rows, one batch holds at most {_MAX_OFFSET}")
-    values = b"".join(
-        memoryview(item.content)[item.rows * LENGTH_BYTES if item.lengths else 0 :]
-        for item in decoded
-    )
+    values = b"".join(memoryview(item.content)[_table_bytes(item) :] for item in decoded)
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(values)]
     column = pa.Array.from_buffers(pa.binary(), count, buffers)
     return pa.RecordBatch.from_arrays([column], schema=BYTES_SCHEMA)
 
 
-def _lengths(decoded: Decoded) -> U32:
-    """The length table, checked against the content."""
-    table_bytes = decoded.rows * LENGTH_BYTES
-    content_bytes = len(decoded.content)
-    if table_bytes <= content_bytes:
-        lengths: U32 = np.frombuffer(decoded.content, "<u4", decoded.rows)
-        if table_bytes + int(lengths.sum(dtype=np.uint64)) == content_bytes:
-            return lengths
-    raise DataCorrupted(
-        f"the length table of {decoded.rows} rows of mapper {decoded.mapper} does not fit its "
-        f"content of {content_bytes} bytes"
-    )
+def _offsets(decoded: Sequence[Decoded]) -> npt.NDArray[np.int64]:
+    """Where each row begins in the joined values, and where the last one ends.
+
+    Raises DataCorrupted if the length table of a content does not fit the rest of it.
+    """
+    tables = [_table(item) for item in decoded]
+    ends = np.cumsum([0, *map(len, tables)])
+    offsets = np.zeros(int(ends[-1]) + 1, np.int64)
+    if tables:
+        np.cumsum(np.concatenate(tables), out=offsets[1:], dtype=np.int64)
+    for item, values_bytes in zip(decoded, np.diff(offsets[ends]).tolist(), strict=True):
+        if _table_bytes(item) + values_bytes != len(item.content):
+            raise _misfit(item)
+    return offsets
 
 
-def _one_row(decoded: Decoded) -> npt.NDArray[Any]:
-    """The length of a row that came in fragments."""
+def _table(decoded: Decoded) -> npt.NDArray[Any]:
+    """The lengths of the rows."""
+    if decoded.lengths:
+        if _table_bytes(decoded) > len(decoded.content):
+            raise _misfit(decoded)
+        return np.frombuffer(decoded.content, "<u4", decoded.rows)
     if decoded.rows != 1:
         raise DataCorrupted(
             f"{decoded.rows} rows of mapper {decoded.mapper} come without a length table"
         )
     return np.array([len(decoded.content)], np.int64)
+
+
+def _table_bytes(decoded: Decoded) -> int:
+    return LENGTH_BYTES * decoded.rows if decoded.lengths else 0
+
+
+def _misfit(decoded: Decoded) -> DataCorrupted:
+    return DataCorrupted(
+        f"the length table of {decoded.rows} rows of mapper {decoded.mapper} does not fit its "
+        f"content of {len(decoded.content)} bytes"
+    )
