@@ -209,7 +209,7 @@ class Assignment(_message.Message):
     def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., build: _Optional[int] = ..., primary: _Optional[_Union[DaemonRef, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: _Optional[bool] = ...) -> None: ...
 
 class ExchangeInfoReply(_message.Message):
-    __slots__ = ("number", "spec", "generation", "kind", "schema", "ranges", "assignments")
+    __slots__ = ("number", "spec", "generation", "kind", "schema", "ranges", "assignments", "commits")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -217,6 +217,7 @@ class ExchangeInfoReply(_message.Message):
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
     number: int
     spec: ExchangeSpec
     generation: int
@@ -224,7 +225,8 @@ class ExchangeInfoReply(_message.Message):
     schema: bytes
     ranges: _containers.RepeatedCompositeFieldContainer[PartitionRange]
     assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
-    def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
+    commits: AwaitCommitsReply
+    def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., commits: _Optional[_Union[AwaitCommitsReply, _Mapping]] = ...) -> None: ...
 
 class CreateExchangeRequest(_message.Message):
     __slots__ = ("spec", "owner", "callback")
@@ -237,14 +239,16 @@ class CreateExchangeRequest(_message.Message):
     def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
 
 class DescribeExchangeRequest(_message.Message):
-    __slots__ = ("shuffle_id", "owner", "callback")
+    __slots__ = ("shuffle_id", "owner", "callback", "reading")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     owner: bytes
     callback: bool
-    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
+    reading: AwaitCommitsRequest
+    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ..., reading: _Optional[_Union[AwaitCommitsRequest, _Mapping]] = ...) -> None: ...
 
 class PollDriverRequest(_message.Message):
     __slots__ = ("number", "owner", "wait_s", "arranged", "failed")

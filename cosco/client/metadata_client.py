@@ -14,6 +14,7 @@ from cosco.client.scope import Patience, Scope, Unreachable, retrying
 from cosco.client.transport import Endpoint
 from cosco.errors import ServiceUnavailable
 from cosco.records import (
+    MAX_PARTITIONS,
     CommitRequest,
     CommitWait,
     DaemonRef,
@@ -71,6 +72,21 @@ class MetadataClient:
         """The exchange; `owner`, if not empty, takes it over, and can call back or not."""
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner, callback=callback)
         return wire.info_from_pb(self._call("DescribeExchange", request))
+
+    def begin_reading(
+        self, shuffle_id: str, mappers: BitMap, partition: int
+    ) -> tuple[ExchangeInfo, CommitWait | None]:
+        """The exchange, and what `await_commits` answers, if that is a snapshot at once.
+
+        Also None for an exchange that may begin a new generation, of which a reader must hear.
+        """
+        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
+        if 0 <= partition < MAX_PARTITIONS:  # else it is in no exchange
+            request.reading.mappers = mappers.serialize()
+            request.reading.partition = partition
+        reply = self._call("DescribeExchange", request)
+        wait = wire.wait_from_pb(reply.commits) if reply.HasField("commits") else None
+        return wire.info_from_pb(reply), wait
 
     def poll_driver(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -37,6 +38,8 @@ HOLD_BYTES: Final = 32 << 20
 HELD_OVERHEAD_BYTES: Final = 160
 #: Where a batch's columns must stay below 2 GiB.
 _MAX_BATCH_BYTES: Final = 1 << 30
+#: What the service said when a reader was made is not asked for again for so long.
+_FIRST_WAIT_S: Final = 1.0
 #: Of the batches that make a table.
 _TABLE_BATCH_BYTES: Final = 4 << 20
 
@@ -88,7 +91,10 @@ class CoscoReader(LiveObject):
         address = metadata_address(metadata)
         self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
         try:
-            self._info = self._metadata.describe_exchange(shuffle_id)
+            self._info, self._first_wait = self._metadata.begin_reading(
+                shuffle_id, self._mappers, self.partition
+            )
+            self._first_wait_until = time.monotonic() + _FIRST_WAIT_S
             self._check_place(generation)
         except BaseException:
             self._metadata.close()
@@ -333,6 +339,9 @@ class CoscoReader(LiveObject):
         )
 
     def _ask_commits(self, step: AwaitCommits) -> CommitWait:
+        first, self._first_wait = self._first_wait, None
+        if first is not None and time.monotonic() < self._first_wait_until:
+            return first
         return self._metadata.await_commits(
             self._info.number,
             self._mappers,

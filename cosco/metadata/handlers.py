@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -180,7 +180,16 @@ class Handlers:
         )
         if request.owner:  # the driver before learns it now, and readers what it can do
             self._wake(self._waiting.exchange(info.number))
-        return wire.info_to_pb(info)
+        reply = wire.info_to_pb(info)
+        if request.HasField("reading") and info.spec.deterministic:
+            with suppress(CoscoError):  # which the reader meets when it asks for itself
+                mappers = wire.bitmap_from_bytes(request.reading.mappers, "mappers")
+                wait = self._state.await_commits(
+                    info.number, mappers, request.reading.partition, 0, time.monotonic()
+                )
+                if wait.snapshot is not None:
+                    reply.commits.ParseFromString(self._replies.waited(wait))
+        return reply
 
     async def poll_driver(self, request: mpb.PollDriverRequest) -> mpb.PollDriverReply:
         number, owner = request.number, request.owner

@@ -87,6 +87,24 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 # --- the path of an exchange --------------------------------------------------------------
 
 
+def test_a_reader_that_begins_is_told_only_what_stays_true(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as service:
+            await service.register()
+            for name, deterministic in (("a", True), ("b", False)):
+                await service.create(name, deterministic=deterministic)
+                await service.commit(await service.open_attempt(0, name), 3)
+            assert await service.begin_reading([0]) is not None
+            assert await service.begin_reading([0, 1]) is None  # it waits for the other one
+            assert await service.begin_reading([0], partition=4) is None  # there is none
+            assert await service.begin_reading([0], shuffle_id="b") is None
+            garbage = mpb.DescribeExchangeRequest(shuffle_id="a")
+            garbage.reading.mappers = b"garbage"
+            assert not (await service.call("DescribeExchange", garbage)).HasField("commits")
+
+    run(test)
+
+
 def test_an_exchange_from_its_creation_to_its_end(tmp_path: Path) -> None:
     async def test() -> None:
         async with running(tmp_path) as service:
@@ -119,6 +137,7 @@ def test_an_exchange_from_its_creation_to_its_end(tmp_path: Path) -> None:
             assert wait.snapshot.mappers.tolist() == [0, 7]
             assert wait.snapshot.attempts.tolist() == [2, 1]
             assert (wait.snapshot.rows, wait.snapshot.raw_bytes, wait.snapshot.digest) == (2, 20, 0)
+            assert repr(await service.begin_reading([0, 7])) == repr(wait)  # of arrays
             reply = await service.call("Progress", mpb.ProgressRequest(number=1))
             progress = wire.progress_from_pb(reply)
             assert (progress.mappers_committed, progress.rows) == (2, 3)

@@ -124,6 +124,16 @@ class Service:
         )
         return wire.wait_from_pb(await self.call("AwaitCommits", request))
 
+    async def begin_reading(
+        self, mappers: Iterable[int], partition: int = 0, shuffle_id: str = "a"
+    ) -> CommitWait | None:
+        """What a reader is told beside the exchange."""
+        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
+        request.reading.mappers = BitMap(mappers).serialize()
+        request.reading.partition = partition
+        reply = await self.call("DescribeExchange", request)
+        return wire.wait_from_pb(reply.commits) if reply.HasField("commits") else None
+
     async def report(self, daemon: DaemonRef, reporter: int = 0, insist: bool = False) -> bool:
         request = mpb.ReportDaemonRequest(
             daemon=wire.ref_to_pb(daemon), reporter=reporter, insist=insist

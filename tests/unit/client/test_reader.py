@@ -7,14 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyroaring import BitMap
 
 from cosco.client import reader as module
 from cosco.client.gather import BegunAnew
 from cosco.client.merge import Decoded
 from cosco.client.reader import CoscoReader
-from cosco.client.reading import ReadPlan
+from cosco.client.reading import AwaitCommits, ReadPlan
 from cosco.errors import ClientClosed, DataCorrupted, DataLost, PartitionOutOfRange
-from cosco.records import ExchangeInfo, ExchangeSpec, RowKind
+from cosco.records import CommitWait, ExchangeInfo, ExchangeSpec, RowKind
 
 #: So many rows are held back: they are of one byte and come in blocks of one.
 HELD_ROWS = 10
@@ -29,6 +30,8 @@ INFO = ExchangeInfo(
     ranges=(),
     assignments=(),
 )
+#: What the service says when a reader is made, and when it asks.
+TOLD_AT_FIRST, TOLD_NOW = CommitWait(None, BitMap([1])), CommitWait(None, BitMap([2]))
 
 
 class Builds:
@@ -54,8 +57,11 @@ class Metadata:
     def __init__(self, *arguments: Any) -> None:
         pass
 
-    def describe_exchange(self, shuffle_id: str) -> ExchangeInfo:
-        return INFO
+    def begin_reading(self, *arguments: Any) -> tuple[ExchangeInfo, CommitWait | None]:
+        return INFO, TOLD_AT_FIRST
+
+    def await_commits(self, *arguments: Any, **keywords: Any) -> CommitWait:
+        return TOLD_NOW
 
     def close(self) -> None:
         pass
@@ -113,6 +119,20 @@ def test_what_is_wrong_in_a_block_names_its_place(reading: Reading) -> None:
     with pytest.raises(DataCorrupted, match="length table") as caught:
         reading(builds).read_table()
     assert (caught.value.shuffle_id, caught.value.partition) == ("x", 0)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_was_said_at_first_is_an_answer_once_and_not_for_long(
+    fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 60.0 if fresh else 0.0)
+    monkeypatch.setattr(module, "MetadataClient", Metadata)
+    asks: list[Callable[[AwaitCommits], CommitWait]] = []
+    monkeypatch.setattr(module, "Gatherer", lambda *_, ask, **__: asks.append(ask) or Builds(""))
+    with CoscoReader("x", [1], 0, metadata="127.0.0.1:1"):
+        [ask] = asks
+        assert ask(AwaitCommits()) is (TOLD_AT_FIRST if fresh else TOLD_NOW)
+        assert ask(AwaitCommits()) is TOLD_NOW
 
 
 @ways
