@@ -136,7 +136,7 @@ class _Link:
         self._metadata = metadata
         self._changed = changed
         self._wake = asyncio.Event()
-        self._to_send: deque[tuple[FrameHeader, memoryview] | None] = deque()
+        self._to_send: deque[bytes | tuple[FrameHeader, memoryview, bool]] = deque()  # eager?
         self._has_reply = False  # one that came since frames were announced last
         self._unreached_since: float | None = None
         self._said_alive = False
@@ -256,6 +256,7 @@ class _Link:
         if sequences:
             released = spb.Released(sequences=sequences)
             return spb.PushRequest(released=released).SerializeToString()
+        self._to_send += ((*frame, True) for frame in self._replica.send_eagerly())
         if self._has_reply or not self._replica.is_under_way:
             # Else with others, at the next reply: messages cost by their number.
             self._has_reply = False
@@ -265,10 +266,10 @@ class _Link:
                 return spb.PushRequest(announce=announce).SerializeToString()
         if self._to_send:
             frame = self._to_send.popleft()
-            if frame is None:
-                return _EMPTY_FRAME
-            header, body = frame
-            return wire.push_frame([encode_frame_header(header), body])
+            if isinstance(frame, bytes):
+                return frame
+            header, body, eager = frame
+            return wire.push_frame([encode_frame_header(header), body], eager=eager)
         return None
 
     async def _read(self, call: Any) -> None:
@@ -281,13 +282,16 @@ class _Link:
             self._wake.set()
 
     def _on_reply(self, reply: spb.PushReply) -> None:
+        if reply.eager_bytes:
+            self._replica.allow_eager(reply.eager_bytes)
         if reply.acknowledged:
             self._replica.acknowledged(reply.acknowledged, time.monotonic())
             self._changed()
         for refusal in reply.refused:
             self._on_refusal(refusal)
         self._replica.bounded(reply.copies_max_bytes)
-        self._to_send += self._replica.granted(reply.granted)
+        for frame in self._replica.granted(reply.granted):
+            self._to_send.append(_EMPTY_FRAME if frame is None else (*frame, False))
 
     def _on_refusal(self, refusal: spb.Refusal) -> None:
         reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"

@@ -59,9 +59,9 @@ class Forward:
 class Replica:
     """One daemon that copies are forwarded to, as one link to it needs to know it.
 
-    Life of a link: `begin_stream`, then `announce`, `granted`, `acknowledged`, `refused` and
-    `take_released` as messages come and go; again from the start when the stream breaks. A
-    sequence is of this primary for ever, so what was sent twice is kept once.
+    Life of a link: `begin_stream`, then `send_eagerly`, `announce`, `granted`, `acknowledged`,
+    `refused` and `take_released` as messages come and go; again from the start when the stream
+    breaks. A sequence is of this primary for ever, so what was sent twice is kept once.
     """
 
     def __init__(self, ref: DaemonRef, *, volatile: bool) -> None:
@@ -214,14 +214,27 @@ class Replica:
         """The stream ended well, and whatever was told has come."""
         self._told.clear()
 
+    def allow_eager(self, limit_bytes: int) -> None:
+        """Of frames sent without asking so many bytes may be on their way on this stream."""
+        self._window.allow_eager(limit_bytes)
+
+    def send_eagerly(self) -> list[tuple[FrameHeader, memoryview]]:
+        """What to send now without asking: (header, blocks)."""
+        self._fill_window()
+        sent = map(self._send, self._window.send_eagerly())
+        return [frame for frame in sent if frame is not None]
+
     def announce(self) -> list[int]:
         """Lengths of the frames to announce now, in order."""
+        self._fill_window()
+        return self._window.announce()
+
+    def _fill_window(self) -> None:
         while self._unannounced and len(self._window) < MAX_UNDER_WAY:
             sequence, frame = self._unannounced.popitem(last=False)
             length = FRAME_HEADER_BYTES + frame.header.body_bytes
             _, range_index, epoch = frame.key
             self._window.add(OutFrame(sequence, range_index, epoch, length, b""))
-        return self._window.announce()
 
     def granted(self, count: int) -> list[tuple[FrameHeader, memoryview] | None]:
         """What to send as so many more of the announced frames may be: (header, blocks).
@@ -229,20 +242,19 @@ class Replica:
         None stands for a frame that is not to be sent any more: an empty one takes its place,
         which is not answered. Raises ProtocolBroken.
         """
-        to_send: list[tuple[FrameHeader, memoryview] | None] = []
-        for out in self._window.granted(count):
-            frame = self._frames.get(out.sequence)
-            if frame is None or frame.body is None:
-                self._window.acknowledged([out.sequence])
-                to_send.append(None)
-                continue
-            if not frame.was_sent:
-                frame.was_sent = True
-                self._sent_bytes += frame.header.body_bytes
-            self._sent_as[out.sequence] = self._sent
-            self._sent += 1
-            to_send.append((frame.header, frame.body))
-        return to_send
+        return [self._send(out) for out in self._window.granted(count)]
+
+    def _send(self, out: OutFrame) -> tuple[FrameHeader, memoryview] | None:
+        frame = self._frames.get(out.sequence)
+        if frame is None or frame.body is None:
+            self._window.acknowledged([out.sequence])
+            return None
+        if not frame.was_sent:
+            frame.was_sent = True
+            self._sent_bytes += frame.header.body_bytes
+        self._sent_as[out.sequence] = self._sent
+        self._sent += 1
+        return frame.header, frame.body
 
     def bounded(self, max_bytes: int) -> None:
         """The replica asks to release frames until so many bytes are left; 0: as it said before."""

@@ -53,9 +53,10 @@ def _bulk_body(message: bytes, tag: int) -> memoryview | None:
     return memoryview(message)[offset:]
 
 
-def push_frame(parts: Sequence[bytes | memoryview]) -> bytes:
-    """PushRequest(frame=b"".join(parts)), serialized with one copy."""
-    return b"".join((_bulk_prefix(_FRAME_TAG, sum(map(len, parts))), *parts))
+def push_frame(parts: Sequence[bytes | memoryview], *, eager: bool = False) -> bytes:
+    """PushRequest(frame=b"".join(parts)), or eager_frame=, serialized with one copy."""
+    tag = _EAGER_FRAME_TAG if eager else _FRAME_TAG
+    return b"".join((_bulk_prefix(tag, sum(map(len, parts))), *parts))
 
 
 def eager_frame(message: bytes) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from support.frame_making import EXCHANGE, block
 
 from cosco.errors import CapacityExceeded, ExchangeClosed
-from cosco.frames import FrameHeader
+from cosco.frames import FRAME_HEADER_BYTES, FrameHeader
 from cosco.records import DaemonRef
 from cosco.shuffle_service.assignments import NotAssigned
 from cosco.shuffle_service.buffers import Chunk, PartitionBuffer
@@ -124,6 +124,29 @@ def test_a_frame_that_became_safe_before_it_was_sent_leaves_an_empty_place():
     rig.replica.acknowledged([frames[0].sequence, frames[2].sequence], 0.0)
     with pytest.raises(ProtocolBroken):
         rig.replica.acknowledged([frames[1].sequence], 0.0)
+
+
+def test_small_frames_are_sent_without_a_grant_as_far_as_the_replica_allows():
+    rig = Rig()
+    frames = [rig.forward() for _ in range(4)]
+    length = FRAME_HEADER_BYTES + frames[0].header.body_bytes
+    assert rig.replica.send_eagerly() == []
+    rig.replica.taken(frames[1], [])  # safe already: not sent, and takes no room
+    rig.replica.allow_eager(2 * length)
+    assert [h.sequence for h, _ in rig.replica.send_eagerly()] == [frames[0].sequence]
+    assert [h.sequence for h, _ in rig.replica.send_eagerly()] == [frames[2].sequence]
+    assert rig.replica.is_under_way
+    assert rig.replica.send_eagerly() == []
+    assert rig.replica.announce() == [length]
+    for frame in (frames[0], frames[2]):
+        rig.replica.taken(frame, [chunk()])
+    rig.replica.acknowledged([frames[0].sequence, frames[2].sequence], 0.0)
+    assert rig.told == [None] * 3
+    rig.replica.abandon(frames[0])
+    assert rig.replica.take_released() == [frames[0].sequence]  # it was sent
+    rig.replica.begin_stream()
+    assert rig.replica.send_eagerly() == []  # as the next stream has not allowed it
+    assert rig.replica.announce() == [length]
 
 
 def test_a_broken_stream_sends_again_what_was_not_answered_under_the_same_sequence():
