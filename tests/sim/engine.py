@@ -36,6 +36,8 @@ ABANDONED_LEASE_S = 20.0
 CLIENT_HOSTS = 3
 #: A mapper rests so often while it works.
 _PAUSES = 10
+#: The share of runs that are run once more by the process that has done them.
+_REPEATED = 0.3
 
 
 class CallbackFailed(OnPurpose):
@@ -161,11 +163,23 @@ class Engine:
         """A run of a mapper, wanted or speculative."""
         if self.is_ending:
             return
-        run = self.model.begin_run(mapper)
-        process = self._spawn(
-            f"map{mapper}.{run.number}", lambda: self._map(run), lambda: self._run_ended(run)
-        )
-        self.writers[process] = run
+        runs = [self.model.begin_run(mapper)]
+
+        def work() -> None:
+            self._map(runs[0])
+            if self.world.rng.random() < _REPEATED and not self.is_ending:
+                # As one does whose engine has missed that it ended: over the same streams.
+                self.world.count("runs repeated in their process")
+                runs.append(self.model.begin_run(mapper))
+                self.writers[process] = runs[1]
+                self._map(runs[1])
+
+        def ended() -> None:
+            for run in runs:
+                self._run_ended(run)
+
+        process = self._spawn(f"map{mapper}.{runs[0].number}", work, ended)
+        self.writers[process] = runs[0]
 
     def _map(self, run: Run) -> None:
         rng, scenario = self.world.rng, self.scenario
