@@ -70,7 +70,11 @@ class RawPush:
         self._requests.put(wire.push_frame([frame]))
 
     def reply(self) -> spb.PushReply:
-        return spb.PushReply.FromString(next(self._call))
+        while True:
+            reply = spb.PushReply.FromString(next(self._call))
+            reply.ClearField("eager_bytes")  # said once, before anything else or with it
+            if reply.ByteSize():
+                return reply
 
     def exchange(self, frame: bytes, announced: int | None = None) -> spb.PushReply:
         """Announce, await the grant, send; the reply that settles the frame."""
