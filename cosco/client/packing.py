@@ -81,14 +81,15 @@ class RowPacker(Packer[RowRun]):
             self.pending.adapt(len(view))
         return self.pending.add(number, bytes(view))
 
-    def settle(self, partition: int) -> Iterator[PackedFrame]:
-        """Buffer the pending rows of a partition; yields frames when the buffer is full."""
+    def settle(self, partition: int) -> bool:
+        """Buffer the pending rows of a partition; True when the buffer is full, and `drain` due."""
         if rows := self.pending.take(partition):  # else another thread was faster
             self._keep(partition, rows)
-        if self.buffered_bytes >= self._limit - self.pending.reserved_bytes:
-            self.pending.adapt(self._settled_bytes // max(1, self._settled_rows))
-            self._settled_rows = self._settled_bytes = 0
-            yield from self._empty()
+        if self.buffered_bytes < self._limit - self.pending.reserved_bytes:
+            return False
+        self.pending.adapt(self._settled_bytes // max(1, self._settled_rows))
+        self._settled_rows = self._settled_bytes = 0
+        return True
 
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
         """Buffer many rows; yields frames whenever the buffer is full.

@@ -205,8 +205,8 @@ class CoscoWriter(LiveObject):
         with self._using:
             self._check()
             packer = self._row_packer()
-            if packer.collect(partition, row):
-                self._send(packer.settle(operator.index(partition)))
+            if packer.collect(partition, row) and packer.settle(operator.index(partition)):
+                self._send(packer.drain())
             self._arm(packer.pending)
 
     def _settle(self, partition: int, row: bytes) -> None:
@@ -218,8 +218,9 @@ class CoscoWriter(LiveObject):
             packer = self._row_packer()
             if self._commit is None:
                 self._check()
-                self._send(packer.settle(partition))
-                self._arm(packer.pending)
+                if packer.settle(partition):
+                    self._send(packer.drain())
+                    self._arm(packer.pending)
             elif packer.pending.take_back(partition, row):
                 self._check()
 
