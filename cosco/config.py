@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from cosco.errors import InvalidArgument
@@ -23,6 +23,8 @@ METADATA_VARIABLE: Final = "COSCO_METADATA"
 
 _CHUNK_MIN_BYTES: Final = 64 << 10
 _CHUNK_MAX_BYTES: Final = 64 << 20
+_MEMORY_MIN_BYTES: Final = 16 << 20
+_PORT_MAX: Final = 65535
 
 _UNITS: Final = {
     "": 1, "b": 1,
@@ -46,11 +48,17 @@ def parse_size(text: str) -> int:
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) of `host:port` or `[v6]:port`; raises InvalidArgument."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isdigit() or int(port) > _PORT_MAX:
         raise InvalidArgument(
             f"{text!r} is no address: write host:port, for example 127.0.0.1:7070"
         )
     return host.strip("[]"), int(port)
+
+
+def _count_up(address: str, count: int) -> str:
+    """The address with a port so much higher; itself if it is empty or its port is 0."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + count}" if address and int(port) else address
 
 
 def option(help: str, default: Any, *, size: bool = False) -> Any:
@@ -102,7 +110,12 @@ class DaemonConfig:
         "where chunks go: file:///DIR (add ?fsync=false to give up durability) or memory://",
         "memory://",
     )
-    memory: int = option("size of the page pool for rows", 1 << 30, size=True)
+    processes: int = option(
+        "daemons to run on this host, in processes that share the memory evenly and the store; "
+        "ports that are not 0 count up from the first one's",
+        1,
+    )
+    memory: int = option("size of the page pool for rows, of all processes", 1 << 30, size=True)
     chunk_bytes: int = option(
         "a buffer of this size is written to the store, smaller ones when memory is short; "
         "0: a sixteenth of the memory, 64KiB to 64MiB",
@@ -141,7 +154,14 @@ class DaemonConfig:
                 raise InvalidArgument("--advertise has port 0: others cannot reach it there")
         if self.metrics:
             parse_address(self.metrics)
-        _at_least(self, "memory", 16 << 20)
+        _at_least(self, "processes", 1)
+        if self.memory // self.processes < _MEMORY_MIN_BYTES:
+            share = f" for each of --processes {self.processes}" if self.processes > 1 else ""
+            raise InvalidArgument(
+                f"--memory is {self.memory}, it must be at least {_MEMORY_MIN_BYTES}{share}"
+            )
+        for name in ("listen", "advertise", "metrics"):
+            self._check_ports(name)
         if self.chunk_bytes:
             _at_least(self, "chunk_bytes", _CHUNK_MIN_BYTES)
         _at_least(self, "inflight_bytes", 4 << 20)
@@ -151,10 +171,31 @@ class DaemonConfig:
         _at_least(self, "register_timeout_s", 0)
         _at_least(self, "heartbeat_s", 0.05)
         _at_least(self, "sweep_s", 0.05)
-        if self.chunk_bytes > self.memory // 4:
+        memory = self.memory // self.processes
+        if self.chunk_bytes > memory // 4:
             raise InvalidArgument(
-                f"--chunk-bytes {self.chunk_bytes} is more than a quarter of --memory {self.memory}"
+                f"--chunk-bytes {self.chunk_bytes} is more than a quarter of --memory {memory}"
+                + (" of a process" if self.processes > 1 else "")
             )
+
+    def _check_ports(self, name: str) -> None:
+        """Raise InvalidArgument unless there are ports for all processes."""
+        address = getattr(self, name)
+        if address and parse_address(address)[1] + self.processes - 1 > _PORT_MAX:
+            raise InvalidArgument(
+                f"--{name} {address}: ports of {self.processes} processes go beyond {_PORT_MAX}"
+            )
+
+    def of_process(self, index: int) -> DaemonConfig:
+        """What one of `processes`, counted from 0, is to run with, as a daemon of its own."""
+        return replace(
+            self,
+            processes=1,
+            memory=self.memory // self.processes,
+            listen=_count_up(self.listen, index),
+            advertise=_count_up(self.advertise, index),
+            metrics=_count_up(self.metrics, index),
+        )
 
     @property
     def chunk_limit_bytes(self) -> int:

@@ -60,7 +60,7 @@ def log_level_option(variable_prefix: str) -> Callable[[_Function], _Function]:
 
 def run_service(name: str, serve: Serve, config: Any, log_level: str) -> None:
     """Serve until SIGTERM or SIGINT; a second one kills the process at once."""
-    _log(name, log_level)
+    log_to_stderr(name, log_level)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -73,7 +73,7 @@ def run_service(name: str, serve: Serve, config: Any, log_level: str) -> None:
 def run_draining_service(name: str, serve: ServeAndDrain, config: Any, log_level: str) -> None:
     """Serve until SIGTERM or SIGINT and the end of the drain that it begins; a second one ends
     the drain, and a third one kills the process at once."""
-    _log(name, log_level)
+    log_to_stderr(name, log_level)
 
     async def run() -> None:
         stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -89,7 +89,8 @@ def run_draining_service(name: str, serve: ServeAndDrain, config: Any, log_level
     asyncio.run(run())
 
 
-def _log(name: str, level: str) -> None:
+def log_to_stderr(name: str, level: str) -> None:
+    """Write what this process logs to stderr, from `level` on."""
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),

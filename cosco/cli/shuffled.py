@@ -17,13 +17,19 @@ NAME = "cosco-shuffled"
 @config_options(DaemonConfig)
 @log_level_option(DaemonConfig.env_prefix)
 @version_option
-def command(log_level: str, **options: Any) -> None:
+def command(log_level: str, **options: Any) -> int:
     """Run a shuffle daemon: takes rows from writers and serves them to readers."""
     config = DaemonConfig(**options)
     config.validate()
+    if config.processes > 1:
+        from cosco.cli.supervisor import Supervisor
+
+        configs = [config.of_process(index) for index in range(config.processes)]
+        return Supervisor(NAME, "cosco.cli.shuffled", configs, log_level).run()
     from cosco.shuffle_service.server import serve
 
     run_draining_service(NAME, serve, config, log_level)
+    return 0
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cosco.config import DaemonConfig
@@ -34,3 +36,35 @@ def test_what_makes_no_sense_is_refused(name: str, value: float) -> None:
     options = {"memory": 256 * MIB, name: value}
     with pytest.raises(InvalidArgument, match="--" + name.replace("_", "-")):
         DaemonConfig(**options).validate()  # type: ignore[arg-type]
+
+
+def test_processes_share_the_memory_and_count_ports_up() -> None:
+    config = DaemonConfig(
+        processes=3, memory=100 * MIB, listen="[::1]:7071", advertise="node:7071", metrics=""
+    )
+    config.validate()
+    found = [config.of_process(index) for index in range(3)]
+    assert [one.listen for one in found] == ["[::1]:7071", "[::1]:7072", "[::1]:7073"]
+    assert [one.advertise for one in found] == ["node:7071", "node:7072", "node:7073"]
+    assert {(one.metrics, one.memory, one.processes) for one in found} == {("", 100 * MIB // 3, 1)}
+    for one in found:
+        one.validate()
+    free = DaemonConfig(processes=2, listen="127.0.0.1:0", metrics="127.0.0.1:9000").of_process(1)
+    assert (free.listen, free.advertise, free.metrics) == ("127.0.0.1:0", "", "127.0.0.1:9001")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"processes": 0}, "--processes is 0"),
+        ({"processes": 5, "memory": 64 * MIB}, "--memory .* for each of --processes 5"),
+        ({"memory": 15 * MIB}, "--memory is 15728640, it must be at least 16777216$"),
+        ({"processes": 2, "listen": "a:65535"}, "--listen a:65535: ports of 2 processes"),
+        ({"processes": 2, "metrics": "a:65535"}, "--metrics"),
+        ({"processes": 2, "advertise": "a:65535"}, "--advertise"),
+        ({"processes": 4, "chunk_bytes": 20 * MIB, "memory": 256 * MIB}, "of a process"),
+    ],
+)
+def test_what_does_not_suit_all_processes_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        DaemonConfig(**options).validate()
