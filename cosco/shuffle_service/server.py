@@ -364,7 +364,7 @@ async def serve(
     Calls `drained` when it has drained and readers need it still. Raises CoscoError if it
     cannot start, or cannot store what it has.
     """
-    keep_large_blocks()
+    keep_large_blocks(one_arena=True)
     daemon = Daemon(config, stop)
     try:
         await daemon.start()

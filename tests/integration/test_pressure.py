@@ -13,9 +13,9 @@ from cosco import CoscoExchange, CoscoReader, CoscoWriter, LocalCluster
 from cosco.workers import peak_rss_bytes
 
 MIB = 1 << 20
-#: What a daemon takes on top of its `--memory`: Python and libraries (75 MiB), frames of writers
-#: (32 MiB) and of primaries (16 MiB) under way, chunks on their way to readers (64 MiB).
-_CONSTANT_BYTES = 200 * MIB
+#: What a daemon takes on top of its `--memory`: Python and libraries (56 MiB), frames of writers
+#: (32 MiB) and of primaries (16 MiB) under way, reads of the store (32 MiB).
+_CONSTANT_BYTES = 136 * MIB
 
 
 def check_memory(cluster: LocalCluster, memory_bytes: int) -> None:
