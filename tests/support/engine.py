@@ -6,7 +6,6 @@ forking is about everything a process has. Prints "ok".
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import random
@@ -166,16 +165,14 @@ def left(metadata: str) -> None:
 def interrupted(metadata: str) -> None:
     """A signal handler forks, wherever the writer is at that moment."""
     children: list[int] = []
-    mappers = itertools.count(1000)
-    forking: list[int] = []
+    forking = threading.Lock()
 
     def on_alarm(*_: object) -> None:
-        if forking:  # gRPC's own fork handlers can hang when a fork comes in their middle
-            return
-        mapper = next(mappers)
-        forking.append(mapper)
-        children.append(fork(lambda: write("interrupted", mapper, metadata)))
-        forking.remove(mapper)
+        # gRPC's own fork handlers can hang when a fork comes in their middle.
+        if forking.acquire(blocking=False):
+            mapper = 1000 + len(children)
+            children.append(fork(lambda: write("interrupted", mapper, metadata)))
+            forking.release()
 
     with CoscoExchange("interrupted", PARTITIONS, metadata=metadata):
         with CoscoWriter("interrupted", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:

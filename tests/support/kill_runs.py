@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 
 from cosco import (
     CoscoError,
@@ -37,6 +37,7 @@ RUN_TIMEOUT_S = 60.0
 _SERVICE_TIMEOUT_S = 40.0
 _FILLER = random.Random(0).randbytes(3 << 20)
 _WORKER_PROCESSES = 2
+_Client = TypeVar("_Client", CoscoReader, CoscoWriter)
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -82,17 +83,33 @@ def run_mapper(task: Task) -> bool:
     raise AssertionError("a task of no tries")
 
 
+def opened(make: Callable[[], _Client]) -> _Client:
+    """A writer or a reader. One that never met the service gives it up in `FIRST_CONTACT_S`, as
+    promised, and a service that a fault has killed takes longer to start on a busy machine."""
+    until = time.monotonic() + RUN_TIMEOUT_S
+    while True:
+        try:
+            return make()
+        except ServiceUnavailable:
+            if time.monotonic() > until:
+                raise
+
+
 def _write(task: Task) -> bool:
     rows = list(rows_of(task.seed, task.mapper, task.partitions, task.rows))
     chance = random.Random()
     pace = threading.Event()
-    with CoscoWriter(
-        task.shuffle_id,
-        task.mapper,
-        buffer_bytes=chance.choice([64 << 10, 256 << 10, 4 << 20]),
-        metadata=task.metadata,
-        service_timeout_s=_SERVICE_TIMEOUT_S,
-    ) as writer:
+    buffer_bytes = chance.choice([64 << 10, 256 << 10, 4 << 20])
+    writer = opened(
+        lambda: CoscoWriter(
+            task.shuffle_id,
+            task.mapper,
+            buffer_bytes=buffer_bytes,
+            metadata=task.metadata,
+            service_timeout_s=_SERVICE_TIMEOUT_S,
+        )
+    )
+    with writer:
         first = 0
         while first < len(rows):
             some = rows[first : first + chance.randrange(1, 60)]
@@ -166,7 +183,7 @@ class Job:
         by_rows = bool(partition % 2)
         until = time.monotonic() + RUN_TIMEOUT_S
         while True:
-            with self._open_reader(partition, until) as reader:
+            with opened(lambda: self._reader(partition)) as reader:
                 try:
                     if by_rows:
                         return Counter(reader)
@@ -176,21 +193,15 @@ class Job:
                     if self.strict or not again or time.monotonic() > until:
                         raise
 
-    def _open_reader(self, partition: int, until: float) -> CoscoReader:
-        """A client that never met the service gives it up soon, and it may just be starting."""
-        while True:
-            try:
-                return CoscoReader(
-                    self.name,
-                    self.mappers,
-                    partition,
-                    timeout_s=RUN_TIMEOUT_S,
-                    metadata=self.metadata,
-                    service_timeout_s=_SERVICE_TIMEOUT_S,
-                )
-            except ServiceUnavailable:
-                if time.monotonic() > until:
-                    raise
+    def _reader(self, partition: int) -> CoscoReader:
+        return CoscoReader(
+            self.name,
+            self.mappers,
+            partition,
+            timeout_s=RUN_TIMEOUT_S,
+            metadata=self.metadata,
+            service_timeout_s=_SERVICE_TIMEOUT_S,
+        )
 
     def written(self) -> list[Counter[bytes]]:
         """What must be read, by partition."""

@@ -176,7 +176,7 @@ def test_what_a_sweep_finds_is_told_and_what_the_answer_names_is_dropped() -> No
         rig.stored = (4, 7)
         rig.answer = lambda h: orders(drop=(7,) if 7 in h.exchanges else ())
         await rig.until(lambda: rig.dropped == [7])
-        assert {h.exchanges for h in rig.heartbeats} - {()} == {(4, 7)}
+        assert {h.exchanges for h in rig.heartbeats if h.exchanges} == {(4, 7)}  # whole
         # A folder that appears again is found again.
         await rig.until(lambda: rig.dropped == [7, 7])
 
