@@ -140,7 +140,7 @@ class Link:
             with self._pusher.changed:
                 outbox = self._outbox
                 if outbox is None or self._stream is None:
-                    raise ProtocolBroken("it said more than was asked")
+                    return False  # all was said to a writer that is done
                 self._is_used_stream = False
                 if reply.eager_bytes:
                     self._stream.eager_bytes = reply.eager_bytes

@@ -148,6 +148,17 @@ def inherited(metadata: str) -> None:
         reader.close()
 
 
+def kept(metadata: str) -> None:
+    """Forks between its writers, whose streams are kept: children have none of them."""
+    with CoscoExchange("kept", PARTITIONS, metadata=metadata):
+        mappers = itertools.count()
+        for soft in (False, True) * 4:
+            assert write("kept", next(mappers), metadata)
+            mapper = next(mappers)
+            join(fork(lambda: write("kept", mapper, metadata), soft=soft))  # noqa: B023
+        check("kept", list(range(next(mappers))), metadata)
+
+
 def left(metadata: str) -> None:
     """A child that comes out of its parent's `with` blocks like the parent does."""
     with CoscoExchange("left", PARTITIONS, metadata=metadata):
@@ -208,6 +219,7 @@ CASES: dict[str, Callable[[str], None]] = {
     "forkserver": lambda metadata: pool("forkserver", metadata),
     "busy": busy,
     "inherited": inherited,
+    "kept": kept,
     "left": left,
     "interrupted": interrupted,
     "unclosed": unclosed,
