@@ -605,6 +605,7 @@ def test_a_used_stream_is_left_to_nobody_while_frames_are_owed(parts: Parts) -> 
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
+    assert not streams.STREAMS._idle
     assert pusher.flush() == ((0, 2),)
     slow.refuse = lambda _range, _epoch: None
     write(parts, slow, 3)
