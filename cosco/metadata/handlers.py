@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -171,25 +171,14 @@ class Handlers:
         self, request: mpb.DescribeExchangeRequest
     ) -> mpb.ExchangeInfoReply:
         used = await self._used(request.shuffle_id)
+        owner, now = request.owner, time.monotonic()
         info = self._state.describe_exchange(
-            request.shuffle_id,
-            request.owner,
-            time.monotonic(),
-            used=used,
-            callback=request.callback,
+            request.shuffle_id, owner, now, used=used, callback=request.callback
         )
-        if request.owner:  # the driver before learns it now, and readers what it can do
+        if owner:  # the driver before learns it now, and readers what it can do
             self._wake(self._waiting.exchange(info.number))
-        reply = wire.info_to_pb(info)
-        if request.HasField("reading") and info.spec.deterministic:
-            with suppress(CoscoError):  # which the reader meets when it asks for itself
-                mappers = wire.bitmap_from_bytes(request.reading.mappers, "mappers")
-                wait = self._state.await_commits(
-                    info.number, mappers, request.reading.partition, 0, time.monotonic()
-                )
-                if wait.snapshot is not None:
-                    reply.commits.ParseFromString(self._replies.waited(wait))
-        return reply
+        reading = request.reading if request.HasField("reading") else None
+        return self._replies.described(info, reading, self._state, now)
 
     async def poll_driver(self, request: mpb.PollDriverRequest) -> mpb.PollDriverReply:
         number, owner = request.number, request.owner

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from cosco import wire
-from cosco.records import CommitWait, OpenedAttempt
+from cosco.errors import CoscoError
+from cosco.metadata.state import MetadataState
+from cosco.records import CommitWait, ExchangeInfo, OpenedAttempt
+from cosco.wire import mpb
 
 #: Parts that are kept.
 MAX_ENCODED_BYTES: Final = 32 << 20
@@ -39,7 +43,7 @@ class EncodedParts:
 
 
 class Replies:
-    """OpenAttemptReply and AwaitCommitsReply, serialized."""
+    """OpenAttemptReply and AwaitCommitsReply, serialized, and ExchangeInfoReply."""
 
     def __init__(self) -> None:
         self._parts = EncodedParts(MAX_ENCODED_BYTES)
@@ -48,6 +52,24 @@ class Replies:
         """To a writer; all writers are told of the same ranges and daemons."""
         info = self._parts.get(opened.info, lambda: wire.opened_info(opened.info))
         return wire.opened_reply(opened, info)
+
+    def described(
+        self,
+        info: ExchangeInfo,
+        reading: mpb.AwaitCommitsRequest | None,
+        state: MetadataState,
+        now: float,
+    ) -> mpb.ExchangeInfoReply:
+        """To anybody; also what a reader that begins by `reading` would be told by `waited`, if
+        that is a snapshot and stays true."""
+        reply = wire.info_to_pb(info)
+        if reading is not None and info.spec.deterministic:
+            with suppress(CoscoError):  # which the reader meets when it asks for itself
+                mappers = wire.bitmap_from_bytes(reading.mappers, "mappers")
+                wait = state.await_commits(info.number, mappers, reading.partition, 0, now)
+                if wait.snapshot is not None:
+                    reply.commits.ParseFromString(self.waited(wait))
+        return reply
 
     def waited(self, wait: CommitWait) -> bytes:
         """To a reader; readers of a range, and often of all, are told of the same mappers."""
