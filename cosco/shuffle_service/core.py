@@ -244,10 +244,6 @@ class DaemonCore:
         copy_id = (primary, frame.header.sequence)
         self.copies.offer(copy_id, held.key, data, stream=stream, now=now, settle=settle)
 
-    def has_copies(self, key: AssignmentKey) -> bool:
-        """Whether copies of an assignment are held that are not in buffers."""
-        return self.copies.has(key)
-
     def settle_copy(self, copy: Copy) -> bool:
         """Put a copy through the buffers as far as pages are free; whether that is done."""
         held = self._assignments.get(copy.key)
@@ -282,7 +278,7 @@ class DaemonCore:
         elif self._ready:
             buffer, _ = self._ready.popitem(last=False)
         elif everything or self.under_pressure(waiting_bytes):
-            buffer = self._pick_largest()
+            buffer = self._pick()
         if buffer is None:
             return None
         for queue in (self._urgent, self._ready, self._open):
@@ -290,6 +286,14 @@ class DaemonCore:
         chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
         self.shares.flushing += chunk.capacity
         return Flush(buffer, chunk, parts)
+
+    def _pick(self) -> PartitionBuffer | None:
+        """The largest, or one half as large with the oldest forwarded frames: frames share chunks
+        with their neighbours, so their copies go when chunks are flushed in turn."""
+        largest, oldest = self._pick_largest(), self.replication.oldest_chunk(pressed=False)
+        if largest is None or oldest is None or largest.open is None:
+            return largest
+        return oldest.buffer if 2 * oldest.length >= largest.open.length else largest
 
     def _pick_largest(self) -> PartitionBuffer | None:
         """One search serves many picks: sizes change little while they are used up."""

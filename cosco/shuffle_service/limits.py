@@ -1,7 +1,7 @@
 """How a daemon's memory is shared out: bookkeeping, pages of buffers, pages of copies.
 
-Copies may use half of the pool. Once there are copies the buffers leave a quarter to them,
-so that neither side can keep the other from its next frame for ever.
+Copies may use five eighths of the pool. Once there are copies the buffers leave a quarter to
+them, so that neither side can keep the other from its next frame for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _FORWARD_BYTES: Final = 2048
 _LOW_WATER_SHARE: Final = 1 / 8
 #: Pages are taken ahead of need only while more than this share is free.
 _ROOMY_SHARE: Final = 1 / 2
-_COPIES_SHARE: Final = 1 / 2
+#: More than half, as a copy stays until the last of its frame's chunks is durable, and so
+#: longer than most rows stay in buffers.
+_COPIES_SHARE: Final = 5 / 8
 #: Primaries are asked to release copies when this share of those there may be is in use: the
 #: rest is for what comes until they do.
 _COPIES_GOAL_SHARE: Final = 7 / 8

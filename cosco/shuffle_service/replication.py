@@ -125,11 +125,14 @@ class ReplicationLog:
                 self.end(replica)  # it has no link that would
         return self.oldest_chunk() is not None
 
-    def oldest_chunk(self) -> Chunk | None:
-        """The chunk to flush so that frames become safe and copies go; None: no need."""
-        is_full = self.is_full
+    def oldest_chunk(self, *, pressed: bool = True) -> Chunk | None:
+        """The chunk to flush so that frames become safe and copies go; None: no need.
+
+        With `pressed` of replicas that need it, else of any.
+        """
+        needs_all = not pressed or self.is_full
         for replica in self.replicas.values():
-            if replica.is_pressed or is_full:
+            if needs_all or replica.is_pressed:
                 chunk = replica.oldest_chunk()
                 if chunk is not None:
                     return chunk

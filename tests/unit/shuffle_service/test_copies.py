@@ -17,12 +17,12 @@ from cosco.shuffle_service.replica import Replica
 
 KEY, OTHER = (EXCHANGE, 0, 1), (EXCHANGE + 1, 0, 1)
 PRIMARY = 5
-HALF = MAX_PAGE_BYTES  # of a pool of two pages
+MOST = 5 * MAX_PAGE_BYTES  # that copies may have of a pool of eight pages
 
 
 class Rig:
     def __init__(self) -> None:
-        self.pool = PagePool(2 * MAX_PAGE_BYTES)
+        self.pool = PagePool(8 * MAX_PAGE_BYTES)
         self.shares = PoolShares(self.pool)
         arena = memoryview(bytearray(self.pool.capacity_bytes))
         self.log = CopyLog(self.pool, arena, self.shares)
@@ -61,14 +61,14 @@ def test_a_frame_that_comes_again_is_acknowledged_again_and_kept_once():
     assert len(rig.log) == 1
 
 
-def test_copies_take_half_of_the_pool_and_the_rest_waits_in_order():
+def test_copies_take_five_eighths_of_the_pool_and_the_rest_waits_in_order():
     rig = Rig()
-    rig.offer(1, HALF - 4096)
+    rig.offer(1, MOST - 4096)
     rig.offer(2, 8192)
     rig.offer(3, 1)  # would fit, and does not overtake
     assert [sequence for sequence, _ in rig.told] == [1]
     assert rig.log.waiting_bytes == 8192 + 4096
-    assert rig.shares.copies <= HALF
+    assert rig.shares.copies <= MOST
     rig.log.released(PRIMARY, [1])
     assert [sequence for sequence, _ in rig.told] == [1, 2, 3]
     assert rig.log.waiting_bytes == 0
@@ -88,8 +88,8 @@ def test_copies_wait_for_pages_that_buffers_have():
 
 def test_a_frame_released_while_it_waits_is_not_stored():
     rig = Rig()
-    rig.offer(1, HALF)
-    rig.offer(2, HALF)
+    rig.offer(1, MOST)
+    rig.offer(2, MOST)
     rig.log.released(PRIMARY, [2])
     assert rig.told == [(1, None), (2, None)]
     rig.log.released(PRIMARY, [1])
@@ -99,14 +99,14 @@ def test_a_frame_released_while_it_waits_is_not_stored():
 
 def test_what_waits_of_a_stream_that_ended_is_forgotten_and_comes_again():
     rig = Rig()
-    rig.offer(1, HALF)
-    rig.offer(2, HALF, stream="old")
-    rig.offer(2, HALF, stream="new")
+    rig.offer(1, MOST)
+    rig.offer(2, MOST, stream="old")
+    rig.offer(2, MOST, stream="new")
     rig.log.hung_up("old")
     assert rig.told == [(1, None)]
     rig.log.released(PRIMARY, [1])
     assert rig.told == [(1, None), (2, None)]
-    rig.offer(3, HALF, stream="new")
+    rig.offer(3, MOST, stream="new")
     rig.log.hung_up("new")
     rig.log.released(PRIMARY, [2])
     assert len(rig.log) == 0
@@ -117,7 +117,7 @@ def test_a_dropped_exchange_takes_its_copies_along_and_no_others():
     rig = Rig()
     rig.offer(1, 8192)
     rig.offer(2, 8192, key=OTHER)
-    rig.offer(3, HALF)
+    rig.offer(3, MOST)
     rig.offer(4, 8192, key=OTHER)
     rig.log.drop(EXCHANGE)
     assert [sequence for sequence, error in rig.told if error is None] == [1, 2, 4]
@@ -130,7 +130,7 @@ def test_a_dropped_exchange_takes_its_copies_along_and_no_others():
 
 def test_copies_press_when_others_have_waited_long_enough_for_them():
     rig = Rig()
-    rig.offer(1, HALF)
+    rig.offer(1, MOST)
     rig.offer(2, 4096, now=10.0)
     assert not rig.log.pressed(10.0 + PRESSED_S - 0.01)
     assert rig.log.pressed(10.0 + PRESSED_S)
@@ -161,7 +161,7 @@ def test_settled_copies_are_stored_in_a_file_of_the_replica_with_no_block_twice(
     assert core.snapshot(pair.key(1), 0) == []
     while (copy := core.copies.oldest(pair.key(1))) is not None:
         assert core.settle_copy(copy)
-    assert not core.has_copies(pair.key(1))
+    assert not core.copies.has(pair.key(1))
     assert [piece.body_bytes for piece in core.snapshot(pair.key(1), 1)] == [len(blocks[1])]
     pair.store_all(2)
     assert pair.stored_blocks(2) == set(blocks)

@@ -116,6 +116,26 @@ def test_under_pressure_the_largest_goes_first():
     assert core.pool.free_bytes == core.pool.capacity_bytes
 
 
+def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smaller():
+    core = make_core(pages=4, chunk_bytes=1 << 30)
+    held, replica = core.assignment(KEY), DaemonRef(INCARNATION + 1, "b")
+    for partition, size in ((0, 100_000), (1, 190_000), (2, 300_000)):
+        data = memoryview(frame([block(partition, 0, b"x" * size)]))
+        checked = check_frame(data, EXCHANGE, SENDER)
+        forward = core.replication.forward(
+            KEY, replica, checked.header, data[48:], now=0.0, settle=lambda _: None
+        )
+        core.take(held, checked, 0)
+        forward.replica.taken(forward, held.unstored_chunks(checked))
+    assert core.next_flush() is None  # there is no need
+    sizes = []
+    while (flush := core.next_flush(everything=True)) is not None:
+        sizes.append(flush.buffer.partition)
+        core.end_flush(flush)
+        assert len(core.replication) == 3 - len(sizes)
+    assert sizes == [2, 0, 1]
+
+
 def test_one_write_of_a_file_is_under_way_at_a_time():
     core, files = make_core(chunk_bytes=64 << 10), {}
     put(core, [block(0, 0, b"x" * (64 << 10))])

@@ -106,7 +106,7 @@ def move(pair: Pair, rng: random.Random, *, breaks: bool) -> None:
 def check_shares(pair: Pair) -> None:
     for core in pair.cores.values():
         capacity = core.pool.capacity_bytes
-        assert core.shares.copies <= capacity // 2
+        assert core.shares.copies <= capacity * 5 // 8
         assert capacity - core.pool.free_bytes - core.shares.copies <= capacity * 3 // 4
 
 
