@@ -6,6 +6,7 @@ forking is about everything a process has. Prints "ok".
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
