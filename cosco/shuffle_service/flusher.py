@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 from cosco.dfs import Store
+from cosco.errors import CapacityExceeded
 from cosco.shuffle_service.buffers import Chunk
 from cosco.shuffle_service.core import DaemonCore, Flush
 from cosco.shuffle_service.memory import PageWaiters
@@ -58,9 +59,20 @@ class Flusher:
         self.failing_since: float | None = None
         self.failure = ""
 
-    def failing(self, now: float) -> bool:
-        """Whether the store has taken nothing for a while, up to `now` (monotonic seconds)."""
-        return self.failing_since is not None and now - self.failing_since >= FAILING_AFTER_S
+    def failing(self, now: float, patience_s: float = FAILING_AFTER_S) -> bool:
+        """Whether the store has taken nothing for so long, up to `now` (monotonic seconds)."""
+        return self.failing_since is not None and now - self.failing_since >= patience_s
+
+    def before_wait(self, patience_s: float, why: str) -> None:
+        """Somebody is about to wait for pages: look for something to write.
+
+        Raises CapacityExceeded, which begins with `why`, when the store took nothing for so long.
+        """
+        self.kick()
+        if self.failing(time.monotonic(), patience_s):
+            raise CapacityExceeded(
+                f"{why} the store takes nothing ({self.failure}); free space there or add daemons"
+            )
 
     def start(self) -> None:
         self._tasks = [

@@ -114,8 +114,8 @@ class Forwards:
             now = time.monotonic()
             if replication.tick(now):
                 self._flusher.kick()
-            since, patience_s = self._flusher.failing_since, self._full_store_wait_s
-            if since is not None and now - since >= patience_s:
+            patience_s = self._full_store_wait_s
+            if self._flusher.failing(now, patience_s):
                 # Neither copied nor stored: nothing here will change that.
                 why = f"the store takes nothing ({self._flusher.failure}), nor does the replica"
                 replication.give_up(now - patience_s, CapacityExceeded(f"rows are not safe: {why}"))

@@ -105,13 +105,7 @@ class Copies:
         await asyncio.sleep(0)  # there may be gigabytes of copies, and heartbeats to send
 
     def _before_wait(self) -> None:
-        self._flusher.kick()
-        since = self._flusher.failing_since
-        if since is not None and time.monotonic() - since >= self._full_store_wait_s:
-            raise CapacityExceeded(
-                f"copies cannot be stored: the store takes nothing ({self._flusher.failure}); "
-                "free space there or add daemons"
-            )
+        self._flusher.before_wait(self._full_store_wait_s, "copies cannot be stored:")
 
     async def _relieve(self) -> None:
         """Settle the oldest copies when others have waited too long for them to go."""

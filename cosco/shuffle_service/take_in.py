@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from cosco.errors import CapacityExceeded, CoscoError, ExchangeClosed, InvalidArgument
+from cosco.errors import CoscoError, ExchangeClosed, InvalidArgument
 from cosco.frames import FRAME_HEADER_BYTES
 from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned, Settle
 from cosco.shuffle_service.buffers import AssignmentKey
@@ -106,13 +106,7 @@ class TakeIn:
         forward.replica.abandon(forward)
 
     def _before_wait(self) -> None:
-        self._flusher.kick()
-        since = self._flusher.failing_since
-        if since is not None and time.monotonic() - since >= self._full_store_wait_s:
-            raise CapacityExceeded(
-                f"memory is full and the store takes nothing ({self._flusher.failure}); "
-                "free space there or add daemons"
-            )
+        self._flusher.before_wait(self._full_store_wait_s, "memory is full and")
 
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
         """The sender's stream ended."""
