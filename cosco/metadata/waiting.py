@@ -100,13 +100,10 @@ class Waiting(Generic[_W]):
         """A range has another epoch: the writers for which it was the last."""
         return self._arrived(number, _What.EPOCHS, index)
 
-    def driver(self, number: int) -> list[_W]:
-        """The drivers' calls of an exchange."""
-        return self._pop_if_any(_Key(number, _What.ORDERS))
-
     def probed(self, incarnation: int) -> list[_W]:
         """Those who reported a daemon."""
-        return self._pop_if_any(_Key(incarnation, _What.PROBE))
+        key = _Key(incarnation, _What.PROBE)
+        return self._pop(key) if key in self._entries else []
 
     def exchange(self, number: int) -> list[_W]:
         """Every call about an exchange."""
@@ -138,9 +135,6 @@ class Waiting(Generic[_W]):
                 if not entry.missing:
                     complete.append(key)
         return [waiter for key in complete for waiter in self._pop(key)]
-
-    def _pop_if_any(self, key: _Key) -> list[_W]:
-        return self._pop(key) if key in self._entries else []
 
     def _pop(self, key: _Key) -> list[_W]:
         waiters = list(self._entries[key].waiters)

@@ -104,9 +104,9 @@ def test_commits_do_not_wake_drivers() -> None:
     waiting: Waiting[str] = Waiting(10)
     waiting.add_driver(1, "driver")
     assert waiting.committed(1, 0) == []
-    assert waiting.driver(2) == []
-    assert waiting.driver(1) == ["driver"]
-    assert waiting.driver(1) == []
+    assert waiting.exchange(2) == []
+    assert waiting.exchange(1) == ["driver"]
+    assert waiting.exchange(1) == []
 
 
 def test_whoever_goes_away_leaves_nothing_behind() -> None:
