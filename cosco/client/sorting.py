@@ -73,7 +73,7 @@ class RowSorter:
             room = len(self._window) - self._window_used
             # numpy's search would turn all offsets to another type before.
             end = bisect_right(run.offsets, start + room, first) - 1
-            if end <= first and self._window_used:
+            if end <= first and self._numbers:  # some may be of no bytes
                 self._sort_window()
                 continue
             if end <= first:  # longer than a window
@@ -163,6 +163,8 @@ class RowSorter:
         if self._sorted is None:
             self._sorted = _new_array(self._limit)
         start = self._sorted_used
+        if start + length > self._limit:  # numpy would cut the slice short
+            raise ValueError(f"{start + length} bytes of rows in a buffer of {self._limit}")
         self._sorted_used = start + length
         return self._sorted[start : start + length]
 

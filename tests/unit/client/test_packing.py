@@ -209,6 +209,13 @@ def test_small_batches_gather_in_the_buffer() -> None:
     assert sum(frame.blocks for frame in frames) <= 4
 
 
+def test_an_empty_row_is_not_overtaken_by_a_long_one() -> None:
+    rows = [b"", random.Random(1).randbytes(6 * MIB), b"x"]
+    packer = RowPacker(**packing(1, buffer_bytes=16 * MIB))
+    frames = [*packer.collect_batch([0, 0, 0], rows), *packer.drain()]
+    assert read_back(blocks_of(frames, 1)[0], 0, packer.sums()) == rows
+
+
 def test_collect_says_when_rows_are_to_be_settled() -> None:
     packer = RowPacker(**packing(2, buffer_bytes=MIB))
     taken = 1
