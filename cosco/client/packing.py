@@ -10,7 +10,6 @@ the rows that were under way, so its attempt must be aborted; nothing else goes 
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -27,6 +26,8 @@ from cosco.client.arguments import (
     Partitions,
     RowRun,
     byte_view,
+    cuts,
+    offsets_of,
     partition_number,
 )
 from cosco.client.arrow import (
@@ -46,10 +47,8 @@ from cosco.errors import InvalidRow, SchemaMismatch
 
 __all__ = ["ArrowPacker", "PackedFrame", "RowPacker"]
 
-#: What each small batch takes besides its rows,
+#: What each small batch takes besides its rows.
 _PIECE_OVERHEAD: Final = 512
-#: and what rows of one partition take that were joined: two bytes objects, pointers.
-_JOINED_OVERHEAD: Final = 160
 #: Batches expected to be shorter are encoded without being measured before.
 _SURE_TO_FIT_BYTES: Final = MAX_CONTENT_BYTES // 2
 #: Dictionaries that cannot be cut to the values in use leave half of each block to the rows.
@@ -64,9 +63,8 @@ class RowPacker(Packer[RowRun]):
     def __init__(self, **arguments: Unpack[PackerArguments]) -> None:
         super().__init__(**arguments)
         #: Rows that were collected one by one and not settled yet.
-        self.pending: Final = PendingRows(self._frames.partitions, self._limit)
+        self.pending: Final = PendingRows(self._limit)
         self._sorter = RowSorter(self._frames.partitions, self._limit)
-        self._settled_rows = self._settled_bytes = 0
 
     def collect(self, partition: int, row: bytes) -> bool:
         """Take one row, or check and drop it if it is not wanted; True when `settle` is due.
@@ -77,19 +75,19 @@ class RowPacker(Packer[RowRun]):
         view = byte_view(row, self._shuffle_id)
         if self._frames.wanted is not None and not self._frames.wanted[number]:
             return False
-        if not self.pending.lists:
-            self.pending.adapt(len(view))
         return self.pending.add(number, bytes(view))
 
-    def settle(self, partition: int) -> bool:
-        """Buffer the pending rows of a partition; True when the buffer is full, and `drain` due."""
-        if rows := self.pending.take(partition):  # else another thread was faster
-            self._keep(partition, rows)
-        if self.buffered_bytes < self._limit - self.pending.reserved_bytes:
-            return False
-        self.pending.adapt(self._settled_bytes // max(1, self._settled_rows))
-        self._settled_rows = self._settled_bytes = 0
-        return True
+    def settle(self) -> Iterator[PackedFrame]:
+        """Buffer the rows that were collected; yields frames whenever the buffer is full."""
+        partitions, rows = self.pending.take()
+        if not rows:  # another thread was faster, say
+            return
+        numbers = partitions.astype(np.min_scalar_type(self._frames.partitions - 1))
+        offsets, data = offsets_of(rows), np.frombuffer(b"".join(rows), np.uint8)
+        del rows  # they are in `data`
+        for first, end in cuts(offsets, self._room):
+            run = RowRun(offsets[first : end + 1], data)
+            yield from self._take(numbers[first:end], run, run.row_bytes)
 
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
         """Buffer many rows; yields frames whenever the buffer is full.
@@ -104,7 +102,7 @@ class RowPacker(Packer[RowRun]):
             keep = self._frames.wanted[numbers]
             numbers = numbers[keep]
             batch.select(keep)
-        self._keep_all()
+        yield from self.settle()
         done = 0
         for run in batch.runs(self._room):
             first, done = done, done + len(run.offsets) - 1
@@ -112,25 +110,12 @@ class RowPacker(Packer[RowRun]):
 
     def drain(self) -> Iterator[PackedFrame]:
         """Everything that was taken, in frames."""
-        self._keep_all()
+        yield from self.settle()
         yield from super().drain()
 
     def close(self) -> None:
         """Leave the buffer to the next packer of this process; after the last `drain`."""
         self._sorter.close()
-
-    def _keep_all(self) -> None:
-        for partition, rows in list(self.pending.lists.items()):
-            if rows:
-                self._keep(partition, self.pending.take(partition))
-
-    def _keep(self, partition: int, rows: list[bytes]) -> None:
-        table = struct.pack(f"<{len(rows)}I", *map(len, rows))
-        joined = b"".join(rows)
-        self._sorter.append_joined(partition, table, joined)
-        self._settled_rows += len(rows)
-        self._settled_bytes += len(joined)
-        self.buffered_bytes += len(joined) + len(table) + _JOINED_OVERHEAD
 
     def _append(self, numbers: Partitions, batch: RowRun) -> None:
         self._sorter.append(numbers, batch)

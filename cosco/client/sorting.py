@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from cosco.blocks import LENGTH_BYTES
 from cosco.client.arguments import Offsets, Partitions, RowRun
 
-#: Windows are about as long as a part of the second level cache, but
-_MIN_WINDOW_BYTES: Final = 2 << 20
+#: Windows stay in a cache, and their pieces are long; but
+_MIN_WINDOW_BYTES: Final = 4 << 20
 #: the more partitions there are the longer: every piece costs some Python.
 _PIECE_BYTES: Final = 4 << 10
 #: A longer array is not kept for the next packer.
@@ -88,13 +88,6 @@ class RowSorter:
             self._lengths.append(np.diff(run.offsets[first : end + 1]))
             self._numbers.append(numbers[first:end])
             first = end
-
-    def append_joined(self, partition: int, table: bytes, rows: bytes) -> None:
-        """Keep rows of one partition that are joined already, and the table of their lengths."""
-        self._sort_window()
-        one = self._rows[partition]
-        one.tables.append(table)
-        one.pieces.append(rows)
 
     def drain(self) -> Iterator[tuple[int, PartitionRows]]:
         """All rows, by ascending partition, and an empty buffer.

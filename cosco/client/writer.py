@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import threading
 from collections.abc import Iterator
 from typing import Any, Final, Self
@@ -104,24 +103,26 @@ class CoscoWriter(LiveObject):
         self._commit: Commit | None = None
         # What collect adds to without a lock, once there is a packer: see `_arm`.
         self._is_disarmed = False
-        self._lists: dict[int, list[bytes]] = {}
+        self._partitions: Final = self._opened.info.spec.partitions
+        self._pairs: list[Any] = []
         self._short_bytes = -1
-        self._due_rows = 0
+        self._due_length = 0
 
     def collect(self, partition: int, row: bytes) -> None:
         """Add a row. Raises PartitionOutOfRange, InvalidRow (SchemaMismatch on an Arrow
         exchange), ClientClosed, or what the pushing of earlier rows failed with."""
-        if type(row) is bytes and type(partition) is int and len(row) <= self._short_bytes:
-            try:
-                rows = self._lists[partition]
-            except KeyError:
-                pass  # its first row, or no partition
-            else:
-                rows.append(row)
-                if len(rows) >= self._due_rows:
-                    self._settle(partition, row)
-                return
-        self._collect_any(partition, row)
+        if (
+            type(row) is bytes
+            and type(partition) is int
+            and 0 <= partition < self._partitions
+            and len(row) <= self._short_bytes
+        ):
+            # What `PendingRows.add` does: a call more for every row would be felt.
+            self._pairs.extend((partition, row))
+            if len(self._pairs) >= self._due_length:
+                self._settle(partition, row)
+        else:
+            self._collect_any(partition, row)
 
     def collect_batch(self, partitions: Any, rows: Any) -> None:
         """Add many rows; nothing of the arguments is kept.
@@ -205,12 +206,13 @@ class CoscoWriter(LiveObject):
         with self._using:
             self._check()
             packer = self._row_packer()
-            if packer.collect(partition, row) and packer.settle(operator.index(partition)):
-                self._send(packer.drain())
-            self._arm(packer.pending)
+            if packer.collect(partition, row):
+                self._send(packer.settle())
+            if not self._opened.partial:
+                self._arm(packer.pending)
 
     def _settle(self, partition: int, row: bytes) -> None:
-        """Buffer the pending rows of a partition, of which this one was added last.
+        """Buffer the pending rows, of which this one was added last.
 
         Raises ClientClosed if the writer has ended meanwhile and not taken it before.
         """
@@ -218,16 +220,14 @@ class CoscoWriter(LiveObject):
             packer = self._row_packer()
             if self._commit is None:
                 self._check()
-                if packer.settle(partition):
-                    self._send(packer.drain())
-                    self._arm(packer.pending)
+                self._send(packer.settle())
             elif packer.pending.take_back(partition, row):
                 self._check()
 
     def _arm(self, pending: PendingRows) -> None:
         """Have `collect` add to these rows without asking whether the writer is open."""
-        self._lists = pending.lists
-        self._due_rows = pending.due_rows
+        self._pairs = pending.pairs
+        self._due_length = pending.due_length
         self._short_bytes = pending.short_bytes
         if self._is_disarmed:  # by another thread, a moment ago
             self._disarm()
@@ -235,13 +235,13 @@ class CoscoWriter(LiveObject):
     def _disarm(self) -> None:
         """Have `collect` look first, and who has just added a row, look after that.
 
-        `collect` adds first and then looks at `_due_rows`. So a row that was added before this
+        `collect` adds first and then looks at `_due_length`. So a row that was added before this
         is found by who takes the last rows after it, and whoever adds one later sees 0, and
         learns in `_settle` whether it was still taken.
         """
         self._is_disarmed = True
         self._short_bytes = -1
-        self._due_rows = 0
+        self._due_length = 0
 
     def _row_packer(self) -> RowPacker:
         if not isinstance(self._packer, RowPacker):

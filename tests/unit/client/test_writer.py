@@ -148,10 +148,10 @@ def test_a_row_that_comes_too_late_is_refused_and_one_that_just_made_it_is_not(
     monkeypatch.setattr(writer._pusher, "flush", lambda: ())
     row = b"row"
     writer.collect(0, row)
-    rows = writer._lists[0]
+    pairs = writer._pairs
     assert writer.close().rows == 1
     writer._settle(0, row)
-    rows += [row, row]
+    pairs += [0, row, 0, row]
     for _ in range(2):
         with pytest.raises(ClientClosed):
             writer._settle(0, row)
