@@ -14,7 +14,7 @@ from support.packed import blocks_of
 
 from cosco.blocks import HEADER_BYTES, LENGTH_BYTES, decode_content, parse_header
 from cosco.client import writer as module
-from cosco.client.packing import PackedFrame
+from cosco.client.packing import PackedFrame, RowPacker
 from cosco.client.writer import CoscoWriter
 from cosco.errors import ClientClosed
 from cosco.records import (
@@ -156,3 +156,26 @@ def test_a_row_that_comes_too_late_is_refused_and_one_that_just_made_it_is_not(
         with pytest.raises(ClientClosed):
             writer._settle(0, row)
     writer._settle(0, row)
+
+
+def test_a_row_that_is_added_while_the_writer_closes_is_refused(
+    writer: CoscoWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that found the writer open and is paused before it adds its row."""
+    monkeypatch.setattr(writer._pusher, "push", lambda frame: None)
+    monkeypatch.setattr(writer._pusher, "flush", lambda: ())
+
+    class Paused(list[Any]):
+        def extend(self, items: Any) -> None:
+            assert writer.close().rows == 1
+            super().extend(items)
+
+    writer.collect(0, b"in time")
+    packer = writer._packer
+    assert isinstance(packer, RowPacker)
+    paused = Paused(packer.pending.pairs)
+    monkeypatch.setattr(packer.pending, "pairs", paused)
+    writer._pairs = paused
+    with pytest.raises(ClientClosed):
+        writer.collect(0, b"late")
+    assert not paused
