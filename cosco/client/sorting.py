@@ -25,7 +25,9 @@ from cosco.client.arguments import Offsets, Partitions, RowRun
 #: Windows stay in a cache, and their pieces are long; but
 _MIN_WINDOW_BYTES: Final = 4 << 20
 #: the more partitions there are the longer: every piece costs some Python.
-_PIECE_BYTES: Final = 4 << 10
+_PIECE_BYTES: Final = 32 << 10
+#: Rows of longer windows leave the cache before they are sorted: to copy them there is in vain.
+_MAX_CACHED_BYTES: Final = 8 << 20
 #: A longer array is not kept for the next packer.
 _MAX_SPARE_BYTES: Final = 32 << 20
 
@@ -82,6 +84,15 @@ class RowSorter:
                 continue
             end = min(end, count)
             row_bytes = int(run.offsets[end]) - start
+            if (
+                not self._numbers
+                and row_bytes > len(self._window) // 2
+                and len(self._window) > _MAX_CACHED_BYTES
+            ):
+                lengths = np.diff(run.offsets[first : end + 1])
+                self._sort(numbers[first:end], lengths, run.data[start : start + row_bytes])
+                first = end
+                continue
             used = self._window_used
             self._window[used : used + row_bytes] = run.data[start : start + row_bytes]
             self._window_used = used + row_bytes
@@ -115,16 +126,22 @@ class RowSorter:
         numbers, self._numbers = np.concatenate(self._numbers), []
         lengths, self._lengths = np.concatenate(self._lengths), []
         used, self._window_used = self._window_used, 0
+        self._sort(numbers, lengths, self._window[:used])
+
+    def _sort(
+        self, numbers: Partitions, lengths: npt.NDArray[np.integer[Any]], data: _Bytes
+    ) -> None:
+        """Append the rows that lie in `data`, one after another, to their partitions."""
         order = np.argsort(numbers, kind="stable")
-        out = self._room(used)
+        out = self._room(len(data))
         width = int(lengths[0])
         if width and bool((lengths == width).all()):
             # numpy copies items of one size twice as fast as Arrow copies rows. Not with
             # "raise", for which it would copy once more.
-            items = self._window[:used].view(f"V{width}")
+            items = data.view(f"V{width}")
             items.take(order, out=out.view(items.dtype), mode="clip")
         else:
-            _take_rows(self._window[:used], lengths, order, out)
+            _take_rows(data, lengths, order, out)
             lengths = lengths.take(order)
         numbers = numbers.take(order)
         bounds = partition_bounds(numbers)
