@@ -319,9 +319,11 @@ def _early_answer() -> None:
 @_break("second-commit", "a second attempt's commit is counted as well")
 def _second_commit() -> None:
     def commit(self: exchanges.ExchangeState, request: Any) -> bool:
-        present = self._check_commit(request)
+        written = exchanges.check_commit(
+            request, self.spec, self.attempts, self._epochs, self.builds
+        )
         if not request.partial:
-            self._count_first(request, present)
+            self._count_first(request, written)
             return True
         return before(self, request)
 
