@@ -19,6 +19,7 @@ from cosco.records import (
 )
 from cosco.wire.arrays import bitmap_from_bytes, bytes64, u64
 from cosco.wire.daemons import ref_from_pb, ref_to_pb
+from cosco.wire.plain import Plain
 
 _ROW_KINDS: Final = {
     RowKind.UNDECIDED: mpb.ROW_KIND_UNDECIDED,
@@ -27,31 +28,11 @@ _ROW_KINDS: Final = {
 }
 _PB_ROW_KINDS: Final = {pb: kind for kind, pb in _ROW_KINDS.items()}
 
+_SPEC: Final = Plain(ExchangeSpec, mpb.ExchangeSpec)
+spec_to_pb, spec_from_pb = _SPEC.to_pb, _SPEC.from_pb
 
-def spec_to_pb(s: ExchangeSpec) -> mpb.ExchangeSpec:
-    return mpb.ExchangeSpec(
-        shuffle_id=s.shuffle_id,
-        partitions=s.partitions,
-        replicas=s.replicas,
-        min_replicas=s.min_replicas,
-        codec=s.codec,
-        deterministic=s.deterministic,
-        lease_s=s.lease_s,
-        schema=s.schema,
-    )
-
-
-def spec_from_pb(pb: mpb.ExchangeSpec) -> ExchangeSpec:
-    return ExchangeSpec(
-        shuffle_id=pb.shuffle_id,
-        partitions=pb.partitions,
-        replicas=pb.replicas,
-        min_replicas=pb.min_replicas,
-        codec=pb.codec,
-        deterministic=pb.deterministic,
-        lease_s=pb.lease_s,
-        schema=pb.schema,
-    )
+_STATUS: Final = Plain(ExchangeStatus, mpb.ExchangeStatus)
+exchange_status_to_pb, exchange_status_from_pb = _STATUS.to_pb, _STATUS.from_pb
 
 
 def range_to_pb(r: PartitionRange) -> mpb.PartitionRange:
@@ -155,26 +136,4 @@ def progress_from_pb(pb: mpb.ProgressReply) -> ExchangeProgress:
         partition_rows=u64(pb.partition_rows, "partition_rows"),
         partition_bytes=u64(pb.partition_bytes, "partition_bytes"),
         replicas=pb.replicas,
-    )
-
-
-def exchange_status_to_pb(s: ExchangeStatus) -> mpb.ExchangeStatus:
-    return mpb.ExchangeStatus(
-        shuffle_id=s.shuffle_id,
-        number=s.number,
-        partitions=s.partitions,
-        mappers_committed=s.mappers_committed,
-        rows=s.rows,
-        closing=s.closing,
-    )
-
-
-def exchange_status_from_pb(pb: mpb.ExchangeStatus) -> ExchangeStatus:
-    return ExchangeStatus(
-        shuffle_id=pb.shuffle_id,
-        number=pb.number,
-        partitions=pb.partitions,
-        mappers_committed=pb.mappers_committed,
-        rows=pb.rows,
-        closing=pb.closing,
     )
