@@ -37,7 +37,7 @@ CLIENT_HOSTS = 3
 #: A mapper rests so often while it works.
 _PAUSES = 10
 #: The share of runs that are run once more by the process that has done them.
-_REPEATED = 0.3
+_REPEATED = 0.1
 
 
 class CallbackFailed(OnPurpose):
