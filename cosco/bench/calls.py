@@ -17,12 +17,12 @@ from typing import Any, Final
 import numpy as np
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
+from cosco.bench.capacity import GB
 from cosco.bench.rows import ROW_BYTES, make_batches, partition_keys
 from cosco.cluster import LocalCluster
 from cosco.errors import DataCorrupted
 from cosco.workers import Link, Workers
 
-_GB: Final = 10**9
 #: The first round warms up and does not count.
 ROUNDS: Final = 6
 #: Partitions as long as those of a large exchange: opening a reader is no part of its pace.
@@ -120,5 +120,5 @@ def run_calls(link: Link, metadata: str, rows: int, partitions: int, codec: str)
     collecting, batching, by_row, by_batch = (
         statistics.median(column) for column in zip(*seconds[1:], strict=True)
     )
-    gb = rows * ROW_BYTES / _GB
+    gb = rows * ROW_BYTES / GB
     return CallFigures(rows / collecting, gb / batching, rows / by_row, gb / by_batch)

@@ -22,6 +22,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.allocator import keep_large_blocks
+from cosco.bench.capacity import BUFFER_BYTES, GB
 from cosco.bench.rows import ROW_BYTES, key_sum, keys_of, make_batches, partition_keys
 from cosco.blocks import (
     CODEC_NONE,
@@ -53,11 +54,9 @@ from cosco.shuffle_service.read_memory import ReadMemory
 from cosco.wire import PushedFrame, fetch_reply, push_frame, push_request
 from cosco.workers import Link
 
-_GB: Final = 10**9
 _MIB: Final = 1 << 20
 _EXCHANGE, _MAPPER, _ATTEMPT, _INCARNATION = 1, 0, 1, 1
 _KEY: Final = (_EXCHANGE, 0, 1)
-_BUFFER_BYTES: Final = 32 << 20
 _CHUNK_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 32 << 20
 _SERVICE: Final = "cosco.bench.Ledger"
@@ -87,7 +86,7 @@ class _Ledger:
     """Collects stages in order."""
 
     def __init__(self, rows: int, link: Link) -> None:
-        self._gb = rows * ROW_BYTES / _GB
+        self._gb = rows * ROW_BYTES / GB
         self._link = link
         self.stages: list[Stage] = []
 
@@ -147,7 +146,7 @@ def _write_side(
             attempt=_ATTEMPT,
             ranges=[PartitionRange(0, 0, partitions)],
             codec=with_codec,
-            buffer_bytes=_BUFFER_BYTES,
+            buffer_bytes=BUFFER_BYTES,
         )
 
     def frames_of(packer: RowPacker) -> Iterator[PackedFrame]:

@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.progress import TaskID
 from rich.table import Table
 
+from cosco.bench.capacity import GB
 from cosco.bench.document import check_target, document, save
 from cosco.bench.peer_files import ROW_BYTES
 from cosco.bench.peers import COSCO, PeersResult, PeersSettings, run_peers, speedup
 from cosco.bench.progress import progress_bars
-
-_GB = 10**9
 
 
 def run(settings: PeersSettings, *, json_path: str | None) -> int:
@@ -43,7 +42,7 @@ def run(settings: PeersSettings, *, json_path: str | None) -> int:
 
 
 def _seconds(settings: PeersSettings, result: PeersResult) -> Table:
-    gb = settings.rows * ROW_BYTES / _GB
+    gb = settings.rows * ROW_BYTES / GB
     table = Table(
         title=f"{gb:.3g} GB in {settings.files} Parquet files to {settings.partitions} "
         f"partitions, {settings.threads} threads; medians of {settings.runs}",
