@@ -50,12 +50,12 @@ class CoscoWriter(LiveObject):
     Leaving the block commits; leaving it by an exception aborts. Rows that were collected
     are seen by readers only once `close` has committed them, and then all of them.
 
-    It holds at most `buffer_bytes` of rows, a sorted copy of them and a window of 16 MiB of
-    frames that no daemon has acknowledged; `collect` waits while that is full. A buffer of the
-    default length or less is kept for the next writer of the process. An error of the stream
-    behind it is raised by the next call, and ends the writer. Threads that share it lose
-    nothing, and wait for each other only where rows are packed; `abort` may be called from any
-    and wakes a call that waits.
+    It holds at most `buffer_bytes` of rows, as many again while they are sorted or joined, and
+    a window of 16 MiB of frames that no daemon has acknowledged; `collect` waits while that is
+    full. A buffer of the default length or less is kept for the next writer of the process. An
+    error of the stream behind it is raised by the next call, and ends the writer. Threads that
+    share it lose nothing, and wait for each other only where rows are packed; `abort` may be
+    called from any and wakes a call that waits.
 
     A daemon that is lost is waited for, or another one takes over; what it has not
     acknowledged is sent again, and counts once.
