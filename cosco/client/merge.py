@@ -29,6 +29,8 @@ from cosco.records import MASK64, ReadSnapshot
 
 #: So many reasons are kept for the message of an error; the rest is only counted.
 MAX_REASONS: Final = 16
+#: Shorter pieces are joined as they come: kept one by one they take many times their bytes.
+_MIN_PART_BYTES: Final = 4 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,8 @@ class BlockSplitter:
     """
 
     def __init__(self) -> None:
-        self._parts: list[memoryview] = []  # the beginning of a block, shorter than the block
+        # The beginning of a block, shorter than the block.
+        self._parts: list[memoryview | bytearray] = []
         self._partial_bytes = 0
         self._block_bytes = 0  # of the whole block; 0 as long as its header is cut
 
@@ -284,5 +287,11 @@ class BlockSplitter:
         return min(end, len(piece))
 
     def _keep(self, part: memoryview) -> None:
-        self._parts.append(part)
+        last = self._parts[-1] if self._parts else None
+        if len(part) >= _MIN_PART_BYTES:
+            self._parts.append(part)
+        elif isinstance(last, bytearray):
+            last += part
+        else:
+            self._parts.append(bytearray(part))
         self._partial_bytes += len(part)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -272,3 +273,20 @@ def test_an_impossible_header_is_corruption(cut: int) -> None:
     with pytest.raises(DataCorrupted, match="no block begins"):
         splitter.feed(data[:cut])
         splitter.feed(data[cut:])
+
+
+def test_a_block_that_comes_byte_by_byte_takes_little_more_than_its_bytes() -> None:
+    header, stored, _ = encode_block(
+        exchange=EXCHANGE, partition=0, mapper=0, attempt=1, first_row=0, rows=1,
+        content=random.Random(7).randbytes(64 << 10), codec=CODEC_LZ4,
+    )  # fmt: skip
+    block, splitter = header + stored, BlockSplitter()
+    tracemalloc.start()
+    try:
+        for at in range(len(block) - 1):
+            assert not splitter.feed(memoryview(block[at : at + 1]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(block)
+    assert [bytes(run) for run in splitter.feed(memoryview(block[-1:]))] == [block]
