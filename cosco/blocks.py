@@ -17,7 +17,7 @@ Layout, little-endian, 64 bytes of header and then the stored bytes:
         44    4 raw_bytes    length of the content before compression
         48    4 stored_bytes length of the stored bytes
         52    1 codec        0 none, 1 lz4 block
-        53    1 flags        bit 0 fragment, bit 1 last fragment, bit 2 length table
+        53    1 flags        bit 0 fragment, bit 1 last fragment, bit 2 length table, bit 3 mark
         54    2 zero
         56    8 digest       XXH3-64 of bytes 8..47, flags and the content
 
@@ -25,7 +25,8 @@ Layout, little-endian, 64 bytes of header and then the stored bytes:
 sender knows what is held: a block of whole rows covers [row << 16, (row + rows) << 16). A
 row (or an Arrow batch of one row) that is too long for a block is cut into fragments:
 fragment i covers the single position row << 16 | i, has `rows` 0, and the last one covers
-everything up to the next row and has `rows` 1.
+everything up to the next row and has `rows` 1. A mark has no rows and covers nothing: see
+`cosco.marks`.
 
 The content is opaque here; `cosco.client.rows` and `cosco.client.arrow` define it. All that
 is known of it is whether it begins with a table of its rows' lengths (four bytes a row),
@@ -63,9 +64,10 @@ CODECS: Final = {"none": CODEC_NONE, "lz4": CODEC_LZ4}
 FLAG_FRAGMENT: Final = 1
 FLAG_LAST: Final = 2
 FLAG_LENGTHS: Final = 4
+FLAG_MARK: Final = 8
 LENGTH_BYTES: Final = 4
 
-_FLAGS = frozenset({0, FLAG_LENGTHS, FLAG_FRAGMENT, FLAG_FRAGMENT | FLAG_LAST})
+_FLAGS = frozenset({0, FLAG_LENGTHS, FLAG_FRAGMENT, FLAG_FRAGMENT | FLAG_LAST, FLAG_MARK})
 _HEADER = struct.Struct("<4sIQQQIIIIIBBHQ")
 _AFTER_CRC = struct.Struct("<QQQIIIIIBBHQ")
 _IDENTITY = struct.Struct("<QQQIIIIB")
@@ -121,6 +123,10 @@ class BlockHeader(NamedTuple):
     def is_fragment(self) -> bool:
         return bool(self.flags & FLAG_FRAGMENT)
 
+    @property
+    def is_mark(self) -> bool:
+        return self.flags == FLAG_MARK
+
 
 def content_digest(header: BlockHeader, content: Buffer) -> int:
     """XXH3-64 of the identity in the header and the uncompressed content."""
@@ -158,12 +164,13 @@ def encode_block(
     lengths: bool = False,
     fragment: int | None = None,
     last: bool = False,
+    mark: bool = False,
 ) -> tuple[bytes, bytes, int]:
     """Make a block: (header, stored bytes, digest).
 
     `content` is at most MAX_CONTENT_BYTES long. `fragment` is the number of a fragment of
     row `first_row`; of those only the one with `last` has `rows` 1, the others 0. `lengths`
-    says that the content begins with a length table; a fragment has none.
+    says that the content begins with a length table; a fragment has none. `mark`: of no rows.
     """
     raw_bytes = len(content)
     if raw_bytes > MAX_CONTENT_BYTES:
@@ -171,6 +178,8 @@ def encode_block(
     flags = FLAG_LENGTHS if lengths else 0
     if fragment is not None:
         flags = FLAG_FRAGMENT | (FLAG_LAST if last else 0)
+    if mark:
+        flags = FLAG_MARK
     position = first_row << POSITION_SHIFT | (fragment or 0)
     digest = _digest(
         _IDENTITY.pack(exchange, attempt, position, partition, mapper, rows, raw_bytes, flags),
@@ -211,6 +220,9 @@ def parse_header(data: Buffer, offset: int = 0) -> BlockHeader:
     if flags & FLAG_FRAGMENT:
         if rows != (1 if flags & FLAG_LAST else 0):
             raise DataCorrupted(f"a fragment with {rows} rows")
+    elif flags == FLAG_MARK:
+        if rows or position:
+            raise DataCorrupted(f"a mark with {rows} rows, or one that is not at the beginning")
     elif rows == 0 or position & (MAX_FRAGMENTS - 1):
         raise DataCorrupted("a block without rows, or one that begins inside a row")
     elif flags & FLAG_LENGTHS and rows * LENGTH_BYTES > raw_bytes:

@@ -22,6 +22,8 @@ MAX_MAPPER = 2**31 - 1
 #: One exchange has at most so many partitions (block headers carry them in 32 bits; the
 #: bound keeps a hostile request from asking for arrays of gigabytes).
 MAX_PARTITIONS = 1 << 20
+#: Attempt ids from here on are made by writers of groups, at random; below by the service.
+FIRST_OWN_ATTEMPT = 1 << 63
 MASK64 = (1 << 64) - 1
 #: Ids of stores that end with the daemon that has them begin so.
 VOLATILE_STORE = "memory:"

@@ -155,12 +155,26 @@ class LookupAssignmentRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class LookupAssignmentReply(_message.Message):
-    __slots__ = ("assignment", "range")
+    __slots__ = ("assignment", "range", "mappers", "alike")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    ALIKE_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     range: PartitionRange
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., range: _Optional[_Union[PartitionRange, _Mapping]] = ...) -> None: ...
+    mappers: int
+    alike: Alike
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ...) -> None: ...
+
+class Alike(_message.Message):
+    __slots__ = ("first_number", "size", "without")
+    FIRST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    first_number: int
+    size: int
+    without: bytes
+    def __init__(self, first_number: _Optional[int] = ..., size: _Optional[int] = ..., without: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeSpec(_message.Message):
     __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema")
@@ -551,3 +565,125 @@ class ExchangeStatus(_message.Message):
     rows: int
     closing: bool
     def __init__(self, shuffle_id: _Optional[str] = ..., number: _Optional[int] = ..., partitions: _Optional[int] = ..., mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., closing: _Optional[bool] = ...) -> None: ...
+
+class CreateGroupRequest(_message.Message):
+    __slots__ = ("spec", "mappers", "size", "first", "owner", "callback")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    CALLBACK_FIELD_NUMBER: _ClassVar[int]
+    spec: ExchangeSpec
+    mappers: int
+    size: int
+    first: int
+    owner: bytes
+    callback: bool
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., mappers: _Optional[int] = ..., size: _Optional[int] = ..., first: _Optional[int] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
+
+class GroupBlock(_message.Message):
+    __slots__ = ("group_id", "first", "size", "mappers", "info")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    first: int
+    size: int
+    mappers: int
+    info: ExchangeInfoReply
+    def __init__(self, group_id: _Optional[str] = ..., first: _Optional[int] = ..., size: _Optional[int] = ..., mappers: _Optional[int] = ..., info: _Optional[_Union[ExchangeInfoReply, _Mapping]] = ...) -> None: ...
+
+class PollGroupRequest(_message.Message):
+    __slots__ = ("group_id", "owner", "wait_s", "answers")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    owner: bytes
+    wait_s: float
+    answers: _containers.RepeatedCompositeFieldContainer[GroupAnswer]
+    def __init__(self, group_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., answers: _Optional[_Iterable[_Union[GroupAnswer, _Mapping]]] = ...) -> None: ...
+
+class GroupAnswer(_message.Message):
+    __slots__ = ("index", "loss_id", "failure")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LOSS_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    loss_id: int
+    failure: str
+    def __init__(self, index: _Optional[int] = ..., loss_id: _Optional[int] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class PollGroupReply(_message.Message):
+    __slots__ = ("calls",)
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedCompositeFieldContainer[GroupCall]
+    def __init__(self, calls: _Optional[_Iterable[_Union[GroupCall, _Mapping]]] = ...) -> None: ...
+
+class GroupCall(_message.Message):
+    __slots__ = ("index", "call")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    call: RecomputeCall
+    def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[RecomputeCall, _Mapping]] = ...) -> None: ...
+
+class ReleaseExchangesRequest(_message.Message):
+    __slots__ = ("group_id", "indexes")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    indexes: bytes
+    def __init__(self, group_id: _Optional[str] = ..., indexes: _Optional[bytes] = ...) -> None: ...
+
+class ReleaseExchangesReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CloseGroupRequest(_message.Message):
+    __slots__ = ("group_id",)
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    def __init__(self, group_id: _Optional[str] = ...) -> None: ...
+
+class CloseGroupReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CommitBatchRequest(_message.Message):
+    __slots__ = ("commits",)
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    commits: _containers.RepeatedCompositeFieldContainer[CommitRequest]
+    def __init__(self, commits: _Optional[_Iterable[_Union[CommitRequest, _Mapping]]] = ...) -> None: ...
+
+class CommitBatchReply(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[CommitResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[CommitResult, _Mapping]]] = ...) -> None: ...
+
+class CommitResult(_message.Message):
+    __slots__ = ("won", "error")
+    WON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    won: bool
+    error: ErrorDetail
+    def __init__(self, won: _Optional[bool] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class ReportUncommittedRequest(_message.Message):
+    __slots__ = ("number", "mappers", "reason")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    mappers: bytes
+    reason: str
+    def __init__(self, number: _Optional[int] = ..., mappers: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReportUncommittedReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

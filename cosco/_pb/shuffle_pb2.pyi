@@ -16,6 +16,14 @@ class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_CODE_EXCHANGE_CLOSED: _ClassVar[RefusalCode]
     REFUSAL_CODE_NO_CAPACITY: _ClassVar[RefusalCode]
     REFUSAL_CODE_PROTOCOL: _ClassVar[RefusalCode]
+
+class FollowOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FOLLOW_OUTCOME_UNSPECIFIED: _ClassVar[FollowOutcome]
+    FOLLOW_OUTCOME_READY: _ClassVar[FollowOutcome]
+    FOLLOW_OUTCOME_WAITING: _ClassVar[FollowOutcome]
+    FOLLOW_OUTCOME_ELSEWHERE: _ClassVar[FollowOutcome]
+    FOLLOW_OUTCOME_CLOSED: _ClassVar[FollowOutcome]
 REFUSAL_CODE_UNSPECIFIED: RefusalCode
 REFUSAL_CODE_BAD_FRAME: RefusalCode
 REFUSAL_CODE_WRONG_INCARNATION: RefusalCode
@@ -23,6 +31,11 @@ REFUSAL_CODE_NOT_ASSIGNED: RefusalCode
 REFUSAL_CODE_EXCHANGE_CLOSED: RefusalCode
 REFUSAL_CODE_NO_CAPACITY: RefusalCode
 REFUSAL_CODE_PROTOCOL: RefusalCode
+FOLLOW_OUTCOME_UNSPECIFIED: FollowOutcome
+FOLLOW_OUTCOME_READY: FollowOutcome
+FOLLOW_OUTCOME_WAITING: FollowOutcome
+FOLLOW_OUTCOME_ELSEWHERE: FollowOutcome
+FOLLOW_OUTCOME_CLOSED: FollowOutcome
 
 class ProbeRequest(_message.Message):
     __slots__ = ()
@@ -159,3 +172,49 @@ class Section(_message.Message):
     stored: bool
     error: str
     def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
+
+class FollowRequest(_message.Message):
+    __slots__ = ("id", "incarnation", "number", "range_index", "epoch", "partition", "max_bytes", "now", "leave")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    incarnation: int
+    number: int
+    range_index: int
+    epoch: int
+    partition: int
+    max_bytes: int
+    now: bool
+    leave: bool
+    def __init__(self, id: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., max_bytes: _Optional[int] = ..., now: _Optional[bool] = ..., leave: _Optional[bool] = ...) -> None: ...
+
+class FollowReply(_message.Message):
+    __slots__ = ("id", "outcome", "reason", "done", "attempts", "rows", "raw_bytes", "digest", "fetch", "data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FETCH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    outcome: FollowOutcome
+    reason: str
+    done: bytes
+    attempts: bytes
+    rows: int
+    raw_bytes: int
+    digest: int
+    fetch: bool
+    data: bytes
+    def __init__(self, id: _Optional[int] = ..., outcome: _Optional[_Union[FollowOutcome, str]] = ..., reason: _Optional[str] = ..., done: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., fetch: _Optional[bool] = ..., data: _Optional[bytes] = ...) -> None: ...

@@ -66,6 +66,23 @@ from cosco.wire.exchanges import (
     spec_from_pb,
     spec_to_pb,
 )
+from cosco.wire.groups import (
+    check_group_size,
+    commit_result_from_pb,
+    commit_result_to_pb,
+    follow_from_bytes,
+    follow_to_bytes,
+    followed_from_bytes,
+    followed_to_bytes,
+    found_assignment_from_pb,
+    found_assignment_to_pb,
+    group_answer_from_pb,
+    group_answer_to_pb,
+    group_block_from_pb,
+    group_block_to_pb,
+    group_call_from_pb,
+    group_call_to_pb,
+)
 from cosco.wire.reads import (
     loss_from_pb,
     loss_to_pb,

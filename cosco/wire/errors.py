@@ -16,7 +16,7 @@ MAX_ERROR_MAPPERS: Final = 100_000
 MAX_ERROR_BYTES: Final = 1 << 20
 
 
-def error_to_bytes(error: CoscoError) -> bytes:
+def error_to_pb(error: CoscoError) -> mpb.ErrorDetail:
     detail = mpb.ErrorDetail(
         kind=type(error).__name__,
         message=str(error),
@@ -26,12 +26,20 @@ def error_to_bytes(error: CoscoError) -> bytes:
     )
     if error.partition is not None:
         detail.partition = error.partition
-    return detail.SerializeToString()
+    return detail
+
+
+def error_to_bytes(error: CoscoError) -> bytes:
+    return error_to_pb(error).SerializeToString()
 
 
 def error_from_bytes(data: bytes) -> CoscoError:
     """The error a service meant; ServiceUnavailable for a kind unknown to this version."""
-    detail = mpb.ErrorDetail.FromString(data)
+    return error_from_pb(mpb.ErrorDetail.FromString(data))
+
+
+def error_from_pb(detail: mpb.ErrorDetail) -> CoscoError:
+    """As `error_from_bytes`."""
     cls = getattr(errors, detail.kind, None)
     if not (isinstance(cls, type) and issubclass(cls, CoscoError)):
         cls = ServiceUnavailable

@@ -31,5 +31,11 @@ METADATA_METHODS: Final[dict[str, tuple[Any, Any]]] = {
     "Commit": (mpb.CommitRequest, mpb.CommitReply),
     "AwaitCommits": (mpb.AwaitCommitsRequest, mpb.AwaitCommitsReply),
     "ReportLoss": (mpb.ReportLossRequest, mpb.ReportLossReply),
+    "CreateGroup": (mpb.CreateGroupRequest, mpb.GroupBlock),
+    "PollGroup": (mpb.PollGroupRequest, mpb.PollGroupReply),
+    "ReleaseExchanges": (mpb.ReleaseExchangesRequest, mpb.ReleaseExchangesReply),
+    "CloseGroup": (mpb.CloseGroupRequest, mpb.CloseGroupReply),
+    "CommitBatch": (mpb.CommitBatchRequest, mpb.CommitBatchReply),
+    "ReportUncommitted": (mpb.ReportUncommittedRequest, mpb.ReportUncommittedReply),
     "Status": (mpb.StatusRequest, mpb.StatusReply),
 }

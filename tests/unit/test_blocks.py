@@ -165,7 +165,7 @@ def test_a_walk_finds_every_block_and_stops_at_garbage() -> None:
         (52, "<B", 2, "unknown block codec"),
         (53, "<B", FLAG_LAST, "unknown block codec"),
         (53, "<B", FLAG_FRAGMENT, "a fragment with 2 rows"),
-        (53, "<B", 8, "unknown block codec"),
+        (53, "<B", 16, "unknown block codec"),
         (54, "<H", 1, "unknown block codec"),
     ],
 )
