@@ -1,8 +1,8 @@
 """Cosco: a shuffle service that keeps map output off the compute machines.
 
 Drivers hold a `CoscoExchange`, mappers write with `CoscoWriter`, reducers read with
-`CoscoReader`; `LocalCluster` runs the services on this machine. README.md begins with an
-example.
+`CoscoReader`; engines of micro-batches hold a `CoscoExchangeGroup`. `LocalCluster` runs the
+services on this machine. README.md begins with an example.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from cosco.records import Commit, ExchangeProgress
 
 if TYPE_CHECKING:
     from cosco.client.exchange import CoscoExchange
+    from cosco.client.group import CoscoExchangeGroup
+    from cosco.client.handle import GroupHandle
     from cosco.client.reader import CoscoReader
     from cosco.client.writer import CoscoWriter
     from cosco.cluster import LocalCluster
@@ -45,6 +47,7 @@ __all__ = [
     "CommitTimeout",
     "CoscoError",
     "CoscoExchange",
+    "CoscoExchangeGroup",
     "CoscoReader",
     "CoscoWriter",
     "DataCorrupted",
@@ -54,6 +57,7 @@ __all__ = [
     "ExchangeNotFound",
     "ExchangeProgress",
     "GenerationChanged",
+    "GroupHandle",
     "InvalidArgument",
     "InvalidRow",
     "LocalCluster",
@@ -73,6 +77,8 @@ except importlib.metadata.PackageNotFoundError:  # run from a source tree
 #: Imported at their first use: the services import this package too, and stay without Arrow.
 _LAZY: Final = {
     "CoscoExchange": "cosco.client.exchange",
+    "CoscoExchangeGroup": "cosco.client.group",
+    "GroupHandle": "cosco.client.handle",
     "CoscoReader": "cosco.client.reader",
     "CoscoWriter": "cosco.client.writer",
     "LocalCluster": "cosco.cluster",

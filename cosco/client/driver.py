@@ -1,25 +1,40 @@
-"""What an exchange's owner does in the background: renew the lease, call mappers back."""
+"""What the owner of an exchange, or of a group, does in the background: renew the lease, call
+mappers back."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Final
+from typing import Final, Protocol
 
 from cosco.client.metadata_client import MetadataClient
 from cosco.client.scope import Scope
 from cosco.errors import ClientClosed, CoscoError, ServiceUnavailable
-from cosco.records import ExchangeInfo, RecomputeCall
+from cosco.group_records import GroupAnswer, GroupCall
+from cosco.records import ExchangeInfo
 
 RecomputeCallback = Callable[[list[int], str], None]
+#: With the exchange's index in the group first.
+GroupCallback = Callable[[int, list[int], str], None]
+#: What a loss is known by: the index of its exchange in the group, or 0, and its id there.
+LossKey = tuple[int, int]
 
 #: A poll waits for so long at most; and so long after one that brought nothing new.
 _POLL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
 _JOIN_S: Final = 1.0
 _LOG = logging.getLogger("cosco")
+
+
+class Poll(Protocol):
+    """One poll of the metadata service: renews the lease, tells how callbacks ended (why they
+    failed, or empty), and brings the losses there are, waiting for the first one."""
+
+    def __call__(
+        self, metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
+    ) -> Sequence[GroupCall]: ...
 
 
 class Driver:
@@ -33,23 +48,24 @@ class Driver:
     def __init__(
         self,
         address: str,
-        info: ExchangeInfo,
-        owner: bytes,
-        callback: RecomputeCallback | None,
+        shuffle_id: str,
+        lease_s: float,
+        poll: Poll,
+        callback: Callable[[GroupCall], None] | None,
         service_timeout_s: float,
     ) -> None:
-        self._shuffle_id: Final = info.spec.shuffle_id
-        self._number = info.number
-        self._owner = owner
+        """`shuffle_id`: of the exchange, or the group's."""
+        self._shuffle_id: Final = shuffle_id
+        self._poll_service = poll
         self._callback = callback
-        self._poll_s = min(info.spec.lease_s / 3, _POLL_S)
+        self._poll_s = min(lease_s / 3, _POLL_S)
         self._scope = Scope("the driver", self._shuffle_id)
         # Whoever makes a driver has just met the service, which may be away by the first poll.
         self._metadata = MetadataClient(address, self._scope, service_timeout_s, is_met=True)
         self._lock = threading.Lock()
-        self._known: set[int] = set()  # losses that were given to the callback's thread
-        self._outcomes: dict[int, str] = {}  # of losses, to be told: why it failed, or empty
-        self._calls: SimpleQueue[RecomputeCall | None] = SimpleQueue()
+        self._known: set[LossKey] = set()  # losses that were given to the callback's thread
+        self._outcomes: dict[LossKey, str] = {}  # of losses, to be told
+        self._calls: SimpleQueue[GroupCall | None] = SimpleQueue()
         self._is_calling = False
         targets = {"lease": self._poll}
         if callback is not None:
@@ -93,7 +109,7 @@ class Driver:
     def _call_back(self) -> None:
         assert self._callback is not None
         while (call := self._calls.get()) is not None and not self._scope.is_closed:
-            self._outcomes[call.loss_id] = self._run(self._callback, call)
+            self._outcomes[_key(call)] = self._run(self._callback, call)
             try:
                 self._exchange_news(0.0)
             except ClientClosed:
@@ -104,33 +120,85 @@ class Driver:
     def _exchange_news(self, wait_s: float) -> bool:
         """Tell how callbacks ended and take new calls; False if there were old ones only."""
         outcomes = dict(self._outcomes)
-        orders = self._metadata.poll_driver(
-            self._number,
-            self._owner,
-            wait_s=wait_s,
-            arranged=tuple(loss for loss, failure in outcomes.items() if not failure),
-            failed=tuple((loss, failure) for loss, failure in outcomes.items() if failure),
-        )
+        calls = self._poll_service(self._metadata, outcomes, wait_s)
         for loss in outcomes:
             self._outcomes.pop(loss, None)
         with self._lock:
-            new = [call for call in orders.calls if call.loss_id not in self._known]
-            self._known.update(call.loss_id for call in new)
+            new = [call for call in calls if _key(call) not in self._known]
+            self._known.update(map(_key, new))
         for call in new:
             if self._callback is None:
-                self._outcomes[call.loss_id] = "this driver has no recompute_writers_callback"
+                self._outcomes[_key(call)] = "this driver has no recompute_writers_callback"
             else:
                 self._calls.put(call)
-        return bool(new) or not orders.calls
+        return bool(new) or not calls
 
-    def _run(self, callback: RecomputeCallback, call: RecomputeCall) -> str:
+    def _run(self, callback: Callable[[GroupCall], None], call: GroupCall) -> str:
         """Why the re-runs are not arranged; empty if they are."""
         self._is_calling = True
         try:
-            callback(list(call.mappers), call.reason)
+            callback(call)
         except BaseException as error:  # noqa: BLE001  whatever it is, readers are told
             _LOG.exception("recompute_writers_callback of %r failed", self._shuffle_id)
             return f"recompute_writers_callback raised {type(error).__name__}: {error}"
         finally:
             self._is_calling = False
         return ""
+
+
+def _key(call: GroupCall) -> LossKey:
+    return call.index, call.call.loss_id
+
+
+def exchange_driver(
+    address: str,
+    info: ExchangeInfo,
+    owner: bytes,
+    callback: RecomputeCallback | None,
+    service_timeout_s: float,
+) -> Driver:
+    """The driver of one exchange; `start` it."""
+
+    def poll(
+        metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
+    ) -> Sequence[GroupCall]:
+        orders = metadata.poll_driver(
+            info.number,
+            owner,
+            wait_s=wait_s,
+            arranged=tuple(loss for (_, loss), failure in outcomes.items() if not failure),
+            failed=tuple((loss, failure) for (_, loss), failure in outcomes.items() if failure),
+        )
+        return [GroupCall(0, call) for call in orders.calls]
+
+    def call_back(call: GroupCall) -> None:
+        assert callback is not None
+        callback(list(call.call.mappers), call.call.reason)
+
+    run = None if callback is None else call_back
+    spec = info.spec
+    return Driver(address, spec.shuffle_id, spec.lease_s, poll, run, service_timeout_s)
+
+
+def group_driver(
+    address: str,
+    group_id: str,
+    lease_s: float,
+    owner: bytes,
+    callback: GroupCallback | None,
+    service_timeout_s: float,
+) -> Driver:
+    """The driver of all exchanges of a group; `start` it."""
+
+    def poll(
+        metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
+    ) -> Sequence[GroupCall]:
+        answers = [GroupAnswer(*key, failure) for key, failure in outcomes.items()]
+        return metadata.poll_group(group_id, owner, wait_s=wait_s, answers=answers)
+
+    def call_back(call: GroupCall) -> None:
+        assert callback is not None
+        callback(call.index, list(call.call.mappers), call.call.reason)
+
+    run = None if callback is None else call_back
+    return Driver(address, group_id, lease_s, poll, run, service_timeout_s)

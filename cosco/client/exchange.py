@@ -5,22 +5,18 @@ from __future__ import annotations
 import secrets
 import threading
 from contextlib import suppress
-from typing import Final, Self
+from typing import Self
 
 import pyarrow as pa
 
-from cosco.blocks import CODECS
-from cosco.client.arrow import normalize_schema, schema_from_bytes, schema_to_bytes, transport
-from cosco.client.driver import Driver, RecomputeCallback
+from cosco.client.arrow import schema_from_bytes
+from cosco.client.driver import Driver, RecomputeCallback, exchange_driver
 from cosco.client.metadata_client import MetadataClient
-from cosco.client.options import metadata_address, seconds, shuffle_name, whole_number
+from cosco.client.options import metadata_address, seconds, shuffle_name
 from cosco.client.scope import LiveObject, Scope
+from cosco.client.spec import OWNER_BYTES, check_callback, new_spec
 from cosco.errors import ExchangeClosed, InvalidArgument
-from cosco.records import MAX_PARTITIONS, ExchangeInfo, ExchangeProgress, ExchangeSpec
-
-MAX_REPLICAS: Final = 2
-MIN_LEASE_S: Final = 1.0
-_OWNER_BYTES: Final = 16
+from cosco.records import ExchangeInfo, ExchangeProgress
 
 
 class CoscoExchange(LiveObject):
@@ -66,20 +62,18 @@ class CoscoExchange(LiveObject):
 
         Raises ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
         """
-        spec = ExchangeSpec(
-            shuffle_id=shuffle_name(shuffle_id),
-            partitions=whole_number("partitions", partitions, 1, MAX_PARTITIONS, shuffle_id),
-            replicas=whole_number("replicas", replicas, 1, MAX_REPLICAS, shuffle_id),
-            min_replicas=1
-            if min_replicas is None
-            else whole_number("min_replicas", min_replicas, 1, replicas, shuffle_id),
-            codec=_codec(codec, shuffle_id),
-            deterministic=bool(deterministic),
-            lease_s=seconds("lease_s", lease_s, MIN_LEASE_S, shuffle_id),
-            schema=b"" if schema is None else _schema_bytes(schema, shuffle_id),
+        spec = new_spec(
+            shuffle_id,
+            partitions,
+            schema=schema,
+            replicas=replicas,
+            min_replicas=min_replicas,
+            codec=codec,
+            deterministic=deterministic,
+            lease_s=lease_s,
         )
-        _check_callback(recompute_writers_callback, shuffle_id)
-        owner = secrets.token_bytes(_OWNER_BYTES)
+        check_callback(recompute_writers_callback, shuffle_id)
+        owner = secrets.token_bytes(OWNER_BYTES)
         self._connect(shuffle_id, metadata, service_timeout_s)
         try:
             info = self._metadata.create_exchange(
@@ -106,13 +100,13 @@ class CoscoExchange(LiveObject):
         Raises ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
         """
         shuffle_name(shuffle_id)
-        _check_callback(recompute_writers_callback, shuffle_id)
+        check_callback(recompute_writers_callback, shuffle_id)
         if recompute_writers_callback is not None and not own:
             raise InvalidArgument(
                 "recompute_writers_callback is called for the owner only: attach with own=True",
                 shuffle_id=shuffle_id,
             )
-        owner = secrets.token_bytes(_OWNER_BYTES) if own else b""
+        owner = secrets.token_bytes(OWNER_BYTES) if own else b""
         exchange = cls.__new__(cls)
         exchange._connect(shuffle_id, metadata, service_timeout_s)
         try:
@@ -170,32 +164,5 @@ class CoscoExchange(LiveObject):
         self.schema = schema_from_bytes(info.schema) if info.schema else None
         self._driver: Driver | None = None
         if owner:
-            self._driver = Driver(self._address, info, owner, callback, self._timeout_s)
+            self._driver = exchange_driver(self._address, info, owner, callback, self._timeout_s)
             self._driver.start()
-
-
-def _codec(codec: object, shuffle_id: str) -> str:
-    if not isinstance(codec, str) or codec not in CODECS:
-        raise InvalidArgument(
-            f"codec is {codec!r}, it must be one of {', '.join(CODECS)}", shuffle_id=shuffle_id
-        )
-    return codec
-
-
-def _schema_bytes(schema: object, shuffle_id: str) -> bytes:
-    if not isinstance(schema, pa.Schema):
-        raise InvalidArgument(
-            f"schema is a {type(schema).__name__}, it must be a pyarrow.Schema",
-            shuffle_id=shuffle_id,
-        )
-    normal = normalize_schema(schema)
-    transport(normal)  # raises SchemaMismatch for what cannot be shuffled
-    return schema_to_bytes(normal)
-
-
-def _check_callback(callback: object, shuffle_id: str) -> None:
-    if callback is not None and not callable(callback):
-        raise InvalidArgument(
-            f"recompute_writers_callback is {callback!r}, it must be callable",
-            shuffle_id=shuffle_id,
-        )

@@ -20,6 +20,7 @@ from cosco.client.arguments import BATCH_ROW_OVERHEAD, Partitions, partition_arr
 from cosco.client.rows import MAX_ROW_BYTES
 from cosco.errors import CoscoError
 from cosco.frames import TARGET_FRAME_BYTES
+from cosco.marks import Mark, encode_mark
 from cosco.records import MASK64, AttemptSums, PartitionRange
 
 #: Buffers are kept below this, so that offsets of 32 bits reach everywhere in them.
@@ -78,6 +79,8 @@ class FrameBuilder:
         )
         self._range_index = 0
         self._range_first = self._range_end = 0
+        #: Ranges whose last frame is still to come, while frames end with marks.
+        self._unmarked: dict[int, PartitionRange] = {}
         self._parts: list[bytes] = []
         self._body_bytes = 0
         self.rows = 0
@@ -99,6 +102,7 @@ class FrameBuilder:
         """
         frame = None
         if not self._range_first <= partition < self._range_end:
+            self._mark_open()
             frame = self.finish()
             self._enter_range(partition)
         elif self._body_bytes >= TARGET_FRAME_BYTES:
@@ -154,6 +158,40 @@ class FrameBuilder:
             return None
         self._parts, self._body_bytes = [], 0
         return PackedFrame(self._range_index, len(parts) // 2, parts, body_bytes)
+
+    def begin_marks(self) -> None:
+        """From now on end the last frame of each range with its mark: partitions must come in
+        order, and all that is to come of a range together."""
+        self._unmarked = {one.index: one for one in self._ranges}
+
+    def end(self) -> Iterator[PackedFrame]:
+        """The open frame, and one for each range whose mark has no other."""
+        self._mark_open()
+        frame = self.finish()
+        if frame is not None:
+            yield frame
+        for part in list(self._unmarked.values()):
+            self._range_index = part.index
+            self._add_mark(part)
+            frame = self.finish()
+            assert frame is not None
+            yield frame
+
+    def _mark_open(self) -> None:
+        """Add the mark of its range to the open frame, unless that is full."""
+        if self._parts and self._body_bytes < TARGET_FRAME_BYTES:
+            part = self._unmarked.get(self._range_index)
+            if part is not None:
+                self._add_mark(part)
+
+    def _add_mark(self, part: PartitionRange) -> None:
+        del self._unmarked[part.index]
+        end = part.first + part.count
+        sums = [of[part.first : end] for of in (self._rows, self._row_bytes, self._digests)]
+        mark = Mark(self._mapper, self._attempt, np.array(sums, np.uint64))
+        parts = encode_mark(mark, self._exchange, part)
+        self._parts += parts
+        self._body_bytes += sum(map(len, parts))
 
     def sums(self) -> AttemptSums:
         """What all blocks made so far add up to."""
@@ -234,8 +272,11 @@ class Packer(ABC, Generic[_Batch]):
         """What all blocks made so far add up to."""
         return self._frames.sums()
 
-    def drain(self) -> Iterator[PackedFrame]:
-        """Everything that was taken, in frames."""
+    def drain(self, *, marks: bool = False) -> Iterator[PackedFrame]:
+        """Everything that was taken, in frames. marks: each range's last one ends with its mark,
+        and nothing comes after that."""
+        if marks:
+            self._frames.begin_marks()
         yield from self._empty()
 
     @abstractmethod
@@ -263,12 +304,7 @@ class Packer(ABC, Generic[_Batch]):
     def _empty(self) -> Iterator[PackedFrame]:
         """Everything that is buffered, in frames."""
         yield from self._pack_buffered()
-        yield from self._flush()
-
-    def _flush(self) -> Iterator[PackedFrame]:
-        frame = self._frames.finish()
-        if frame is not None:
-            yield frame
+        yield from self._frames.end()
 
     def _partitions(self, partitions: Any, rows: int) -> Partitions:
         return partition_array(

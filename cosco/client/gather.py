@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from cosco.client.fetch import Stalled, StallWatch, fetch_blocks
@@ -58,9 +58,11 @@ class Gatherer:
         *,
         ask: Callable[[AwaitCommits], CommitWait],
         begin: Callable[[ReadSnapshot], PartitionMerge],
+        ahead: Callable[[Fetch], list[memoryview] | None],
     ) -> None:
         """`named`: so many mappers are waited for. `ask` asks the metadata service for their
-        commits, `begin` makes the merge of a build."""
+        commits, `begin` makes the merge of a build. `ahead`: runs of blocks that came ahead of
+        a fetch, once; None: there are none, so fetch."""
         self._metadata = metadata
         self._scope = scope
         self._number = number
@@ -68,6 +70,7 @@ class Gatherer:
         self._named = named
         self._ask = ask
         self._begin = begin
+        self._ahead = ahead
         self._endpoints: dict[str, Endpoint] = {}
         self._loss: CoscoError | None = None  # of the build that was reported last
 
@@ -131,15 +134,7 @@ class Gatherer:
             merge.refuse(last_bad)
 
         try:
-            for run in fetch_blocks(
-                self._endpoint(address),
-                self._scope,
-                watch,
-                self._number,
-                self._partition,
-                fetch,
-                bad,
-            ):
+            for run in self._runs(fetch, watch, bad):
                 yield from merge.feed(run)
         except ClientClosed:
             raise
@@ -160,6 +155,15 @@ class Gatherer:
             plan.answered(fetch, last_bad or f"{address}: {merge.bad[-1]}")
         else:
             plan.answered(fetch)
+
+    def _runs(
+        self, fetch: Fetch, watch: StallWatch, bad: Callable[[str], None]
+    ) -> Iterable[memoryview]:
+        ahead = self._ahead(fetch)
+        if ahead is not None:
+            return ahead
+        endpoint = self._endpoint(fetch.daemon.address)
+        return fetch_blocks(endpoint, self._scope, watch, self._number, self._partition, fetch, bad)
 
     def _report_loss(self, step: ReportLoss, merge: PartitionMerge) -> None:
         self._loss = merge.failure()

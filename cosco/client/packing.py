@@ -108,10 +108,10 @@ class RowPacker(Packer[RowRun]):
             first, done = done, done + len(run.offsets) - 1
             yield from self._take(numbers[first:done], run, run.row_bytes)
 
-    def drain(self) -> Iterator[PackedFrame]:
-        """Everything that was taken, in frames."""
+    def drain(self, *, marks: bool = False) -> Iterator[PackedFrame]:
+        """See `Packer.drain`."""
         yield from self.settle()
-        yield from super().drain()
+        yield from super().drain(marks=marks)
 
     def close(self) -> None:
         """Leave the buffer to the next packer of this process; after the last `drain`."""

@@ -16,7 +16,7 @@ from cosco.client.gather import BegunAnew, Gatherer
 from cosco.client.merge import Decoded, PartitionMerge
 from cosco.client.metadata_client import MetadataClient
 from cosco.client.options import mapper_set, metadata_address, seconds, shuffle_name, whole_number
-from cosco.client.reading import AwaitCommits, ReadPlan
+from cosco.client.reading import AwaitCommits, Fetch, ReadPlan
 from cosco.client.rows import BYTES_SCHEMA, iter_rows, rows_to_batch
 from cosco.client.scope import LiveObject, Scope
 from cosco.errors import (
@@ -27,7 +27,7 @@ from cosco.errors import (
     PartitionOutOfRange,
     SchemaMismatch,
 )
-from cosco.records import CommitWait, ReadSnapshot, RowKind
+from cosco.records import CommitWait, ExchangeInfo, ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
 
@@ -91,9 +91,7 @@ class CoscoReader(LiveObject):
         address = metadata_address(metadata)
         self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
         try:
-            self._info, self._first_wait = self._metadata.begin_reading(
-                shuffle_id, self._mappers, self.partition
-            )
+            self._info, self._first_wait = self._describe()
             self._first_wait_until = time.monotonic() + _FIRST_WAIT_S
             self._check_place(generation)
         except BaseException:
@@ -109,6 +107,7 @@ class CoscoReader(LiveObject):
             len(self._mappers),
             ask=self._ask_commits,
             begin=self._begin_build,
+            ahead=self._take_ahead,
         )
         self._mode: str | None = None
         self._rows: Iterator[bytes] = iter(())
@@ -198,6 +197,29 @@ class CoscoReader(LiveObject):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    # --- what a reader of a group does otherwise ------------------------------------------
+
+    def _describe(self) -> tuple[ExchangeInfo, CommitWait | None]:
+        """The exchange, and what its mappers have committed if that is known already."""
+        return self._metadata.begin_reading(self.shuffle_id, self._mappers, self.partition)
+
+    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
+        first, self._first_wait = self._first_wait, None
+        if first is not None and time.monotonic() < self._first_wait_until:
+            return first
+        return self._metadata.await_commits(
+            self._info.number,
+            self._mappers,
+            self.partition,
+            self.generation,
+            wait_s=step.wait_s,
+            outage_s=step.outage_s,
+        )
+
+    def _take_ahead(self, _fetch: Fetch) -> list[memoryview] | None:
+        """All that the daemon has to send, if it came before it was asked for."""
+        return None
 
     # --- inside ---------------------------------------------------------------------------
 
@@ -336,19 +358,6 @@ class CoscoReader(LiveObject):
             partition=self.partition,
             named=self._mappers,
             shuffle_id=self.shuffle_id,
-        )
-
-    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
-        first, self._first_wait = self._first_wait, None
-        if first is not None and time.monotonic() < self._first_wait_until:
-            return first
-        return self._metadata.await_commits(
-            self._info.number,
-            self._mappers,
-            self.partition,
-            self.generation,
-            wait_s=step.wait_s,
-            outage_s=step.outage_s,
         )
 
     def _require_bytes(self) -> None:

@@ -32,6 +32,7 @@ from cosco.records import (
     Commit,
     CommitRequest,
     ExchangeInfo,
+    OpenedAttempt,
     RowKind,
     pairs_array,
 )
@@ -87,7 +88,7 @@ class CoscoWriter(LiveObject):
         self._scope = Scope("a CoscoWriter", shuffle_id, on_inherited=self._inherit)
         self._metadata = MetadataClient(metadata_address(metadata), self._scope, timeout_s)
         try:
-            self._opened = self._metadata.open_attempt(shuffle_id, mapper)
+            self._opened = self._open(mapper)
         except BaseException:
             self._metadata.close()
             raise
@@ -184,6 +185,18 @@ class CoscoWriter(LiveObject):
             self.close()
         else:
             self.abort()
+
+    # --- what a writer of a group does otherwise ------------------------------------------
+
+    def _open(self, mapper: int | None) -> OpenedAttempt:
+        return self._metadata.open_attempt(self.shuffle_id, mapper)
+
+    def _last_frames(self) -> Iterator[PackedFrame]:
+        return iter(()) if self._packer is None else self._packer.drain()
+
+    def _count(self, commit: CommitRequest) -> bool:
+        """Have the attempt counted, all of which is acknowledged; whether it is."""
+        return self._metadata.commit(commit)
 
     # --- packing --------------------------------------------------------------------------
 
@@ -320,11 +333,10 @@ class CoscoWriter(LiveObject):
         self._check()
         try:
             self._disarm()  # before the last rows are taken: later ones are refused
-            if self._packer is not None:
-                self._send(self._packer.drain())
+            self._send(self._last_frames())
             acknowledged = self._pusher.flush()
             sums = self._packer.sums() if self._packer is not None else _nothing()
-            won = self._metadata.commit(
+            won = self._count(
                 CommitRequest(
                     number=self._opened.info.number,
                     mapper=self.mapper,

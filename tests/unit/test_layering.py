@@ -20,6 +20,7 @@ IMPURE = {
 PURE_MODULES = {
     "bench.io_figures", "bench.spindle", "dfs.protocol",
     "errors", "intervals", "checksum", "blocks", "frames", "chunks", "records", "partitioning",
+    "group_records", "group_size", "marks",
     "client.arguments", "client.arrow", "client.framing", "client.merge", "client.packing",
     "client.pending", "client.reading", "client.sorting",
     "client.rows", "client.routing", "client.trouble", "window",
@@ -38,7 +39,8 @@ PURE_MODULES = {
 #: Bottom first: a module imports from its own layer and those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "intervals", "allocator", "checksum"),
-    ("blocks", "frames", "chunks", "records", "config", "partitioning", "window"),
+    ("blocks", "frames", "chunks", "records", "config", "partitioning", "window", "marks"),
+    ("group_records", "group_size"),
     ("_pb",),
     ("wire", "dfs", "channels"),
     ("client", "shuffle_service", "metadata"),

@@ -12,7 +12,7 @@ from pyroaring import BitMap
 
 from cosco import wire
 from cosco.client import metadata_client
-from cosco.client.driver import Driver, RecomputeCallback
+from cosco.client.driver import Driver, RecomputeCallback, exchange_driver
 from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.records import DriverOrders, ExchangeInfo, ExchangeSpec, RecomputeCall, RowKind
 
@@ -103,7 +103,7 @@ def start(losses: Losses) -> Iterator[Callable[[RecomputeCallback | None], Drive
     drivers: list[Driver] = []
 
     def begin(callback: RecomputeCallback | None) -> Driver:
-        drivers.append(Driver(f"127.0.0.1:{port}", INFO, b"me", callback, 10.0))
+        drivers.append(exchange_driver(f"127.0.0.1:{port}", INFO, b"me", callback, 10.0))
         drivers[-1].start()
         return drivers[-1]
 

@@ -173,6 +173,7 @@ class Cluster:
             begin=lambda snapshot: PartitionMerge(
                 snapshot, exchange=5, partition=0, named=BitMap([1]), shuffle_id="x"
             ),
+            ahead=lambda _: None,
         )
         plan = ReadPlan(timeout_s=timeout_s, service_timeout_s=service_timeout_s)
         try:

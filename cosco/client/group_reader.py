@@ -1,0 +1,155 @@
+"""The reader of a group's exchange: waits at the daemon, and has its rows when they are there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from cosco.client.following import FOLLOWING, Waiter
+from cosco.client.orphans import OrphanWatch
+from cosco.client.reader import CoscoReader
+from cosco.client.reading import AwaitCommits, Fetch
+from cosco.group_records import Follow, Followed, FollowOutcome, member_name
+from cosco.records import Assignment, CommitWait, ExchangeInfo, ReadSnapshot, Source
+
+if TYPE_CHECKING:
+    from cosco.client.handle import GroupHandle
+
+#: Once it asks the metadata service, it does so as often: who has marked and does not commit
+#: is noticed between two questions.
+_POLL_S: Final = 1.0
+#: Of a snapshot that was made of marks: no range has it, so whatever the metadata service says
+#: of commits is another one, with which reading begins anew.
+MARKS_BUILD: Final = 0
+
+
+class GroupReader(CoscoReader):
+    """A `CoscoReader` of all mappers of one exchange of a group.
+
+    From its making on it waits at the daemon of its partition, which sends attempts, sums and
+    rows when every mapper is done. They are checked as all rows are. Where that does not come
+    about, or does not add up, it reads as others do: by what is committed.
+    """
+
+    def __init__(
+        self,
+        handle: GroupHandle,
+        index: int,
+        partition: int,
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """See `GroupHandle.reader`."""
+        self._handle = handle
+        self._index = index
+        self._waiter: Waiter | None = None
+        self._ahead: list[memoryview] | None = None
+        super().__init__(
+            member_name(handle.group_id, index),
+            range(handle.mappers),
+            partition,
+            timeout_s=timeout_s,
+            metadata=handle.metadata,
+            service_timeout_s=handle.service_timeout_s,
+        )
+        self._assignment = self._assigned()
+        self._orphans = OrphanWatch(self._info)
+        self._waiter = FOLLOWING.ask(self._assignment.primary, self._question())
+        self._scope.add_call(self._waiter)
+
+    def close(self) -> None:
+        """See `CoscoReader.close`."""
+        super().close()
+        if not self._scope.inherited:
+            self._leave()
+
+    # --- what the ordinary reader does otherwise -------------------------------------------
+
+    def _describe(self) -> tuple[ExchangeInfo, CommitWait | None]:
+        return self._handle.info(self._index), None
+
+    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
+        if self._waiter is not None:
+            if (found := self._wait_for_marks(self._waiter, step.wait_s)) is not None:
+                return found
+            # Not in time, or not at all: who is missing, and whether that is all there is to
+            # say, the metadata service knows.
+            step = replace(step, wait_s=0.0)
+        wait = super()._ask_commits(replace(step, wait_s=min(step.wait_s, _POLL_S)))
+        if wait.snapshot is None and self._waiter is None and not wait.recompute:
+            found_orphans = self._orphans.look(wait.missing, time.monotonic())
+            if found_orphans:
+                self._metadata.report_uncommitted(
+                    self._info.number,
+                    found_orphans,
+                    f"{len(found_orphans)} mappers ended before they committed",
+                )
+        return wait
+
+    def _take_ahead(self, fetch: Fetch) -> list[memoryview] | None:
+        ahead, self._ahead = self._ahead, None
+        return ahead if fetch.daemon == self._assignment.primary else None
+
+    # --- marks ----------------------------------------------------------------------------
+
+    def _assigned(self) -> Assignment:
+        part = next(
+            part
+            for part in self._info.ranges
+            if part.first <= self.partition < part.first + part.count
+        )
+        return next(a for a in self._info.assignments if a.range_index == part.index)
+
+    def _question(self) -> Follow:
+        return Follow(
+            id=0,
+            incarnation=self._assignment.primary.incarnation,
+            number=self._info.number,
+            range_index=self._assignment.range_index,
+            epoch=self._assignment.epoch,
+            partition=self.partition,
+        )
+
+    def _wait_for_marks(self, waiter: Waiter, wait_s: float) -> CommitWait | None:
+        """What the daemon says once all mappers are done; None if it does not in `wait_s`, and
+        then, if it will not, it is not asked again."""
+        if not waiter.wait(wait_s):
+            return None
+        self._scope.check()
+        answer = waiter.answer
+        self._waiter = None
+        if answer is None or answer.outcome is not FollowOutcome.READY:
+            FOLLOWING.leave(self._assignment.primary, waiter)
+            return None
+        self._scope.remove_call(waiter)
+        snapshot = self._snapshot(answer)
+        if snapshot is not None and not answer.fetch:
+            self._ahead = [memoryview(answer.data)] if answer.data else []
+        FOLLOWING.leave(self._assignment.primary, waiter)
+        return None if snapshot is None else CommitWait(snapshot)
+
+    def _snapshot(self, answer: Followed) -> ReadSnapshot | None:
+        count = self._handle.mappers
+        if len(answer.attempts) != count:
+            return None
+        one = self._assignment
+        return ReadSnapshot(
+            version=0,
+            generation=self.generation,
+            build=MARKS_BUILD,
+            mappers=np.arange(count, dtype=np.uint32),
+            attempts=answer.attempts,
+            rows=answer.rows,
+            raw_bytes=answer.raw_bytes,
+            digest=answer.digest,
+            sources=(Source(one.range_index, one.epoch, (one.primary,)),),
+        )
+
+    def _leave(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._scope.remove_call(waiter)
+            FOLLOWING.leave(self._assignment.primary, waiter)

@@ -1,0 +1,72 @@
+"""Mappers that have marked all their rows and do not commit: their process died in between.
+
+Nobody else would notice: for the engine they are done, and readers that follow have read them.
+One that must go by commits waits for them, and so looks whether daemons have their marks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyroaring import BitMap
+
+from cosco.client.following import FOLLOWING
+from cosco.group_records import Follow, FollowOutcome
+from cosco.records import Assignment, ExchangeInfo
+
+#: A commit follows its marks sooner than this, unless the process is gone.
+ORPHAN_S: Final = 1.0
+_ANSWER_S: Final = 2.0
+
+
+class OrphanWatch:
+    """Of one exchange: which mappers were marked ORPHAN_S ago, and are not committed now."""
+
+    def __init__(self, info: ExchangeInfo) -> None:
+        self._info = info
+        self._marked: BitMap | None = None
+        self._asked_at = 0.0
+        self._reported = BitMap()
+
+    def look(self, missing: BitMap, now: float) -> BitMap:
+        """The mappers of `missing` to report, each once; asks daemons when it is time to."""
+        if self._marked is None:
+            self._marked, self._asked_at = self._ask(), now
+        if now - self._asked_at < ORPHAN_S:
+            return BitMap()
+        found: BitMap = (self._marked & missing) - self._reported
+        self._reported |= found
+        self._marked = None
+        return found
+
+    def _ask(self) -> BitMap:
+        """The mappers that have marked at every range of which somebody answers."""
+        marked: BitMap | None = None
+        for assignment in self._info.assignments:
+            of_range = self._ask_range(assignment)
+            if of_range is not None:
+                marked = of_range if marked is None else marked & of_range
+        return marked or BitMap()
+
+    def _ask_range(self, assignment: Assignment) -> BitMap | None:
+        """Those that its primary or a replica has marks of; None if nobody answers."""
+        marked: BitMap | None = None
+        for ref in (assignment.primary, *assignment.replicas):
+            question = Follow(
+                id=0,
+                incarnation=ref.incarnation,
+                number=self._info.number,
+                range_index=assignment.range_index,
+                epoch=assignment.epoch,
+                partition=self._info.ranges[assignment.range_index].first,
+                now=True,
+            )
+            waiter = FOLLOWING.ask(ref, question)
+            waiter.wait(_ANSWER_S)
+            answer = waiter.answer
+            FOLLOWING.leave(ref, waiter)
+            if answer is None:
+                continue
+            if answer.outcome in {FollowOutcome.READY, FollowOutcome.WAITING}:
+                marked = answer.done if marked is None else marked | answer.done
+        return marked
