@@ -184,21 +184,23 @@ def test_an_interrupted_bench_leaves_nothing(tmp_path: Path, signum: signal.Sign
     store = tmp_path / "store"
     store.mkdir()
     args = bench_args(store, "--ledger-rows", "0", "--rows", "3000000")
-    process = subprocess.Popen(
-        command("bench", *args),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**environment(), "TMPDIR": str(store)},
-        # A shell has what it starts in the background ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            command("bench", *args),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env={**environment(), "TMPDIR": str(store), "PYTHONFAULTHANDLER": "1"},
+            # A shell has what it starts in the background ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
     with process:
         bench = psutil.Process(process.pid)
         # Two daemons, the metadata service, two writers, two readers.
         while len(children := bench.children(recursive=True)) < 7:
-            assert process.poll() is None
+            assert process.poll() is None, said.read_text()
         process.send_signal(signum)
-        assert process.wait(timeout=30) == 128 + signum
+        assert process.wait(timeout=30) == 128 + signum, said.read_text()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert list(store.iterdir()) == []
