@@ -15,6 +15,7 @@ from cosco.records import U64, Assignment, ExchangeInfo, PartitionRange, Recompu
 MAX_GROUP_SIZE: Final = 10_000
 #: Exchanges that a group has in all, at most.
 MAX_GROUP_EXCHANGES: Final = 1 << 31
+_INDEX_DIGITS: Final = len(str(MAX_GROUP_EXCHANGES - 1))
 #: Mappers of each exchange of a group, at most: each has a mark at each of its daemons.
 MAX_GROUP_MAPPERS: Final = 1 << 16
 
@@ -22,6 +23,16 @@ MAX_GROUP_MAPPERS: Final = 1 << 16
 def member_name(group_id: str, index: int) -> str:
     """The shuffle id of a group's exchange."""
     return f"{group_id}/{index}"
+
+
+def group_of(shuffle_id: str) -> tuple[str, int] | None:
+    """The group and the index that an id would name, if it is like one of `member_name`."""
+    group_id, slash, digits = shuffle_id.rpartition("/")
+    if not (group_id and slash and digits.isdecimal() and digits.isascii()):
+        return None
+    if len(digits) > _INDEX_DIGITS or (digits[0] == "0" and digits != "0"):
+        return None
+    return group_id, int(digits)
 
 
 @dataclass(frozen=True, slots=True)

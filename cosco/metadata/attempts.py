@@ -7,10 +7,7 @@ from pyroaring import BitMap
 
 from cosco.metadata.changes import ChangeLog, Row, signed64
 from cosco.metadata.validate import check_mapper
-from cosco.records import MAX_MAPPER, U32, U64
-
-#: Attempt ids from here on are made by clients; below it by the service.
-CLIENT_ATTEMPTS = 1 << 63
+from cosco.records import FIRST_OWN_ATTEMPT, MAX_MAPPER, U32, U64
 
 
 class Attempts:
@@ -21,6 +18,10 @@ class Attempts:
 
     def __init__(self, number: int, changes: ChangeLog) -> None:
         self.generation = 1
+        #: Mappers there can be, with ids from 0 on.
+        self.mappers = MAX_MAPPER + 1
+        #: Whether writers may make attempt ids themselves, as those of groups do.
+        self.own_ids = False
         #: The highest attempt id that was given.
         self.highest = 0
         self.opened = BitMap()
@@ -38,7 +39,7 @@ class Attempts:
         """
         if mapper is None:
             mapper = self._lowest_unopened()
-        check_mapper(mapper)
+        check_mapper(mapper, self.mappers)
         self.highest += 1
         if mapper not in self.opened:
             self.opened.add(mapper)
@@ -54,15 +55,16 @@ class Attempts:
         return self._table
 
     def was_opened(self, mapper: int, attempt: int) -> bool:
-        """Whether there can be such an attempt; clients' own ids are not known beforehand."""
-        return attempt >= CLIENT_ATTEMPTS or (
-            1 <= attempt <= self.highest and mapper in self.opened
-        )
+        """Whether there can be such an attempt; ids that writers of groups make themselves are
+        not known beforehand."""
+        if attempt >= FIRST_OWN_ATTEMPT:
+            return self.own_ids
+        return 1 <= attempt <= self.highest and mapper in self.opened
 
     def commit(self, mapper: int, attempt: int) -> None:
         """The first commit of a mapper."""
         self._set_committed(mapper, attempt)
-        self.opened.add(mapper)  # a client may make its attempt ids itself
+        self.opened.add(mapper)  # a writer may have made its attempt id itself
         self._put(mapper)
 
     def begin_generation(self) -> None:

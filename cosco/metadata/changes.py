@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 SqlValue = int | float | str | bytes | None
@@ -68,15 +69,17 @@ class ChangeLog:
     def take(self) -> list[Change]:
         """Everything that changed, to be written in one transaction.
 
-        What was named of one row keeps its order, so that a delete goes before later rows.
+        They come by table, the one that was named first before others. What was named of one
+        row keeps its order, so that a delete goes before later rows.
         """
-        changes = [
-            Change(table, key, None if render is None else render())
-            for (table, _), rows in self._dirty.items()
-            for key, render in rows.items()
-        ]
+        tables: dict[str, list[Change]] = {}
+        for (table, _), rows in self._dirty.items():
+            tables.setdefault(table, []).extend(
+                Change(table, key, None if render is None else render())
+                for key, render in rows.items()
+            )
         self._dirty.clear()
-        return changes
+        return list(chain.from_iterable(tables.values()))
 
 
 def signed64(value: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cosco.metadata.changes import ChangeLog, Row, signed64, unsigned64
@@ -22,11 +22,16 @@ Party = int | str
 
 @dataclass(slots=True)
 class Closing:
-    """What is left of an exchange. `holders`: incarnation → store id of all its daemons."""
+    """What is left of an exchange. `holders`: incarnation → store id of all its daemons.
+
+    of_group: its group keeps its id used (`cosco.metadata.groups`), so that no row of its own
+    need do so for ever.
+    """
 
     status: ExchangeStatus
     holders: dict[int, str]
     pending: set[Party]
+    of_group: bool = False
 
     def row(self) -> Row:
         return (
@@ -36,24 +41,30 @@ class Closing:
             signed64(self.status.rows),
             json.dumps(sorted(self.holders.items())),
             json.dumps(sorted(self.pending, key=str)),
+            int(self.of_group),
         )
 
     @staticmethod
     def from_row(row: Row) -> Closing:
-        number, shuffle_id, partitions, mappers_committed, rows, holders, pending = row
+        number, shuffle_id, partitions, mappers, rows, holders, pending, of_group = row
         status = ExchangeStatus(
             shuffle_id=str(shuffle_id),
             number=unsigned64(number),
             partitions=unsigned64(partitions),
-            mappers_committed=unsigned64(mappers_committed),
+            mappers_committed=unsigned64(mappers),
             rows=unsigned64(rows),
             closing=True,
         )
-        return Closing(status, dict(json.loads(str(holders))), set(json.loads(str(pending))))
+        return Closing(
+            status, dict(json.loads(str(holders))), set(json.loads(str(pending))), bool(of_group)
+        )
 
 
 class ClosingTable:
-    """All closing exchanges. One that nobody is waited for leaves, and its id stays used."""
+    """All closing exchanges. One that nobody is waited for leaves, and its id stays used.
+
+    Their ids are what it contains.
+    """
 
     def __init__(self, rows: Iterable[Row], changes: ChangeLog) -> None:
         self._changes = changes
@@ -65,6 +76,9 @@ class ClosingTable:
 
     def __contains__(self, shuffle_id: object) -> bool:
         return shuffle_id in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
 
     def begin(self, closing: Closing) -> None:
         """Wait for `closing.pending`."""
@@ -130,4 +144,5 @@ class ClosingTable:
         del self._by_number[status.number]
         self._ids.discard(status.shuffle_id)
         self._changes.delete("closing", key)
-        self._changes.put("closed", key, lambda: (status.shuffle_id,))
+        if not closing.of_group:
+            self._changes.put("closed", key, lambda: (status.shuffle_id,))

@@ -11,7 +11,7 @@ from cosco.errors import GenerationChanged, InvalidArgument
 from cosco.metadata.attempts import Attempts
 from cosco.metadata.builds import Builds
 from cosco.metadata.epochs import Epochs
-from cosco.metadata.validate import check_generation, check_partition, shown
+from cosco.metadata.validate import check_generation, check_mapper, check_partition, shown
 from cosco.records import CommitRequest, ExchangeSpec
 
 
@@ -38,6 +38,7 @@ def check_commit(
     """
     check_generation(spec, request.generation, attempts.generation)
     mapper, attempt = request.mapper, request.attempt
+    check_mapper(mapper, attempts.mappers)
     if not attempts.was_opened(mapper, attempt):
         raise _invalid(
             spec,

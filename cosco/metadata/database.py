@@ -24,7 +24,7 @@ class Database:
         self._executor = executor
 
     async def load(self) -> Stored:
-        """Everything but the ids of closed exchanges."""
+        """Everything but what is closed."""
         return await _run(self._executor, self._store.load)
 
     async def write(self, changes: list[Change]) -> None:
@@ -33,13 +33,24 @@ class Database:
 
     async def was_used(self, shuffle_id: str) -> bool:
         """Whether there ever was an exchange of this id; raises ServiceUnavailable."""
+        return await self._look(lambda: self._store.was_used(shuffle_id))
+
+    async def was_group(self, group_id: str) -> bool:
+        """Whether there ever was a group of this id; raises ServiceUnavailable."""
+        return await self._look(lambda: self._store.was_group(group_id))
+
+    async def used_in_group(self, group_id: str) -> str | None:
+        """An id ever used that such a group would take for its own; raises
+        ServiceUnavailable."""
+        return await self._look(lambda: self._store.used_in_group(group_id))
+
+    async def _look(self, job: Callable[[], _T]) -> _T:
         try:
-            number = await _run(self._executor, lambda: self._store.find_number(shuffle_id))
+            return await _run(self._executor, job)
         except sqlite3.Error as error:
             raise ServiceUnavailable(
                 f"the metadata service cannot read its store ({error}); try again later"
             ) from error
-        return number is not None
 
 
 @asynccontextmanager

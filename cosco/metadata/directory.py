@@ -3,9 +3,11 @@ open."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from cosco.errors import ExchangeClosed, ExchangeNotFound
+from cosco.metadata.closing import ClosingTable
 from cosco.metadata.exchanges import ExchangeState
 from cosco.metadata.leases import Leases
 from cosco.metadata.validate import shown
@@ -13,14 +15,14 @@ from cosco.metadata.validate import shown
 
 class Directory:
     """Open exchanges. `open` has them by number; it is changed by `add` and `remove` alone.
-    Who gives them adds a lease of each by `renew`.
+    Who gives them adds a lease of each by `renew`, but of those that have one by their group.
 
-    closing: the ids of exchanges that are closing. Older ones are not known here: `used` tells
+    closing: the exchanges that are closing. Older ones are not known here: `used` tells
     whether the database has an id that this does not know.
     """
 
     def __init__(
-        self, exchanges: dict[int, ExchangeState], next_number: int, closing: Container[str]
+        self, exchanges: dict[int, ExchangeState], next_number: int, closing: ClosingTable
     ) -> None:
         self.open = exchanges
         self.next_number = next_number
@@ -31,6 +33,10 @@ class Directory:
     def knows(self, shuffle_id: str) -> bool:
         """Whether an exchange of this id is open or closing."""
         return shuffle_id in self._numbers or shuffle_id in self._closing
+
+    def ids(self) -> Iterator[str]:
+        """All ids of exchanges that are open or closing."""
+        return chain(self._numbers, self._closing)
 
     def add(self, exchange: ExchangeState) -> None:
         """An exchange of `next_number` was created."""

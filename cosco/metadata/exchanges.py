@@ -79,12 +79,21 @@ class ExchangeState:
         self.kind = RowKind.ARROW if spec.schema else RowKind.UNDECIDED
         self.schema = spec.schema
         self.version = 1
+        #: Mappers that it has, of a group; 0: it is of none, and they are not known beforehand.
+        self.mappers = 0
         self.attempts = Attempts(number, changes)
         self.builds = Builds(number, spec.partitions, ranges, changes)
         self.losses = Losses(number, changes, callback=callback)
         self._epochs = Epochs(number, placed, changes)
         self._changes = changes
         self._info: ExchangeInfo | None = None
+
+    def join_group(self, mappers: int) -> None:
+        """Be of a group, whose exchanges have `mappers` each and their kind of rows at once."""
+        self.mappers = self.attempts.mappers = mappers
+        self.attempts.own_ids = True
+        if self.kind is RowKind.UNDECIDED:
+            self.kind = RowKind.BYTES
 
     @property
     def placed(self) -> list[list[Placed]]:

@@ -7,34 +7,26 @@ daemons is the courier's to do (`cosco.metadata.courier`), woken by `errands`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
 
 import grpc
 
 from cosco import wire
 from cosco.errors import CoscoError, ServiceUnavailable
 from cosco.metadata.fences import AssignmentKey
+from cosco.metadata.group_handlers import GroupHandlers, UsedIds
 from cosco.metadata.journal import Journal
+from cosco.metadata.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
 from cosco.metadata.replies import Replies
 from cosco.metadata.state import MetadataState
 from cosco.metadata.suspicion import ProbeOutcome
-from cosco.metadata.waiting import Waiting
 from cosco.records import CommitWait, DaemonRef, DriverOrders, RenewedAssignments
 from cosco.wire import mpb
 
 log = logging.getLogger(__name__)
-
-#: A long poll is answered after so many seconds at the latest.
-MAX_WAIT_S: Final = 30.0
-#: Long polls under way, calls; more are told to try again.
-MAX_WAITING_CALLS: Final = 20_000
-#: A poll renews the lease when it comes, so a driver gets to send so many in a lease.
-POLLS_PER_LEASE: Final = 3
 
 #: A report is answered after so many seconds at the latest, with what was believed before.
 MAX_REPORT_S: Final = 5.0
@@ -42,28 +34,19 @@ MAX_REPORT_S: Final = 5.0
 #: A writer that opens is kept so many seconds, at most, from an epoch that has ended.
 MAX_MOVE_S: Final = 1.0
 
-_Waiter = asyncio.Future[None]
-_T = TypeVar("_T")
-
 
 class Handlers:
-    """The service as grpc.aio calls it. `was_used` looks up in the database whether an
-    exchange of an id ever was; it raises ServiceUnavailable."""
+    """The service as grpc.aio calls it."""
 
-    def __init__(
-        self,
-        state: MetadataState,
-        journal: Journal,
-        was_used: Callable[[str], Awaitable[bool]],
-    ) -> None:
+    def __init__(self, state: MetadataState, journal: Journal, used_ids: UsedIds) -> None:
         self._state = state
         self._journal = journal
-        self._was_used = was_used
-        self._waiting: Waiting[_Waiter] = Waiting(MAX_WAITING_CALLS)
+        self._used_ids = used_ids
+        self._polls = Polls(state)
+        self._groups = GroupHandlers(state, self._polls, journal, used_ids)
         self._replies = Replies()
-        self._stopping = False
         #: Set when the state has probes or fences to take.
-        self.errands = asyncio.Event()
+        self.errands = self._polls.errands
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """All methods of the service, for `Server.add_generic_rpc_handlers`."""
@@ -85,6 +68,7 @@ class Handlers:
             "AwaitCommits": self.await_commits,
             "ReportLoss": self.report_loss,
             "Status": self.status,
+            **self._groups.methods(),
         }
         return grpc.method_handlers_generic_handler(
             wire.METADATA_SERVICE,
@@ -101,29 +85,28 @@ class Handlers:
     def tick(self, now: float) -> None:
         """Let leases run out, and move what waits for daemons."""
         for number in self._state.tick(now):
-            self._wake(self._waiting.exchange(number))
-        self._changed()
+            self._polls.wake(self._polls.waiting.exchange(number))
+        self._polls.changed()
 
     def probed(self, incarnation: int, outcome: ProbeOutcome) -> None:
         """How a daemon answered when it was asked who is there."""
         self._state.probed(incarnation, outcome, time.monotonic())
-        self._wake(self._waiting.probed(incarnation))
-        self._changed()
+        self._polls.wake(self._polls.waiting.probed(incarnation))
+        self._polls.changed()
 
     def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
         """A daemon takes nothing more for these assignments."""
         self._state.fenced(incarnation, keys)
-        self._changed()
+        self._polls.changed()
 
     def fence_failed(self, incarnation: int) -> None:
         """A daemon could not be told."""
         self._state.fence_failed(incarnation)
-        self._changed()
+        self._polls.changed()
 
     def stop_waiting(self) -> None:
         """Answer every long poll now, and those that come from now on at once."""
-        self._stopping = True
-        self._wake(self._waiting.everyone())
+        self._polls.stop()
 
     # --- daemons ---------------------------------------------------------------------------
 
@@ -141,12 +124,7 @@ class Handlers:
         found = self._state.lookup_assignment(
             request.number, request.range_index, request.epoch, request.incarnation
         )
-        if found is None:
-            return mpb.LookupAssignmentReply()
-        assignment, part = found
-        return mpb.LookupAssignmentReply(
-            assignment=wire.assignment_to_pb(assignment), range=wire.range_to_pb(part)
-        )
+        return wire.found_assignment_to_pb(found)
 
     async def report_daemon(self, request: mpb.ReportDaemonRequest) -> mpb.ReportDaemonReply:
         suspect = wire.ref_from_pb(request.daemon)
@@ -176,24 +154,24 @@ class Handlers:
             request.shuffle_id, owner, now, used=used, callback=request.callback
         )
         if owner:  # the driver before learns it now, and readers what it can do
-            self._wake(self._waiting.exchange(info.number))
+            self._polls.wake(self._polls.waiting.exchange(info.number))
         reading = request.reading if request.HasField("reading") else None
         return self._replies.described(info, reading, self._state, now)
 
     async def poll_driver(self, request: mpb.PollDriverRequest) -> mpb.PollDriverReply:
         number, owner = request.number, request.owner
         answers = request.arranged, [(f.loss_id, f.reason) for f in request.failed]
-        with self._telling(number):
+        with self._polls.telling(number):
             self._state.poll_driver(number, owner, time.monotonic(), *answers)
-        wait_s = min(_wait_s(request.wait_s), self._state.lease_s(number) / POLLS_PER_LEASE)
+        wait_s = min(bounded_s(request.wait_s), self._state.lease_s(number) / POLLS_PER_LEASE)
 
         def look() -> DriverOrders:
             return self._state.poll_driver(number, owner, time.monotonic())
 
-        orders = await self._poll(
+        orders = await self._polls.poll(
             look,
             lambda orders: bool(orders.calls),
-            lambda _, waiter: self._waiting.add_driver(number, waiter),
+            lambda _, waiter: self._polls.waiting.add_driver(number, waiter),
             wait_s,
         )
         return wire.driver_orders_to_pb(orders)
@@ -202,7 +180,7 @@ class Handlers:
         used = await self._used(request.shuffle_id)
         number = self._state.close_exchange(request.shuffle_id, used=used)
         if number is not None:
-            self._wake(self._waiting.exchange(number))
+            self._polls.wake(self._polls.waiting.exchange(number))
         return mpb.CloseExchangeReply()
 
     async def progress(self, request: mpb.ProgressRequest) -> mpb.ProgressReply:
@@ -212,10 +190,10 @@ class Handlers:
 
     async def open_attempt(self, request: mpb.OpenAttemptRequest) -> bytes:
         # To the daemons of an epoch that has ended it would send rows in vain.
-        await self._poll(
+        await self._polls.poll(
             lambda: self._state.fencing(request.shuffle_id),
             lambda found: not found[1],
-            lambda found, waiter: self._waiting.add_writer(*found, waiter),
+            lambda found, waiter: self._polls.waiting.add_writer(*found, waiter),
             MAX_MOVE_S,
         )
         used = await self._used(request.shuffle_id)
@@ -228,9 +206,9 @@ class Handlers:
         return wire.info_to_pb(self._state.fix_row_kind(request.number, kind, request.schema))
 
     async def commit(self, request: mpb.CommitRequest) -> mpb.CommitReply:
-        with self._telling(request.number):
+        with self._polls.telling(request.number):
             won = self._state.commit(wire.commit_from_pb(request))
-        self._wake(self._waiting.committed(request.number, request.mapper))
+        self._polls.wake(self._polls.waiting.committed(request.number, request.mapper))
         return mpb.CommitReply(won=won)
 
     async def await_commits(self, request: mpb.AwaitCommitsRequest) -> bytes:
@@ -242,12 +220,12 @@ class Handlers:
                 number, mappers, partition, request.generation, time.monotonic()
             )
 
-        def add(wait: CommitWait, waiter: _Waiter) -> None:
+        def add(wait: CommitWait, waiter: Waiter) -> None:
             rebuilt = partition if wait.recompute else None
-            self._waiting.add_reader(number, mappers, wait.missing, waiter, rebuilt)
+            self._polls.waiting.add_reader(number, mappers, wait.missing, waiter, rebuilt)
 
-        found = await self._poll(
-            look, lambda wait: wait.snapshot is not None, add, _wait_s(request.wait_s)
+        found = await self._polls.poll(
+            look, lambda wait: wait.snapshot is not None, add, bounded_s(request.wait_s)
         )
         return self._replies.waited(found)
 
@@ -263,20 +241,20 @@ class Handlers:
         def look() -> RenewedAssignments:
             return self._state.renew_assignments(number, generation, stale)
 
-        def add(renewed: RenewedAssignments, waiter: _Waiter) -> None:
+        def add(renewed: RenewedAssignments, waiter: Waiter) -> None:
             newer = {assignment.range_index for assignment in renewed.assignments}
-            self._waiting.add_writer(number, {index for index, _ in stale} - newer, waiter)
+            self._polls.waiting.add_writer(number, {index for index, _ in stale} - newer, waiter)
 
-        renewed = await self._poll(
+        renewed = await self._polls.poll(
             look,
             lambda renewed: renewed.alive or not renewed.waiting_for,
             add,
-            _wait_s(request.wait_s),
+            bounded_s(request.wait_s),
         )
         return wire.renewed_to_pb(renewed)
 
     async def report_loss(self, request: mpb.ReportLossRequest) -> mpb.ReportLossReply:
-        with self._telling(request.number):
+        with self._polls.telling(request.number):
             self._state.report_loss(wire.loss_from_pb(request))
         return mpb.ReportLossReply()
 
@@ -307,7 +285,7 @@ class Handlers:
                     grpc.StatusCode.INTERNAL,
                     f"{name} failed inside the metadata service; its log says why",
                 )
-            self._changed()
+            self._polls.changed()
             await self._journal.durable()
             if isinstance(failure, ServiceUnavailable):  # as any outage: the caller tries again
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(failure))
@@ -323,7 +301,7 @@ class Handlers:
 
     async def _used(self, shuffle_id: str) -> bool:
         """What the state wants to know of an id that it does not hold."""
-        return not self._state.knows(shuffle_id) and await self._was_used(shuffle_id)
+        return not self._state.knows(shuffle_id) and await self._used_ids.was_used(shuffle_id)
 
     async def _ask(
         self,
@@ -335,64 +313,14 @@ class Handlers:
         """Have a daemon asked who is there; whether it is believed to live then."""
         incarnation = suspect.incarnation
         self._state.report_daemon(suspect, reporter, insist, time.monotonic(), keys)
-        return await self._poll(
+        return await self._polls.poll(
             lambda: self._state.is_live(incarnation),
             lambda _: not self._state.is_probed(incarnation),
-            lambda _, waiter: self._waiting.add_report(incarnation, waiter),
+            lambda _, waiter: self._polls.waiting.add_report(incarnation, waiter),
             MAX_REPORT_S,
         )
-
-    async def _poll(
-        self,
-        look: Callable[[], _T],
-        is_answer: Callable[[_T], bool],
-        add: Callable[[_T, _Waiter], None],
-        wait_s: float,
-    ) -> _T:
-        """Look until it is an answer, or for `wait_s`; `add` has the waiter woken for another
-        look."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while True:
-            found = look()
-            left_s = deadline - loop.time()
-            if self._stopping or is_answer(found) or left_s <= 0:
-                return found
-            self._changed()
-            waiter = loop.create_future()
-            add(found, waiter)
-            try:
-                await asyncio.wait((waiter,), timeout=left_s)
-            finally:
-                self._waiting.remove(waiter)  # come what may
-
-    @contextmanager
-    def _telling(self, number: int) -> Iterator[None]:
-        """Wake whoever waits for an exchange if what is done meanwhile is news to them."""
-        before = self._state.news(number)
-        try:
-            yield
-        finally:
-            if self._state.news(number) != before:
-                self._wake(self._waiting.exchange(number))
-
-    def _changed(self) -> None:
-        """The state may have begun epochs, or have something to be told to daemons."""
-        for number, index in self._state.take_begun():
-            self._wake(self._waiting.begun(number, index))
-        if self._state.has_errands:
-            self.errands.set()
-
-    @staticmethod
-    def _wake(waiters: list[_Waiter]) -> None:
-        for waiter in waiters:
-            waiter.set_result(None)
 
 
 def _serialized(reply: Any) -> bytes:
     serialized: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
     return serialized
-
-
-def _wait_s(asked_s: float) -> float:
-    return min(asked_s, MAX_WAIT_S) if asked_s > 0 else 0.0  # 0 also for a NaN

@@ -1,9 +1,10 @@
 """Which committed rows are lost, who is asked to bring them back, and what became of that.
 
-A *loss* is a set of mappers that must run again, for one range or, when a generation ends,
-for all. Its mappers leave it when they commit what was lost; without any it is forgotten.
-A mapper is in at most one loss of a range. The driver is told of a loss until it has said
-how its callback ended; a loss that failed is still repaired by commits of its mappers.
+A *loss* is a set of mappers that must run again, for one range, or for all when a generation
+ends or when mappers of a group died before they committed. Its mappers leave it when they
+commit what was lost; without any it is forgotten. A mapper is in at most one loss of a range.
+The driver is told of a loss until it has said how its callback ended; a loss that failed is
+still repaired by commits of its mappers.
 
 Some failures are for good: those of a range whose rows cannot be told right from wrong.
 """
@@ -44,7 +45,7 @@ class LossState(IntEnum):
 
 @dataclass(slots=True)
 class Loss:
-    """`range_index` None: of a generation. `failure` says why it failed, else it is empty.
+    """`range_index` None: of all ranges. `failure` says why it failed, else it is empty.
 
     `told`: the driver may know it with the mappers it has, and is not told of more.
     """
@@ -130,6 +131,13 @@ class Losses:
             self._forget_all(ended)
         self._add(index, mappers, reason, failure)
 
+    def call_back(self, mappers: BitMap, reason: str) -> None:
+        """Mappers that are to run again though they never committed; those that have been
+        called back so are passed over."""
+        mappers = mappers - self.pending(None)
+        if mappers:
+            self._add(None, mappers, reason)
+
     def join(self, index: int, mapper: int, reason: str) -> None:
         """A mapper has committed rows that are lost already."""
         self._pending.setdefault(index, BitMap()).add(mapper)
@@ -180,6 +188,11 @@ class Losses:
         self.news += 1
 
     # --- who brings it back ----------------------------------------------------------------
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether `calls` has any."""
+        return any(loss.state is LossState.OPEN for loss in self._losses.values())
 
     def calls(self) -> tuple[RecomputeCall, ...]:
         """The losses that the driver has not answered, with the mappers that are missing."""

@@ -15,6 +15,7 @@ from cosco.metadata.placement import cut_ranges, host_count, place, range_count
 from cosco.metadata.rows import Placed
 from cosco.metadata.suspicion import ProbeOutcome, Suspicions
 from cosco.records import (
+    MAX_PARTITIONS,
     VOLATILE_STORE,
     Assignment,
     DaemonHeartbeat,
@@ -206,17 +207,24 @@ class Members:
     # --- exchanges -------------------------------------------------------------------------
 
     def first_epochs(
-        self, spec: ExchangeSpec, turn: int, ranges_per_daemon: int
+        self,
+        spec: ExchangeSpec,
+        turn: int,
+        ranges_per_daemon: int,
+        max_partitions: int = MAX_PARTITIONS,
     ) -> tuple[tuple[PartitionRange, ...], list[list[Placed]]]:
-        """The ranges of a new exchange and where they go; raises CapacityExceeded."""
+        """The ranges of a new exchange, of `max_partitions` each at most, and where they go;
+        raises CapacityExceeded."""
         candidates = self._daemons.candidates()
         silent = {daemon.ref.incarnation for daemon in self._daemons.silent_ones()}
         heard = [c for c in candidates if c.incarnation not in silent]
         if host_count(heard) >= spec.replicas:
             candidates = heard
-        ranges = cut_ranges(
-            spec.partitions, range_count(spec.partitions, len(candidates), ranges_per_daemon)
+        count = max(
+            range_count(spec.partitions, len(candidates), ranges_per_daemon),
+            -(-spec.partitions // max_partitions),
         )
+        ranges = cut_ranges(spec.partitions, count)
         try:
             placement = place(len(ranges), candidates, spec.replicas, turn)
         except CapacityExceeded as error:
@@ -230,6 +238,12 @@ class Members:
             placed.append([Placed(Assignment(part.index, 1, 1, first.ref, refs), first.store_id)])
         return ranges, placed
 
+    def would_take(self, placed: Iterable[Placed]) -> bool:
+        """Whether all daemons of these assignments can be given others like them."""
+        able = {candidate.incarnation for candidate in self._daemons.candidates()}
+        able.difference_update(daemon.ref.incarnation for daemon in self._daemons.silent_ones())
+        return all(ref.incarnation in able for p in placed for ref in members(p.assignment))
+
     def exchange_closed(self, exchange: ExchangeState) -> None:
         """Have everybody who may hold something of an exchange drop it."""
         holders: dict[int, str] = {}
@@ -239,7 +253,8 @@ class Members:
                     holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
         pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
         pending.update(i for i in holders if self._daemons.live(i) is not None)
-        self.closing.begin(Closing(exchange.status(closing=True), holders, pending))
+        status = exchange.status(closing=True)
+        self.closing.begin(Closing(status, holders, pending, exchange.mappers > 0))
         self.failover.closed(exchange)
 
     def sources(self, placed: Placed, now: float) -> tuple[DaemonRef, ...]:

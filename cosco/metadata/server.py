@@ -16,8 +16,9 @@ from cosco.config import MetadataConfig, parse_address
 from cosco.errors import InvalidArgument
 from cosco.metadata.courier import Courier
 from cosco.metadata.database import open_database
-from cosco.metadata.handlers import MAX_WAITING_CALLS, Handlers
+from cosco.metadata.handlers import Handlers
 from cosco.metadata.journal import Journal
+from cosco.metadata.polls import MAX_WAITING_CALLS
 from cosco.metadata.state import TICK_S, MetadataState
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ async def serve(
             now=time.monotonic(),
         )
         journal = Journal(state, database.write)
-        handlers = Handlers(state, journal, database.was_used)
+        handlers = Handlers(state, journal, database)
         courier = Courier(state, journal, handlers)
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         server.add_generic_rpc_handlers((handlers.generic_handler(),))

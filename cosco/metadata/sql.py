@@ -21,8 +21,13 @@ and `counters`, and one of `sums` per range it wrote to and batch.
                  state, reason, why it failed
     failures     number, range → the error it has ended in for good, reason
     tries        number, mapper → attempts of a called-back mapper so far, the latest one
-    closing      number → what is shown of it, its daemons, who is waited for
-    closed       number → the id, which stays used
+    closing      number → what is shown of it, its daemons, who is waited for, whether it was
+                 of a group
+    closed       number → the id, which stays used; none of groups' exchanges
+    open_groups  group → what was asked for, owner, whether it has a callback, mappers
+    blocks       group, index of the first exchange → its number, how many, where they began
+    used_groups  group, open or closed → how many exchanges it has had, and so which ids are used;
+                 the last one's number
 """
 
 from __future__ import annotations
@@ -30,15 +35,16 @@ from __future__ import annotations
 import fcntl
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from cosco.errors import InvalidArgument
+from cosco.group_records import group_of
 from cosco.metadata.changes import Change, Row, Stored
 
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 
 
 class _Table(NamedTuple):
@@ -65,6 +71,7 @@ class _Table(NamedTuple):
 
 _NUMBER: Final = "number INTEGER"
 _RANGE: Final = "range_index INTEGER"
+_GROUP: Final = "group_id TEXT"
 _TABLES: Final = {
     "daemons": _Table(
         ("incarnation INTEGER",),
@@ -99,13 +106,23 @@ _TABLES: Final = {
     "closing": _Table(
         (_NUMBER,),
         ("shuffle_id TEXT", "partitions INTEGER", "mappers_committed INTEGER",
-         "rows INTEGER", "holders TEXT", "pending TEXT"),
+         "rows INTEGER", "holders TEXT", "pending TEXT", "of_group INTEGER"),
     ),
     "closed": _Table((_NUMBER,), ("shuffle_id TEXT",)),
+    "open_groups": _Table(
+        (_GROUP,),
+        ("partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER", "codec TEXT",
+         "deterministic INTEGER", "lease_s REAL", "schema BLOB", "owner BLOB",
+         "callback INTEGER", "mappers INTEGER"),
+    ),
+    "blocks": _Table(
+        (_GROUP, "first INTEGER"), ("number INTEGER", "size INTEGER", "placed TEXT")
+    ),
+    "used_groups": _Table((_GROUP,), ("exchanges INTEGER", "last_number INTEGER")),
 }  # fmt: skip
 _PUTS: Final = {name: table.put(name) for name, table in _TABLES.items()}
-#: Not loaded: closed exchanges are looked up one by one.
-_UNLOADED: Final = "closed"
+#: Not loaded: what is closed is looked up one by one.
+_UNLOADED: Final = ("closed", "used_groups")
 _NAMED: Final = ("exchanges", "closing", "closed")
 
 
@@ -133,13 +150,14 @@ class SqlStore:
             raise
 
     def load(self) -> Stored:
-        """Everything but the ids of closed exchanges."""
+        """Everything but what is closed."""
         tables = {
             name: self._rows(f"SELECT * FROM {name} ORDER BY {', '.join(table.key_names)}")  # noqa: S608
             for name, table in _TABLES.items()
-            if name != _UNLOADED
+            if name not in _UNLOADED
         }
         highest = " UNION ALL ".join(f"SELECT max(number) n FROM {table}" for table in _NAMED)  # noqa: S608
+        highest += " UNION ALL SELECT max(last_number) FROM used_groups"
         [(number,)] = self._rows(f"SELECT ifnull(max(n), 0) FROM ({highest})")  # noqa: S608
         assert isinstance(number, int)
         return Stored(self._cluster_id, number + 1, tables)
@@ -151,13 +169,15 @@ class SqlStore:
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            # Changes come by table, most of them rows to put.
-            for (table, deleted), group in groupby(changes, lambda c: (c.table, c.row is None)):
+            # Changes come by table.
+            for (table, deleted), group in groupby(changes, _deleted_columns):
                 if deleted:
-                    for _, key, _ in group:
-                        names = _TABLES[table].key_names[: len(key)]
-                        where = " AND ".join(f"{name} = ?" for name in names)
-                        self._connection.execute(f"DELETE FROM {table} WHERE {where}", key)  # noqa: S608
+                    names = _TABLES[table].key_names[:deleted]
+                    where = " AND ".join(f"{name} = ?" for name in names)
+                    self._connection.executemany(
+                        f"DELETE FROM {table} WHERE {where}",  # noqa: S608
+                        (key for _, key, _ in group),
+                    )
                 else:
                     rows = (key + row for _, key, row in group if row is not None)
                     self._connection.executemany(_PUTS[table], rows)
@@ -166,6 +186,32 @@ class SqlStore:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+    def was_used(self, shuffle_id: str) -> bool:
+        """Whether an exchange has, or ever had, this id."""
+        if self.find_number(shuffle_id) is not None:
+            return True
+        member = group_of(shuffle_id)
+        return member is not None and member[1] < self._group_size(member[0])
+
+    def was_group(self, group_id: str) -> bool:
+        """Whether a group has, or ever had, this id."""
+        return self._group_size(group_id) > 0
+
+    def used_in_group(self, group_id: str) -> str | None:
+        """An id that is, or ever was, used and is one of those that such a group would take."""
+        found = " UNION ALL ".join(
+            # The digits are the characters from "0" to before ":".
+            f"SELECT shuffle_id FROM {table} WHERE shuffle_id >= ?1 AND shuffle_id < ?2"  # noqa: S608
+            for table in _NAMED
+        )
+        rows = self._connection.execute(found, (f"{group_id}/0", f"{group_id}/:"))
+        ids: Iterator[str] = (shuffle_id for (shuffle_id,) in rows)
+        return next((shuffle_id for shuffle_id in ids if group_of(shuffle_id)), None)
+
+    def _group_size(self, group_id: str) -> int:
+        rows = self._rows("SELECT exchanges FROM used_groups WHERE group_id = ?", (group_id,))
+        return int(str(rows[0][0])) if rows else 0
 
     def find_number(self, shuffle_id: str) -> int | None:
         """The number of the exchange that has, or ever had, this id.
@@ -222,6 +268,11 @@ class SqlStore:
             [("schema_version", SCHEMA_VERSION), ("cluster_id", secrets.token_hex(8))],
         )
         self._connection.execute("COMMIT")
+
+
+def _deleted_columns(change: Change) -> tuple[str, int]:
+    """Its table, and of how many columns the key is that it deletes; 0 for a row to put."""
+    return change.table, len(change.key) if change.row is None else 0
 
 
 def _lock(path: str) -> IO[bytes]:

@@ -16,17 +16,19 @@ from collections.abc import Collection, Iterable
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeExists
+from cosco.group_records import FoundAssignment
 from cosco.metadata.changes import Change, ChangeLog, Stored
 from cosco.metadata.directory import Directory
 from cosco.metadata.exchanges import ExchangeState
 from cosco.metadata.fences import AssignmentKey, Fence
+from cosco.metadata.groups import Groups
+from cosco.metadata.lifecycle import Lifecycle
 from cosco.metadata.members import Members
 from cosco.metadata.restore import restore_exchanges
 from cosco.metadata.shunning import RangeKey
 from cosco.metadata.suspicion import ProbeOutcome
 from cosco.metadata.validate import check_generation, check_owner, check_spec, shown
 from cosco.records import (
-    Assignment,
     CommitRequest,
     CommitWait,
     DaemonHeartbeat,
@@ -41,7 +43,6 @@ from cosco.records import (
     ExchangeStatus,
     LossReport,
     OpenedAttempt,
-    PartitionRange,
     RenewedAssignments,
     RowKind,
 )
@@ -80,8 +81,14 @@ class MetadataState:
         )
         self._failover = self._members.failover
         self._exchanges = Directory(exchanges, stored.next_number, self._members.closing)
+        self._lifecycle = Lifecycle(self._exchanges, self._members, self._changes)
+        #: For whoever calls the state to call as well.
+        self.groups = Groups(
+            stored.tables, self._exchanges, self._members, self._lifecycle, self._changes, now
+        )
         for exchange in exchanges.values():
-            self._exchanges.renew(exchange, now)
+            if self.groups.id_of(exchange.number) is None:
+                self._exchanges.renew(exchange, now)
             self._failover.opened(exchange)
         self._failover.resume()
         self._last_tick = now
@@ -115,7 +122,7 @@ class MetadataState:
         closed = self._exchanges.expire(now)
         for number in closed:
             self._close(self._exchanges.get(number))
-        return closed
+        return closed + self.groups.expire(now)
 
     # --- daemons ---------------------------------------------------------------------------
 
@@ -197,8 +204,8 @@ class MetadataState:
 
     def lookup_assignment(
         self, number: int, range_index: int, epoch: int, incarnation: int
-    ) -> tuple[Assignment, PartitionRange] | None:
-        """The assignment, unless it is not this daemon's.
+    ) -> FoundAssignment | None:
+        """The assignment, if it is in force and this daemon's.
 
         Raises ExchangeNotFound or ExchangeClosed.
         """
@@ -208,7 +215,7 @@ class MetadataState:
             ref.incarnation for ref in (assignment.primary, *assignment.replicas)
         }:
             return None
-        return assignment, exchange.ranges[range_index]
+        return self.groups.found(exchange, assignment)
 
     def renew_assignments(
         self, number: int, generation: int, stale: Collection[tuple[int, int]]
@@ -236,14 +243,16 @@ class MetadataState:
         check_spec(spec)
         check_owner(owner)
         exchange = self._exchanges.opened(spec.shuffle_id)
-        if exchange is None or (exchange.spec, exchange.owner) != (spec, owner):
-            if used or self.knows(spec.shuffle_id):
+        if exchange is None or exchange.mappers or (exchange.spec, exchange.owner) != (spec, owner):
+            if used or self.knows(spec.shuffle_id) or self.groups.reserves(spec.shuffle_id):
                 raise ExchangeExists(
-                    f"exchange {shown(spec.shuffle_id)} exists or existed; ids are used once: "
-                    "take another, or attach to it",
+                    f"exchange {shown(spec.shuffle_id)} exists or existed, or is for a group to "
+                    "make; ids are used once: take another, or attach to it",
                     shuffle_id=spec.shuffle_id,
                 )
-            exchange = self._create(spec, owner, callback)
+            turn = self._exchanges.next_number - 1
+            ranges, placed = self._members.first_epochs(spec, turn, self._ranges_per_daemon)
+            exchange = self._lifecycle.open(spec, owner, ranges, placed, callback=callback)
         self._exchanges.renew(exchange, now)
         return exchange.info()
 
@@ -252,11 +261,12 @@ class MetadataState:
     ) -> ExchangeInfo:
         """An open exchange; a non-empty `owner` becomes its driver, with or without a callback.
 
-        Raises ExchangeNotFound or ExchangeClosed.
+        Raises ExchangeNotFound, ExchangeClosed, or InvalidArgument where it has none of its own.
         """
         exchange = self._exchanges.of(shuffle_id, used=used)
         if owner:
             check_owner(owner)
+            self.groups.check_single(exchange)
             exchange.take_over(owner, callback)
             self._exchanges.renew(exchange, now)
         return exchange.info()
@@ -274,6 +284,7 @@ class MetadataState:
         Raises ExchangeNotFound, ExchangeClosed or InvalidArgument.
         """
         exchange = self._exchanges.get(number)
+        self.groups.check_single(exchange)
         exchange.check_driver(owner)
         self._exchanges.renew(exchange, now)
         exchange.answer_calls(arranged, failed)
@@ -335,7 +346,9 @@ class MetadataState:
 
         Raises ExchangeNotFound, ExchangeClosed, GenerationChanged or PartitionOutOfRange.
         """
-        return self._exchanges.get(request.number).commit(request)
+        won = (exchange := self._exchanges.get(request.number)).commit(request)
+        self.groups.told(exchange)
+        return won
 
     def await_commits(
         self, number: int, mappers: BitMap, partition: int, generation: int, now: float
@@ -358,15 +371,17 @@ class MetadataState:
         exchange = self._exchanges.get(report.number)
         for index in exchange.report_loss(report):
             self._failover.seal(exchange, index)
+        self.groups.told(exchange)
 
     # --- people ----------------------------------------------------------------------------
 
     def status(self) -> tuple[tuple[DaemonStatus, ...], tuple[ExchangeStatus, ...]]:
         """All daemons, and the newest exchanges by number."""
-        exchanges = [exchange.status() for exchange in self._exchanges.open.values()]
-        exchanges += self._members.closing.status()
-        exchanges.sort(key=lambda status: status.number)
-        return self._members.status(), tuple(exchanges[-MAX_STATUS_EXCHANGES:])
+        opened = self._exchanges.open
+        closing = {status.number: status for status in self._members.closing.status()}
+        newest = sorted((*opened, *closing))[-MAX_STATUS_EXCHANGES:]
+        exchanges = tuple(opened[n].status() if n in opened else closing[n] for n in newest)
+        return self._members.status(), exchanges
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -376,21 +391,10 @@ class MetadataState:
         if stalled:
             self._last_tick = now
             self._exchanges.restart_leases(now)
+            self.groups.restart_leases(now)
             self._members.stalled(now)
         return stalled
 
-    def _create(self, spec: ExchangeSpec, owner: bytes, callback: bool) -> ExchangeState:
-        number = self._exchanges.next_number
-        ranges, placed = self._members.first_epochs(spec, number - 1, self._ranges_per_daemon)
-        exchange = ExchangeState(
-            number, spec, owner, ranges, placed, self._changes, callback=callback
-        )
-        self._exchanges.add(exchange)
-        self._failover.opened(exchange)
-        exchange.put_all()
-        return exchange
-
     def _close(self, exchange: ExchangeState) -> None:
-        self._exchanges.remove(exchange)
-        exchange.delete_all()
-        self._members.exchange_closed(exchange)
+        self._lifecycle.close(exchange)
+        self.groups.closed(exchange.number)

@@ -75,10 +75,10 @@ def check_owner(owner: bytes) -> None:
         raise InvalidArgument(f"owner is {len(owner)} bytes long, it must be {OWNER_BYTES}")
 
 
-def check_mapper(mapper: int) -> None:
-    """Raise InvalidArgument for a mapper id out of its range."""
-    if not 0 <= mapper <= MAX_MAPPER:
-        raise InvalidArgument(f"mapper is {mapper}, it must be 0 to {MAX_MAPPER}")
+def check_mapper(mapper: int, mappers: int = MAX_MAPPER + 1) -> None:
+    """Raise InvalidArgument for a mapper id out of its range, where there are so many."""
+    if not 0 <= mapper < mappers:
+        raise InvalidArgument(f"mapper is {mapper}, it must be 0 to {mappers - 1}")
 
 
 def check_partition(spec: ExchangeSpec, partition: int) -> None:

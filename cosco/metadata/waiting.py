@@ -22,6 +22,7 @@ class _What(Enum):
     EPOCHS = 2  # of ranges
     ORDERS = 3  # to the driver
     PROBE = 4  # of the daemon whose incarnation stands for the exchange
+    GROUP = 5  # orders to the driver of the group in `detail`; 0 stands for the exchange
 
 
 class _Key(NamedTuple):
@@ -79,6 +80,10 @@ class Waiting(Generic[_W]):
         """Wait for orders to the driver of an exchange; raises ServiceUnavailable."""
         self._add(_Key(number, _What.ORDERS), BitMap(), waiter)
 
+    def add_group(self, group_id: str, waiter: _W) -> None:
+        """Wait for orders to the driver of a group; raises ServiceUnavailable."""
+        self._add(_group_key(group_id), BitMap(), waiter)
+
     def add_report(self, incarnation: int, waiter: _W) -> None:
         """Wait until a daemon has been asked; raises ServiceUnavailable."""
         self._add(_Key(incarnation, _What.PROBE), BitMap(), waiter)
@@ -103,6 +108,11 @@ class Waiting(Generic[_W]):
     def probed(self, incarnation: int) -> list[_W]:
         """Those who reported a daemon."""
         key = _Key(incarnation, _What.PROBE)
+        return self._pop(key) if key in self._entries else []
+
+    def group(self, group_id: str) -> list[_W]:
+        """Those who wait for orders to the driver of a group."""
+        key = _group_key(group_id)
         return self._pop(key) if key in self._entries else []
 
     def exchange(self, number: int) -> list[_W]:
@@ -149,3 +159,7 @@ class Waiting(Generic[_W]):
         keys.pop(key, None)
         if not keys:
             del self._by_number[key.number]
+
+
+def _group_key(group_id: str) -> _Key:
+    return _Key(0, _What.GROUP, (group_id.encode(), None))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cosco.errors import CoscoError, ExchangeClosed, ServiceUnavailable
-from cosco.records import Assignment, PartitionRange
+from cosco.group_records import FoundAssignment
 from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned
 from cosco.shuffle_service.buffers import AssignmentKey
 from cosco.shuffle_service.core import DaemonCore
@@ -53,7 +53,7 @@ class Lookups:
                         raise ExchangeClosed(f"exchange {number} is closed")
                     found = await self._ask(key)
                     if found is not None:
-                        self._core.admit(number, *found)
+                        self._core.admit(number, found.assignment, found.partitions)
                     if found is None or not self._is_known(key):
                         raise NotAssigned(
                             f"range {range_index} of exchange {number} in epoch {epoch} is not "
@@ -69,7 +69,7 @@ class Lookups:
     def _is_known(self, key: AssignmentKey) -> bool:
         return self._core.assignment(key) is not None or self._core.is_dropped(key[0])
 
-    async def _ask(self, key: AssignmentKey) -> tuple[Assignment, PartitionRange] | None:
+    async def _ask(self, key: AssignmentKey) -> FoundAssignment | None:
         """The service's answer, however long it is away; raises ExchangeClosed, NotAssigned."""
         while True:
             try:

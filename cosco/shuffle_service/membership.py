@@ -15,13 +15,8 @@ import grpc
 from cosco import wire
 from cosco.channels import CHANNEL_OPTIONS
 from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
-from cosco.records import (
-    Assignment,
-    DaemonHeartbeat,
-    DaemonOrders,
-    DaemonRegistration,
-    PartitionRange,
-)
+from cosco.group_records import FoundAssignment
+from cosco.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +53,15 @@ class MetadataLink:
 
     async def lookup(
         self, number: int, range_index: int, epoch: int, incarnation: int
-    ) -> tuple[Assignment, PartitionRange] | None:
-        """The assignment, if it is this daemon's."""
+    ) -> FoundAssignment | None:
+        """The assignment, if it is this daemon's, and which others are like it."""
         reply = await self.call(
             "LookupAssignment",
             wire.mpb.LookupAssignmentRequest(
                 number=number, range_index=range_index, epoch=epoch, incarnation=incarnation
             ),
         )
-        if not reply.HasField("assignment"):
-            return None
-        return wire.assignment_from_pb(reply.assignment), wire.range_from_pb(reply.range)
+        return wire.found_assignment_from_pb(reply)
 
     async def close(self) -> None:
         await self._channel.close()

@@ -52,7 +52,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[None]]
     monkeypatch.setattr(Handlers, "__init__", remember)
 
     async def until(count: int) -> None:
-        while len(started[-1]._waiting) != count:  # noqa: ASYNC110 (there is no event for it)
+        while len(started[-1]._polls.waiting) != count:  # noqa: ASYNC110 (there is no event for it)
             await asyncio.sleep(0.01)
 
     return until
@@ -350,7 +350,7 @@ def test_waiting_calls_are_answered_at_the_end(
 def test_too_many_waiting_calls_are_told_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: Callable[[int], Awaitable[None]]
 ) -> None:
-    monkeypatch.setattr("cosco.metadata.handlers.MAX_WAITING_CALLS", 1)
+    monkeypatch.setattr("cosco.metadata.polls.MAX_WAITING_CALLS", 1)
 
     async def test() -> None:
         async with running(tmp_path) as service:

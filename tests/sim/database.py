@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
+from cosco.group_records import group_of
 from cosco.metadata.changes import Change, Row, Stored
 from cosco.metadata.sql import _NAMED, _TABLES, _UNLOADED  # the tables there are
 
 from .loop import PROCESS
 from .world import OnPurpose, current
+
+_T = TypeVar("_T")
 
 
 class TableStore:
@@ -39,17 +43,34 @@ class TableStore:
         tables = {
             name: [key + row for key, row in sorted(rows.items(), key=lambda item: item[0])]
             for name, rows in self.tables.items()
-            if name != _UNLOADED
+            if name not in _UNLOADED
         }
         numbers = [int(str(key[0])) for name in _NAMED for key in self.tables[name]]
+        numbers += [int(str(last)) for _, last in self.tables["used_groups"].values()]
         return Stored("c0ffee", max(numbers, default=0) + 1, tables)
 
     def was_used(self, shuffle_id: str) -> bool:
+        if shuffle_id in self._ids():
+            return True
+        member = group_of(shuffle_id)
+        return member is not None and member[1] < self._group_size(member[0])
+
+    def was_group(self, group_id: str) -> bool:
+        return self._group_size(group_id) > 0
+
+    def used_in_group(self, group_id: str) -> str | None:
+        found = (i for i in self._ids() if (group_of(i) or ("", 0))[0] == group_id)
+        return next(found, None)
+
+    def _ids(self) -> Iterator[str]:
         for name in _NAMED:
             index = [c.split()[0] for c in _TABLES[name].columns].index("shuffle_id")
-            if any(row[index] == shuffle_id for row in self.tables[name].values()):
-                return True
-        return False
+            for row in self.tables[name].values():
+                yield str(row[index])
+
+    def _group_size(self, group_id: str) -> int:
+        row = self.tables["used_groups"].get((group_id,), (0,))
+        return int(str(row[0]))
 
 
 class DatabaseFailed(sqlite3.OperationalError, OnPurpose):
@@ -87,9 +108,18 @@ class SimDatabase:
             self._store.apply(changes)
 
     async def was_used(self, shuffle_id: str) -> bool:
+        return await self._look(lambda: self._store.was_used(shuffle_id))
+
+    async def was_group(self, group_id: str) -> bool:
+        return await self._look(lambda: self._store.was_group(group_id))
+
+    async def used_in_group(self, group_id: str) -> str | None:
+        return await self._look(lambda: self._store.used_in_group(group_id))
+
+    async def _look(self, job: Callable[[], _T]) -> _T:
         async with self._busy:
             await self._takes()
-            return self._store.was_used(shuffle_id)
+            return job()
 
     async def _takes(self) -> None:
         rng = self._world.rng

@@ -32,12 +32,12 @@ from cosco.errors import (
     RecomputeMismatch,
     SchemaMismatch,
 )
-from cosco.metadata.attempts import CLIENT_ATTEMPTS
 from cosco.metadata.changes import ChangeLog
 from cosco.metadata.exchanges import ExchangeState
 from cosco.metadata.losses import MAX_BUILDS, MAX_TRIES
 from cosco.metadata.rows import Placed
 from cosco.records import (
+    FIRST_OWN_ATTEMPT,
     MAX_MAPPER,
     Assignment,
     CommitRequest,
@@ -120,10 +120,15 @@ def test_an_empty_mapper_commits() -> None:
     assert state.progress(2).mappers_committed == 1
 
 
-def test_a_client_may_make_its_attempt_ids() -> None:
+def test_writers_of_groups_may_make_their_attempt_ids() -> None:
     state = exchange()
-    assert state.commit(commit_of(1, CLIENT_ATTEMPTS + 5, {0: 1}))
-    assert snapshot(state, 0, [1]).attempts.tolist() == [CLIENT_ATTEMPTS + 5]
+    with pytest.raises(InvalidArgument, match="was never opened"):
+        state.commit(commit_of(1, FIRST_OWN_ATTEMPT + 5, {0: 1}))
+    state.join_group(3)
+    with pytest.raises(InvalidArgument, match="mapper is 3, it must be 0 to 2"):
+        state.commit(commit_of(3, FIRST_OWN_ATTEMPT + 5, {0: 1}))
+    assert state.commit(commit_of(1, FIRST_OWN_ATTEMPT + 5, {0: 1}))
+    assert snapshot(state, 0, [1]).attempts.tolist() == [FIRST_OWN_ATTEMPT + 5]
     assert state.open_attempt(None).mapper == 0
     assert state.open_attempt(None).mapper == 2
 
@@ -654,7 +659,7 @@ def test_8_a_loss_without_determinism_begins_a_generation() -> None:
     [call] = state.calls()
     assert call.mappers == BitMap([1, 2, 3])
     assert "generation 2 begins, finished reducers must run again" in call.reason
-    for attempt in (old, CLIENT_ATTEMPTS):
+    for attempt in (old, FIRST_OWN_ATTEMPT):
         with pytest.raises(GenerationChanged):
             state.commit(commit_of(3, attempt, ROWS))
     with pytest.raises(GenerationChanged):

@@ -78,7 +78,7 @@ def test_a_failed_batch_leaves_nothing(store: SqlStore) -> None:
 
 def test_ids_are_found_wherever_they_are(store: SqlStore) -> None:
     assert store.find_number("a") is None
-    store.write([Change("closing", (3,), ("a", 1, 0, 0, "[]", "[]"))])
+    store.write([Change("closing", (3,), ("a", 1, 0, 0, "[]", "[]", 0))])
     assert store.find_number("a") == 3
     store.write([Change("closing", (3,), None), Change("closed", (3,), ("a",))])
     assert store.find_number("a") == 3
@@ -135,7 +135,7 @@ def test_a_schema_of_another_version(path: str, version: int) -> None:
     SqlStore(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
-    message = rf"schema version {version}, this cosco-metadata knows 2; run the version that"
+    message = rf"schema version {version}, this cosco-metadata knows 3; run the version that"
     with pytest.raises(InvalidArgument, match=message):
         SqlStore(path)
 

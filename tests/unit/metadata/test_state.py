@@ -13,6 +13,7 @@ from cosco.errors import (
     ExchangeNotFound,
     InvalidArgument,
 )
+from cosco.group_records import FoundAssignment
 from cosco.metadata.state import MAX_STATUS_EXCHANGES
 from cosco.metadata.suspicion import ProbeOutcome
 from cosco.records import DaemonOrders, DaemonState
@@ -119,7 +120,7 @@ def test_a_daemon_finds_its_own_assignments_only(cluster: Cluster) -> None:
         members = {ref.incarnation for ref in (assignment.primary, *assignment.replicas)}
         for incarnation in (1, 2, 3):
             found = cluster.state.lookup_assignment(1, part.index, 1, incarnation)
-            assert found == ((assignment, part) if incarnation in members else None)
+            assert found == (FoundAssignment(assignment, part) if incarnation in members else None)
     assert cluster.state.lookup_assignment(1, 0, 2, 1) is None
     assert cluster.state.lookup_assignment(1, 99, 1, 1) is None
 
