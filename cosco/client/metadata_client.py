@@ -13,6 +13,7 @@ from cosco import wire
 from cosco.client.scope import Patience, Scope, Unreachable, retrying
 from cosco.client.transport import Endpoint
 from cosco.errors import ServiceUnavailable
+from cosco.group_records import CommitResult, GroupAnswer, GroupBlock, GroupCall
 from cosco.records import (
     MAX_PARTITIONS,
     CommitRequest,
@@ -195,6 +196,69 @@ class MetadataClient:
         are to see: DataLost, DataCorrupted, GenerationChanged, ExchangeClosed.
         """
         self._call("ReportLoss", wire.loss_to_pb(report), outage_s=outage_s)
+
+    # --- groups ----------------------------------------------------------------------------
+
+    def create_group(
+        self,
+        spec: ExchangeSpec,
+        *,
+        mappers: int,
+        size: int,
+        first: int,
+        owner: bytes,
+        callback: bool,
+    ) -> GroupBlock:
+        """Make a group (`first` is 0), or extend it from index `first`; `spec` names it.
+
+        As for `create_exchange`, a repeated call succeeds.
+        """
+        request = mpb.CreateGroupRequest(
+            spec=wire.spec_to_pb(spec),
+            mappers=mappers,
+            size=size,
+            first=first,
+            owner=owner,
+            callback=callback,
+        )
+        return wire.group_block_from_pb(self._call("CreateGroup", request))
+
+    def poll_group(
+        self, group_id: str, owner: bytes, *, wait_s: float, answers: Iterable[GroupAnswer] = ()
+    ) -> tuple[GroupCall, ...]:
+        """Renew the leases of all exchanges of a group, answer earlier calls, get others."""
+        request = mpb.PollGroupRequest(
+            group_id=group_id,
+            owner=owner,
+            wait_s=wait_s,
+            answers=map(wire.group_answer_to_pb, answers),
+        )
+        reply = self._call("PollGroup", request, wait_s=wait_s)
+        return tuple(map(wire.group_call_from_pb, reply.calls))
+
+    def release_exchanges(self, group_id: str, indexes: BitMap) -> None:
+        """Close exchanges of a group; those that are closed are passed over."""
+        request = mpb.ReleaseExchangesRequest(group_id=group_id, indexes=indexes.serialize())
+        self._call("ReleaseExchanges", request)
+
+    def close_group(self, group_id: str) -> None:
+        """Close a group and all exchanges of it; harmless if it is closed."""
+        self._call("CloseGroup", mpb.CloseGroupRequest(group_id=group_id))
+
+    def commit_batch(self, commits: Iterable[CommitRequest]) -> tuple[CommitResult, ...]:
+        """What became of each commit, of exchanges of groups, in their order."""
+        request = mpb.CommitBatchRequest(commits=map(wire.commit_to_pb, commits))
+        reply = self._call("CommitBatch", request)
+        return tuple(map(wire.commit_result_from_pb, reply.results))
+
+    def report_uncommitted(self, number: int, mappers: BitMap, reason: str) -> None:
+        """Have mappers of a group's exchange run again that ended before they committed."""
+        request = mpb.ReportUncommittedRequest(
+            number=number, mappers=mappers.serialize(), reason=reason
+        )
+        self._call("ReportUncommitted", request)
+
+    # --- inside ----------------------------------------------------------------------------
 
     def _call(
         self, method: str, request: Any, *, wait_s: float = 0.0, outage_s: float | None = None

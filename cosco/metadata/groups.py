@@ -281,7 +281,7 @@ class Groups:
                 shuffle_id=shuffle_id,
             )
         missing = mappers - exchange.attempts.committed_mappers
-        exchange.losses.call_back(missing, f"mappers did not commit: {one_line(reason)}")
+        exchange.losses.call_back(missing, one_line(reason) or "mappers did not commit")
         exchange.put_counters()
         self.told(exchange)
 

@@ -33,7 +33,8 @@ PURE_MODULES = {
     "metadata.leases", "metadata.placement", "metadata.restore", "metadata.rows",
     "metadata.directory", "metadata.failover", "metadata.fences", "metadata.members",
     "metadata.commits", "metadata.state", "metadata.suspicion", "metadata.validate",
-    "metadata.waiting", "metadata.shunning",
+    "metadata.waiting", "metadata.shunning", "metadata.groups", "metadata.group_checks",
+    "metadata.group_rows", "metadata.alike", "metadata.lifecycle",
 }  # fmt: skip
 
 #: Bottom first: a module imports from its own layer and those below it.
