@@ -35,9 +35,10 @@ from cosco.blocks import (
 from cosco.errors import DataCorrupted
 from cosco.records import U64, PartitionRange
 
-_FIELDS: Final = 3
+#: Sums of each partition.
+MARK_FIELDS: Final = 3
 #: Partitions of a range that one mark can speak of.
-MAX_MARK_PARTITIONS: Final = MAX_CONTENT_BYTES // (_FIELDS * 8)
+MAX_MARK_PARTITIONS: Final = MAX_CONTENT_BYTES // (MARK_FIELDS * 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Mark:
 
 def encode_mark(mark: Mark, exchange: int, part: PartitionRange) -> tuple[bytes, bytes]:
     """The block of a mark for a range: its header and its content."""
-    if mark.sums.shape != (_FIELDS, part.count):
+    if mark.sums.shape != (MARK_FIELDS, part.count):
         raise ValueError(f"sums of shape {mark.sums.shape} for {part.count} partitions")
     header, stored, _ = encode_block(
         exchange=exchange,
@@ -80,7 +81,7 @@ def decode_mark(header: BlockHeader, stored: Buffer, part: PartitionRange) -> Ma
             f"a block of partition {header.partition} is no mark of range {part.index}"
         )
     content = decode_content(header, stored)
-    if len(content) != _FIELDS * 8 * part.count:
+    if len(content) != MARK_FIELDS * 8 * part.count:
         raise DataCorrupted(f"a mark of {len(content)} bytes for {part.count} partitions")
-    sums: U64 = np.frombuffer(content, dtype="<u8").reshape(_FIELDS, part.count).copy()
+    sums: U64 = np.frombuffer(content, dtype="<u8").reshape(MARK_FIELDS, part.count).copy()
     return Mark(header.mapper, header.attempt, sums)

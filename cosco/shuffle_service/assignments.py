@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from cosco.blocks import HEADER_BYTES
 from cosco.errors import CoscoError, DataCorrupted
+from cosco.marks import Mark, decode_mark
 from cosco.records import DaemonRef, PartitionRange
 from cosco.shuffle_service.buffers import AssignmentKey, Chunk, PartitionBuffer
 from cosco.shuffle_service.dedupe import DedupeIndex, Sender
 from cosco.shuffle_service.intake import CheckedFrame, Run
+from cosco.shuffle_service.marks import MarkBoard
 
 #: Tells whoever sent a frame what became of it: None if it is held, or why it is not.
 Settle = Callable[[CoscoError | None], None]
@@ -26,6 +28,7 @@ class AssignmentBuffers:
 
     replica: to whom frames are forwarded; None for a single copy, and at the replica.
     copied_from: at the replica, the incarnation of the primary; 0 at the primary.
+    mappers: of an exchange of a group, else 0. board: their marks; None if there is no room.
     """
 
     key: AssignmentKey
@@ -33,6 +36,8 @@ class AssignmentBuffers:
     replica: DaemonRef | None = None
     copied_from: int = 0
     sealed: bool = False
+    mappers: int = 0
+    board: MarkBoard | None = None
     buffers: dict[int, PartitionBuffer] = field(default_factory=dict)
     dedupe: DedupeIndex = field(default_factory=DedupeIndex)
 
@@ -59,6 +64,17 @@ class AssignmentBuffers:
                     f"a block of partition {run.partition} in a frame of range {self.key[1]}"
                 )
 
+    def mark_of(self, frame: CheckedFrame) -> Mark | None:
+        """The mark that a frame ends with; raises DataCorrupted for one that is none of here."""
+        if frame.mark is None:
+            return None
+        if not self.mappers:
+            raise DataCorrupted(f"a mark in exchange {self.key[0]}, which is of no group")
+        mark = decode_mark(*frame.mark, self.partitions)
+        if mark.mapper >= self.mappers:
+            raise DataCorrupted(f"a mark of mapper {mark.mapper} of {self.mappers}")
+        return mark
+
     def fresh(self, sender: Sender, run: Run) -> list[tuple[memoryview, int]]:
         """The parts of a run that are not held yet, as (bytes, blocks); marks them held."""
         claim, partition = self.dedupe.claim, run.partition
@@ -81,9 +97,11 @@ class AssignmentBuffers:
         """Of each partition of the frame the last chunk that is not durable.
 
         Chunks of a buffer become durable in order. So when these are, all blocks of a frame
-        that was taken whole are, also those that were dropped as held already.
+        that was taken whole are, also those that were dropped as held already. With a mark, of
+        each partition of the range: it speaks of earlier frames.
         """
-        for partition in {run.partition for run in frame.runs}:
+        of_frame = {run.partition for run in frame.runs}
+        for partition in of_frame if frame.mark is None else self.buffers:
             buffer = self.buffers.get(partition)
             chunk = (buffer.open or buffer.flushing) if buffer is not None else None
             if chunk is not None:

@@ -8,25 +8,30 @@ for bookkeeping, which is bounded by counting (`cosco.shuffle_service.limits`).
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
+from cosco.group_records import FoundAssignment
+from cosco.marks import Mark
 from cosco.records import Assignment, PartitionRange
+from cosco.shuffle_service.alike import AlikeAssignments
 from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned, Settle
 from cosco.shuffle_service.buffers import AssignmentKey, Chunk, ChunkState, PartitionBuffer
 from cosco.shuffle_service.copies import Copy, CopyLog
 from cosco.shuffle_service.dedupe import DedupeBound, Sender
+from cosco.shuffle_service.flush_order import FlushOrder
 from cosco.shuffle_service.intake import CheckedFrame, check_frame
-from cosco.shuffle_service.limits import PoolShares, dedupe_entries_max, forwards_max
+from cosco.shuffle_service.limits import (
+    PoolShares,
+    boards_bytes_max,
+    dedupe_entries_max,
+    forwards_max,
+)
+from cosco.shuffle_service.marks import Boards
 from cosco.shuffle_service.pool import PagePool
 from cosco.shuffle_service.replication import ReplicationLog
-
-#: Numbers of dropped exchanges that are remembered, to refuse what still comes for them.
-_REMEMBERED_DROPS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +75,10 @@ class DaemonCore:
         self.replication = ReplicationLog(frames_max=forwards_max(len(arena)))
         self.cluster_id = ""  # known after registration
         self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
-        self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # chunk_bytes or more
-        self._open: dict[PartitionBuffer, None] = {}
-        self._largest: list[Chunk] = []  # candidates of the last search
-        self._urgent: OrderedDict[PartitionBuffer, None] = OrderedDict()  # sealed
-        self._dropped: OrderedDict[int, None] = OrderedDict()
-        self._looked_up: dict[AssignmentKey, bool] = {}  # was it sealed meanwhile?
+        self._to_flush = FlushOrder(self.replication)
+        self._numbers: dict[int, list[AssignmentKey]] = {}
+        self.alike = AlikeAssignments()
+        self.boards = Boards(boards_bytes_max(len(arena)))
         self._dedupe = DedupeBound(dedupe_entries_max(len(arena)))
 
     # --- assignments ----------------------------------------------------------------------
@@ -83,16 +86,27 @@ class DaemonCore:
     def assignment(self, key: AssignmentKey) -> AssignmentBuffers | None:
         return self._assignments.get(key)
 
-    def is_dropped(self, number: int) -> bool:
-        return number in self._dropped
+    def find(self, key: AssignmentKey) -> AssignmentBuffers | None:
+        """The same, also of one that what was told of another exchange admits."""
+        held = self._assignments.get(key)
+        if held is None and (found := self.alike.find(key)) is not None:
+            self.admit(key[0], found.assignment, found.partitions, found.mappers)
+            held = self._assignments.get(key)
+        return held
 
-    def admit(self, number: int, assignment: Assignment, partitions: PartitionRange) -> None:
+    def is_dropped(self, number: int) -> bool:
+        return self.alike.is_dropped(number)
+
+    def admit(
+        self, number: int, assignment: Assignment, partitions: PartitionRange, mappers: int = 0
+    ) -> None:
         """Serve an assignment the metadata service confirmed as this daemon's.
 
-        Nothing changes for one that names it neither as primary nor as replica.
+        `mappers`: of an exchange of a group. Nothing changes for an assignment that names this
+        daemon neither as primary nor as replica.
         """
         key = (number, assignment.range_index, assignment.epoch)
-        if key in self._assignments or number in self._dropped:
+        if key in self._assignments or self.is_dropped(number):
             return
         primary = assignment.primary.incarnation
         if primary == self.incarnation:
@@ -103,19 +117,19 @@ class DaemonCore:
             self.shares.has_copies = True
         else:
             return
-        held.sealed = assignment.sealed or self._looked_up.get(key, False)
+        held.sealed = assignment.sealed or self.alike.was_sealed(key)
+        held.mappers = mappers
+        if mappers and not held.sealed:
+            held.board = self.boards.open(mappers, partitions.count)
         self._assignments[key] = held
+        self._numbers.setdefault(number, []).append(key)
 
-    def begin_look_up(self, key: AssignmentKey) -> None:
-        """The metadata service is asked for an assignment that is not known here.
-
-        Its answer may be older than a seal that comes before it is admitted.
-        """
-        self._looked_up[key] = False
-
-    def end_look_up(self, key: AssignmentKey) -> None:
-        """No answer to come can be older than what was sealed until now."""
-        del self._looked_up[key]
+    def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
+        """Admit what a look-up of `key` found, for as many exchanges as it holds for."""
+        self.admit(key[0], found.assignment, found.partitions, found.mappers)
+        held = self._assignments.get(key)
+        if held is not None and not found.assignment.sealed:
+            self.alike.learn(key, found)
 
     def seal(self, keys: Iterable[AssignmentKey]) -> int:
         """Take nothing for these assignments any more, known or not, and store what is held.
@@ -129,19 +143,19 @@ class DaemonCore:
         for key in keys:
             held = self._assignments.get(key)
             if held is None:
-                if key in self._looked_up:
-                    self._looked_up[key] = True
+                self.alike.sealed(key)
                 continue
             known.append(held)
             if not held.sealed:
                 held.sealed = True
-                number, range_index, epoch = key
-                what = f"range {range_index} of exchange {number} was sealed in epoch {epoch}"
+                what = f"range {key[1]} of exchange {key[0]} was sealed in epoch {key[2]}"
                 errors[key] = NotAssigned(what)
         if errors:
             self.replication.refuse(errors)
             self.copies.refuse(errors)
         for held in known:
+            if held.board is not None:
+                held.board.end()
             self._hurry(held)
         return sum(held.unstored_bytes() + self.copies.bytes_of(held.key) for held in known)
 
@@ -154,8 +168,8 @@ class DaemonCore:
         """Have what a sealed assignment has in memory stored, once its copies are gone."""
         if held.sealed and not self.copies.has(held.key):
             for buffer in held.buffers.values():
-                if buffer.open is not None and buffer.flushing is None:
-                    self._urgent[buffer] = None
+                if buffer.flushing is None:
+                    self._to_flush.hurry(buffer)
 
     # --- taking in ------------------------------------------------------------------------
 
@@ -198,14 +212,14 @@ class DaemonCore:
         chunk = buffer.open
         if chunk is None:
             chunk = buffer.open = Chunk(buffer)
-            self._open[buffer] = None
+            self._to_flush.opened(buffer)
         if chunk.length + len(data) > chunk.capacity:
             need = chunk.room_needed(len(data))
             chunk.grow(self.pool, need, max(0, self.shares.ahead - len(data)))
         chunk.append(self.arena, data)
         chunk.blocks += blocks
         if chunk.length >= self.chunk_bytes and buffer.flushing is None:
-            self._ready[buffer] = None
+            self._to_flush.filled(buffer)
 
     def _path(self, key: AssignmentKey, partition: int) -> str:
         return f"{self.folder(key)}{partition}-{self.incarnation:016x}"
@@ -214,6 +228,12 @@ class DaemonCore:
         """Where the files of an assignment are, by any daemon that wrote them."""
         number, range_index, epoch = key
         return f"{self.cluster_id}/{number}/{range_index}-{epoch}/"
+
+    def count(self, held: AssignmentBuffers, mark: Mark) -> bool:
+        """Every copy has the frame that ends with a mark; whether it is its mapper's first."""
+        # What its sender sends again is stored twice, and dropped by readers.
+        self._dedupe.forget(held.dedupe, (mark.mapper, mark.attempt))
+        return held.board is not None and held.board.add(mark)
 
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
         """The sender's stream to these assignments ended: it is forgotten before others."""
@@ -241,8 +261,22 @@ class DaemonCore:
             raise ExchangeClosed(f"exchange {held.key[0]} is closed")
         held.check_takes(primary)
         held.check_partitions(frame)
+        settle = self._counting(held, frame, settle)
         copy_id = (primary, frame.header.sequence)
         self.copies.offer(copy_id, held.key, data, stream=stream, now=now, settle=settle)
+
+    def _counting(self, held: AssignmentBuffers, frame: CheckedFrame, settle: Settle) -> Settle:
+        """Has a forwarded mark counted here too, as soon as its copy is held."""
+        mark = held.mark_of(frame)
+        if mark is None:
+            return settle
+
+        def settled(error: CoscoError | None) -> None:
+            if error is None:
+                self.count(held, mark)
+            settle(error)
+
+        return settled
 
     def settle_copy(self, copy: Copy) -> bool:
         """Put a copy through the buffers as far as pages are free; whether that is done."""
@@ -258,6 +292,8 @@ class DaemonCore:
         if copy.next_run < len(frame.runs):
             return False
         self.copies.settled(copy)
+        if frame.mark is not None:
+            self._dedupe.forget(held.dedupe, frame.sender)
         self.hung_up(frame.sender, {copy.key})  # it is not expected again
         return True
 
@@ -268,45 +304,14 @@ class DaemonCore:
         return self.shares.is_low(waiting_bytes + self.copies.pages_wanted)
 
     def next_flush(self, *, everything: bool = False, waiting_bytes: int = 0) -> Flush | None:
-        """The chunk to write next: of a sealed assignment, of the oldest frames when forwards
-        stall, a full one, or under pressure the largest there is."""
-        buffer = None
-        if self._urgent:
-            buffer, _ = self._urgent.popitem(last=False)
-        elif (chunk := self.replication.oldest_chunk()) is not None:
-            buffer = chunk.buffer
-        elif self._ready:
-            buffer, _ = self._ready.popitem(last=False)
-        elif everything or self.under_pressure(waiting_bytes):
-            buffer = self._pick()
+        """The chunk to write next, under pressure or with `everything` any; see FlushOrder."""
+        pressed = everything or self.under_pressure(waiting_bytes)
+        buffer = self._to_flush.take(pressed=pressed)
         if buffer is None:
             return None
-        for queue in (self._urgent, self._ready, self._open):
-            queue.pop(buffer, None)
         chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
         self.shares.flushing += chunk.capacity
         return Flush(buffer, chunk, parts)
-
-    def _pick(self) -> PartitionBuffer | None:
-        """The largest, or one half as large with the oldest forwarded frames: frames share chunks
-        with their neighbours, so their copies go when chunks are flushed in turn."""
-        largest, oldest = self._pick_largest(), self.replication.oldest_chunk(pressed=False)
-        if largest is None or oldest is None or largest.open is None:
-            return largest
-        return oldest.buffer if 2 * oldest.length >= largest.open.length else largest
-
-    def _pick_largest(self) -> PartitionBuffer | None:
-        """One search serves many picks: sizes change little while they are used up."""
-        for _ in range(2):
-            while self._largest:
-                chunk = self._largest.pop()
-                buffer = chunk.buffer
-                if buffer.open is chunk and buffer.flushing is None:
-                    return buffer
-            candidates = (b.open for b in self._open if b.flushing is None and b.open)
-            self._largest = heapq.nlargest(64, candidates, key=lambda chunk: chunk.length)
-            self._largest.reverse()
-        return None
 
     def restart_file(self, flush: Flush) -> Flush:
         """The same write to a new file, as the old one is gone or was cut short."""
@@ -325,10 +330,10 @@ class DaemonCore:
             self._release(chunk)
             self.replication.stored(chunk)
             if buffer.open is not None and buffer.open.length >= self.chunk_bytes:
-                self._ready[buffer] = None
+                self._to_flush.filled(buffer)
             held = self._assignments.get(buffer.key)
-            if held is not None and held.sealed and buffer.open is not None:
-                self._urgent[buffer] = None
+            if held is not None and held.sealed:
+                self._to_flush.hurry(buffer)
         self.copies.store_waiting()
 
     def _release(self, chunk: Chunk) -> None:
@@ -350,17 +355,14 @@ class DaemonCore:
 
     def drop(self, number: int) -> list[Chunk]:
         """Forget an exchange; returns chunks that are being written and must end first."""
-        self._dropped[number] = None
-        if len(self._dropped) > _REMEMBERED_DROPS:
-            self._dropped.popitem(last=False)
+        self.alike.drop(number)
         self.replication.drop(number, ExchangeClosed(f"exchange {number} is closed"))
         self.copies.drop(number)
         busy = []
-        for key in [key for key in self._assignments if key[0] == number]:
+        for key in self._numbers.pop(number, ()):
             held = self._assignments.pop(key)
             for buffer in held.buffers.values():
-                for queue in (self._urgent, self._ready, self._open):
-                    queue.pop(buffer, None)
+                self._to_flush.forget(buffer)
                 for chunk in buffer.stored:
                     chunk.state = ChunkState.DROPPED
                 if buffer.open is not None:
@@ -371,12 +373,14 @@ class DaemonCore:
                     buffer.flushing.state = ChunkState.DROPPED
                     busy.append(buffer.flushing)
             self._dedupe.dropped(held.dedupe)
+            if held.board is not None:
+                self.boards.close(held.board)
         self.copies.store_waiting()
         return busy
 
     def exchanges(self) -> set[int]:
         """The numbers of the exchanges it holds anything of."""
-        return {key[0] for key in self._assignments}
+        return set(self._numbers)
 
     @property
     def assignments(self) -> int:

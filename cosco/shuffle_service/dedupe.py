@@ -88,6 +88,15 @@ class DedupeBound:
                 self._hung_up.move_to_end((index, sender))
         self._bound_hung_up()
 
+    def forget(self, index: DedupeIndex, sender: Sender) -> None:
+        """The sender is done with the index's assignment."""
+        before = index.entries
+        index.forget(sender)
+        if index in self._indexes:
+            self.entries -= before - index.entries
+        self._hung_up.pop((index, sender), None)
+        self._bound_hung_up()
+
     def dropped(self, index: DedupeIndex) -> None:
         """The index's assignment is gone."""
         if index in self._indexes:

@@ -2,7 +2,7 @@
 
 Nothing that came over the network is believed: lengths, ranges, identities and checksums
 are compared first. What comes out are runs: neighbouring blocks of one partition, which are
-copied to pages in one piece.
+copied to pages in one piece; and the mark that a frame may end with, which is only counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cosco.blocks import HEADER_BYTES, BlockHeader, parse_header, walk_blocks
+from cosco.blocks import FLAG_MARK, HEADER_BYTES, BlockHeader, parse_header, walk_blocks
 from cosco.errors import DataCorrupted
 from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
 from cosco.shuffle_service.dedupe import Sender
@@ -29,11 +29,15 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CheckedFrame:
-    """A frame every byte of which has been checked."""
+    """A frame every byte of which has been checked.
+
+    mark: header and stored bytes of the mark that is its last block; it is in no run.
+    """
 
     header: FrameHeader
     sender: Sender
     runs: list[Run]
+    mark: tuple[BlockHeader, memoryview] | None = None
 
 
 def check_frame(
@@ -57,6 +61,7 @@ def check_frame(
         sender = (first.mapper, first.attempt)
     runs: list[Run] = []
     blocks: list[BlockHeader] = []
+    mark: tuple[BlockHeader, memoryview] | None = None
     partition = -1
     start = end = count = 0
     for offset, block in walk_blocks(body):
@@ -65,14 +70,21 @@ def check_frame(
                 f"a block of exchange {block.exchange}, mapper {block.mapper}, attempt "
                 f"{block.attempt} on a stream of mapper {sender[0]}, attempt {sender[1]}"
             )
+        if mark is not None:
+            raise DataCorrupted("a mark that is not the last block of its frame")
+        count += 1
+        if block.flags == FLAG_MARK:
+            begin = offset + HEADER_BYTES
+            mark = (block, body[begin : begin + block.stored_bytes])
+            continue
         if block.partition != partition:
             if blocks:
                 runs.append(Run(partition, body[start:end], blocks))
             partition, start, blocks = block.partition, offset, []
         blocks.append(block)
         end = offset + HEADER_BYTES + block.stored_bytes
-        count += 1
-    runs.append(Run(partition, body[start:end], blocks))
+    if blocks:
+        runs.append(Run(partition, body[start:end], blocks))
     if count != header.blocks:
         raise DataCorrupted(f"a frame names {header.blocks} blocks and has {count}")
-    return CheckedFrame(header, sender, runs)
+    return CheckedFrame(header, sender, runs, mark)

@@ -13,8 +13,9 @@ from cosco.shuffle_service.pool import MAX_PAGE_BYTES, MIN_PAGE_BYTES, PagePool
 
 #: This part of the memory is for bookkeeping rather than for pages.
 _BOOKKEEPING_SHARE: Final = 1 / 16
-#: Of that, forwarded frames may use so much; deduplication may use the rest.
+#: Of that, forwarded frames may use so much, and boards of marks; deduplication may use the rest.
 _FORWARDS_SHARE: Final = 1 / 4
+_BOARDS_SHARE: Final = 1 / 4
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
 #: Of what buffers may have, once so little of the pool is left the largest are flushed, whatever
@@ -43,7 +44,13 @@ def _bookkeeping_bytes(capacity_bytes: int) -> float:
 
 def dedupe_entries_max(capacity_bytes: int) -> int:
     """How many intervals a daemon with so large a pool may remember."""
-    return int(_bookkeeping_bytes(capacity_bytes) * (1 - _FORWARDS_SHARE) / ENTRY_BYTES)
+    share = 1 - _FORWARDS_SHARE - _BOARDS_SHARE
+    return int(_bookkeeping_bytes(capacity_bytes) * share / ENTRY_BYTES)
+
+
+def boards_bytes_max(capacity_bytes: int) -> int:
+    """What boards of marks, and who waits at them, may cost with so large a pool."""
+    return int(_bookkeeping_bytes(capacity_bytes) * _BOARDS_SHARE)
 
 
 def forwards_max(capacity_bytes: int) -> int:

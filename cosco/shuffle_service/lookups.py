@@ -44,16 +44,16 @@ class Lookups:
         look_up = self._under_way.get(key)
         if look_up is None:
             look_up = self._under_way[key] = _LookUp()
-            self._core.begin_look_up(key)
+            self._core.alike.begin_look_up(key)
         look_up.users += 1
         try:
             async with look_up.lock:  # once for all who wait
-                while (held := self._core.assignment(key)) is None:
+                while (held := self._core.find(key)) is None:
                     if self._core.is_dropped(number):
                         raise ExchangeClosed(f"exchange {number} is closed")
                     found = await self._ask(key)
                     if found is not None:
-                        self._core.admit(number, found.assignment, found.partitions)
+                        self._core.learn(key, found)
                     if found is None or not self._is_known(key):
                         raise NotAssigned(
                             f"range {range_index} of exchange {number} in epoch {epoch} is not "
@@ -64,7 +64,7 @@ class Lookups:
             look_up.users -= 1
             if not look_up.users:
                 del self._under_way[key]
-                self._core.end_look_up(key)
+                self._core.alike.end_look_up(key)
 
     def _is_known(self, key: AssignmentKey) -> bool:
         return self._core.assignment(key) is not None or self._core.is_dropped(key[0])

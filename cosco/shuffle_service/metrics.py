@@ -31,6 +31,7 @@ class DaemonMetrics:
         self.bytes_received = counter("bytes_received", "Bytes of frames that passed all checks")
         self.blocks_received = counter("blocks_received", "Blocks taken in, duplicates included")
         self.duplicates_dropped = counter("duplicates_dropped", "Blocks dropped as already held")
+        self.marks = counter("marks", "Marks counted: mappers done with a range of a group")
         self.frames_refused = counter("frames_refused", "Frames or streams refused", "reason")
         self.chunks_stored = counter("chunks_stored", "Chunks that became durable")
         self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
@@ -55,6 +56,7 @@ class DaemonMetrics:
         self.granted_bytes = gauge("granted_bytes", "Bytes of frames granted and not settled")
         self.push_streams = gauge("push_streams", "Open push streams")
         self.fetch_streams = gauge("fetch_streams", "Readers being served")
+        self.followers = gauge("followers", "Readers that wait for marks")
         self.assignments = gauge("assignments", "Assignments with buffers")
 
     def observe_io(self, event: IOEvent) -> None:

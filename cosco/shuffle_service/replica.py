@@ -36,6 +36,7 @@ class Forward:
     header: as it is sent to the replica. body: its blocks; None when they need not be sent
     (again). settle: None when the writer was told, or is gone. refusal: why it will not be
     safe, while it is not taken. unstored: chunks with blocks of it that are not durable.
+    is_mark: it has a mark and no rows, so nothing of it will ever be stored.
     """
 
     replica: Replica
@@ -44,6 +45,7 @@ class Forward:
     body: memoryview | None
     since: float
     settle: Settle | None
+    is_mark: bool = False
     taken: bool = False
     acknowledged: bool = False
     refusal: CoscoError | None = None
@@ -173,9 +175,11 @@ class Replica:
         if not frame.taken:
             return
         durable = not frame.unstored and not self._volatile
+        if frame.is_mark:  # rows before it may be durable; it is there if the replica has it
+            durable = durable and self.is_stalled
         if frame.acknowledged or durable:
             self._settle(frame, None)
-            if durable:
+            if durable or frame.is_mark:  # the replica has counted it
                 self._release(frame)
             elif self._volatile:  # it is never released: the replica keeps it
                 self._forget(frame)
@@ -312,9 +316,10 @@ class Replica:
     def lose(self) -> None:
         """It is gone, and with it all copies: frames become safe by storing alone."""
         self.is_lost = self.is_stalled = True
-        for frame in self._frames.values():
+        for frame in list(self._frames.values()):
             frame.body = None
             frame.acknowledged = False  # if its writer was not told yet, it is not
+            self._advance(frame)
         self._unanswered.clear()
         self._unannounced.clear()
         self._to_release.clear()
@@ -332,6 +337,9 @@ class Replica:
             is_silent = now - silent_since >= STALL_S or now - frame.since >= STALL_OLDEST_S
             self.is_stalled = self.is_stalled or is_silent
             break
+        if self.is_stalled:
+            for frame in list(self._frames.values()):
+                self._advance(frame)
 
     @property
     def is_pressed(self) -> bool:

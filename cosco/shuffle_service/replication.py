@@ -62,10 +62,11 @@ class ReplicationLog:
         *,
         now: float,
         settle: Settle,
+        is_mark: bool = False,
     ) -> Forward:
         """Have a frame forwarded to a replica; `settle` is called when it is safe and taken.
 
-        It is not called any more once `abandon` was.
+        It is not called any more once `abandon` was. `is_mark`: the frame has a mark alone.
         """
         replica = self.replicas.get(ref.incarnation)
         if replica is None:
@@ -76,7 +77,7 @@ class ReplicationLog:
                 self.on_replica(replica)
         self._sequence += 1
         restamped = replace(header, incarnation=ref.incarnation, sequence=self._sequence)
-        frame = Forward(replica, key, restamped, body, now, settle)
+        frame = Forward(replica, key, restamped, body, now, settle, is_mark)
         replica.add(frame)
         return frame
 

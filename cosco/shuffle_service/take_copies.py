@@ -157,7 +157,7 @@ class CopyFrames:
         header = frame.header
         if header.incarnation != self._core.incarnation:
             raise NotAssigned("the frame is meant for another start of this daemon")
-        held = self._core.assignment((header.exchange, header.range_index, header.epoch))
+        held = self._core.find((header.exchange, header.range_index, header.epoch))
         if held is not None:
             self._offer(held, frame, data, settle)
             return

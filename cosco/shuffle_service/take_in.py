@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from cosco.errors import CoscoError, ExchangeClosed, InvalidArgument
 from cosco.frames import FRAME_HEADER_BYTES
+from cosco.marks import Mark
 from cosco.shuffle_service.assignments import AssignmentBuffers, NotAssigned, Settle
 from cosco.shuffle_service.buffers import AssignmentKey
 from cosco.shuffle_service.core import DaemonCore
@@ -49,13 +51,16 @@ class TakeIn:
         `settle` is called when it is taken and safe, before or after this returns, or will
         not be safe. The forward is for `abandon`, should nobody wait for that any more; None
         if there is none. Raises, and does not call `settle` then: NotAssigned,
-        ExchangeClosed, DataCorrupted (a partition outside of the range) or CapacityExceeded
+        ExchangeClosed, DataCorrupted (not of the range, or no mark of it) or CapacityExceeded
         (the store takes nothing, and memory stays full).
         """
         header = frame.header
         key = (header.exchange, header.range_index, header.epoch)
-        held = self._core.assignment(key) or await self._lookups.find(key)
+        held = self._core.find(key) or await self._lookups.find(key)
         held.check_partitions(frame)
+        mark = held.mark_of(frame)
+        if mark is not None:
+            settle = partial(self._count, held, mark, settle)
         next_run = 0
         forward: Forward | None = None
 
@@ -88,6 +93,14 @@ class TakeIn:
         self._flusher.taken()
         return key, forward
 
+    def _count(
+        self, held: AssignmentBuffers, mark: Mark, settle: Settle, error: CoscoError | None
+    ) -> None:
+        """Count the mark of a frame that is safe, before its sender is told."""
+        if error is None and self._core.count(held, mark):
+            self._metrics.marks.inc()
+        settle(error)
+
     def _forward(
         self, held: AssignmentBuffers, frame: CheckedFrame, data: memoryview, settle: Settle
     ) -> Forward:
@@ -99,6 +112,7 @@ class TakeIn:
             data[FRAME_HEADER_BYTES:],
             now=time.monotonic(),
             settle=settle,
+            is_mark=not frame.runs,
         )
 
     def abandon(self, forward: Forward) -> None:

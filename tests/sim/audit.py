@@ -148,7 +148,7 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
         "waiting bytes": core.copies.waiting_bytes,
         "forwarded frames": len(core.replication),
         "intervals": core._dedupe.entries,
-        "buffers to flush": len(core._ready) + len(core._open) + len(core._urgent),
+        "buffers to flush": len(core._to_flush),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)
 

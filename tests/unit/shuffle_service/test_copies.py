@@ -266,12 +266,12 @@ def test_an_assignment_sealed_while_it_is_looked_up_is_admitted_sealed():
     pair = Pair()
     core = pair.cores[1]
     unknown = (EXCHANGE, 7, 3)
-    core.begin_look_up(unknown)
+    core.alike.begin_look_up(unknown)
     assert core.seal([unknown]) == 0
     assert core.seal([(EXCHANGE, 8, epoch) for epoch in range(1, 70_000)]) == 0
     here = DaemonRef(1, "one")
     core.admit(EXCHANGE, Assignment(7, 3, 1, here), PartitionRange(7, 0, 8))
-    core.end_look_up(unknown)
+    core.alike.end_look_up(unknown)
     checked = check_frame(memoryview(frame([block(0, 0)], incarnation=1, range_index=7)))
     with pytest.raises(NotAssigned, match="sealed"):
         core.take(core.assignment(unknown), checked, 0)

@@ -11,6 +11,7 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError
+from cosco.group_records import FoundAssignment
 from cosco.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.copies import Copy
 from cosco.shuffle_service.intake import check_frame
@@ -29,9 +30,9 @@ class Link:
         self.asked = asyncio.Event()
         self.answers = asyncio.Semaphore(0)
         self.look_ups = 0
-        self.answer: tuple[Assignment, PartitionRange] | None = (ASSIGNMENT, PARTITIONS)
+        self.answer: FoundAssignment | None = FoundAssignment(ASSIGNMENT, PARTITIONS)
 
-    async def lookup(self, *_key: int) -> tuple[Assignment, PartitionRange] | None:
+    async def lookup(self, *_key: int) -> FoundAssignment | None:
         self.look_ups += 1
         self.asked.set()
         await self.answers.acquire()

@@ -17,6 +17,7 @@ from cosco.errors import (
     ExchangeNotFound,
     ServiceUnavailable,
 )
+from cosco.group_records import FoundAssignment
 from cosco.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.assignments import NotAssigned
 from cosco.shuffle_service.intake import check_frame
@@ -57,7 +58,8 @@ def checked(*blocks: bytes):
 
 
 def assigned(incarnation: int = INCARNATION):
-    return Assignment(0, 1, 1, DaemonRef(incarnation, "a")), PartitionRange(0, 0, 9)
+    assignment = Assignment(0, 1, 1, DaemonRef(incarnation, "a"))
+    return FoundAssignment(assignment, PartitionRange(0, 0, 9))
 
 
 async def parts_with(service: Service) -> DaemonParts:
@@ -65,7 +67,8 @@ async def parts_with(service: Service) -> DaemonParts:
     store = MemoryStore()
     await store.open()
     parts = DaemonParts(store, link=service)
-    parts.core._assignments.clear()
+    parts.core.drop(EXCHANGE)
+    parts.core.alike._dropped.clear()
     return parts
 
 
