@@ -22,7 +22,7 @@ from cosco.records import U64
 #: What a board costs beside its arrays, and with its place in the assignment.
 _BOARD_BYTES: Final = 768
 #: What one who waits costs: the question, its places in dicts.
-_FOLLOWER_BYTES: Final = 512
+_FOLLOWER_BYTES: Final = 640
 _ATTEMPT_BYTES: Final = 8
 
 

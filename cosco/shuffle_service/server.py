@@ -6,37 +6,35 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from typing import Final
 
 import grpc
 
 from cosco.allocator import keep_large_blocks
-from cosco.channels import SERVER_OPTIONS, keepalive
-from cosco.config import DaemonConfig, parse_address
+from cosco.config import DaemonConfig
 from cosco.dfs import IOEvent, Observer, open_store
 from cosco.dfs.io_log import IoLog
-from cosco.errors import CapacityExceeded, CoscoError, InvalidArgument
-from cosco.frames import MAX_FRAME_BYTES
+from cosco.errors import CapacityExceeded
 from cosco.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 from cosco.shuffle_service.arena import Arena
+from cosco.shuffle_service.calls import Calls, bind
 from cosco.shuffle_service.control import ControlService
 from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.draining import Drain, Step
 from cosco.shuffle_service.fetch import FetchService
 from cosco.shuffle_service.flusher import Flusher
+from cosco.shuffle_service.follow import FollowService
 from cosco.shuffle_service.forward import Forwards
 from cosco.shuffle_service.limits import pool_bytes
 from cosco.shuffle_service.lookups import Lookups
 from cosco.shuffle_service.membership import Membership, MetadataLink
 from cosco.shuffle_service.memory import PageWaiters
 from cosco.shuffle_service.metrics import DaemonMetrics, MetricsEndpoint
-from cosco.shuffle_service.push import GrantBoards, PushStream
+from cosco.shuffle_service.push import GrantBoards
 from cosco.shuffle_service.read_memory import ReadMemory, read_arena_bytes
 from cosco.shuffle_service.take_copies import Copies
 from cosco.shuffle_service.take_in import TakeIn
-from cosco.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request, spb
 
 _GAUGES_S: Final = 1.0
 _DRAIN_POLL_S: Final = 0.02
@@ -44,8 +42,6 @@ _DRAIN_POLL_S: Final = 0.02
 _DRAIN_MORE_S: Final = 30.0
 #: The folder of an exchange; what else lies there is left alone.
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
-#: gRPC itself refuses what is longer; frames up to here are refused with a reason.
-_MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
 
 
 class Daemon:
@@ -81,12 +77,11 @@ class Daemon:
         lookups = Lookups(self._core, self._link)
         wait_s = config.full_store_wait_s
         self._boards = GrantBoards(config.inflight_bytes, self._metrics)
-        self._take_in = TakeIn(
-            self._core, lookups, self._flusher, self._waiters, self._metrics, wait_s
-        )
+        take_in = TakeIn(self._core, lookups, self._flusher, self._waiters, self._metrics, wait_s)
         self._copies = Copies(self._core, lookups, self._flusher, self._waiters, wait_s)
         self._forwards = Forwards(self._core, self._link, self._flusher, self._waiters, wait_s)
-        self._fetch = FetchService(
+        self._follow = FollowService(self._core, lookups)
+        fetch = FetchService(
             self._core,
             self._store,
             ReadMemory(self._read_arena.memory),
@@ -94,6 +89,9 @@ class Daemon:
             self._copies.settle,
         )
         self._control = ControlService(self._core, self._flusher, self._copies.settle)
+        self._calls = Calls(
+            self._boards, take_in, self._copies, fetch, self._follow, self._control, self._metrics
+        )
         self._drain = Drain(wait_s + _DRAIN_MORE_S)
         self._membership = Membership(
             self._link,
@@ -124,9 +122,9 @@ class Daemon:
 
         return observe
 
-    def _parts(self) -> tuple[Flusher | Copies | Forwards | ControlService, ...]:
+    def _parts(self) -> tuple[Flusher | Copies | Forwards | ControlService | FollowService, ...]:
         """What runs tasks of its own, in the order of starting."""
-        return self._flusher, self._copies, self._forwards, self._control
+        return self._flusher, self._copies, self._forwards, self._control, self._follow
 
     async def start(self) -> None:
         """Serve and register; raises CoscoError in one line if that cannot be."""
@@ -136,8 +134,8 @@ class Daemon:
             self._endpoint = MetricsEndpoint(self._config.metrics, self._metrics)
         for part in self._parts():
             part.start()
-        self._server = self._build_server()
-        bound = self._bind(self._server)
+        self._server = self._calls.server()
+        bound = bind(self._server, self._config.listen)
         self.address = self._config.advertise or bound
         orders = await self._membership.register(self._config.register_timeout_s)
         self._core.cluster_id = orders.cluster_id
@@ -218,75 +216,6 @@ class Daemon:
             await self._copies.settle(copy.key)
         await self._flusher.flush_everything()
 
-    # --- gRPC -----------------------------------------------------------------------------
-
-    def _build_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            options=[
-                *SERVER_OPTIONS,
-                *keepalive(20_000, 10_000),  # a host that vanished is noticed
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ]
-        )
-        handlers: dict[str, Any] = {
-            "Push": grpc.stream_stream_rpc_method_handler(self._push),
-            "Fetch": grpc.unary_stream_rpc_method_handler(self._serve_fetch),
-            "Probe": grpc.unary_unary_rpc_method_handler(
-                self._probe, spb.ProbeRequest.FromString, spb.ProbeReply.SerializeToString
-            ),
-            "Seal": grpc.unary_unary_rpc_method_handler(
-                self._seal, spb.SealRequest.FromString, spb.SealReply.SerializeToString
-            ),
-        }
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers),)
-        )
-        return server
-
-    def _bind(self, server: grpc.aio.Server) -> str:
-        host, _ = parse_address(self._config.listen)
-        try:
-            port = server.add_insecure_port(self._config.listen)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise InvalidArgument(
-                f"--listen {self._config.listen}: cannot be bound; give a free port of this host"
-            )
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    async def _push(self, requests: Any, context: Any) -> None:
-        self._metrics.push_streams.inc()
-        try:
-            await PushStream(context, self._boards, self._take_in, self._copies).run(requests)
-        finally:
-            self._metrics.push_streams.dec()
-
-    async def _serve_fetch(self, message: bytes, context: Any) -> AsyncIterator[bytes]:
-        self._metrics.fetch_streams.inc()
-        try:
-            request = fetch_request(message)
-            key = (request.number, request.range_index, request.epoch)
-            replies = self._fetch.serve(key, request.partition, files=request.files)
-            async with aclosing(replies):
-                async for reply in replies:
-                    yield reply
-        except CoscoError as error:
-            await _abort(context, error)
-        finally:
-            self._metrics.fetch_streams.dec()
-
-    async def _probe(self, _request: spb.ProbeRequest, _context: Any) -> spb.ProbeReply:
-        return self._control.probe()
-
-    async def _seal(self, request: spb.SealRequest, context: Any) -> spb.SealReply:
-        try:
-            return self._control.seal(request)
-        except InvalidArgument as error:
-            return await _abort(context, error)
-
     # --- membership -----------------------------------------------------------------------
 
     async def _describe(self) -> DaemonRegistration:
@@ -337,18 +266,10 @@ class Daemon:
             self._metrics.copies_bytes.set(self._core.shares.copies)
             self._metrics.forwards.set(len(self._core.replication))
             self._metrics.granted_bytes.set(self._boards.unsettled_bytes)
+            self._metrics.followers.set(self._core.boards.followers)
             self._metrics.assignments.set(self._core.assignments)
             self._boards.give_out()  # also looks for streams that sit on a grant
             await asyncio.sleep(_GAUGES_S)
-
-
-async def _abort(context: Any, error: CoscoError) -> NoReturn:
-    await context.abort(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        str(error),
-        trailing_metadata=((ERROR_KEY, error_to_bytes(error)),),
-    )
-    raise AssertionError("abort returned")
 
 
 async def serve(

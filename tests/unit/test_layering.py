@@ -26,7 +26,7 @@ PURE_MODULES = {
     "client.rows", "client.routing", "client.trouble", "window",
     "shuffle_service.pool", "shuffle_service.buffers", "shuffle_service.dedupe",
     "shuffle_service.core", "shuffle_service.intake", "shuffle_service.credits",
-    "shuffle_service.alike", "shuffle_service.flush_order", "shuffle_service.marks",
+    "shuffle_service.alike", "shuffle_service.answers", "shuffle_service.flush_order", "shuffle_service.marks",
     "shuffle_service.assignments", "shuffle_service.copies", "shuffle_service.draining",
     "shuffle_service.limits", "shuffle_service.replica", "shuffle_service.replication",
     "metadata.attempts", "metadata.builds", "metadata.epochs", "metadata.losses",
