@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.frame_making import EXCHANGE, block, frame
+from support.mark_making import mark
 
 from cosco.errors import DataCorrupted
 from cosco.frames import MAX_FRAME_BYTES
@@ -56,3 +57,32 @@ def test_every_shortened_frame_is_refused():
 def test_a_frame_of_something_else_is_refused_with_the_reason(data, what):
     with pytest.raises(DataCorrupted, match=what):
         check(data)
+
+
+@pytest.mark.parametrize("blocks", [[], [block(3, 0), block(4, 0)]], ids=["alone", "after rows"])
+def test_a_mark_is_in_no_run(blocks):
+    data = frame([*blocks, mark(1)])
+    checked = check(data)
+    assert [run.partition for run in checked.runs] == [3, 4][: len(blocks)]
+    assert b"".join(bytes(run.data) for run in checked.runs) == b"".join(blocks)
+    header, stored = checked.mark
+    assert header.is_mark
+    assert data.endswith(bytes(stored))
+    assert len(stored) == header.stored_bytes > 0
+    assert check(frame([block(3, 0)])).mark is None
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [mark(1), block(3, 0)],
+        [mark(1), mark(1)],
+        [block(3, 0), mark(2)],
+        [block(3, 0), mark(1, attempt=2)],
+        [mark(1, exchange=EXCHANGE + 1)],
+    ],
+    ids=["not last", "two", "of another mapper", "of another attempt", "of another exchange"],
+)
+def test_a_mark_that_is_out_of_place_is_refused(blocks):
+    with pytest.raises(DataCorrupted):
+        check(frame(blocks))
