@@ -74,9 +74,9 @@ class Batches(Generic[_T]):
 
     def _begin(self) -> None:
         if self._thread is None:
-            self._failure = None
-            self._thread = threading.Thread(target=self._run, name=self._name)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name)
+            thread.start()  # not before it is there does anybody count on it
+            self._failure, self._thread = None, thread
 
     def _wait(self) -> None:
         self._changed.wait()
@@ -120,5 +120,7 @@ class Batches(Generic[_T]):
                 time.sleep(_PAUSE_S)
             except CoscoError as error:
                 return error
+            except Exception as error:  # noqa: BLE001  whoever waits must not wait for ever
+                return ServiceUnavailable(f"{type(error).__name__}: {error}", retriable=False)
             else:
                 return None
