@@ -18,7 +18,7 @@ from cosco.client.metadata_client import MetadataClient
 from cosco.client.options import metadata_address, seconds, shuffle_name, whole_number
 from cosco.client.scope import LiveObject, Scope
 from cosco.client.spec import OWNER_BYTES, check_callback, new_spec
-from cosco.errors import ExchangeClosed, InvalidArgument
+from cosco.errors import ClientClosed, ExchangeClosed, InvalidArgument
 from cosco.group_records import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, GroupBlock
 
 #: The metadata service hears of released exchanges after so long at the latest.
@@ -83,7 +83,9 @@ class CoscoExchangeGroup(LiveObject):
         self._owner = secrets.token_bytes(OWNER_BYTES)
         self._scope = Scope("a CoscoExchangeGroup", group_id)
         self._metadata = MetadataClient(self._address, self._scope, self._timeout_s)
-        self._changing = threading.Lock()  # of `_blocks`, and for who closes
+        self._extending = threading.Lock()
+        self._closing = threading.Lock()
+        self._changing = threading.Lock()  # of `_blocks` and what is released: held briefly
         self._life = GroupLife()
         self._blocks: tuple[GroupBlock, ...] = ()
         try:
@@ -129,10 +131,11 @@ class CoscoExchangeGroup(LiveObject):
         """
         self._scope.check()
         n = _size(n, self.group_id)
-        with self._changing:
+        with self._extending:
             block = self._create(self.size, n)
-            kept = tuple(one for one in self._blocks if not self._is_released(one))
-            self._blocks = (*kept, block)
+            with self._changing:
+                kept = tuple(one for one in self._blocks if not self._is_released(one))
+                self._blocks = (*kept, block)
 
     def release(self, i: int) -> None:
         """End exchange `i`: nobody will read it again, and its memory and files go.
@@ -154,7 +157,7 @@ class CoscoExchangeGroup(LiveObject):
         Harmless when it is closed already. Raises ServiceUnavailable.
         """
         self._scope.check_process()
-        with self._changing:
+        with self._closing:
             if self._scope.is_closed:
                 return
             self._life.is_closed = True
@@ -188,7 +191,7 @@ class CoscoExchangeGroup(LiveObject):
         return self._life.released.range_cardinality(block.first, end) == block.size
 
     def _release(self, indexes: Sequence[int]) -> None:
-        with suppress(ExchangeClosed):
+        with suppress(ExchangeClosed, ClientClosed):
             if not self._scope.is_closed:  # else the whole group is
                 self._metadata.release_exchanges(self.group_id, BitMap(indexes))
 
