@@ -22,16 +22,30 @@ from cosco.client.scope import Scope, Unreachable
 from cosco.client.transport import Call, Endpoint
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument
 from cosco.group_records import Follow, Followed
-from cosco.records import DaemonRef
+from cosco.records import Assignment, DaemonRef
 
 #: Rows that one answer may carry, and all answers together that no reader has taken yet.
 ANSWER_BYTES: Final = 256 << 10
 PUSHED_BYTES: Final = 64 << 20
+#: A daemon that serves answers a question to be answered at once in this time.
+_NOW_S: Final = 2.0
 #: A stream that nobody waits on ends after about so long.
 LINGER_S: Final = 5.0
 _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
 _LOG = logging.getLogger("cosco")
+
+
+def follow_question(number: int, one: Assignment, ref: DaemonRef, partition: int) -> Follow:
+    """What is asked of a daemon of an assignment about an exchange and a partition."""
+    return Follow(
+        id=0,
+        incarnation=ref.incarnation,
+        number=number,
+        range_index=one.range_index,
+        epoch=one.epoch,
+        partition=partition,
+    )
 
 
 class Waiter:
@@ -97,9 +111,12 @@ class FollowStream:
     def leave(self, waiter: Waiter) -> None:
         """A waiter wants no answer any more; harmless if it has one."""
         with self._lock:
-            left = self._waiters.pop(waiter.follow.id, None)
-            if left is not None and self._outbox is not None:
-                self._outbox.put(wire.follow_to_bytes(replace(left.follow, leave=True)))
+            follow = waiter.follow
+            if self._waiters.get(follow.id) is not waiter:  # it may be of an earlier stream
+                return
+            del self._waiters[follow.id]
+            if self._outbox is not None:
+                self._outbox.put(wire.follow_to_bytes(replace(follow, leave=True)))
 
     def close(self) -> None:
         """End the stream."""
@@ -182,6 +199,8 @@ class Following:
     """The streams of this process, and what answers may carry."""
 
     def __init__(self) -> None:
+        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
+        self._inherited: list[object] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -190,16 +209,32 @@ class Following:
         self._left_bytes = PUSHED_BYTES
 
     def ask(self, ref: DaemonRef, follow: Follow) -> Waiter:
-        """Ask a daemon; `leave` or `taken` must follow."""
+        """Ask a daemon; `leave` must follow."""
         with self._lock:
-            granted = min(ANSWER_BYTES, self._left_bytes)
+            granted = 0 if follow.now else min(ANSWER_BYTES, self._left_bytes)
             self._left_bytes -= granted
-        waiter = Waiter(replace(follow, incarnation=ref.incarnation, max_bytes=granted))
+        waiter = Waiter(replace(follow, max_bytes=granted))
         while True:
             stream = self._stream(ref)
             if stream.ask(waiter):
                 return waiter
             self._ended(stream)
+
+    def ask_now(self, ref: DaemonRef, follow: Follow, scope: Scope) -> Followed | None:
+        """How far the mappers are; None if the daemon does not answer soon.
+
+        It answers in order: what was to be said to earlier questions it has said then.
+        Raises ClientClosed.
+        """
+        waiter = self.ask(ref, replace(follow, now=True))
+        scope.add_call(waiter)
+        try:
+            waiter.wait(_NOW_S)
+            scope.check()
+            return waiter.answer
+        finally:
+            scope.remove_call(waiter)
+            self.leave(ref, waiter)
 
     def leave(self, ref: DaemonRef, waiter: Waiter) -> None:
         """The reader wants no answer any more, or has used the rows of it."""
@@ -224,7 +259,7 @@ class Following:
 
     def forget_parent(self) -> None:
         """Begin anew in a forked child."""
-        self._inherited = self._streams  # destroying them would touch the parent's gRPC
+        self._inherited.append(self._streams)
         self._reset()
 
     def _ended(self, stream: FollowStream) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cosco.client.following import FOLLOWING, Waiter
+from cosco.client.following import FOLLOWING, Waiter, follow_question
 from cosco.client.orphans import OrphanWatch
 from cosco.client.reader import CoscoReader
 from cosco.client.reading import AwaitCommits, Fetch
+from cosco.errors import ServiceUnavailable
 from cosco.group_records import Follow, Followed, FollowOutcome, member_name
 from cosco.records import Assignment, CommitWait, ExchangeInfo, ReadSnapshot, Source
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Once it asks the metadata service, it does so as often: who has marked and does not commit
 #: is noticed between two questions.
 _POLL_S: Final = 1.0
+#: A daemon that says it is ready sends what there is in this time.
+_READY_S: Final = 2.0
 #: Of a snapshot that was made of marks: no range has it, so whatever the metadata service says
 #: of commits is another one, with which reading begins anew.
 MARKS_BUILD: Final = 0
@@ -56,7 +58,7 @@ class GroupReader(CoscoReader):
             service_timeout_s=handle.service_timeout_s,
         )
         self._assignment = self._assigned()
-        self._orphans = OrphanWatch(self._info)
+        self._orphans = OrphanWatch(self._info, self._scope)
         self._waiter = FOLLOWING.ask(self._assignment.primary, self._question())
         self._scope.add_call(self._waiter)
 
@@ -73,14 +75,15 @@ class GroupReader(CoscoReader):
 
     def _ask_commits(self, step: AwaitCommits) -> CommitWait:
         if self._waiter is not None:
-            if (found := self._wait_for_marks(self._waiter, step.wait_s)) is not None:
+            found = self._wait_for_marks(self._waiter, step.wait_s)
+            if found is None and self._waiter is not None:
+                found = self._ask_beside(self._waiter, step)
+            if found is not None:
                 return found
-            # Not in time, or not at all: who is missing, and whether that is all there is to
-            # say, the metadata service knows.
             step = replace(step, wait_s=0.0)
         wait = super()._ask_commits(replace(step, wait_s=min(step.wait_s, _POLL_S)))
         if wait.snapshot is None and self._waiter is None and not wait.recompute:
-            found_orphans = self._orphans.look(wait.missing, time.monotonic())
+            found_orphans = self._orphans.look(wait.missing)
             if found_orphans:
                 self._metadata.report_uncommitted(
                     self._info.number,
@@ -104,14 +107,29 @@ class GroupReader(CoscoReader):
         return next(a for a in self._info.assignments if a.range_index == part.index)
 
     def _question(self) -> Follow:
-        return Follow(
-            id=0,
-            incarnation=self._assignment.primary.incarnation,
-            number=self._info.number,
-            range_index=self._assignment.range_index,
-            epoch=self._assignment.epoch,
-            partition=self.partition,
-        )
+        one = self._assignment
+        return follow_question(self._info.number, one, one.primary, self.partition)
+
+    def _ask_beside(self, waiter: Waiter, step: AwaitCommits) -> CommitWait | None:
+        """Who is missing, as the daemon has said nothing in the time of `step`; None: it will
+        not say."""
+        if step.outage_s is not None and step.outage_s <= step.wait_s:
+            # The reader's time is over, but for what is on its way already.
+            now = FOLLOWING.ask_now(self._assignment.primary, self._question(), self._scope)
+            is_ready = now is not None and now.outcome is FollowOutcome.READY
+            found = self._wait_for_marks(waiter, _READY_S if is_ready else 0.0)
+            if found is None and now is not None and now.outcome is FollowOutcome.WAITING:
+                found = CommitWait(None, self._mappers - now.done)
+            return found
+        try:  # it may know that the daemon has been replaced
+            wait = super()._ask_commits(replace(step, wait_s=0.0, outage_s=0.0))
+        except ServiceUnavailable as error:
+            if not error.retriable:
+                raise
+            return CommitWait(None, self._mappers)  # the daemon will tell in any case
+        if wait.snapshot is not None:
+            self._leave()
+        return wait
 
     def _wait_for_marks(self, waiter: Waiter, wait_s: float) -> CommitWait | None:
         """What the daemon says once all mappers are done; None if it does not in `wait_s`, and

@@ -6,33 +6,39 @@ One that must go by commits waits for them, and so looks whether daemons have th
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from pyroaring import BitMap
 
-from cosco.client.following import FOLLOWING
-from cosco.group_records import Follow, FollowOutcome
+from cosco.client.following import FOLLOWING, follow_question
+from cosco.client.scope import Scope
+from cosco.group_records import FollowOutcome
 from cosco.records import Assignment, ExchangeInfo
 
 #: A commit follows its marks sooner than this, unless the process is gone.
 ORPHAN_S: Final = 1.0
-_ANSWER_S: Final = 2.0
 
 
 class OrphanWatch:
     """Of one exchange: which mappers were marked ORPHAN_S ago, and are not committed now."""
 
-    def __init__(self, info: ExchangeInfo) -> None:
+    def __init__(self, info: ExchangeInfo, scope: Scope) -> None:
         self._info = info
+        self._scope = scope
         self._marked: BitMap | None = None
         self._asked_at = 0.0
         self._reported = BitMap()
 
-    def look(self, missing: BitMap, now: float) -> BitMap:
-        """The mappers of `missing` to report, each once; asks daemons when it is time to."""
+    def look(self, missing: BitMap) -> BitMap:
+        """The mappers of `missing` to report, each once; asks daemons when it is time to.
+
+        Raises ClientClosed.
+        """
         if self._marked is None:
-            self._marked, self._asked_at = self._ask(), now
-        if now - self._asked_at < ORPHAN_S:
+            self._marked = self._ask()
+            self._asked_at = time.monotonic()
+        if time.monotonic() - self._asked_at < ORPHAN_S:
             return BitMap()
         found: BitMap = (self._marked & missing) - self._reported
         self._reported |= found
@@ -51,20 +57,10 @@ class OrphanWatch:
     def _ask_range(self, assignment: Assignment) -> BitMap | None:
         """Those that its primary or a replica has marks of; None if nobody answers."""
         marked: BitMap | None = None
+        part = self._info.ranges[assignment.range_index]
         for ref in (assignment.primary, *assignment.replicas):
-            question = Follow(
-                id=0,
-                incarnation=ref.incarnation,
-                number=self._info.number,
-                range_index=assignment.range_index,
-                epoch=assignment.epoch,
-                partition=self._info.ranges[assignment.range_index].first,
-                now=True,
-            )
-            waiter = FOLLOWING.ask(ref, question)
-            waiter.wait(_ANSWER_S)
-            answer = waiter.answer
-            FOLLOWING.leave(ref, waiter)
+            question = follow_question(self._info.number, assignment, ref, part.first)
+            answer = FOLLOWING.ask_now(ref, question, self._scope)
             if answer is None:
                 continue
             if answer.outcome in {FollowOutcome.READY, FollowOutcome.WAITING}:
