@@ -71,6 +71,7 @@ class GroupReader(CoscoReader):
     # --- what the ordinary reader does otherwise -------------------------------------------
 
     def _describe(self) -> tuple[ExchangeInfo, CommitWait | None]:
+        self._metadata.set_met()  # by who gave the handle: an outage is waited for
         return self._handle.info(self._index), None
 
     def _ask_commits(self, step: AwaitCommits) -> CommitWait:

@@ -45,6 +45,7 @@ class GroupWriter(CoscoWriter):
 
     def _open(self, mapper: int | None) -> OpenedAttempt:
         assert mapper is not None  # as the handle has checked
+        self._metadata.set_met()  # by who gave the handle: an outage is waited for
         attempt = FIRST_OWN_ATTEMPT | secrets.randbits(63)
         return OpenedAttempt(self._handle.info(self._index), mapper, attempt)
 

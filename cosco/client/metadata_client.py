@@ -55,6 +55,10 @@ class MetadataClient:
         self._endpoint = Endpoint(address)
         self._met = is_met
 
+    def set_met(self) -> None:
+        """The service has answered whoever speaks for this object."""
+        self._met = True
+
     def close(self) -> None:
         """Give up the connection."""
         self._endpoint.close()
