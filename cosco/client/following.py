@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -207,9 +208,13 @@ class Following:
         self._lock = threading.Lock()
         self._streams: dict[DaemonRef, FollowStream] = {}
         self._left_bytes = PUSHED_BYTES
+        #: What readers that were collected have not left: a finalizer may not take locks.
+        self.abandoned: deque[tuple[DaemonRef, Waiter]] = deque()
 
     def ask(self, ref: DaemonRef, follow: Follow) -> Waiter:
         """Ask a daemon; `leave` must follow."""
+        while self.abandoned:
+            self.leave(*self.abandoned.popleft())
         with self._lock:
             granted = 0 if follow.now else min(ANSWER_BYTES, self._left_bytes)
             self._left_bytes -= granted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,9 @@ class GroupReader(CoscoReader):
         self._orphans = OrphanWatch(self._info, self._scope)
         self._waiter = FOLLOWING.ask(self._assignment.primary, self._question())
         self._scope.add_call(self._waiter)
+        left = (self._assignment.primary, self._waiter)
+        self._finalizer = weakref.finalize(self, FOLLOWING.abandoned.append, left)
+        self._finalizer.atexit = False
 
     def close(self) -> None:
         """See `CoscoReader.close`."""
@@ -139,15 +143,13 @@ class GroupReader(CoscoReader):
             return None
         self._scope.check()
         answer = waiter.answer
-        self._waiter = None
         if answer is None or answer.outcome is not FollowOutcome.READY:
-            FOLLOWING.leave(self._assignment.primary, waiter)
+            self._leave()
             return None
-        self._scope.remove_call(waiter)
         snapshot = self._snapshot(answer)
         if snapshot is not None and not answer.fetch:
             self._ahead = [memoryview(answer.data)] if answer.data else []
-        FOLLOWING.leave(self._assignment.primary, waiter)
+        self._leave()
         return None if snapshot is None else CommitWait(snapshot)
 
     def _snapshot(self, answer: Followed) -> ReadSnapshot | None:
@@ -170,5 +172,6 @@ class GroupReader(CoscoReader):
     def _leave(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
+            self._finalizer.detach()
             self._scope.remove_call(waiter)
             FOLLOWING.leave(self._assignment.primary, waiter)
