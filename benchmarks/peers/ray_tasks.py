@@ -1,0 +1,48 @@
+"""Ray: a task for each mapper, with a return value for each reducer, and for each reducer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import numpy as np
+import ray
+from micro_harness import MicroJob, Stages, main
+from micro_work import map_sums
+
+
+@contextmanager
+def start(job: MicroJob) -> Iterator[Stages]:
+    ray.init(
+        num_cpus=job.threads,
+        include_dashboard=False,
+        log_to_driver=False,
+        # Not deeper: the paths of its sockets have at most 107 bytes.
+        _temp_dir=job.scratch,
+    )
+    tasks = job.tasks
+
+    @ray.remote(num_returns=tasks)
+    def mapper(iteration: int, number: int) -> tuple[np.ndarray, ...]:
+        return tuple(map_sums(iteration, number, tasks))
+
+    @ray.remote
+    def reducer(*sums: np.ndarray) -> np.ndarray:
+        return np.sum(sums, axis=0)
+
+    def run(iteration: int) -> list[list[int]]:
+        parts = [mapper.remote(iteration, number) for number in range(tasks)]
+        found = ray.get([reducer.remote(*(part[r] for part in parts)) for r in range(tasks)])
+        return [sums.tolist() for sums in found]
+
+    try:
+        yield Stages(run, {"ray": ray.__version__}, {"num_cpus": job.threads})
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(start)
