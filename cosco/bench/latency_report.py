@@ -9,20 +9,31 @@ from rich.table import Table
 
 from cosco.bench.document import check_target, document, save
 from cosco.bench.latency import ExchangeLatency, LatencyResult, LatencySettings, run_latency
+from cosco.bench.micro_batches import MicroSettings
+from cosco.bench.micro_report import run_groups
 from cosco.bench.progress import progress_bars
 from cosco.bench.quantiles import Quantiles
 
 
-def run(settings: LatencySettings, *, json_path: str | None) -> int:
-    """Run, print and save; 0."""
+def run(
+    settings: LatencySettings, groups: MicroSettings | None = None, *, json_path: str | None
+) -> int:
+    """Run, print and save, with micro-batches if there are any; 1 if a peer that is there
+    failed or had other sums, else 0."""
     settings.check_capacity()
+    if groups is not None:
+        groups.check_capacity()
     check_target("--json", json_path)
     with progress_bars() as bars:
         rounds = bars.add_task("rows and exchanges", total=settings.steps * len(settings.replicas))
         result = run_latency(settings, on_step=lambda done: bars.advance(rounds, done))
     Console().print(_table(settings, result))
-    save(json_path, document("latency", result.to_json(), asdict(settings)))
-    return 0
+    figures, is_complete = result.to_json(), True
+    if groups is not None:
+        of_groups, is_complete = run_groups(groups)
+        figures.update(of_groups)
+    save(json_path, document("latency", figures, asdict(settings)))
+    return 0 if is_complete else 1
 
 
 def _table(settings: LatencySettings, result: LatencyResult) -> Table:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +52,11 @@ class PeerResult:
     settings: dict[str, Any]
 
 
-def find_peer(name: str, environments: Path) -> list[str]:
-    """The command that runs a peer; raises PeerMissing, which says what to do."""
-    script = SCRIPTS / PROGRAMS[name]
+def find_peer(
+    name: str, environments: Path, programs: Mapping[str, str] = PROGRAMS
+) -> list[str]:
+    """The command that runs a peer's program; raises PeerMissing, which says what to do."""
+    script = SCRIPTS / programs[name]
     if not script.exists():
         raise PeerMissing("missing: peers are run from a source checkout, where make peers is")
     python = environments / name / "bin" / "python"

@@ -8,6 +8,7 @@ import click
 
 from cosco.cli.bench_options import (
     COUNT,
+    ListType,
     daemons_option,
     directory_option,
     json_option,
@@ -16,6 +17,7 @@ from cosco.cli.bench_options import (
 )
 
 _MANY = click.IntRange(min=1, max=1_000_000)
+_NAMES = ("ray", "dask", "spark")
 
 
 @click.command()
@@ -35,13 +37,91 @@ _MANY = click.IntRange(min=1, max=1_000_000)
 )
 @click.option("--workers", type=COUNT, default=4, show_default=True, help="worker processes")
 @daemons_option(least=2)
-@replicas_list_option("measure with so many copies of a row in memory")
+@replicas_list_option(
+    "measure with so many copies of a row in memory; micro-batches with the most of them"
+)
+@click.option(
+    "--group",
+    "groups",
+    type=ListType(click.IntRange(1, 10_000)),
+    default="",
+    help="also run micro-batches in exchange groups of these sizes, 1,10,50,100 say",
+)
+@click.option(
+    "--tasks",
+    type=ListType(COUNT),
+    default="4,16",
+    show_default=True,
+    help="mappers, and as many reducers, of a micro-batch",
+)
+@click.option(
+    "--iterations",
+    type=_MANY,
+    default=100,
+    show_default=True,
+    help="micro-batches of each kind, or some more to fill whole groups",
+)
+@click.option(
+    "--group-workers",
+    type=COUNT,
+    default=2,
+    show_default=True,
+    help="worker processes of micro-batches, and processors of each peer",
+)
+@click.option(
+    "--peers",
+    type=ListType(click.Choice(_NAMES)),
+    default=",".join(_NAMES),
+    show_default=True,
+    help="run micro-batches on these, too; empty for none",
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=1),
+    default=900.0,
+    show_default=True,
+    help="a peer that has not ended after so many seconds has failed",
+)
+@click.option(
+    "--environments",
+    type=click.Path(file_okay=False),
+    help="the directory with an environment for each peer; without it that of make peers",
+)
 @directory_option
 @json_option
-def latency(json_path: str | None, **options: Any) -> int:
-    """One row from collect to a waiting reader, and small exchanges from end to end."""
+def latency(
+    json_path: str | None,
+    groups: tuple[int, ...],
+    tasks: tuple[int, ...],
+    iterations: int,
+    group_workers: int,
+    peers: tuple[str, ...],
+    timeout_s: float,
+    environments: str | None,
+    **options: Any,
+) -> int:
+    """One row from collect to a waiting reader, small exchanges from end to end, and
+    micro-batches in exchange groups."""
     require_bench_extra()
     from cosco.bench.latency import LatencySettings
     from cosco.bench.latency_report import run
+    from cosco.bench.micro_batches import MicroSettings
 
-    return run(LatencySettings(**options), json_path=json_path)
+    settings = LatencySettings(**options)
+    micro = None
+    if groups:
+        micro = MicroSettings(
+            groups=groups,
+            tasks=tasks,
+            iterations=iterations,
+            warm_ups=settings.warm_ups,
+            rounds=settings.rounds,
+            workers=group_workers,
+            daemons=settings.daemons,
+            replicas=max(settings.replicas),
+            peers=peers,
+            timeout_s=timeout_s,
+            environments=environments,
+            directory=settings.directory,
+        )
+    return run(settings, micro, json_path=json_path)

@@ -1,0 +1,182 @@
+"""`cosco-bench latency --group`: micro-batches of two stages, in groups of several sizes.
+
+Drizzle's micro-benchmark (Venkataraman et al., SOSP 2017, section 5): each mapper sums 10,000
+numbers by key, each reducer adds the mappers' sums of its keys up. See `micro_work` for the
+tasks, `micro_cosco` for what is on the clock, `micro_peers` for the same on other systems, and
+`micro_row` for a single row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from cosco.bench.capacity import PROCESS_BYTES, check_room
+from cosco.bench.micro_cosco import MicroFigures, run_cosco
+from cosco.bench.micro_peers import MICRO_PROGRAMS, PeerFigures, run_micro_peer
+from cosco.bench.micro_row import push_to_readable
+from cosco.bench.peer_process import PeerMissing
+from cosco.bench.quantiles import Quantiles
+from cosco.cluster import LocalCluster
+from cosco.errors import CoscoError
+from cosco.workers import TaskPool
+
+MEMORY: Final = 64 << 20
+#: Of a peer: interpreters, a JVM with its heap.
+_PEER_BYTES: Final = 2 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroSettings:
+    """What to run: `iterations`, or a few more that fill whole groups, for each of the `groups`
+    (sizes) and of `tasks` (mappers, and as many reducers), after `warm_ups`; and `rounds` single
+    rows. workers: processes of ours, and processors of each peer. environments: as of
+    PeersSettings."""
+
+    groups: tuple[int, ...]
+    tasks: tuple[int, ...] = (4, 16)
+    iterations: int = 100
+    warm_ups: int = 20
+    rounds: int = 300
+    workers: int = 2
+    daemons: int = 2
+    replicas: int = 2
+    peers: tuple[str, ...] = tuple(MICRO_PROGRAMS)
+    timeout_s: float = 900.0
+    environments: str | None = None
+    directory: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """Iterations and rows of ours."""
+        one_shape = sum(
+            -(-self.iterations // size) * size + (-(-self.warm_ups // warm) * warm if warm else 0)
+            for size in self.groups
+            for warm in [min(size, self.warm_ups)]
+        )
+        return len(self.tasks) * one_shape + self.rounds + self.warm_ups
+
+    def check_capacity(self) -> None:
+        """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
+        ours = self.daemons * MEMORY + (self.daemons + self.workers + 3) * PROCESS_BYTES
+        check_room(
+            "micro-batches",
+            memory=max(ours, _PEER_BYTES if self.peers else 0),
+            disk=self.daemons * MEMORY,
+            directory=self.directory,
+            less_memory="ask for fewer --daemons, --group-workers or --peers",
+            less_disk="give a --directory",
+        )
+
+
+@dataclass(slots=True)
+class ShapeResult:
+    """Of one number of tasks: ours by size of the group, and the peers'."""
+
+    groups: dict[int, MicroFigures] = field(default_factory=dict)
+    peers: dict[str, PeerFigures] = field(default_factory=dict)
+
+    @property
+    def speedup(self) -> dict[str, float]:
+        """How many times as long as ours, in the largest groups, each peer takes: medians."""
+        ours = self.groups[max(self.groups)].p50_ms
+        return {name: found.took.p50_ms / ours for name, found in self.peers.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "groups": {str(size): asdict(found) for size, found in self.groups.items()},
+            "peers": {name: found.to_json() for name, found in self.peers.items()},
+            "speedup": self.speedup,
+        }
+
+
+@dataclass(slots=True)
+class MicroResult:
+    """By number of tasks, and of single rows. problems: why a peer has no figures, by its name
+    and number of tasks; `missing`, those that are not installed."""
+
+    row: Quantiles
+    shapes: dict[int, ShapeResult]
+    problems: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures of the first shape, and those of all."""
+        first = next(iter(self.shapes.values()))
+        return {
+            "push_to_readable": asdict(self.row),
+            **first.to_json(),
+            "shapes": {shape_name(n): found.to_json() for n, found in self.shapes.items()},
+            "problems": self.problems,
+            "missing": self.missing,
+        }
+
+
+def shape_name(tasks: int) -> str:
+    """Mappers × reducers."""
+    return f"{tasks}x{tasks}"
+
+
+def run_micro(
+    settings: MicroSettings,
+    *,
+    on_step: Callable[[int], None] = lambda _: None,
+    on_peer: Callable[[], None] = lambda: None,
+) -> MicroResult:
+    """Run it all; `on_step` is told 1 for each of `settings.steps`, `on_peer` of each run of one.
+
+    A peer that fails or is missing is in the result, with its reason. Raises CapacityExceeded
+    before anything starts; DataCorrupted if a sum of ours is not the exact one.
+    """
+    settings.check_capacity()
+    shapes = {tasks: ShapeResult() for tasks in settings.tasks}
+    with (
+        LocalCluster(
+            settings.daemons, memory=str(MEMORY), directory=settings.directory
+        ) as cluster,
+        TaskPool("worker", settings.workers) as pool,
+    ):
+        row = push_to_readable(
+            cluster.metadata,
+            rounds=settings.rounds,
+            warm_ups=settings.warm_ups,
+            replicas=settings.replicas,
+            on_step=on_step,
+        )
+        for tasks, shape in shapes.items():
+            for size in settings.groups:
+                shape.groups[size] = run_cosco(
+                    cluster.metadata,
+                    pool,
+                    size=size,
+                    tasks=tasks,
+                    workers=settings.workers,
+                    iterations=settings.iterations,
+                    warm_ups=settings.warm_ups,
+                    replicas=settings.replicas,
+                    on_step=on_step,
+                )
+    result = MicroResult(row, shapes)
+    for name in settings.peers:
+        for tasks, shape in shapes.items():
+            try:
+                shape.peers[name] = run_micro_peer(
+                    name,
+                    tasks=tasks,
+                    threads=settings.workers,
+                    iterations=settings.iterations,
+                    warm_ups=settings.warm_ups,
+                    environments=settings.environments,
+                    directory=settings.directory,
+                    timeout_s=settings.timeout_s,
+                    on_done=on_peer,
+                )
+            except PeerMissing as error:
+                result.problems[name] = str(error)
+                result.missing.append(name)
+                break
+            except CoscoError as error:
+                reason = f"{type(error).__name__}: {error}"
+                result.problems[f"{name} {shape_name(tasks)}"] = reason
+    return result
