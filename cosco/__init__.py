@@ -30,6 +30,7 @@ from cosco.errors import (
     SchemaMismatch,
     ServiceUnavailable,
 )
+from cosco.group_size import AdaptiveGroupSize
 from cosco.records import Commit, ExchangeProgress
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from cosco.cluster import LocalCluster
 
 __all__ = [
+    "AdaptiveGroupSize",
     "CapacityExceeded",
     "ClientClosed",
     "Commit",

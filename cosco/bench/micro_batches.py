@@ -132,9 +132,7 @@ def run_micro(
     settings.check_capacity()
     shapes = {tasks: ShapeResult() for tasks in settings.tasks}
     with (
-        LocalCluster(
-            settings.daemons, memory=str(MEMORY), directory=settings.directory
-        ) as cluster,
+        LocalCluster(settings.daemons, memory=str(MEMORY), directory=settings.directory) as cluster,
         TaskPool("worker", settings.workers) as pool,
     ):
         row = push_to_readable(

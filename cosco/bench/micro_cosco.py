@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from cosco import CoscoExchangeGroup, CoscoReader, GroupHandle
-from cosco.bench.micro_work import KEYS, I64, exact_sums, map_sums
+from cosco.bench.micro_work import I64, KEYS, exact_sums, map_sums
 from cosco.bench.quantiles import quantiles
 from cosco.errors import DataCorrupted
 from cosco.workers import Link, TaskPool

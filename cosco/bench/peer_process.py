@@ -52,9 +52,7 @@ class PeerResult:
     settings: dict[str, Any]
 
 
-def find_peer(
-    name: str, environments: Path, programs: Mapping[str, str] = PROGRAMS
-) -> list[str]:
+def find_peer(name: str, environments: Path, programs: Mapping[str, str] = PROGRAMS) -> list[str]:
     """The command that runs a peer's program; raises PeerMissing, which says what to do."""
     script = SCRIPTS / programs[name]
     if not script.exists():
