@@ -183,6 +183,58 @@ def test_latency_of_a_row_and_of_a_small_exchange(scratch: Path) -> None:
     assert "one row, replicas=2" in done.stdout
 
 
+def test_micro_batches_in_groups_beside_a_peer(scratch: Path) -> None:
+    environments = scratch.parent / "environments"
+    program = environments / "ray.py"
+    environments.mkdir()
+    program.write_text(
+        textwrap.dedent(f"""\
+        import contextlib, sys
+        sys.path.insert(0, {str(ROOT / "benchmarks" / "peers")!r})
+        from micro_harness import Stages, main
+        from micro_work import map_sums
+
+        @contextlib.contextmanager
+        def start(job):
+            def run(iteration):
+                # It loses a mapper of the larger shape.
+                mappers = range(job.tasks if job.tasks == 2 else 1)
+                return sum(map_sums(iteration, m, job.tasks) for m in mappers).tolist()
+            yield Stages(run, {{}}, {{}})
+
+        main(start)
+        """)
+    )
+    install(environments, "ray", f'shift\nexec "{sys.executable}" "{program}" "$@"\n')
+    done, shown = bench(
+        scratch,
+        *("latency", "--rounds", "3", "--exchanges", "1", "--warm-ups", "2", "--rows", "50"),
+        *("--mappers", "1", "--partitions", "1", "--workers", "1", "--replicas", "2"),
+        *("--group", "1,3", "--tasks", "2,3", "--iterations", "4", "--peers", "ray,dask"),
+        *("--environments", str(environments)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert shown["groups"] == shown["shapes"]["2x2"]["groups"]
+    for shape in ("2x2", "3x3"):
+        for size, iterations in (("1", 4), ("3", 6)):
+            found = shown["shapes"][shape]["groups"][size]
+            assert found["iterations"] == iterations
+            assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["max_ms"]
+            assert found["coordination_ms"] > 0 < found["compute_ms"]
+            assert found["mean_ms"] == pytest.approx(found["coordination_ms"] + found["task_ms"])
+    assert shown["peers"].keys() == {"ray"}
+    assert shown["peers"]["ray"]["samples"] == 4
+    assert shown["speedup"]["ray"] == (
+        shown["peers"]["ray"]["p50_ms"] / shown["groups"]["3"]["p50_ms"]
+    )
+    assert shown["problems"].keys() == {"dask", "ray 3x3"}
+    assert "other sums than the exact ones" in shown["problems"]["ray 3x3"]
+    assert shown["missing"] == ["dask"]
+    assert shown["push_to_readable"]["samples"] == 3
+    assert shown["group_settings"]["replicas"] == 2
+    assert "cosco, groups of 3" in done.stdout
+
+
 def test_one_daemon_takes_in_stores_and_serves_what_was_packed_beforehand(scratch: Path) -> None:
     done, shown = bench(
         scratch,
