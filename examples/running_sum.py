@@ -152,7 +152,7 @@ def run_stream(cluster: LocalCluster, directory: Path) -> None:
 
     for reducer in range(REDUCERS):
         np.save(checkpoint(directory, reducer, 0), np.zeros(KEYS, dtype=np.int64))
-    sizing = AdaptiveGroupSize()
+    sizing = AdaptiveGroupSize(4, lower=0.02, upper=0.05)
     done, to_kill = 0, True
     with (
         CoscoExchangeGroup(
