@@ -1,4 +1,4 @@
-"""The example of README.md is a program that works as it is printed."""
+"""The examples of the documents are programs that work as they are printed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize(
+    ("document", "printed"), [("README.md", "[('the', 3)]"), ("docs/low-latency.md", "20")]
+)
+def test_the_example_runs(document: str, printed: str, tmp_path: Path) -> None:
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 1
     script = tmp_path / "example.py"
     script.write_text(blocks[0])
@@ -24,4 +29,4 @@ def test_the_example_runs(tmp_path: Path) -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert (done.returncode, done.stdout) == (0, "[('the', 3)]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{printed}\n"), done.stderr
