@@ -34,12 +34,14 @@ class PackedFrame:
     """A frame without its header: `blocks` blocks of one partition range.
 
     parts: header, stored bytes, header, stored bytes, …; body_bytes: their length.
+    has_mark: it ends with the mark of its range, and is the last one to it.
     """
 
     range_index: int
     blocks: int
     parts: list[bytes]
     body_bytes: int
+    has_mark: bool = False
 
 
 class FrameBuilder:
@@ -81,6 +83,7 @@ class FrameBuilder:
         self._range_first = self._range_end = 0
         #: Ranges whose last frame is still to come, while frames end with marks.
         self._unmarked: dict[int, PartitionRange] = {}
+        self._has_mark = False  # the open frame
         self._parts: list[bytes] = []
         self._body_bytes = 0
         self.rows = 0
@@ -157,7 +160,8 @@ class FrameBuilder:
         if not parts:
             return None
         self._parts, self._body_bytes = [], 0
-        return PackedFrame(self._range_index, len(parts) // 2, parts, body_bytes)
+        has_mark, self._has_mark = self._has_mark, False
+        return PackedFrame(self._range_index, len(parts) // 2, parts, body_bytes, has_mark)
 
     def begin_marks(self) -> None:
         """From now on end the last frame of each range with its mark: partitions must come in
@@ -192,6 +196,7 @@ class FrameBuilder:
         parts = encode_mark(mark, self._exchange, part)
         self._parts += parts
         self._body_bytes += sum(map(len, parts))
+        self._has_mark = True
 
     def sums(self) -> AttemptSums:
         """What all blocks made so far add up to."""

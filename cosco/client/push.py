@@ -59,6 +59,8 @@ class Pusher:
     def push(self, packed: PackedFrame) -> None:
         """Take a frame once there is room for it in the window."""
         self.scope.check()
+        if packed.has_mark:  # it counts with its own frame: by then all before must be safe
+            self._wait_until(lambda: self.routes.is_settled(packed.range_index))
         self._wait_until(lambda: self._has_room(packed.body_bytes))
         with self.changed:  # there is more room at most by now, as nobody else adds frames
             self._serve(self.routes.put(packed))

@@ -8,6 +8,7 @@ the epoch that was current when it was acknowledged; what older epochs say later
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -46,6 +47,7 @@ class Routes:
         self._current = {a.range_index: a for a in assignments}
         self._lanes: dict[DaemonRef, Lane] = {}
         self._acknowledged: set[Pair] = set()
+        self._unacknowledged: Counter[int] = Counter()  # frames, by range
         #: Frames that are not acknowledged, and their bytes, headers included.
         self.frames = 0
         self.frame_bytes = 0
@@ -73,6 +75,7 @@ class Routes:
         frame = self._add(lane, header, packed.parts)
         self.frames += 1
         self.frame_bytes += frame.frame_bytes
+        self._unacknowledged[packed.range_index] += 1
         return lane
 
     def acknowledge(self, lane: Lane, sequences: Iterable[int]) -> int:
@@ -84,8 +87,13 @@ class Routes:
         for frame in settled:
             self.frames -= 1
             self.frame_bytes -= frame.frame_bytes
+            self._unacknowledged[frame.range_index] -= 1
             self._acknowledged.add((frame.range_index, frame.epoch))
         return len(settled)
+
+    def is_settled(self, range_index: int) -> bool:
+        """Whether every frame to a range is acknowledged."""
+        return not self._unacknowledged[range_index]
 
     def acknowledged(self) -> tuple[Pair, ...]:
         """The pairs that acknowledged frames while they were current: what a commit names."""

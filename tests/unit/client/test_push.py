@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -643,3 +644,16 @@ def test_what_was_sent_eagerly_is_announced_on_the_next_stream(parts: Parts) -> 
     write(parts, daemon, 2)
     assert daemon.eager == [False, True, False]
     assert daemon.streams == 2
+
+
+def test_a_frame_with_a_mark_goes_when_all_before_it_to_its_range_is_safe(parts: Parts) -> None:
+    daemon = parts.daemon()
+    answers = iter([spb.REFUSAL_CODE_BAD_FRAME])  # so that it is sent again
+    daemon.refuse = lambda *_: next(answers, None)
+    pusher = parts.pusher(daemon.ref, daemon.ref)
+    marked = replace(FRAMES[1], has_mark=True)
+    for frame in (FRAMES[0], marked):
+        pusher.push(frame)
+    pusher.flush()
+    bodies = [body for _, _, body in daemon.taken]
+    assert bodies == [b"".join(frame.parts) for frame in (FRAMES[0], marked)]

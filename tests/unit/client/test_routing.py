@@ -90,6 +90,22 @@ def test_what_is_not_acknowledged_moves_with_its_range_and_keeps_its_blocks() ->
     assert routes.frames == routes.frame_bytes == 0
 
 
+def test_a_range_is_settled_when_all_its_frames_are_acknowledged() -> None:
+    routes = routes_of(A, B)
+    assert routes.is_settled(1)
+    lane, *_ = [routes.put(packed(1, content)) for content in (b"one", b"more")]
+    send_all(lane)
+    assert (routes.is_settled(0), routes.is_settled(1)) == (True, False)
+    routes.acknowledge(lane, [1])
+    assert not routes.is_settled(1)
+    assert routes.renew([assigned(1, 2, C)]) == [(1, 1)]
+    assert not routes.is_settled(1)  # it only moved
+    (moved,) = [lane for lane in routes.lanes() if lane.ref == C]
+    send_all(moved)
+    routes.acknowledge(moved, [1])
+    assert routes.is_settled(1)
+
+
 def test_a_range_that_never_acknowledged_in_an_epoch_does_not_name_it() -> None:
     routes = routes_of(A)
     send_all(routes.put(packed(0, b"x")))
