@@ -82,6 +82,7 @@ class Cluster:
             for name in ("exchanges", "closing", "closed")
             for key in self.tables.get(name, ())
         ]
+        numbers += [last for _, last in self.tables.get("used_groups", {}).values()]
         self.state = self._start(Stored("cluster", max(numbers, default=0) + 1, tables))
 
     # --- daemons ---
