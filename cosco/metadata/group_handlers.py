@@ -118,8 +118,9 @@ class GroupHandlers:
 
     def _commit(self, request: mpb.CommitRequest) -> CommitResult:
         try:
-            with self._polls.telling(request.number):
-                won = self._state.commit(wire.commit_from_pb(request))
+            commit = wire.commit_from_pb(request)
+            with self._polls.telling(commit.number):
+                won = self._state.commit(commit)
         except CoscoError as error:
             return CommitResult(won=False, error=error)
         self._polls.wake(self._polls.waiting.committed(request.number, request.mapper))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.exchanges import serving, until
 
 from cosco import LocalCluster
+from cosco.metadata.handlers import Handlers
 
 _NUMBERS = count()
 _RETURN_S = 60.0
@@ -54,3 +57,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a small disk")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[None]]:
+    """Returns once so many long polls wait in the service that the test started last."""
+    started: list[Handlers] = []
+    original = Handlers.__init__
+
+    def remember(self: Handlers, *arguments: Any) -> None:
+        original(self, *arguments)
+        started.append(self)
+
+    monkeypatch.setattr(Handlers, "__init__", remember)
+
+    async def until(count: int) -> None:
+        while len(started[-1]._polls.waiting) != count:  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0.01)
+
+    return until

@@ -39,25 +39,6 @@ from cosco.records import (
 from cosco.wire import mpb
 
 
-@pytest.fixture
-def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[None]]:
-    """Returns once so many long polls wait in the service that the test started last."""
-    started: list[Handlers] = []
-    original = Handlers.__init__
-
-    def remember(self: Handlers, *arguments: Any) -> None:
-        original(self, *arguments)
-        started.append(self)
-
-    monkeypatch.setattr(Handlers, "__init__", remember)
-
-    async def until(count: int) -> None:
-        while len(started[-1]._polls.waiting) != count:  # noqa: ASYNC110 (there is no event for it)
-            await asyncio.sleep(0.01)
-
-    return until
-
-
 class Gate:
     """Holds back or fails the database's writes while it is told to."""
 
