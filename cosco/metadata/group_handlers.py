@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 from cosco import wire
 from cosco.errors import CoscoError
 from cosco.group_records import CommitResult, GroupCall
-from cosco.metadata.journal import Journal
 from cosco.metadata.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
 from cosco.metadata.state import MetadataState
 from cosco.wire import mpb
@@ -38,13 +37,10 @@ class UsedIds(Protocol):
 class GroupHandlers:
     """Messages in, one call of the state or one a commit, messages out."""
 
-    def __init__(
-        self, state: MetadataState, polls: Polls, journal: Journal, used_ids: UsedIds
-    ) -> None:
+    def __init__(self, state: MetadataState, polls: Polls, used_ids: UsedIds) -> None:
         self._state = state
         self._groups = state.groups
         self._polls = polls
-        self._journal = journal
         self._used_ids = used_ids
 
     def methods(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
@@ -136,10 +132,7 @@ class GroupHandlers:
 
     async def _used(self, group_id: str) -> bool:
         """What the state wants to know of a group that it does not hold."""
-        if self._groups.knows(group_id):
-            return False
-        await self._journal.durable()  # of a group that just ended nothing else is known
-        return await self._used_ids.was_group(group_id)
+        return not self._groups.knows(group_id) and await self._used_ids.was_group(group_id)
 
     def _told(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -43,7 +43,7 @@ class Handlers:
         self._journal = journal
         self._used_ids = used_ids
         self._polls = Polls(state)
-        self._groups = GroupHandlers(state, self._polls, journal, used_ids)
+        self._groups = GroupHandlers(state, self._polls, used_ids)
         self._replies = Replies()
         #: Set when the state has probes or fences to take.
         self.errands = self._polls.errands

@@ -42,7 +42,7 @@ from typing import IO, Final, NamedTuple
 
 from cosco.errors import InvalidArgument
 from cosco.group_records import group_of
-from cosco.metadata.changes import Change, Row, Stored
+from cosco.metadata.changes import Change, Row, SqlValue, Stored
 
 SCHEMA_VERSION: Final = "3"
 
@@ -171,7 +171,13 @@ class SqlStore:
         try:
             # Changes come by table.
             for (table, deleted), group in groupby(changes, _deleted_columns):
-                if deleted:
+                if deleted == 1:
+                    [name, *_] = _TABLES[table].key_names
+                    self._connection.executemany(
+                        f"DELETE FROM {table} WHERE {name} BETWEEN ? AND ?",  # noqa: S608
+                        _runs(change.key[0] for change in group),
+                    )
+                elif deleted:
                     names = _TABLES[table].key_names[:deleted]
                     where = " AND ".join(f"{name} = ?" for name in names)
                     self._connection.executemany(
@@ -273,6 +279,17 @@ class SqlStore:
 def _deleted_columns(change: Change) -> tuple[str, int]:
     """Its table, and of how many columns the key is that it deletes; 0 for a row to put."""
     return change.table, len(change.key) if change.row is None else 0
+
+
+def _runs(keys: Iterable[SqlValue]) -> Iterator[tuple[SqlValue, SqlValue]]:
+    """First and last of each run of integers: exchanges of a group end together."""
+    first = last = next(keys := iter(keys))
+    for key in keys:
+        if not (isinstance(last, int) and key == last + 1):
+            yield first, last
+            first = key
+        last = key
+    yield first, last
 
 
 def _lock(path: str) -> IO[bytes]:

@@ -189,13 +189,16 @@ def test_a_group_that_ended_a_moment_ago_is_known(tmp_path: Path) -> None:
     run(test)
 
 
-def test_each_commit_of_a_batch_is_for_itself(tmp_path: Path) -> None:
+def test_each_commit_of_a_batch_is_for_itself(
+    tmp_path: Path, waiting: Callable[[int], Awaitable[None]]
+) -> None:
     async def test() -> None:
         async with client_of(tmp_path) as (service, client):
             single = (await service.create("a")).number
             number = (await client.make()).info.number
             await client.call(client.metadata.release_exchanges, "g", BitMap([1]))
             reader = asyncio.create_task(client.wait(number, 0, 1, wait_s=LONG_S))
+            await waiting(1)
             last = FIRST_OWN_ATTEMPT * 2 - 1
             results = await client.commit(
                 commit_of(number, 0),

@@ -68,6 +68,33 @@ def test_changes_are_applied_in_order(store: SqlStore) -> None:
     assert store.load().tables["mappers"] == [(1, 9, 4, 1), (2, 5, 3, 2)]
 
 
+def test_runs_of_numbers_are_deleted_and_no_others(store: SqlStore) -> None:
+    tables = [Change("counters", (n,), (n, 1, 0)) for n in range(12)]
+    store.write([*tables, Change("used_groups", ("a",), (1, 1)), Change("mappers", (3, 5), (1, 1))])
+    deleted = [2, 3, 4, 6, 9, 10, 1, 1]
+    changes = [Change("counters", (n,), None) for n in deleted]
+    store.write(
+        [*changes, Change("used_groups", ("a",), None), Change("counters", (3,), (8, 8, 8))]
+    )
+    left = [row[0] for row in store.load().tables["counters"]]
+    assert left == [0, 3, 5, 7, 8, 11]
+    assert store._rows("SELECT * FROM used_groups") == []
+
+
+def test_ids_of_groups_are_found(store: SqlStore) -> None:
+    names = ["g/x", "g/01", "g/7", "h/7\x00", "h", "i/", "\x00/3"]
+    store.write([Change("closed", (n,), (name,)) for n, name in enumerate(names, 1)])
+    store.write([Change("used_groups", ("j\x00",), (5, 40))])
+    assert [store.used_in_group(i) for i in ("g", "h", "i", "\x00", "G")] == [
+        "g/7", None, None, "\x00/3", None,
+    ]  # fmt: skip
+    assert [store.was_used(f"j\x00/{n}") for n in ("0", "4", "5", "04", "")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+    assert (store.was_group("j\x00"), store.was_group("j")) == (True, False)
+    assert store.load().next_number == 41
+
+
 def test_a_failed_batch_leaves_nothing(store: SqlStore) -> None:
     with pytest.raises(sqlite3.Error):
         store.write([Change("mappers", (1, 5), (1, 1)), Change("mappers", (1, 6), (1, 2, 3))])
