@@ -101,11 +101,14 @@ class Chunk:
 
 @dataclass(slots=True, eq=False)
 class PartitionBuffer:
-    """The chunks of one (assignment, partition), oldest first."""
+    """The chunks of one (assignment, partition), oldest first.
+
+    path: of its file, from the first flush on: most buffers of small exchanges never have one.
+    """
 
     key: AssignmentKey
     partition: int
-    path: str
+    path: str = ""
     open: Chunk | None = None
     flushing: Chunk | None = None
     stored: list[Chunk] = field(default_factory=list)

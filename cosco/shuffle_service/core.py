@@ -187,7 +187,10 @@ class DaemonCore:
         blocks = duplicates = taken_bytes = 0
         next_run, entries = first_run, held.dedupe.entries
         for run in frame.runs[first_run:]:
-            buffer = held.buffers.get(run.partition) or self._new_buffer(held, run.partition)
+            buffer = held.buffers.get(run.partition)
+            if buffer is None:
+                buffer = PartitionBuffer(held.key, run.partition)
+                held.buffers[run.partition] = buffer
             chunk = buffer.open or _EMPTY
             # A run of which some is held already may need less than this.
             grows = chunk.length + len(run.data) > chunk.capacity
@@ -202,11 +205,6 @@ class DaemonCore:
             next_run += 1
         self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
         return Taken(next_run, blocks, duplicates, taken_bytes)
-
-    def _new_buffer(self, held: AssignmentBuffers, partition: int) -> PartitionBuffer:
-        buffer = PartitionBuffer(held.key, partition, self._path(held.key, partition))
-        held.buffers[partition] = buffer
-        return buffer
 
     def _append(self, buffer: PartitionBuffer, data: memoryview, blocks: int) -> None:
         chunk = buffer.open
@@ -309,6 +307,8 @@ class DaemonCore:
         buffer = self._to_flush.take(pressed=pressed)
         if buffer is None:
             return None
+        if not buffer.path:
+            buffer.path = self._path(buffer.key, buffer.partition)
         chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
         self.shares.flushing += chunk.capacity
         return Flush(buffer, chunk, parts)
@@ -397,4 +397,4 @@ class DaemonCore:
         return self.pool.capacity_bytes - self.pool.free_bytes
 
 
-_EMPTY: Final = Chunk(PartitionBuffer((0, 0, 0), 0, ""))
+_EMPTY: Final = Chunk(PartitionBuffer((0, 0, 0), 0))

@@ -124,9 +124,9 @@ class FetchService:
     # --- chunks of this process -----------------------------------------------------------
 
     async def _from_chunk(self, chunk: Chunk, body_bytes: int) -> AsyncGenerator[bytes, None]:
-        key, path = chunk.buffer.key, chunk.buffer.path
+        buffer = chunk.buffer  # whose path may come only when the chunk is flushed
         if chunk.state is ChunkState.LOST:
-            yield _failed(f"the chunk at {chunk.offset} of {path} is gone")
+            yield _failed(f"the chunk at {chunk.offset} of {buffer.path} is gone")
             return
         sent, announced = 0, False
         while sent < body_bytes:
@@ -134,7 +134,7 @@ class FetchService:
                 raise _closed()
             if chunk.state in {ChunkState.STORED, ChunkState.LOST}:
                 rest = [FoundChunk(chunk.offset, body_bytes)]
-                stored = self._from_store(key, path, rest, sent, announced)
+                stored = self._from_store(buffer.key, buffer.path, rest, sent, announced)
                 async with aclosing(stored):
                     async for message in stored:
                         yield message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 from support.daemon_parts import DaemonParts
@@ -12,7 +13,7 @@ from support.mark_making import PARTITIONS, found, mark
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted
 from cosco.frames import FRAME_HEADER_BYTES, encode_frame_header
-from cosco.records import Assignment, DaemonRef
+from cosco.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.assignments import NotAssigned
 from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.intake import check_frame
@@ -334,3 +335,37 @@ def test_the_replica_refuses_a_bad_mark():
     with pytest.raises(DataCorrupted):
         offer(core, forwarded(rows(0, 2), done(2)), [])
     assert len(core.copies) == 0
+
+
+def test_a_small_exchange_costs_its_pages_and_little_more():
+    """16 mappers, 16 partitions, a row of 100 bytes of each for each."""
+    part, mappers, rows_bytes = PartitionRange(0, 0, 16), 16, 16 * 16 * 100
+    core = DaemonCore(
+        arena=memoryview(bytearray(16 * MAX_PAGE_BYTES)),
+        incarnation=INCARNATION,
+        chunk_bytes=1 << 20,
+    )
+    core.cluster_id = "c"
+    assignment = Assignment(0, 1, 1, DaemonRef(INCARNATION, "a"))
+
+    def feed(number: int) -> None:
+        core.admit(number, assignment, part, mappers)
+        held = core.assignment((number, 0, 1))
+        for mapper in range(mappers):
+            of_mapper = {"exchange": number, "mapper": mapper, "attempt": 1 << 63 | mapper}
+            blocks = [block(p, 0, bytes(104), **of_mapper) for p in range(16)]
+            blocks.append(mark(mapper, 1 << 63 | mapper, exchange=number, part=part))
+            checked = check_frame(memoryview(frame(blocks, exchange=number)))
+            assert core.take(held, checked, 0).next_run == 16
+            core.count(held, held.mark_of(checked))
+        assert held.board.is_complete
+
+    for number in range(1, 10):  # what grows by doubling has room now
+        feed(number)
+    free_bytes = core.pool.free_bytes
+    tracemalloc.start()
+    for number in range(10, 30):
+        feed(number)
+    traced_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert free_bytes - core.pool.free_bytes + traced_bytes < 20 * (rows_bytes + (64 << 10))

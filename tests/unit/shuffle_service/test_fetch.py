@@ -403,3 +403,18 @@ def test_a_closed_exchange_is_said_to_be_closed_and_not_broken() -> None:
             await rig.ask()
 
     run(main)
+
+
+def test_a_chunk_that_is_stored_while_it_is_sent_goes_on_from_its_file() -> None:
+    async def main(rig: Rig) -> None:
+        made = [block(0, n, bytes([n]) * 900_000) for n in range(3)]
+        for one in made:
+            rig.hold(one)
+        replies = rig.fetch.serve(KEY, 0)
+        assert isinstance(fetch_reply(await anext(replies)), spb.Section)
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        data = b"".join([bytes(fetch_reply(message)) async for message in replies])  # type: ignore[arg-type]
+        assert data == b"".join(made)
+
+    run(main)
