@@ -107,11 +107,13 @@ class AssignmentBuffers:
             if chunk is not None:
                 yield chunk
 
+    def in_memory(self) -> Iterator[Chunk]:
+        """All chunks that are not durable."""
+        for buffer in self.buffers.values():
+            for chunk in (buffer.flushing, buffer.open):
+                if chunk is not None:
+                    yield chunk
+
     def unstored_bytes(self) -> int:
         """Bytes of blocks in buffers that are in no store yet."""
-        return sum(
-            chunk.body_bytes
-            for buffer in self.buffers.values()
-            for chunk in (buffer.flushing, buffer.open)
-            if chunk is not None
-        )
+        return sum(chunk.body_bytes for chunk in self.in_memory())

@@ -356,22 +356,19 @@ class DaemonCore:
     def drop(self, number: int) -> list[Chunk]:
         """Forget an exchange; returns chunks that are being written and must end first."""
         self.alike.drop(number)
-        self.replication.drop(number, ExchangeClosed(f"exchange {number} is closed"))
+        dropped = [self._assignments.pop(key) for key in self._numbers.pop(number, ())]
+        chunks = [chunk for held in dropped for chunk in held.in_memory()]
+        self.replication.drop(number, chunks, ExchangeClosed(f"exchange {number} is closed"))
         self.copies.drop(number)
-        busy = []
-        for key in self._numbers.pop(number, ()):
-            held = self._assignments.pop(key)
+        busy = [chunk for chunk in chunks if chunk.state is ChunkState.FLUSHING]
+        for held in dropped:
             for buffer in held.buffers.values():
                 self._to_flush.forget(buffer)
-                for chunk in buffer.stored:
+                for chunk in buffer.chunks():
                     chunk.state = ChunkState.DROPPED
                 if buffer.open is not None:
-                    buffer.open.state = ChunkState.DROPPED
                     self._release(buffer.open)
                     buffer.open = None
-                if buffer.flushing is not None:
-                    buffer.flushing.state = ChunkState.DROPPED
-                    busy.append(buffer.flushing)
             self._dedupe.dropped(held.dedupe)
             if held.board is not None:
                 self.boards.close(held.board)

@@ -75,6 +75,7 @@ class Replica:
         self.wake: Callable[[], None] = lambda: None
         self._volatile = volatile
         self._frames: dict[int, Forward] = {}  # not released, or not told to their writer
+        self._of_number: dict[int, dict[int, Forward]] = {}  # the same, by exchange
         self._unanswered: OrderedDict[int, Forward] = OrderedDict()  # with a body to send
         self._unannounced: OrderedDict[int, Forward] = OrderedDict()
         self._chunks: OrderedDict[Chunk, list[Forward]] = OrderedDict()  # not durable
@@ -112,6 +113,7 @@ class Replica:
 
     def add(self, frame: Forward) -> None:
         self._frames[frame.sequence] = frame
+        self._of_number.setdefault(frame.key[0], {})[frame.sequence] = frame
         if self.is_lost:
             frame.body = None
             return
@@ -161,15 +163,20 @@ class Replica:
         """The frames whose writers wait."""
         return (frame for frame in list(self._frames.values()) if frame.settle is not None)
 
-    def drop(self, number: int, error: CoscoError) -> None:
-        """An exchange was dropped, and so were its chunks; writers who wait are told why."""
-        for frame in self.unsafe():
-            if frame.key[0] == number:
+    def drop(self, number: int, chunks: Iterable[Chunk], error: CoscoError) -> None:
+        """An exchange was dropped, and so were its chunks; writers who wait are told why.
+
+        `chunks`: those of it that are not durable.
+        """
+        frames = list(self._of_number.get(number, {}).values())
+        for frame in frames:
+            if frame.settle is not None:
                 self.refuse(frame, error)
-        for chunk in [chunk for chunk in self._chunks if chunk.buffer.key[0] == number]:
-            self._listed -= len(self._chunks.pop(chunk))
-        for frame in [frame for frame in self._frames.values() if frame.key[0] == number]:
-            self._release(frame)
+        for chunk in chunks:
+            self._listed -= len(self._chunks.pop(chunk, ()))
+        for frame in frames:
+            if frame.sequence in self._frames:
+                self._release(frame)
 
     def _advance(self, frame: Forward) -> None:
         if not frame.taken:
@@ -197,8 +204,13 @@ class Replica:
 
     def _forget(self, frame: Forward) -> None:
         frame.body = None
-        if self._frames.pop(frame.sequence, None) is not None and frame.was_sent:
-            self._sent_bytes -= frame.header.body_bytes
+        if self._frames.pop(frame.sequence, None) is not None:
+            of_number = self._of_number[frame.key[0]]
+            del of_number[frame.sequence]
+            if not of_number:
+                del self._of_number[frame.key[0]]
+            if frame.was_sent:
+                self._sent_bytes -= frame.header.body_bytes
         self._unanswered.pop(frame.sequence, None)
         self._unannounced.pop(frame.sequence, None)
 

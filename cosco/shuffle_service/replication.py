@@ -15,7 +15,7 @@ Pure bookkeeping; no IO.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -100,10 +100,13 @@ class ReplicationLog:
                 if frame.since <= before:
                     replica.refuse(frame, error)
 
-    def drop(self, number: int, error: CoscoError) -> None:
-        """An exchange is closed: `error` is what writers who wait are told."""
+    def drop(self, number: int, chunks: Collection[Chunk], error: CoscoError) -> None:
+        """An exchange is closed: `error` is what writers who wait are told.
+
+        `chunks`: those of it that are not durable.
+        """
         for replica in list(self.replicas.values()):
-            replica.drop(number, error)
+            replica.drop(number, chunks, error)
 
     def lost(self, incarnation: int) -> None:
         """A daemon is gone, and never comes back as this incarnation."""

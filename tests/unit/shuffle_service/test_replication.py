@@ -344,7 +344,7 @@ def test_a_dropped_exchange_leaves_nothing():
         rig.replica.taken(frame, [one])
     rig.replica.acknowledged([frames[0].sequence], 0.0)
     error = ExchangeClosed("closed")
-    rig.log.drop(EXCHANGE, error)
+    rig.log.drop(EXCHANGE, [held], error)
     assert rig.told == [None, error]
     assert sorted(rig.replica.take_released()) == [frames[0].sequence, frames[1].sequence]
     assert len(rig.log) == 1
