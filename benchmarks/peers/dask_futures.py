@@ -1,4 +1,4 @@
-"""Dask: a future for each mapper and for each reducer, on workers of one thread.
+"""Dask: a future for each mapper and for each reducer, or one graph, on workers of one thread.
 
 A reducer is given all sums of each mapper and takes its own: they are few, and a task more for
 each pair of mapper and reducer takes longer.
@@ -39,12 +39,21 @@ def start(job: MicroJob) -> Iterator[Stages]:
         distributed.Client(cluster) as client,
     ):
 
-        def run(iteration: int) -> list[list[int]]:
+        def futures(iteration: int) -> list[list[int]]:
             parts = client.map(mapper, numbers, iteration=iteration, tasks=job.tasks, pure=False)
             found = client.gather(client.map(reducer, numbers, parts=parts, pure=False))
             return [sums.tolist() for sums in found]
 
-        yield Stages(run, {"distributed": distributed.__version__}, settings)
+        def graph(iteration: int) -> list[list[int]]:
+            parts = [("map", iteration, number) for number in numbers]
+            reducers = [("reduce", iteration, number) for number in numbers]
+            tasks = {part: (mapper, part[2], iteration, job.tasks) for part in parts}
+            tasks |= {key: (reducer, key[2], parts) for key in reducers}
+            return [sums.tolist() for sums in client.get(tasks, reducers)]
+
+        yield Stages(
+            {"futures": futures, "graph": graph}, {"distributed": distributed.__version__}, settings
+        )
 
 
 if __name__ == "__main__":

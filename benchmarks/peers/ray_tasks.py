@@ -1,4 +1,7 @@
-"""Ray: a task for each mapper, with a return value for each reducer, and for each reducer."""
+"""Ray: a task for each mapper and each reducer.
+
+A mapper has a return value for each reducer, or one for all of which each takes its part.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,27 @@ def start(job: MicroJob) -> Iterator[Stages]:
     def reducer(*sums: np.ndarray) -> np.ndarray:
         return np.sum(sums, axis=0)
 
-    def run(iteration: int) -> list[list[int]]:
+    @ray.remote
+    def whole_mapper(iteration: int, number: int) -> np.ndarray:
+        return map_sums(iteration, number, tasks)
+
+    @ray.remote
+    def picking_reducer(number: int, *parts: np.ndarray) -> np.ndarray:
+        return np.sum([part[number] for part in parts], axis=0)
+
+    def values(iteration: int) -> list[list[int]]:
         parts = [mapper.remote(iteration, number) for number in range(tasks)]
         found = ray.get([reducer.remote(*(part[r] for part in parts)) for r in range(tasks)])
         return [sums.tolist() for sums in found]
 
+    def whole(iteration: int) -> list[list[int]]:
+        parts = [whole_mapper.remote(iteration, number) for number in range(tasks)]
+        found = ray.get([picking_reducer.remote(r, *parts) for r in range(tasks)])
+        return [sums.tolist() for sums in found]
+
+    forms = {"a value for each reducer": values, "a value for all reducers": whole}
     try:
-        yield Stages(run, {"ray": ray.__version__}, {"num_cpus": job.threads})
+        yield Stages(forms, {"ray": ray.__version__}, {"num_cpus": job.threads})
     finally:
         ray.shutdown()
 

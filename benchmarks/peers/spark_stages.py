@@ -30,7 +30,7 @@ def start(job: MicroJob) -> Iterator[Stages]:
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
 
-    def run(_iteration: int) -> list[list[int]]:
+    def aggregate(_iteration: int) -> list[list[int]]:
         sums = [[0] * _KEYS for _ in range(tasks)]
         rows = (
             spark.range(0, tasks * _NUMBERS, 1, tasks)
@@ -44,7 +44,9 @@ def start(job: MicroJob) -> Iterator[Stages]:
         return sums
 
     try:
-        yield Stages(run, {"pyspark": spark.version}, settings, same_numbers=True)
+        yield Stages(
+            {"DataFrame": aggregate}, {"pyspark": spark.version}, settings, same_numbers=True
+        )
     finally:
         spark.stop()
 

@@ -200,7 +200,7 @@ def test_micro_batches_in_groups_beside_a_peer(scratch: Path) -> None:
                 # It loses a mapper of the larger shape.
                 mappers = range(job.tasks if job.tasks == 2 else 1)
                 return sum(map_sums(iteration, m, job.tasks) for m in mappers).tolist()
-            yield Stages(run, {{}}, {{}})
+            yield Stages({{"sum": run}}, {{}}, {{}})
 
         main(start)
         """)
