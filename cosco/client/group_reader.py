@@ -120,21 +120,26 @@ class GroupReader(CoscoReader):
         not say."""
         if step.outage_s is not None and step.outage_s <= step.wait_s:
             # The reader's time is over, but for what is on its way already.
-            now = FOLLOWING.ask_now(self._assignment.primary, self._question(), self._scope)
-            is_ready = now is not None and now.outcome is FollowOutcome.READY
-            found = self._wait_for_marks(waiter, _READY_S if is_ready else 0.0)
-            if found is None and now is not None and now.outcome is FollowOutcome.WAITING:
-                found = CommitWait(None, self._mappers - now.done)
-            return found
+            return self._ask_done(waiter)
         try:  # it may know that the daemon has been replaced
             wait = super()._ask_commits(replace(step, wait_s=0.0, outage_s=0.0))
         except ServiceUnavailable as error:
             if not error.retriable:
                 raise
-            return CommitWait(None, self._mappers)  # the daemon will tell in any case
+            return self._ask_done(waiter) or CommitWait(None, self._mappers)
         if wait.snapshot is not None:
             self._leave()
         return wait
+
+    def _ask_done(self, waiter: Waiter) -> CommitWait | None:
+        """Who is missing as the daemon says, which says what `waiter` waits for before that;
+        None: it does not answer."""
+        now = FOLLOWING.ask_now(self._assignment.primary, self._question(), self._scope)
+        is_ready = now is not None and now.outcome is FollowOutcome.READY
+        found = self._wait_for_marks(waiter, _READY_S if is_ready else 0.0)
+        if found is None and now is not None and now.outcome is FollowOutcome.WAITING:
+            found = CommitWait(None, self._mappers - now.done)
+        return found
 
     def _wait_for_marks(self, waiter: Waiter, wait_s: float) -> CommitWait | None:
         """What the daemon says once all mappers are done; None if it does not in `wait_s`, and
