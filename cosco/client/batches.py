@@ -68,8 +68,9 @@ class Batches(Generic[_T]):
             target = self._added
             while self._done < target:
                 self._begin()
-                self._is_hurried = True
-                self._changed.notify_all()
+                if not self._is_hurried:  # else those who flush would wake each other for ever
+                    self._is_hurried = True
+                    self._changed.notify_all()
                 self._wait()
 
     def _begin(self) -> None:
