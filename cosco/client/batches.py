@@ -75,7 +75,7 @@ class Batches(Generic[_T]):
 
     def _begin(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name)
+            thread = threading.Thread(target=self._run, name=self._name, daemon=False)
             thread.start()  # not before it is there does anybody count on it
             self._failure, self._thread = None, thread
 
