@@ -122,10 +122,10 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
     found += [
         f"{len(rows)} rows of {name}"
         for name, rows in tables.items()
-        if rows and name not in {"daemons", "closing", "closed"}
+        if rows and name not in {"daemons", "closing", "closed", "used_groups"}
     ]
-    for row in tables["closing"].values():
-        waited_for = {str(party) for party in json.loads(str(row[-1]))}
+    for *_, pending, _ in tables["closing"].values():
+        waited_for = {str(party) for party in json.loads(str(pending))}
         if waiting := waited_for - world.lost_stores:
             found.append(f"a closing exchange that waits for {sorted(waiting)}")
     for daemon in daemons:
