@@ -328,10 +328,9 @@ class Replica:
     def lose(self) -> None:
         """It is gone, and with it all copies: frames become safe by storing alone."""
         self.is_lost = self.is_stalled = True
-        for frame in list(self._frames.values()):
+        for frame in self._frames.values():
             frame.body = None
             frame.acknowledged = False  # if its writer was not told yet, it is not
-            self._advance(frame)
         self._unanswered.clear()
         self._unannounced.clear()
         self._to_release.clear()
@@ -349,7 +348,7 @@ class Replica:
             is_silent = now - silent_since >= STALL_S or now - frame.since >= STALL_OLDEST_S
             self.is_stalled = self.is_stalled or is_silent
             break
-        if self.is_stalled:
+        if self.is_stalled:  # marks need it no more
             for frame in list(self._frames.values()):
                 self._advance(frame)
 

@@ -134,7 +134,7 @@ def test_marks_that_come_twice_count_once(mapper):
 def test_nothing_is_taken_of_a_frame_with_a_bad_mark(mappers, bad):
     async def test(rig: Rig) -> None:
         mapper = check_frame(memoryview(frame([bad], exchange=GROUP))).sender[0]
-        with pytest.raises(DataCorrupted):
+        with pytest.raises(DataCorrupted, match=None if mappers else "of no group"):
             await rig.push(rows(0, mapper), bad, mapper=mapper)
         assert rig.core.unstored_bytes == 0
         assert rig.told == []
@@ -253,12 +253,15 @@ def test_beside_a_replica_that_does_not_answer_a_mark_counts_when_all_before_it_
     run(test, replicas=(REPLICA,))
 
 
-def test_a_mark_that_nothing_precedes_waits_for_the_replica_until_that_stalls():
+@pytest.mark.parametrize("how", ["stalls", "is lost"])
+def test_a_mark_that_nothing_precedes_waits_for_the_replica_until_that(how):
     async def test(rig: Rig) -> None:
         await rig.push(done())
         rig.core.replication.tick(0.0)
         assert rig.done == []
-        rig.core.replication.tick(STALL_S + 1e9)
+        if how == "is lost":
+            rig.core.replication.lost(REPLICA)
+        rig.core.replication.tick(0.0 if how == "is lost" else STALL_S + 1e9)
         assert rig.done == [0]
         assert len(rig.core.replication) == 0
 
@@ -328,6 +331,15 @@ def test_the_replica_counts_a_mark_when_it_holds_the_copy():
     assert sorted(held.buffers) == [0, 1]
     assert list(held.board.done()) == [0]
     assert held.dedupe.entries == 0
+
+
+def test_the_replica_counts_no_mark_of_a_copy_that_a_seal_refuses():
+    core, told = replica_core(), []
+    core.pool.allocate(core.pool.free_bytes)
+    offer(core, forwarded(done()), told)
+    core.seal([KEY])
+    assert [type(error) for error in told] == [NotAssigned]
+    assert list(core.assignment(KEY).board.done()) == []
 
 
 def test_the_replica_refuses_a_bad_mark():
