@@ -98,8 +98,7 @@ class FollowService:
             key, _ = self._to_look_up.popitem(last=False)
             outcome, reason = FollowOutcome.ELSEWHERE, ""
             try:
-                if self.core.find(key) is None:
-                    await self._lookups.find(key)
+                await self._lookups.find(key)
             except CoscoError as error:
                 reason = str(error)
                 if isinstance(error, ExchangeClosed):
