@@ -29,6 +29,7 @@ from cosco.metadata.validate import (
     shown,
 )
 from cosco.records import (
+    FIRST_OWN_ATTEMPT,
     Assignment,
     CommitRequest,
     CommitWait,
@@ -238,7 +239,8 @@ class ExchangeState:
                 self.builds.recount(index, mapper, attempt, request.sums)
                 if self.losses.repair(index, mapper):
                     self._check_regained(index)
-            elif covered and request.partial:
+            elif covered and (request.partial or request.attempt >= FIRST_OWN_ATTEMPT):
+                # A re-run by a group's writer, which is told of no ranges, may be of all.
                 self.losses.in_vain(index, mapper, attempt)
                 self.put_counters()
         if counted:

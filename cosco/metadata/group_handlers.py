@@ -127,7 +127,9 @@ class GroupHandlers:
     ) -> mpb.ReportUncommittedReply:
         mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
         with self._polls.telling(request.number):
-            self._groups.report_uncommitted(request.number, mappers, request.reason)
+            self._groups.report_uncommitted(
+                request.number, mappers, request.reason, time.monotonic()
+            )
         return mpb.ReportUncommittedReply()
 
     async def _used(self, group_id: str) -> bool:

@@ -47,6 +47,8 @@ class Group:
     blocks: list[Block] = field(default_factory=list)
     open: BitMap = field(default_factory=BitMap)
     asking: set[int] = field(default_factory=set)
+    #: Number → its mappers that were called back as they did not commit, and when.
+    called: dict[int, dict[int, float]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

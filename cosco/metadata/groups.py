@@ -47,6 +47,8 @@ from cosco.records import Assignment, ExchangeInfo, ExchangeSpec, RowKind
 
 #: A poll is told of so many losses at most; of the others once these are answered.
 MAX_CALLS: Final = 1000
+#: Mappers that were called back as they did not commit are so again after so many seconds.
+RECALL_S: Final = 10.0
 
 
 class Groups:
@@ -257,12 +259,13 @@ class Groups:
         block, index = group.block_of(number), group.index_of(number)
         group.open.discard(index)
         group.asking.discard(index)
+        group.called.pop(number, None)
         if block is not group.blocks[-1]:
             self._forget_if_closed(group, block)
 
-    def report_uncommitted(self, number: int, mappers: BitMap, reason: str) -> None:
+    def report_uncommitted(self, number: int, mappers: BitMap, reason: str, now: float) -> None:
         """Have mappers run again that died before they committed; others are passed over, and
-        those that were reported before.
+        those that were reported less than RECALL_S ago: their re-run may die as well.
 
         Raises ExchangeNotFound or ExchangeClosed of the exchange; InvalidArgument if it is of no
         group, or has no such mappers.
@@ -280,8 +283,13 @@ class Groups:
                 f"to {exchange.mappers - 1}",
                 shuffle_id=shuffle_id,
             )
-        missing = mappers - exchange.attempts.committed_mappers
-        exchange.losses.call_back(missing, one_line(reason) or "mappers did not commit")
+        called = self._of[number].called.setdefault(number, {})
+        due = mappers - exchange.attempts.committed_mappers
+        due -= BitMap(
+            mapper for mapper in due if mapper in called and now - called[mapper] < RECALL_S
+        )
+        called.update(dict.fromkeys(due, now))
+        exchange.losses.call_back(due, one_line(reason) or "mappers did not commit")
         exchange.put_counters()
         self.told(exchange)
 

@@ -132,11 +132,19 @@ class Losses:
         self._add(index, mappers, reason, failure)
 
     def call_back(self, mappers: BitMap, reason: str) -> None:
-        """Mappers that are to run again though they never committed; those that have been
-        called back so are passed over."""
-        mappers = mappers - self.pending(None)
-        if mappers:
-            self._add(None, mappers, reason)
+        """Mappers are to run again though they never committed, also those of which that was
+        arranged before; those that the driver has not answered for yet, or failed to have run,
+        are passed over."""
+        due = mappers - self.pending(None)
+        for loss_id in list(self._ids.get(None, ())):
+            loss = self._losses[loss_id]
+            if loss.state is LossState.ARRANGED:
+                again = loss.mappers & mappers
+                due |= again
+                for mapper in again:
+                    self._leave(loss_id, mapper)
+        if due:
+            self._add(None, due, reason)
 
     def join(self, index: int, mapper: int, reason: str) -> None:
         """A mapper has committed rows that are lost already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from cosco.group_records import (
 )
 from cosco.marks import MAX_MARK_PARTITIONS
 from cosco.metadata.changes import Change
+from cosco.metadata.groups import RECALL_S
 from cosco.metadata.sql import SqlStore
 from cosco.metadata.suspicion import ProbeOutcome
 from cosco.records import (
@@ -345,14 +347,14 @@ def test_mappers_outside_of_the_group(cluster: GroupCluster) -> None:
     with pytest.raises(InvalidArgument, match="mapper is 3, it must be 0 to 2"):
         cluster.commit_own(1, 3)
     with pytest.raises(InvalidArgument, match="mapper 3 is reported, exchange 'g/0' has mappers 0"):
-        cluster.state.groups.report_uncommitted(1, BitMap([0, 3]), "")
+        cluster.state.groups.report_uncommitted(1, BitMap([0, 3]), "", cluster.now)
     single = cluster.create("a")
     with pytest.raises(InvalidArgument, match="is of no group"):
-        cluster.state.groups.report_uncommitted(single.number, BitMap([0]), "")
+        cluster.state.groups.report_uncommitted(single.number, BitMap([0]), "", cluster.now)
     with pytest.raises(InvalidArgument, match="was never opened"):
         cluster.commit_own(single.number, 0)
     with pytest.raises(ExchangeNotFound):
-        cluster.state.groups.report_uncommitted(99, BitMap([0]), "")
+        cluster.state.groups.report_uncommitted(99, BitMap([0]), "", cluster.now)
     assert cluster.wait(1, 0).missing == BitMap([0])
 
 
@@ -530,7 +532,7 @@ def test_a_poll_is_told_of_so_many_losses(
     monkeypatch.setattr(groups_module, "MAX_CALLS", 2)
     cluster.make()
     for number in range(1, 5):
-        cluster.state.groups.report_uncommitted(number, BitMap([0]), "dead")
+        cluster.state.groups.report_uncommitted(number, BitMap([0]), "dead", cluster.now)
     assert [c.index for c in cluster.poll()] == [0, 1]
     assert [c.index for c in cluster.poll(GroupAnswer(0, 1), GroupAnswer(1, 1))] == [2, 3]
 
@@ -541,7 +543,7 @@ def test_uncommitted_mappers_are_called_back_until_they_commit(
 ) -> None:
     cluster.make()
     cluster.commit_own(2, 0)
-    report = cluster.state.groups.report_uncommitted
+    report = partial(cluster.state.groups.report_uncommitted, now=cluster.now)
     report(2, BitMap([0, 1]), "a worker\ndied")
     [call] = cluster.poll()
     assert (call.index, call.call.mappers, call.call.reason) == (1, BitMap([1]), "a worker died")
@@ -578,10 +580,46 @@ def test_uncommitted_mappers_are_called_back_until_they_commit(
     assert not cluster.state._exchanges.get(2).losses.pending(None)
 
 
+def test_a_re_run_that_dies_as_well_is_called_back_after_a_while(cluster: GroupCluster) -> None:
+    cluster.make()
+    report = cluster.state.groups.report_uncommitted
+    report(2, BitMap([1, 2]), "dead", cluster.now)
+    [call] = cluster.poll()
+    report(2, BitMap([1]), "dead", cluster.now + RECALL_S)
+    assert cluster.poll() == (call,)  # the driver has not answered
+    assert cluster.poll(GroupAnswer(1, call.call.loss_id)) == ()
+    report(2, BitMap([1]), "dead", cluster.now + 2 * RECALL_S - 0.1)
+    assert cluster.poll() == ()
+    report(2, BitMap([1]), "dead again", cluster.now + 2 * RECALL_S)
+    [again] = cluster.poll()
+    assert (again.call.mappers, again.call.reason) == (BitMap([1]), "dead again")
+    assert again.call.loss_id > call.call.loss_id
+    assert cluster.wait(2, 1, 2).missing == BitMap([1, 2])
+    assert cluster.commit_own(2, 1)
+    assert cluster.poll() == ()
+    assert cluster.wait(2, 1, 2).missing == BitMap([2])
+    cluster.persist()
+    cluster.restart()
+    assert cluster.wait(2, 1, 2).missing == BitMap([2])
+
+
+def test_a_re_run_that_was_in_vain_is_called_back(cluster: GroupCluster) -> None:
+    cluster.make()
+    cluster.commit_own(1, 0)
+    cluster.lose(1)
+    [first] = cluster.poll()
+    assert cluster.poll(GroupAnswer(0, first.call.loss_id)) == ()
+    # It names the build that ended, as one does whose handle is older.
+    assert not cluster.commit_own(1, 0, FIRST_OWN_ATTEMPT + 5, epoch=1)
+    [again] = cluster.poll()
+    assert again.call.mappers == BitMap([0])
+    assert again.call.loss_id > first.call.loss_id
+
+
 @pytest.mark.parametrize("why", ["no callback", "it raised"])
 def test_uncommitted_mappers_that_nobody_has_run(cluster: GroupCluster, why: str) -> None:
     cluster.make(callback=why != "no callback")
-    cluster.state.groups.report_uncommitted(1, BitMap([1]), "")
+    cluster.state.groups.report_uncommitted(1, BitMap([1]), "", cluster.now)
     if why == "it raised":
         assert not cluster.poll(GroupAnswer(0, 1, "no workers"))
     with pytest.raises(DataLost, match="mappers did not commit; nobody brings them back"):
@@ -595,7 +633,7 @@ def test_reports_leave_losses_of_ranges_alone(cluster: GroupCluster) -> None:
     cluster.make()
     cluster.commit_own(1, 0)
     cluster.lose(1)
-    cluster.state.groups.report_uncommitted(1, BitMap([1]), "dead")
+    cluster.state.groups.report_uncommitted(1, BitMap([1]), "dead", cluster.now)
     assert [c.call.mappers for c in cluster.poll()] == [BitMap([0]), BitMap([1])]
     cluster.commit_own(1, 1, epoch=1)  # its rows in range 0 went with the first epoch
     assert cluster.wait(1, 0, 1).missing == BitMap([0, 1])
