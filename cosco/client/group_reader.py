@@ -59,7 +59,9 @@ class GroupReader(CoscoReader):
             service_timeout_s=handle.service_timeout_s,
         )
         self._assignment = self._assigned()
-        self._orphans = OrphanWatch(self._info, self._scope)
+        self._orphans = OrphanWatch(
+            self._info, lambda: self._metadata.describe_exchange(self.shuffle_id), self._scope
+        )
         self._waiter = FOLLOWING.ask(self._assignment.primary, self._question())
         self._scope.add_call(self._waiter)
         left = (self._assignment.primary, self._waiter)
