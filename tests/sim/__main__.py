@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
+from itertools import islice
 
 from . import sweep
+from .scenario import seeds_of_groups
 
 
 def main() -> int:
@@ -16,6 +19,7 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print all that happens")
     parser.add_argument("--first", type=int, default=0, help="the first of a row of seeds")
     parser.add_argument("--count", type=int, default=0, help="run so many seeds from --first on")
+    parser.add_argument("--groups", action="store_true", help="only those that are of groups")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--coverage", action="store_true", help="print what happened in them")
     parser.add_argument("--break", dest="broken", metavar="NAME", help="break the code like this")
@@ -25,7 +29,9 @@ def main() -> int:
     if arguments.breaks:
         return sweep.measure_breaks(arguments.limit, arguments.workers, arguments.broken)
     if arguments.count:
-        seeds = range(arguments.first, arguments.first + arguments.count)
+        seeds: Iterable[int] = range(arguments.first, arguments.first + arguments.count)
+        if arguments.groups:
+            seeds = islice(seeds_of_groups(arguments.first), arguments.count)
         return sweep.run_many(
             seeds, arguments.workers, arguments.broken, coverage=arguments.coverage
         )

@@ -485,7 +485,7 @@ class SyncCall:
                 self._call.send(request)
             self._call.send(None)
 
-        threads.Thread(target=run, name="grpc-requests").start()
+        threads.Thread(target=run, name="grpc-requests", daemon=True).start()
 
     def _on_message(self, message: bytes) -> None:
         self._received.append(message)

@@ -1,18 +1,24 @@
 """What must hold at every moment, and what must be gone in the end, seen from outside.
 
-A page has one owner; what is in use, on its way to a daemon, or remembered stays within the
-bounds that its options set; and after the close of an exchange nothing of it is anywhere.
+A page has one owner; what was dropped or sealed is not admitted as open; what is in use, on its
+way to a daemon, or remembered stays within the bounds that its options set; and after the close
+of an exchange nothing of it is anywhere.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from cosco.metadata.sql import _TABLES
+from cosco.shuffle_service.marks import _FOLLOWER_BYTES, _cost_bytes
 
 from .network import Call
 
 if TYPE_CHECKING:
+    from cosco.records import Assignment
+    from cosco.shuffle_service.buffers import AssignmentKey, Chunk
     from cosco.shuffle_service.core import DaemonCore
     from cosco.shuffle_service.pool import Page
 
@@ -55,6 +61,10 @@ def _pages(core: DaemonCore) -> Iterator[str]:
         yield "copies are counted wrong"
     if sum(core.copies._bytes_of.values()) != core.shares.copies:
         yield "copies are counted wrong by primary"
+    boards = [held.board for held in core._assignments.values() if held.board is not None]
+    cost = sum(_cost_bytes(board.mappers, board.partitions) for board in boards)
+    if cost + core.boards.followers * _FOLLOWER_BYTES != core.boards.used_bytes:
+        yield "boards and those who wait at them are counted wrong"
     for replica in core.replication.replicas.values():
         sent = sum(f.header.body_bytes for f in replica._frames.values() if f.was_sent)
         if sent != replica._sent_bytes:
@@ -94,6 +104,34 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
             yield f"{unread} bytes are on their way, {granted} may be"
 
 
+def watch(world: World, core: DaemonCore) -> None:
+    """Have every admission looked at: what a daemon dropped stays so, and what it sealed."""
+    dropped: set[int] = set()
+    sealed: set[AssignmentKey] = set()
+    admit, seal, drop = core.admit, core.seal, core.drop
+
+    def watched_admit(number: int, assignment: Assignment, *rest: Any) -> None:
+        key = number, assignment.range_index, assignment.epoch
+        admit(number, assignment, *rest)
+        held = core.assignment(key)
+        if held is not None and number in dropped:
+            world.problem(f"{key} of a dropped exchange was admitted again")
+        if held is not None and key in sealed and not held.sealed:
+            world.problem(f"{key} was sealed and then admitted as open")
+
+    def watched_seal(keys: Iterable[AssignmentKey]) -> int:
+        keys = list(keys)
+        sealed.update(keys)
+        return seal(keys)
+
+    def watched_drop(number: int) -> list[Chunk]:
+        dropped.add(number)
+        return drop(number)
+
+    instance: Any = core
+    instance.admit, instance.seal, instance.drop = watched_admit, watched_seal, watched_drop
+
+
 def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     """Whether the cluster is as it was before anything failed: every daemon runs, every range
     has its copies, and what sealed epochs left is stored."""
@@ -124,8 +162,9 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
         for name, rows in tables.items()
         if rows and name not in {"daemons", "closing", "closed", "used_groups"}
     ]
-    for *_, pending, _ in tables["closing"].values():
-        waited_for = {str(party) for party in json.loads(str(pending))}
+    pending = [column.split()[0] for column in _TABLES["closing"].columns].index("pending")
+    for row in tables["closing"].values():
+        waited_for = {str(party) for party in json.loads(str(row[pending]))}
         if waiting := waited_for - world.lost_stores:
             found.append(f"a closing exchange that waits for {sorted(waiting)}")
     for daemon in daemons:
@@ -149,6 +188,9 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
         "forwarded frames": len(core.replication),
         "intervals": core._dedupe.entries,
         "buffers to flush": len(core._to_flush),
+        "bytes of boards and followers": core.boards.used_bytes,
+        "answers for alike exchanges": len(core.alike),
+        "look-ups": len(core.alike._under_way),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)
 
@@ -162,5 +204,7 @@ def _left_in_state(state: Any) -> Iterator[str]:
         "thin ranges": len(failover._thin),
         "insisted ranges": len(failover._shunning._moves),
         "fences": len(failover._fences._untold),
+        "groups": len(state.groups._groups),
+        "exchanges of groups": len(state.groups._of),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)

@@ -21,19 +21,17 @@ from cosco import (
 from cosco.metadata.losses import MAX_BUILDS
 
 from . import threads
+from .clients import SERVICE_TIMEOUT_S, Clients
 from .loop import Process
 from .loop import RunState as ProcessState
-from .model import Model, Run, RunState
+from .model import Run, RunState
 from .programs import METADATA_ADDRESS
 from .scenario import Ending, Scenario
 from .world import OnPurpose, World
 
 SHUFFLE_ID = "simulated"
-#: Longer than any outage here, the recovery from it included.
-SERVICE_TIMEOUT_S = 120.0
 LEASE_S = 90.0
 ABANDONED_LEASE_S = 20.0
-CLIENT_HOSTS = 3
 #: A mapper rests so often while it works.
 _PAUSES = 10
 #: The share of runs that are run once more by the process that has done them.
@@ -44,25 +42,15 @@ class CallbackFailed(OnPurpose):
     """What the driver's callback raises on purpose."""
 
 
-class Engine:
+class Engine(Clients):
     """One exchange, from its creation until it is closed."""
 
     def __init__(self, world: World, scenario: Scenario) -> None:
-        self.world = world
-        self.scenario = scenario
-        self.model = Model(world.seed, scenario)
+        super().__init__(world, scenario)
         self.mappers = list(range(scenario.mappers))
-        self.driver: Process | None = None
-        self.is_created = False
-        self.is_closed = False
-        self.is_abandoned = False  # its driver is gone for good
-        self.is_peaceful = False  # no new fault comes
         self.writers: dict[Process, Run] = {}
         self.readers: dict[Process, int] = {}
-        self.losses = 0  # that the driver, or a reader, was told of
-        self.damages = 0  # to what was stored
         self.verified: set[int] = set()  # partitions read whole in peace
-        self.reads = 0
         self._wanted: dict[int, int] = {}  # mapper → runs that must yet succeed
         self._finish = threads.Event()
         self._starts = 0
@@ -77,7 +65,7 @@ class Engine:
             self.driver = self._spawn("driver", self._drive, lambda: None)
 
     def driver_died(self) -> None:
-        """To be called when it was killed: another one takes over."""
+        """Another one takes over."""
         self.world.count("drivers replaced")
         self.world.later(self.world.rng.random() * 5.0, self._start_driver)
 
@@ -158,6 +146,14 @@ class Engine:
     def _want(self, mapper: int) -> None:
         self._wanted[mapper] += 1
         self.start_run(mapper)
+
+    def speculate(self) -> None:
+        if self.is_created:
+            self.world.trace("speculate")
+            self.start_run(self.world.rng.choice(self.mappers))
+
+    def processes(self) -> list[Process]:
+        return [*self.writers, *self.readers]
 
     def start_run(self, mapper: int) -> None:
         """A run of a mapper, wanted or speculative."""
@@ -321,13 +317,11 @@ class Engine:
     # --- ending ----------------------------------------------------------------------------
 
     def be_peaceful(self) -> None:
-        """No fault comes any more: everything must be read right from here on."""
         self.is_peaceful = True
         if self.is_created:
             self._read_all()
 
     def is_done(self) -> bool:
-        """Whether every partition was read whole since then, or nobody may go on."""
         return (
             self.is_peaceful
             and (self.is_ending or len(self.verified) == self.scenario.partitions)
@@ -335,7 +329,6 @@ class Engine:
         )
 
     def read_again(self) -> None:
-        """Read every partition once more."""
         self.verified.clear()
         self._read_all()
 
@@ -343,39 +336,16 @@ class Engine:
         for partition in range(self.scenario.partitions):
             self._start_reader(partition)
 
+    def unread(self) -> str:
+        return f"partitions {sorted(self.verified)} of {self.scenario.partitions} are read"
+
     @property
     def is_ending(self) -> bool:
-        """Whether the exchange was closed, or will be, as nobody wants it."""
         return self._finish.is_set() or self.is_abandoned
 
     def finish(self) -> None:
-        """Have the driver close the exchange."""
         if not self._finish.is_set():
             busy = any(p.state is not ProcessState.DEAD for p in (*self.writers, *self.readers))
             self.world.trace("close the exchange")
             self.world.count("closes amid work" if busy else "closes")
             self._finish.set()
-
-    def abandon(self) -> None:
-        """No other driver comes."""
-        self.world.trace("the exchange is abandoned")
-        self.world.count("exchanges abandoned")
-        self.is_abandoned = self.is_closed = True
-
-    def _spawn(self, name: str, work: Callable[[], object], ended: Callable[[], None]) -> Process:
-        """A client process with one thread; `ended` is called once when it is gone."""
-        host = f"10.0.2.{self.world.rng.randrange(CLIENT_HOSTS) + 1}"
-        process: Process
-
-        def main() -> None:
-            def run() -> None:
-                try:
-                    work()
-                finally:
-                    self.world.later(0, self.world.loop.kill, process)
-
-            threads.Thread(target=run, name="main").start()
-
-        process = self.world.spawn(name, host, main)
-        process.on_death[lambda: self.world.later(0, ended)] = None
-        return process

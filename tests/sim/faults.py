@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .audit import is_overcome
-from .engine import CLIENT_HOSTS, Engine
+from .clients import CLIENT_HOSTS, Clients
 from .loop import Process, RunState
 from .network import Call, Weather
 from .programs import METADATA_HOST, Daemon, MetadataService, Service
@@ -37,7 +37,7 @@ class Nemesis:
         scenario: Scenario,
         metadata: MetadataService,
         daemons: list[Daemon],
-        engine: Engine,
+        engine: Clients,
     ) -> None:
         self.world = world
         self.rng = world.rng
@@ -325,9 +325,7 @@ class Nemesis:
     # --- clients ---------------------------------------------------------------------------
 
     def _a_client(self) -> Process | None:
-        clients = [
-            p for p in (*self.engine.writers, *self.engine.readers) if p.state is RunState.RUNNING
-        ]
+        clients = [p for p in self.engine.processes() if p.state is RunState.RUNNING]
         return self.rng.choice(clients) if clients else None
 
     def _kill_client(self) -> None:
@@ -356,9 +354,7 @@ class Nemesis:
             engine.abandon()
 
     def _speculate(self) -> None:
-        if self.engine.is_created:
-            self.world.trace("speculate")
-            self.engine.start_run(self.rng.choice(self.engine.mappers))
+        self.engine.speculate()
 
     # --- network and disks -----------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Process:
         self.context.run(PROCESS.set, self)
         #: Called when the process dies, or ends: connections that break, writes that tear.
         self.on_death: dict[Callable[[], None], None] = {}
+        self.is_ending = False  # in good order: its main thread is at its end
         #: What must not be collected while the world goes on, as that would run its code.
         self.kept: list[object] = []
 

@@ -28,13 +28,15 @@ import pyarrow as pa
 import cosco
 
 # Before gRPC, whose fork support it asks for.
+import cosco.client.committer
+import cosco.client.following
 import cosco.client.streams
 import cosco.client.transport
 import cosco.dfs
 import cosco.metadata.database
 from cosco.shuffle_service import arena, metrics
 
-from . import aio, database, storage, threads
+from . import aio, audit, database, storage, threads
 from .loop import PROCESS
 from .world import OnPurpose, current, is_active
 
@@ -102,12 +104,21 @@ class _OfProcess:
         return getattr(kept, name)
 
 
+def _number_of(waiter: Any) -> int:
+    """Given when it is first asked for, which is always at the same place of a run."""
+    if not hasattr(waiter, "number"):
+        waiter.number = current().next_number()
+    return waiter.number
+
+
 def _shown(make: Callable[..., Any], where: str) -> Callable[..., Any]:
     """`make`, whose results the world can look at, by their process."""
 
     def made(*arguments: Any, **options: Any) -> Any:
         result = make(*arguments, **options)
         getattr(current(), where)[PROCESS.get()] = result
+        if where == "cores":
+            audit.watch(current(), result)
         return result
 
     return made
@@ -130,8 +141,9 @@ def install() -> None:
     # What pyarrow and numpy import at their first use, and what that draws from `secrets`.
     importlib.import_module("numpy.random")
     pa.array([b"row"]).to_numpy(zero_copy_only=False)
-    monotonic = time.monotonic
+    monotonic, sleep = time.monotonic, time.sleep
     time.monotonic = lambda: current().loop.now if is_active() else monotonic()
+    time.sleep = lambda s: threads.sleep(s) if is_active() else sleep(s)
     secrets.randbits = lambda bits: current().rng.getrandbits(bits)  # noqa: PLW0108  each world's
     secrets.token_bytes = lambda n=32: current().rng.randbytes(n)
     secrets.token_hex = lambda n=32: current().rng.randbytes(n).hex()
@@ -140,6 +152,7 @@ def install() -> None:
     grpc.insecure_channel = aio.SyncChannel
     # Sets of calls have one order in every run, as those of futures and tasks.
     cosco.client.transport.Call.__hash__ = lambda call: call._call.number
+    cosco.client.following.Waiter.__hash__ = _number_of
     replaced: list[tuple[Any, Any]] = [
         (cosco.dfs.open_store, storage.open_store),
         (cosco.metadata.database.open_database, database.open_database),
@@ -148,6 +161,8 @@ def install() -> None:
         (queue.SimpleQueue, threads.SimpleQueue),
         (threading, threads),
         (cosco.client.streams.STREAMS, _OfProcess(cosco.client.streams.Streams)),
+        (cosco.client.following.FOLLOWING, _OfProcess(cosco.client.following.Following)),
+        (cosco.client.committer.COMMITTERS, _OfProcess(cosco.client.committer.Committers)),
     ]
     for package in _PACKAGES:
         for info in pkgutil.iter_modules([f"{next(iter(cosco.__path__))}/{package}"]):

@@ -84,6 +84,7 @@ class Service:
         self.world.later(0, self._exit, process)
 
     def _exit(self, process: Process) -> None:
+        self.world.deaths += process in self.world.cores
         self.world.loop.kill(process)
 
     def _on_ready(self, _: str) -> None:

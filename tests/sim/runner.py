@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from . import audit, patches
 from . import world as worlds
+from .clients import Clients
 from .database import TableStore
 from .engine import Engine
 from .faults import Nemesis
+from .group_engine import GroupEngine
 from .loop import RunState
 from .programs import Daemon, MetadataService
 from .scenario import Scenario, draw
@@ -73,7 +75,11 @@ def run_seed(seed: int, *, echo: bool = False) -> Result:
     world = World(seed, echo=echo)
     worlds.enter(world)
     world.database = TableStore()
-    engine = Engine(world, scenario)
+    engine: Clients
+    if scenario.group is None:
+        engine = Engine(world, scenario)
+    else:
+        engine = GroupEngine(world, scenario, scenario.group)
     try:
         _live(world, scenario, engine)
     except RuntimeError as error:
@@ -97,7 +103,7 @@ def run_seed(seed: int, *, echo: bool = False) -> Result:
     return result
 
 
-def _live(world: World, scenario: Scenario, engine: Engine) -> None:
+def _live(world: World, scenario: Scenario, engine: Clients) -> None:
     metadata = MetadataService(world, scenario)
     daemons = [Daemon(world, scenario, i) for i in range(scenario.daemons)]
     loop = world.loop
@@ -124,8 +130,7 @@ def _live(world: World, scenario: Scenario, engine: Engine) -> None:
     end = loop.now + scenario.faults_s + RECOVERY_S
     if not loop.run(lambda: engine.is_done() or failed(), end, MAX_STEPS):
         world.problem(
-            f"no end {RECOVERY_S:g} s after the last fault: partitions {sorted(engine.verified)} "
-            f"of {scenario.partitions} are read, and there are "
+            f"no end {RECOVERY_S:g} s after the last fault: {engine.unread()}, and there are "
             f"{[p.name for p in world.processes if p.state is not RunState.DEAD]}"
         )
     if failed():
@@ -147,10 +152,10 @@ def _live(world: World, scenario: Scenario, engine: Engine) -> None:
         )
 
 
-def _read_again(world: World, daemons: list[Daemon], engine: Engine) -> None:
+def _read_again(world: World, daemons: list[Daemon], engine: Clients) -> None:
     """Read everything a second time, when nothing has failed since the first: late copies of
     old messages change nothing, and every range has its copies again."""
-    losses = _recorded_losses(world)
+    losses = _known_losses(world, engine)
     world.loop.run(lambda: bool(world.problems), world.loop.now + REPEATED_S, MAX_STEPS)
     end = world.loop.now + CLEANING_S
     if not world.loop.run(lambda: audit.is_overcome(world, daemons), end, MAX_STEPS):
@@ -158,13 +163,15 @@ def _read_again(world: World, daemons: list[Daemon], engine: Engine) -> None:
     engine.read_again()
     end = world.loop.now + RECOVERY_S
     if not world.loop.run(lambda: engine.is_done() or bool(world.problems), end, MAX_STEPS):
-        world.problem(f"no end of the second reading: {sorted(engine.verified)} are read")
-    elif _recorded_losses(world) > losses and not engine.damages:  # which may be found late
+        world.problem(f"no end of the second reading: {engine.unread()}")
+    elif _known_losses(world, engine) > losses and not engine.damages:  # which may be found late
         world.problem("rows were lost after everything was read, and nothing failed")
 
 
-def _recorded_losses(world: World) -> int:
+def _known_losses(world: World, engine: Clients) -> int:
     """Losses that were ever reported; the driver may hear of them much later."""
+    if engine.scenario.group is not None:  # where mappers also run again for their commits
+        return engine.losses
     return sum(int(str(losses)) for *_, losses in world.database.tables["counters"].values())
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from .network import Weather
+
+#: The share of seeds that are of exchange groups.
+GROUPS = 0.15
 
 
 class Ending(Enum):
@@ -15,6 +21,26 @@ class Ending(Enum):
     ALL_READ = 1  # everything was read, then its driver closes it
     EARLY = 2  # its driver closes it amid the work
     ABANDONED = 3  # its driver dies amid the work, and nobody takes its place
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWork:
+    """An engine of micro-batches. Shares are of 1."""
+
+    size: int  # exchanges that the group is made with
+    extensions: tuple[int, ...]  # exchanges that are added, each amid a failure if there is one
+    window: int  # micro-batches that are under way at once
+    workers: int
+    prescheduled: bool  # readers of all exchanges there are begin before any mapper
+    early: float  # of other readers that begin before their mappers
+    late: float  # of readers that begin long after their mappers
+    absent: float  # of readers that do not come before all faults are over
+    speculation: float  # of mappers that have a second attempt
+    flushed: float  # of mappers whose commit is waited for
+    dying: float  # of mappers whose worker is killed right after they have ended
+    retiring: float  # of tasks after which their worker ends in good order
+    released: float  # of exchanges that are released once they were read
+    early_released: float  # of exchanges that are released at any moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +79,7 @@ class Scenario:
     callbacks_fail: bool  # the driver's callback raises now and then
     weather: Weather
     ending: Ending
+    group: GroupWork | None = None  # None: one exchange of its own
 
     def describe(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
@@ -70,7 +97,7 @@ def draw(seed: int) -> Scenario:
     replicas = 2 if one_at_a_time or rng.random() < 0.75 else 1
     # What is written in the beginning is in memory when daemons fail one after the other.
     busy_s = faults_s * rng.choice((0.05, 1.0)) * rng.random()
-    return Scenario(
+    scenario = Scenario(
         daemons=daemons,
         hosts=hosts,
         shared_store=rng.random() < 0.6,
@@ -83,7 +110,7 @@ def draw(seed: int) -> Scenario:
         partitions=rng.randint(1, 6),
         mappers=rng.randint(3, 5) if tight else rng.randint(1, 5),
         readers=rng.choice((0, 0, 1, 2, 4)),
-        **({"rows": 200, "row_bytes": 2000} if tight else _rows(rng)),
+        **_rows(rng, tight),
         buffer_bytes=64 << 10,
         codec="lz4" if rng.random() < 0.2 else "none",
         replicas=replicas,
@@ -107,10 +134,56 @@ def draw(seed: int) -> Scenario:
         else Weather(),
         ending=rng.choices(list(Ending), (17, 2, 1))[0],
     )
+    kind = random.Random(f"kind {seed}")
+    return _of_group(kind, scenario) if kind.random() < GROUPS else scenario
 
 
-def _rows(rng: random.Random) -> dict[str, int]:
+def seeds_of_groups(first: int) -> Iterator[int]:
+    """The seeds from `first` on whose scenario is one of a group."""
+    for seed in itertools.count(first):
+        if random.Random(f"kind {seed}").random() < GROUPS:
+            yield seed
+
+
+def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:
+    """The same cluster with a group: more exchanges, and less in each."""
+    faults_s = min(scenario.faults_s, rng.choice((4.0, 12.0)))
+    large = rng.random() < 0.1  # more than fits in memory
+    return replace(
+        scenario,
+        partitions=rng.randint(1, 4),
+        mappers=rng.randint(1, 4),
+        rows=200 if large else rng.choice((1, 3, 10, 30)),
+        row_bytes=2000 if large else rng.choice((30, 100, 1000)),
+        deterministic=True,
+        faults=rng.choice((2, 4, 8)),
+        faults_s=faults_s,
+        work_s=faults_s * rng.choice((0.05, 1.0)) * rng.random(),
+        mapper_s=rng.choice((0.0, 0.05, 0.5)),
+        ending=rng.choices(list(Ending), (15, 3, 2))[0],
+        group=GroupWork(
+            size=rng.choice((1, 2, 3, 4)),
+            extensions=rng.choice(((), (), (1,), (2,), (1, 2))),
+            window=rng.choice((1, 2, 8)),
+            workers=rng.randint(2, 4),
+            prescheduled=rng.random() < 0.4,
+            early=rng.choice((0.0, 0.5, 1.0)),
+            late=rng.choice((0.0, 0.3)),
+            absent=rng.choice((0.0, 0.0, 0.3)),
+            speculation=rng.choice((0.0, 0.1, 0.5)),
+            flushed=rng.choice((0.0, 0.3)),
+            dying=rng.choice((0.0, 0.05, 0.2)),
+            retiring=rng.choice((0.0, 0.05)),
+            released=rng.choice((0.0, 0.7, 1.0)),
+            early_released=rng.choice((0.0, 0.0, 0.15)),
+        ),
+    )
+
+
+def _rows(rng: random.Random, tight: bool) -> dict[str, Any]:
     """How many rows, and how long."""
+    if tight:
+        return {"rows": 200, "row_bytes": 2000}
     kind = rng.random()
     if kind < 0.4:
         return {"rows": rng.choice((1, 10, 50, 100, 200)), "row_bytes": rng.choice((30, 60, 100))}

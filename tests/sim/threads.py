@@ -1,7 +1,8 @@
 """Threads of simulated processes: the part of `threading` that the client uses, on greenlets.
 
 One runs at a time, and another one only when it waits: for a lock, a condition, an event, a
-queue or a call. A thread belongs to the process that started it, and stops with it.
+queue or a call. A thread belongs to the process that started it, and stops with it; a process
+that ends in good order waits for those that are no daemons.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import greenlet  # type: ignore[import-untyped]
 
-from .loop import PROCESS, VirtualLoop
+from .loop import PROCESS, Process, VirtualLoop
 from .world import current
 
 _HUB_NAME: Final = "MainThread"
@@ -82,7 +83,7 @@ class Thread:
         self._args = tuple(args)
         self._kwargs = kwargs or {}
         self.name = name or "Thread"
-        self.daemon = daemon
+        self.daemon = current_thread().daemon if daemon is None else daemon
         self._ended = Event()
         self._started = False
 
@@ -116,6 +117,7 @@ class Thread:
 
 class _Hub:
     name = _HUB_NAME
+    daemon = False
 
 
 def current_thread() -> Any:
@@ -124,6 +126,33 @@ def current_thread() -> Any:
 
 def get_ident() -> int:
     return id(greenlet.getcurrent())
+
+
+class _Main:
+    """The thread that the process began with."""
+
+    def is_alive(self) -> bool:
+        process = PROCESS.get()
+        return process is None or not process.is_ending
+
+
+def main_thread() -> _Main:
+    return _Main()
+
+
+def join_all(process: Process) -> None:
+    """Wait for the other threads of a process whose main thread is at its end."""
+    process.is_ending = True
+    me = greenlet.getcurrent()
+    while threads := [
+        kept.thread
+        for kept in process.kept
+        if isinstance(kept, greenlet.greenlet)
+        and kept is not me
+        and not kept.thread.daemon
+        and kept.thread.is_alive()
+    ]:
+        threads[0].join()
 
 
 class RLock:

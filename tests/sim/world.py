@@ -48,6 +48,7 @@ class World:
         self.boards: dict[Process, GrantBoards] = {}
         #: What metadata services know, by process.
         self.states: dict[Process, MetadataState] = {}
+        self.deaths = 0  # of daemons, with what they had in memory
         #: How often things happened that a run may be about.
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -115,6 +116,7 @@ class World:
     def kill(self, process: Process) -> None:
         if process.state is not RunState.DEAD:
             self.trace(f"kill {process}")
+            self.deaths += process in self.cores
             self.loop.kill(process)
 
     def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:

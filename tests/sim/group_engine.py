@@ -1,0 +1,600 @@
+"""An engine of micro-batches over an exchange group: a driver, workers that live on, and tasks.
+
+Each exchange is one micro-batch: its mappers write, its readers may wait before they begin, and
+it is released when it was read. A worker is a process with a thread for each of its tasks; what
+its death takes with it is run again elsewhere.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import cosco
+from cosco import (
+    CommitTimeout,
+    CoscoError,
+    CoscoExchangeGroup,
+    CoscoReader,
+    DataLost,
+    ExchangeClosed,
+    GroupHandle,
+)
+from cosco.metadata.losses import MAX_BUILDS
+
+from . import threads
+from .clients import SERVICE_TIMEOUT_S, Clients
+from .engine import ABANDONED_LEASE_S, CallbackFailed
+from .loop import PROCESS, Process
+from .loop import RunState as ProcessState
+from .model import Run, RunState
+from .programs import METADATA_ADDRESS
+from .scenario import Ending, GroupWork, Scenario
+from .world import World
+
+LEASE_S = 60.0
+#: Of the reason for which mappers are called back that have lost nothing but their commit.
+_UNCOMMITTED = "before they committed"
+#: A mapper rests so often while it works.
+_PAUSES = 4
+#: In peace: of readers that ask the metadata service, and of released exchanges that are read.
+_ORDINARY = 0.3
+_STALE = 0.3
+#: A reader that waits for longer in peace waits for a commit that nobody knows to be missing.
+_PATIENCE_S = 60.0
+
+#: (index of the exchange, partition or mapper)
+_Place = tuple[int, int]
+
+
+@dataclass(eq=False)
+class _Task:
+    """What a worker is to do; `ended` is called once, when it has or when it will not."""
+
+    name: str
+    work: Callable[[GroupHandle], None]
+    ended: Callable[[], None]
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process that does tasks, None being the last one."""
+
+    process: Process
+    inbox: threads.SimpleQueue = field(default_factory=threads.SimpleQueue)
+    tasks: dict[_Task, None] = field(default_factory=dict)
+    is_retired: bool = False
+
+
+class GroupEngine(Clients):
+    """One group, from its creation until it is closed."""
+
+    def __init__(self, world: World, scenario: Scenario, work: GroupWork) -> None:
+        super().__init__(world, scenario)
+        self.work = work
+        self.size = 0  # exchanges that tasks may use
+        self.handle = b""
+        self.released: set[int] = set()
+        self.verified: set[_Place] = set()  # read whole in peace
+        self.workers: list[_Worker] = []
+        self._commands: threads.SimpleQueue = threads.SimpleQueue()
+        self._extensions = list(work.extensions)
+        self._extending = 0
+        self._tries = 0  # at making a group
+        self._names: Counter[str] = Counter()
+        self._begun = 0  # micro-batches
+        self._awaited: dict[int, set[int]] = {}  # of those under way: partitions not yet read
+        self._prescheduled: set[_Place] = set()
+        self._wanted: Counter[_Place] = Counter()  # runs of mappers that must yet succeed
+        self._called_back: set[_Place] = set()
+        self._done_by: dict[_Place, list[Process]] = {}  # whose runs of a mapper have ended well
+        self._tasks: dict[_Task, None] = {}  # that have not ended
+        self._is_finishing = False
+
+    # --- driver ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if not self.is_ending and not self.is_created:
+            self._tries += 1
+            self.driver = self._spawn("driver", self._drive, lambda: None)
+
+    def driver_died(self) -> None:
+        """Nobody can take the place of a group's driver."""
+        self.abandon()
+
+    def _drive(self) -> None:
+        scenario = self.scenario
+        abandoned = scenario.ending is Ending.ABANDONED
+        try:
+            with CoscoExchangeGroup(
+                f"group{self._tries}",
+                scenario.partitions,
+                self.work.size,
+                scenario.mappers,
+                self._recompute if scenario.callback else None,
+                replicas=scenario.replicas,
+                min_replicas=scenario.min_replicas,
+                codec=scenario.codec,
+                lease_s=ABANDONED_LEASE_S if abandoned else LEASE_S,
+                metadata=METADATA_ADDRESS,
+                service_timeout_s=SERVICE_TIMEOUT_S,
+            ) as group:
+                self.is_created = True
+                self._made(group)
+                self.world.later(0, self._begin_work)
+                while (command := self._commands.get()) is not None:
+                    command(group)
+            self.is_closed = True
+            self.world.trace("group closed")
+        except CoscoError as error:
+            self.world.trace(f"driver: {type(error).__name__}: {error}")
+            unmet = isinstance(error, cosco.ServiceUnavailable) and not self.is_created
+            # An earlier call of the same try may have come late.
+            if self.is_created or not (unmet or isinstance(error, cosco.CapacityExceeded)):
+                self.world.problem_of_exception("the driver failed", error)
+            self.world.later(1.0, self.start)
+
+    def _made(self, group: CoscoExchangeGroup) -> None:
+        self.handle = pickle.dumps(group.handle())
+        self.size = group.size
+
+    def _recompute(self, index: int, mappers: list[int], reason: str) -> None:
+        self.world.trace(f"recompute {mappers} of {index}: {reason}")
+        self._lost(reason)
+        self.world.count("callbacks of groups")
+        if self.scenario.callbacks_fail and self.world.rng.random() < 0.5:
+            raise CallbackFailed("on purpose")
+        threads.sleep(self.world.rng.random() * 0.5)
+        for mapper in mappers:
+            self._call_back((index, mapper))
+
+    def _lost(self, reason: str) -> None:
+        if _UNCOMMITTED in reason:
+            self.world.count("mappers that died before they committed")
+        else:
+            self.losses += 1
+
+    def extend(self) -> None:
+        """Have more exchanges made, if there are to be any."""
+        if not self._extensions or not self.is_created or self.is_ending:
+            return
+        n = self._extensions.pop(0)
+        self._extending += 1
+        self.world.trace(f"extend by {n}")
+        self.world.count("extensions" if self.is_peaceful else "extensions amid faults")
+        self._commands.put(lambda group: self._extend(group, n))
+
+    def _extend(self, group: CoscoExchangeGroup, n: int) -> None:
+        def work() -> None:
+            try:
+                group.extend(n)
+            except cosco.CapacityExceeded:
+                self.world.later(1.0, self._commands.put, lambda group: self._extend(group, n))
+                return
+            except CoscoError as error:
+                closed = isinstance(error, ExchangeClosed | cosco.ClientClosed)
+                if not (closed and self.is_ending):
+                    self.world.problem_of_exception("extend failed", error)
+            else:
+                self._made(group)
+                self.world.later(0, self._preschedule)
+                self.world.later(0, self._advance)
+            self._extending -= 1
+
+        threads.Thread(target=work, name="extend").start()
+
+    def release(self, index: int) -> None:
+        """Have an exchange ended."""
+        if index in self.released or self.is_ending:
+            return
+        self.world.trace(f"release {index}")
+        self.world.count("releases amid work" if self._is_under_way(index) else "releases")
+        self.released.add(index)
+        self._awaited.pop(index, None)
+        self._commands.put(lambda group: group.release(index))
+        self._advance()
+
+    def _is_under_way(self, index: int) -> bool:
+        return any(task.name.startswith((f"map{index}.", f"read{index}.")) for task in self._tasks)
+
+    # --- micro-batches ---------------------------------------------------------------------
+
+    def _begin_work(self) -> None:
+        for _ in range(self.work.workers):
+            self._start_worker()
+        for _ in self._extensions:
+            # If no failure comes to do it amid.
+            self.world.later(self.scenario.faults_s * self.world.rng.random(), self.extend)
+        self._preschedule()
+        self._advance()
+        if self.is_peaceful:
+            self.be_peaceful()
+
+    def _preschedule(self) -> None:
+        if not self.work.prescheduled or self.is_ending:
+            return
+        for index in range(self._begun, self.size):
+            for partition in range(self.scenario.partitions):
+                place = index, partition
+                if place not in self._prescheduled and index not in self.released:
+                    self._prescheduled.add(place)
+                    if self.world.rng.random() >= self.work.absent:
+                        self._read_soon(place, 0.0)
+
+    def _advance(self) -> None:
+        """Begin what may begin."""
+        while (
+            self._begun < self.size
+            and not self.is_ending
+            and (len(self._awaited) < self.work.window or self.is_peaceful)
+        ):
+            self._begun += 1
+            self._begin(self._begun - 1)
+
+    def _begin(self, index: int) -> None:
+        rng, work = self.world.rng, self.work
+        if index in self.released:
+            return
+        wait_s = self.scenario.work_s / 4 * rng.random()
+        self._awaited[index] = set()
+        for partition in range(self.scenario.partitions):
+            kind = rng.random()
+            if (index, partition) not in self._prescheduled:
+                if kind < work.absent:
+                    continue
+                late_s = 3 * self.scenario.mapper_s + 2.0 * rng.random()
+                early_s = 0.0 if rng.random() < work.early else wait_s
+                self._read_soon(
+                    (index, partition), wait_s + late_s if rng.random() < work.late else early_s
+                )
+            self._awaited[index].add(partition)
+        for mapper in range(self.scenario.mappers):
+            self._wanted[index, mapper] = 0
+            when = wait_s + 0.02 * rng.random()
+            self.world.later(when, self._want, (index, mapper))
+            if rng.random() < work.speculation:
+                when += rng.choice((0.0, 0.05, 2.0)) * rng.random()
+                self.world.later(when, self._start_run, (index, mapper))
+        if rng.random() < work.early_released:
+            self.world.later(2 * wait_s * rng.random(), self.release, index)
+        if not self._awaited[index]:
+            self._was_read(index)
+
+    def _was_read(self, index: int) -> None:
+        """By all readers that there are to be."""
+        if self._awaited.pop(index, None) is not None and not self.is_ending:
+            if self.world.rng.random() < self.work.released:
+                self.world.later(self.world.rng.random(), self.release, index)
+            self._advance()
+
+    def _call_back(self, place: _Place) -> None:
+        self._called_back.add(place)
+        self._want(place)
+
+    def speculate(self) -> None:
+        if self._begun:
+            rng = self.world.rng
+            place = rng.randrange(self._begun), rng.randrange(self.scenario.mappers)
+            self.world.trace(f"speculate {place}")
+            self._start_run(place)
+
+    # --- workers ---------------------------------------------------------------------------
+
+    def processes(self) -> list[Process]:
+        return [worker.process for worker in self.workers]
+
+    def _start_worker(self) -> None:
+        if self._is_finishing or self.is_closed:
+            return
+        self._names["worker"] += 1
+
+        def work() -> None:
+            handle: GroupHandle = pickle.loads(self.handle)
+            while (task := worker.inbox.get()) is not None:
+                if handle.size < self.size:
+                    handle = pickle.loads(self.handle)
+                threads.Thread(target=do, args=(task, handle), name=task.name).start()
+
+        def do(task: _Task, handle: GroupHandle) -> None:
+            task.work(handle)
+            self.world.later(0, self._task_over, worker, task)
+
+        process = self._spawn(
+            f"worker{self._names['worker']}", work, lambda: self._worker_died(worker)
+        )
+        worker = _Worker(process)
+        self.workers.append(worker)
+
+    def _worker_died(self, worker: _Worker) -> None:
+        if worker in self.workers:
+            self.workers.remove(worker)
+        for task in list(worker.tasks):
+            self._task_over(worker, task)
+        self.world.later(0.5 * self.world.rng.random(), self._start_worker)
+
+    def _give(self, task: _Task) -> None:
+        """Have some worker do it."""
+        if task in self._tasks and self.is_ending:
+            self._tasks.pop(task)
+            return
+        self._tasks[task] = None
+        able = [
+            w for w in self.workers if not w.is_retired and w.process.state is not ProcessState.DEAD
+        ]
+        if not able:
+            self.world.later(0.1, self._give, task)
+            return
+        worker = self.world.rng.choice(able)
+        worker.tasks[task] = None
+        worker.inbox.put(task)
+
+    def _task_over(self, worker: _Worker, task: _Task) -> None:
+        if worker.tasks.pop(task, task) is not None:
+            return
+        del self._tasks[task]
+        task.ended()
+        if self.world.rng.random() < self.work.retiring and not self.is_peaceful:
+            self.world.count("workers that ended in good order")
+            self._retire(worker)
+
+    def _retire(self, worker: _Worker) -> None:
+        if not worker.is_retired:
+            worker.is_retired = True
+            worker.inbox.put(None)
+
+    # --- mappers ---------------------------------------------------------------------------
+
+    def _want(self, place: _Place) -> None:
+        self._wanted[place] += 1
+        self._start_run(place)
+
+    def _start_run(self, place: _Place) -> None:
+        """A run of a mapper, wanted or speculative."""
+        if self.is_ending:
+            return
+        index, mapper = place
+        run = self.model.begin_run(index * self.scenario.mappers + mapper)
+        self._give(
+            _Task(
+                f"map{index}.{mapper}.{run.number}",
+                lambda handle: self._map(handle, place, run),
+                lambda: self._run_ended(place, run),
+            )
+        )
+
+    def _map(self, handle: GroupHandle, place: _Place, run: Run) -> None:
+        rng, scenario = self.world.rng, self.scenario
+        pause_s = rng.random() * scenario.mapper_s / _PAUSES
+        process = PROCESS.get()
+        assert process is not None
+        try:
+            with handle.writer(*place, buffer_bytes=scenario.buffer_bytes) as writer:
+                rows = self.model.rows(run)
+                pace = len(rows) // _PAUSES + 1
+                for i, (partition, row) in enumerate(rows):
+                    writer.collect(partition, row)
+                    if i % pace == 0 and pause_s:
+                        threads.sleep(pause_s)
+                run.state = RunState.CLOSING
+            # Who is called back is not called again: such a run ends with its commit.
+            if place in self._called_back or rng.random() < self.work.flushed:
+                handle.flush()
+            run.state = RunState.WON
+            self._done_by.setdefault(place, []).append(process)
+            self.world.trace(f"run {run.number} of mapper {place} is done")
+            if rng.random() < self.work.dying and not self.is_peaceful:
+                self.world.count("workers killed after a close")
+                self.world.later(0.15 * rng.random(), self.world.kill, process)
+        except CoscoError as error:
+            if run.state is RunState.CLOSING:
+                run.state = RunState.UNKNOWN
+            elif run.state is RunState.RUNNING:
+                run.state = RunState.FAILED
+            self._explain(f"run {run.number} of mapper {place}", place[0], error)
+
+    def _run_ended(self, place: _Place, run: Run) -> None:
+        """It, or its process, is gone, come what may."""
+        if run.state is RunState.WON:
+            self._wanted[place] = 0
+            return
+        if run.state is RunState.CLOSING:
+            run.state = RunState.UNKNOWN
+        elif run.state is RunState.RUNNING:
+            run.state = RunState.FAILED
+        if self._wanted[place] and place[0] not in self.released:
+            self.world.later(0.1 + 0.4 * self.world.rng.random(), self._start_run, place)
+
+    # --- readers ---------------------------------------------------------------------------
+
+    def _read_soon(self, place: _Place, seconds: float) -> None:
+        self.world.later(seconds, self._start_reader, place)
+
+    def _start_reader(self, place: _Place) -> None:
+        if self.is_ending:
+            return
+        done: list[bool] = []
+        ordinary = self.is_peaceful and self._is_committed(place[0])
+        ordinary = ordinary and self.world.rng.random() < _ORDINARY
+        self._names["read"] += 1
+        self._give(
+            _Task(
+                f"read{place[0]}.{place[1]}.{self._names['read']}",
+                lambda handle: done.append(self._read(handle, place, ordinary=ordinary)),
+                lambda: self._reader_ended(place, done),
+            )
+        )
+
+    def _reader_ended(self, place: _Place, done: list[bool]) -> None:
+        index, partition = place
+        if any(done):
+            if index in self._awaited:
+                self._awaited[index].discard(partition)
+                if not self._awaited[index]:
+                    self._was_read(index)
+        elif index not in self.released:
+            self._read_soon(place, 0.3 + self.world.rng.random())
+
+    def _read(self, handle: GroupHandle, place: _Place, *, ordinary: bool) -> bool:
+        """Read a partition whole; False: try again."""
+        index, partition = place
+        peaceful = self.is_peaceful
+        slow = self.world.rng.random() < 0.1
+        whole = self.world.rng.random() < 0.3
+        hurried = self.world.rng.random() < 0.2
+        timeout_s = _PATIENCE_S if peaceful else 5.0 if hurried else None
+        try:
+            with self._reader(handle, place, timeout_s, ordinary=ordinary) as reader:
+                if slow:
+                    threads.sleep(self.world.rng.random() * 2.0)
+                table = reader.read_table() if whole else None
+                rows = list(reader) if table is None else table.column("row").to_pylist()
+        except CommitTimeout as error:
+            self.world.trace(f"reader of {place}: {error}")
+            if peaceful:
+                self._find_forgotten(index, error.mappers)
+            return False
+        except CoscoError as error:
+            self._explain(f"reader of {place}", index, error)
+            if isinstance(error, DataLost) and not error.retriable:
+                self._repair(index, error.mappers)
+            if isinstance(error, cosco.DataCorrupted) and peaceful and self.damages > MAX_BUILDS:
+                self.verified.add(place)
+                return True
+            return False
+        mappers = self.scenario.mappers
+        named = range(index * mappers, (index + 1) * mappers)
+        wrong = self.model.check_read(named, partition, rows)
+        if wrong:
+            self.world.problem(f"partition {place} read wrong: {wrong}")
+        self.reads += 1
+        self.world.trace(f"partition {place}: {len(rows)} rows")
+        if peaceful:
+            self.verified.add(place)
+        return True
+
+    def _repair(self, index: int, mappers: Iterable[int]) -> None:
+        """Run those again that nobody else does."""
+        for mapper in mappers:
+            if not self._wanted[index, mapper]:
+                self._call_back((index, mapper))
+
+    def _find_forgotten(self, index: int, mappers: Iterable[int]) -> None:
+        """Mappers have ended and were not committed, and no daemon has their marks any more."""
+        forgotten = [mapper for mapper in mappers if not self._wanted[index, mapper]]
+        self.world.count("commits that readers waited for in vain")
+        if forgotten and self.world.deaths < self.scenario.replicas:
+            self.world.problem(f"nobody found that {forgotten} of {index} are not committed")
+        self._repair(index, forgotten)
+
+    def _reader(
+        self, handle: GroupHandle, place: _Place, timeout_s: float | None, *, ordinary: bool
+    ) -> CoscoReader:
+        if not ordinary:
+            return handle.reader(*place, timeout_s=timeout_s)
+        return CoscoReader(
+            f"{handle.group_id}/{place[0]}",
+            range(handle.mappers),
+            place[1],
+            timeout_s=timeout_s,
+            metadata=METADATA_ADDRESS,
+            service_timeout_s=SERVICE_TIMEOUT_S,
+        )
+
+    def _explain(self, what: str, index: int, error: CoscoError) -> None:
+        """Whether an error may happen here."""
+        self.world.trace(f"{what}: {type(error).__name__}: {error}")
+        self.world.count(f"clients of groups were told {type(error).__name__}")
+        if isinstance(error, DataLost):
+            self._lost(str(error))
+        allowed = isinstance(error, DataLost | cosco.CapacityExceeded)
+        if isinstance(error, ExchangeClosed):
+            allowed = self.is_ending or index in self.released
+        if isinstance(error, cosco.ServiceUnavailable):  # it may be the first who asks
+            allowed = not self.is_peaceful
+        if isinstance(error, cosco.DataCorrupted):
+            allowed = self.scenario.damage
+        if not allowed:
+            self.world.problem_of_exception(f"{what} failed", error)
+
+    # --- ending ----------------------------------------------------------------------------
+
+    def be_peaceful(self) -> None:
+        self.is_peaceful = True
+        if not self.is_created:
+            return
+        for _ in list(self._extensions):
+            self.extend()
+        self._advance()
+        self._read_all()
+
+    def is_done(self) -> bool:
+        if not self.is_peaceful or self._tasks:
+            return False
+        if self.is_ending:
+            return True
+        is_begun = self.is_created and not self._extending and self._begun == self.size
+        return is_begun and not self._unread()
+
+    def _unread(self) -> list[_Place]:
+        return [
+            (index, partition)
+            for index in range(self.size)
+            if index not in self.released
+            for partition in range(self.scenario.partitions)
+            if (index, partition) not in self.verified
+        ]
+
+    def unread(self) -> str:
+        return (
+            f"of {self.size} exchanges (released: {sorted(self.released)}) {self._unread()} are "
+            f"not read, these tasks go on: {[task.name for task in self._tasks]}"
+        )
+
+    def read_again(self) -> None:
+        self._check_commits()
+        self.verified.clear()
+        self._read_all()
+
+    def _read_all(self) -> None:
+        rng = self.world.rng
+        for index in range(self.size):
+            for partition in range(self.scenario.partitions):
+                if index not in self.released or rng.random() < _STALE:
+                    self._start_reader((index, partition))
+            if index in self.released and rng.random() < _STALE:
+                self._start_run((index, rng.randrange(self.scenario.mappers)))
+
+    def _committed(self, index: int) -> set[int] | None:
+        """The mappers of an exchange that the metadata service has; None if it is not there."""
+        states = [state for process, state in self.world.states.items() if process.runs]
+        name = f"group{self._tries}/{index}"
+        exchange = states[-1]._exchanges.opened(name) if states else None
+        return None if exchange is None else set(exchange.attempts.committed_mappers)
+
+    def _is_committed(self, index: int) -> bool:
+        committed = self._committed(index)
+        return committed is not None and len(committed) == self.scenario.mappers
+
+    def _check_commits(self) -> None:
+        """Long after all has ended, everything is committed whose process did not die."""
+        for place, processes in self._done_by.items():
+            committed = self._committed(place[0])
+            if place[0] in self.released or committed is None or place[1] in committed:
+                continue
+            if any(process.state is not ProcessState.DEAD for process in processes):
+                self.world.problem(f"mapper {place} is done and was never committed")
+
+    @property
+    def is_ending(self) -> bool:
+        return self._is_finishing or self.is_abandoned
+
+    def finish(self) -> None:
+        if not self._is_finishing:
+            self.world.trace("close the group")
+            self.world.count("groups closed amid work" if self._tasks else "groups closed")
+            self._is_finishing = True
+            self._commands.put(None)
+        for worker in self.workers:
+            self._retire(worker)
