@@ -1,0 +1,274 @@
+"""A micro-batch engine in small: tasks of a group as processes, in every way Python has.
+
+Run as `group_engine.py CASE METADATA` by test_groups_processes.py, in a process of its own, as
+forking is about everything a process has. Prints "ok".
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+from cosco import ClientClosed, CommitTimeout, CoscoExchange, CoscoExchangeGroup, GroupHandle
+from cosco.client import following, streams
+
+PARTITIONS = 4
+MAPPERS = 4
+ROWS = 400
+CHILD_TIMEOUT_S = 30
+
+
+def row(mapper: int, n: int) -> bytes:
+    return b"%d.%d" % (mapper, n)
+
+
+def write(handle: GroupHandle, i: int, mapper: int) -> int:
+    with handle.writer(i, mapper) as writer:
+        for n in range(ROWS):
+            writer.collect(n % PARTITIONS, row(mapper, n))
+    return os.getpid()
+
+
+def read(handle: GroupHandle, i: int, partition: int) -> Counter[bytes]:
+    with handle.reader(i, partition, timeout_s=CHILD_TIMEOUT_S) as reader:
+        return Counter(reader)
+
+
+def expected(partition: int) -> Counter[bytes]:
+    return Counter(row(m, n) for m in range(MAPPERS) for n in range(partition, ROWS, PARTITIONS))
+
+
+def check(handle: GroupHandle, i: int) -> None:
+    for partition in range(PARTITIONS):
+        assert read(handle, i, partition) == expected(partition), (i, partition)
+
+
+def committed(handle: GroupHandle, i: int) -> int:
+    exchange = CoscoExchange.attach(f"{handle.group_id}/{i}", metadata=handle.metadata)
+    return exchange.progress().mappers_committed
+
+
+def group(name: str, metadata: str, size: int = 4) -> CoscoExchangeGroup:
+    return CoscoExchangeGroup(name, PARTITIONS, size, MAPPERS, metadata=metadata)
+
+
+def fork(work: Callable[[], object], *, soft: bool = False) -> int:
+    """A child that does `work` and then ends; `soft`: by SystemExit, where it is."""
+    pid = os.fork()
+    if not pid:
+        signal.alarm(CHILD_TIMEOUT_S)
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            if not soft or status:
+                os._exit(status)
+        sys.exit(0)
+    return pid
+
+
+def join(pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"a child ended with {status}"
+
+
+def pool(metadata: str) -> None:
+    """Workers of a pool that live on, and readers of the driver that wait while it forks."""
+    with group("pool", metadata) as made:
+        handle = made.handle()
+        workers = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+        with ThreadPoolExecutor(2) as threads, workers:
+            waiting = [threads.submit(read, handle, i, 0) for i in range(2)]
+            reading = workers.submit(read, handle, 2, 3)
+            writing = [
+                workers.submit(write, handle, i, m) for i in (2, 0, 1) for m in range(MAPPERS)
+            ]
+            assert os.getpid() not in {one.result() for one in writing}
+            assert all(one.result() == expected(0) for one in waiting)
+            assert reading.result() == expected(3)
+        # The pool is shut down: its workers ended in good order.
+        assert [committed(handle, i) for i in range(4)] == [MAPPERS, MAPPERS, MAPPERS, 0]
+
+
+def write_some(handle: GroupHandle, i: int, mappers: range) -> None:
+    for mapper in mappers:
+        write(handle, i, mapper)
+
+
+def children(metadata: str) -> None:
+    """Processes that end right after close()."""
+    with group("children", metadata, size=2) as made:
+        handle = made.handle()
+        halves = range(MAPPERS // 2), range(MAPPERS // 2, MAPPERS)
+        forked = multiprocessing.get_context("fork").Process(
+            target=write_some, args=(handle, 1, halves[0])
+        )
+        spawned = multiprocessing.get_context("spawn").Process(
+            target=write_some, args=(handle, 1, halves[1])
+        )
+        for child in (forked, spawned):
+            child.start()
+        check(handle, 1)
+        for child in (forked, spawned):
+            child.join()
+        assert (forked.exitcode, spawned.exitcode) == (0, 0)
+        assert committed(handle, 1) == MAPPERS
+
+
+def flushed(metadata: str) -> None:
+    """A child that is not let end in good order, and so asks for its commits first."""
+    with group("flushed", metadata) as made:
+        handle = made.handle()
+
+        def work(mapper: int) -> None:
+            write(handle, 0, mapper)
+            handle.flush()
+
+        write(handle, 1, 0)  # the parent has commits that wait, which are its own to send
+        for mapper in range(MAPPERS):
+            join(fork(partial(work, mapper)))
+            assert committed(handle, 0) == mapper + 1
+        handle.flush()
+        assert committed(handle, 1) == 1
+        check(handle, 0)
+
+
+def busy(metadata: str) -> None:
+    """Forks while readers wait, writers push and commits are sent, in threads of the parent."""
+    rounds = 4
+    with group("busy", metadata, size=rounds) as made:
+        handle = made.handle()
+        done = threading.Event()
+
+        def keep_asking() -> None:
+            while not done.is_set():
+                with suppress(CommitTimeout):
+                    handle.reader(rounds - 1, 1, timeout_s=0.01).read_table()
+
+        def keep_writing(i: int) -> None:
+            for mapper in range(MAPPERS - 1):
+                write(handle, i, mapper)
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        with ThreadPoolExecutor(8) as threads:
+            for i in range(rounds):
+                waiting = [threads.submit(read, handle, i, p) for p in range(PARTITIONS)]
+                writing = threads.submit(keep_writing, i)
+                # A child that reads as well, with a stream of its own.
+                child = fork(partial(read, handle, i, i % PARTITIONS), soft=bool(i % 2))
+                join(fork(partial(write, handle, i, MAPPERS - 1), soft=True))
+                writing.result()
+                for partition, one in enumerate(waiting):
+                    assert one.result() == expected(partition), (i, partition)
+                join(child)
+        done.set()
+        asking.join()
+        handle.flush()
+        assert [committed(handle, i) for i in range(rounds)] == [MAPPERS] * rounds
+
+
+def inherited(metadata: str) -> None:
+    """What a child does with its parent's objects: nothing at all."""
+    with group("inherited", metadata) as made:
+        handle = made.handle()
+        writer = handle.writer(0, 0)
+        writer.collect(0, row(0, 0))
+        reader = handle.reader(0, 0)
+
+        def misuse() -> None:
+            for use in (
+                lambda: writer.collect(0, b"x"),
+                writer.close,
+                reader.next,
+                reader.read_table,
+                made.handle,
+                made.close,
+                lambda: made.release(0),
+                lambda: made.extend(1),
+            ):
+                try:
+                    use()
+                except ClientClosed as error:
+                    assert "forked child" in str(error), error
+                else:
+                    raise AssertionError(f"{use} worked")
+            writer.abort()
+            reader.close()
+            write(handle, 0, 1)  # the handle is its own
+
+        join(fork(misuse, soft=True))
+        join(fork(lambda: None, soft=True))  # comes out of the block as its parent does
+        for n in range(1, ROWS):
+            writer.collect(n % PARTITIONS, row(0, n))
+        writer.close()
+        for mapper in range(2, MAPPERS):
+            write(handle, 0, mapper)
+        assert Counter(reader) == expected(0)
+        reader.close()
+        check(handle, 0)
+
+
+def ending(metadata: str) -> None:
+    """A process that ends without waiting for anything, but with readers that wait."""
+    made = group("ending", metadata)
+    handle = pickle.loads(pickle.dumps(made.handle()))
+    reader = handle.reader(1, 0)
+    threading.Thread(target=lambda: suppress_closed(reader.read_table), daemon=True).start()
+    made.release(2)
+    for mapper in range(MAPPERS):
+        write(handle, 0, mapper)
+
+
+def suppress_closed(call: Callable[[], object]) -> None:
+    with suppress(ClientClosed):
+        call()
+
+
+def crowd(metadata: str) -> None:
+    """Many readers of one process at once, and few threads for it, which end some time after."""
+    following.LINGER_S = streams.LINGER_S = 0.2  # type: ignore[misc]
+    with group("crowd", metadata, size=16) as made:
+        handle = made.handle()
+        write(handle, 0, 0)
+        before = threading.active_count()
+        readers = [handle.reader(i, p) for i in range(16) for p in range(PARTITIONS)]
+        # A stream to each of two daemons, and gRPC's reader of what it sends.
+        assert threading.active_count() - before <= 6, threading.enumerate()
+        for i in range(16):
+            for mapper in range(MAPPERS):
+                write(handle, i, mapper)
+        for n, reader in enumerate(readers):
+            assert Counter(reader) == expected(n % PARTITIONS)
+            reader.close()
+        handle.flush()
+    deadline = time.monotonic() + 15
+    while extra := [t.name for t in threading.enumerate() if t.name.startswith("cosco-")]:
+        assert time.monotonic() < deadline, extra
+        time.sleep(0.05)
+
+
+CASES: dict[str, Callable[[str], None]] = {
+    "pool": pool,
+    "children": children,
+    "flushed": flushed,
+    "busy": busy,
+    "inherited": inherited,
+    "ending": ending,
+    "crowd": crowd,
+}
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]](sys.argv[2])
+    print("ok")
