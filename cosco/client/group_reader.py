@@ -89,7 +89,7 @@ class GroupReader(CoscoReader):
                 return found
             step = replace(step, wait_s=0.0)
         wait = super()._ask_commits(replace(step, wait_s=min(step.wait_s, _POLL_S)))
-        if wait.snapshot is None and self._waiter is None and not wait.recompute:
+        if wait.snapshot is None and self._waiter is None:
             found_orphans = self._orphans.look(wait.missing)
             if found_orphans:
                 self._metadata.report_uncommitted(

@@ -25,6 +25,9 @@ from cosco.records import Assignment, ExchangeInfo
 ORPHAN_S: Final = 1.0
 #: A mapper that has marked at some ranges marks at the others sooner than this.
 PARTLY_S: Final = 20.0
+#: One that was reported and has not committed since is reported again, as its re-run may have
+#: died as well.
+REPORT_AGAIN_S: Final = 10.0
 
 
 class OrphanWatch:
@@ -41,10 +44,10 @@ class OrphanWatch:
         self._marked: BitMap | None = None
         self._partly: dict[int, float] = {}  # mapper → when it was first seen
         self._asked_at = 0.0
-        self._reported = BitMap()
+        self._reported: dict[int, float] = {}  # mapper → when it was last
 
     def look(self, missing: BitMap) -> BitMap:
-        """The mappers of `missing` to report, each once; asks daemons when it is time to.
+        """The mappers of `missing` to report; asks daemons when it is time to.
 
         Raises ClientClosed, and what `describe` does.
         """
@@ -55,8 +58,10 @@ class OrphanWatch:
             return BitMap()
         since = self._asked_at - PARTLY_S
         partly = BitMap([mapper for mapper, first in self._partly.items() if first <= since])
-        found: BitMap = ((self._marked | partly) & missing) - self._reported
-        self._reported |= found
+        found: BitMap = (self._marked | partly) & missing
+        again = self._asked_at - REPORT_AGAIN_S
+        found -= BitMap([mapper for mapper, last in self._reported.items() if last > again])
+        self._reported.update(dict.fromkeys(found, self._asked_at))
         self._marked = None
         return found
 

@@ -68,6 +68,7 @@ def test_who_has_marked_at_all_ranges_is_found_soon(monkeypatch: pytest.MonkeyPa
     world.marks = {(A, 0, 1): BitMap([0, 1]), (B, 1, 1): BitMap([0])}
     assert world.look(3) == [0]
     assert world.look(3) == []  # once
+    assert world.look(orphans.REPORT_AGAIN_S) == [0]  # its re-run may have died as well
 
 
 def test_marks_of_a_range_that_moved_count_in_both_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
