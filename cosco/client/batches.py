@@ -17,8 +17,11 @@ _LOG = logging.getLogger("cosco")
 #: Told together at most, and kept while they wait.
 MAX_BATCH: Final = 512
 MAX_WAITING: Final = 8192
+#: The deadline of one try, and of one in a process that ends.
+_TRY_S: Final = 10.0
+_EXIT_TRY_S: Final = 2.0
 #: A process that ends tries so long to tell what is left.
-_EXIT_PATIENCE_S: Final = 5.0
+_EXIT_PATIENCE_S: Final = 4.0
 _PAUSE_S: Final = 0.1
 
 
@@ -33,13 +36,14 @@ class Batches(Generic[_T]):
     def __init__(
         self,
         name: str,
-        send: Callable[[Sequence[_T]], None],
+        send: Callable[[Sequence[_T], float], None],
         *,
         within_s: float,
         patience_s: float,
     ) -> None:
-        """`send` may raise ServiceUnavailable, and is called again then, until that has lasted
-        for `patience_s`: then those who wait in `add` or `flush` get the error."""
+        """`send` tries once, for so many seconds at most. It may raise ServiceUnavailable, and is
+        called again then, until that has lasted for `patience_s`: then those who wait in `add`
+        or `flush` get the error."""
         self._name = name
         self._send = send
         self._within_s = within_s
@@ -111,10 +115,10 @@ class Batches(Generic[_T]):
         """Send a batch, however long the service is away; why that could not be."""
         began = time.monotonic()
         while True:
+            is_ending = not threading.main_thread().is_alive()
             try:
-                self._send(batch)
+                self._send(batch, _EXIT_TRY_S if is_ending else _TRY_S)
             except ServiceUnavailable as error:
-                is_ending = not threading.main_thread().is_alive()
                 patience_s = min(self._patience_s, _EXIT_PATIENCE_S if is_ending else float("inf"))
                 if not error.retriable or time.monotonic() - began >= patience_s:
                     return error

@@ -16,8 +16,6 @@ from cosco.records import CommitRequest
 
 #: A commit is on its way after so long at the latest.
 COMMIT_WITHIN_S: Final = 0.1
-#: One try; what is not answered is tried again.
-_OUTAGE_S: Final = 2.0
 _LOG = logging.getLogger("cosco")
 
 
@@ -27,7 +25,7 @@ class Committer:
     def __init__(self, address: str, patience_s: float) -> None:
         scope = Scope("the commits of groups", "")
         # Who gave the handle has met the service.
-        self._metadata = MetadataClient(address, scope, _OUTAGE_S, is_met=True)
+        self._metadata = MetadataClient(address, scope, patience_s, is_met=True)
         self._batches: Batches[CommitRequest] = Batches(
             "cosco-commit", self._send, within_s=COMMIT_WITHIN_S, patience_s=patience_s
         )
@@ -40,8 +38,8 @@ class Committer:
         """Return when the service has all commits added before; raises ServiceUnavailable."""
         self._batches.flush()
 
-    def _send(self, commits: Sequence[CommitRequest]) -> None:
-        results = self._metadata.commit_batch(commits)
+    def _send(self, commits: Sequence[CommitRequest], try_s: float) -> None:
+        results = self._metadata.commit_batch(commits, try_s=try_s)
         for commit, result in zip(commits, results, strict=True):
             if isinstance(result.error, ExchangeClosed):
                 _LOG.debug("a commit to exchange %d came after its end", commit.number)

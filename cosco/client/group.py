@@ -190,10 +190,10 @@ class CoscoExchangeGroup(LiveObject):
         end = block.first + block.size
         return self._life.released.range_cardinality(block.first, end) == block.size
 
-    def _release(self, indexes: Sequence[int]) -> None:
+    def _release(self, indexes: Sequence[int], try_s: float) -> None:
         with suppress(ExchangeClosed, ClientClosed):
             if not self._scope.is_closed:  # else the whole group is
-                self._metadata.release_exchanges(self.group_id, BitMap(indexes))
+                self._metadata.release_exchanges(self.group_id, BitMap(indexes), try_s=try_s)
 
 
 def _size(size: object, group_id: str) -> int:

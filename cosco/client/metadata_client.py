@@ -240,19 +240,21 @@ class MetadataClient:
         reply = self._call("PollGroup", request, wait_s=wait_s)
         return tuple(map(wire.group_call_from_pb, reply.calls))
 
-    def release_exchanges(self, group_id: str, indexes: BitMap) -> None:
-        """Close exchanges of a group; those that are closed are passed over."""
+    def release_exchanges(self, group_id: str, indexes: BitMap, *, try_s: float) -> None:
+        """Close exchanges of a group; those that are closed are passed over. Tries once."""
         request = mpb.ReleaseExchangesRequest(group_id=group_id, indexes=indexes.serialize())
-        self._call("ReleaseExchanges", request)
+        self._call("ReleaseExchanges", request, outage_s=0.0, try_s=try_s)
 
     def close_group(self, group_id: str) -> None:
         """Close a group and all exchanges of it; harmless if it is closed."""
         self._call("CloseGroup", mpb.CloseGroupRequest(group_id=group_id))
 
-    def commit_batch(self, commits: Iterable[CommitRequest]) -> tuple[CommitResult, ...]:
-        """What became of each commit, of exchanges of groups, in their order."""
+    def commit_batch(
+        self, commits: Iterable[CommitRequest], *, try_s: float
+    ) -> tuple[CommitResult, ...]:
+        """What became of each commit, of exchanges of groups, in their order; tries once."""
         request = mpb.CommitBatchRequest(commits=map(wire.commit_to_pb, commits))
-        reply = self._call("CommitBatch", request)
+        reply = self._call("CommitBatch", request, outage_s=0.0, try_s=try_s)
         return tuple(map(wire.commit_result_from_pb, reply.results))
 
     def report_uncommitted(self, number: int, mappers: BitMap, reason: str) -> None:
@@ -265,7 +267,13 @@ class MetadataClient:
     # --- inside ----------------------------------------------------------------------------
 
     def _call(
-        self, method: str, request: Any, *, wait_s: float = 0.0, outage_s: float | None = None
+        self,
+        method: str,
+        request: Any,
+        *,
+        wait_s: float = 0.0,
+        outage_s: float | None = None,
+        try_s: float = CALL_TIMEOUT_S,
     ) -> Any:
         _, reply_type = wire.METADATA_METHODS[method]
         body = request.SerializeToString()
@@ -275,7 +283,7 @@ class MetadataClient:
         started = time.monotonic()
 
         def attempt() -> bytes:
-            timeout_s = wait_s + (CALL_TIMEOUT_S if self._met else _FIRST_CALL_TIMEOUT_S)
+            timeout_s = wait_s + (try_s if self._met else _FIRST_CALL_TIMEOUT_S)
             path = f"/{wire.METADATA_SERVICE}/{method}"
             reply = self._endpoint.unary(path, body, timeout_s, self._scope)
             self._met = True

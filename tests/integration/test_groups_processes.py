@@ -3,7 +3,9 @@ for the cases."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 from support.group_engine import CASES, MAPPERS
 from support.groups import make
+from support.processes import python
 
-from cosco import CoscoExchange
+from cosco import CoscoExchange, LocalCluster
 
 ENGINE = Path(__file__).parents[1] / "support" / "group_engine.py"
 
@@ -42,3 +45,36 @@ def test_a_handle_is_small(metadata: str, name: str) -> None:
         for i in range(0, 400, 2):
             group.release(i)
         assert len(pickle.dumps(group.handle())) < 4096
+
+
+ENDING = """
+    import sys
+    from cosco import CoscoExchangeGroup
+    from cosco.client import batches
+
+    batches._EXIT_PATIENCE_S, batches._EXIT_TRY_S = 0.8, 0.4
+    group = CoscoExchangeGroup(sys.argv[1], 1, 3, 1, metadata=sys.argv[2], lease_s=1.0)
+    handle = group.handle()
+    handle.writer(0, 0).close()
+    handle.flush()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    reader = handle.reader(1, 0)
+    handle.writer(2, 0).close()
+    group.release(0)
+"""
+
+
+def test_a_process_ends_soon_although_the_service_is_silent(
+    cluster: LocalCluster, metadata: str, name: str
+) -> None:
+    """With commits and releases to tell, and a lease to renew."""
+    with python(ENDING, name, metadata) as process:
+        assert process.stdin is not None
+        os.kill(cluster.metadata_service.pid, signal.SIGSTOP)
+        try:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.wait(10) == 0
+        finally:
+            os.kill(cluster.metadata_service.pid, signal.SIGCONT)

@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -29,7 +29,7 @@ class Service:
         self.is_open.set()
         self.called = threading.Semaphore(0)
 
-    def __call__(self, batch: Sequence[int]) -> None:
+    def __call__(self, batch: Sequence[int], _try_s: float) -> None:
         self.called.release()
         assert self.is_open.wait(_PATIENCE_S)
         if self.failures:
@@ -46,9 +46,7 @@ def service() -> Service:
     return Service()
 
 
-def made(
-    send: Callable[[Sequence[int]], None], *, within_s: float = 0.01, patience_s: float = LONG_S
-) -> Batches[int]:
+def made(send: Service, *, within_s: float = 0.01, patience_s: float = LONG_S) -> Batches[int]:
     return Batches("a-test", send, within_s=within_s, patience_s=patience_s)
 
 
@@ -209,7 +207,8 @@ ENDING = """
 
     batches._EXIT_PATIENCE_S = 0.3
 
-    def send(batch):
+    def send(batch, try_s):
+        assert try_s < 5  # the process ends
         if sys.argv[1] == "away":
             raise ServiceUnavailable("away")
         print(*batch)

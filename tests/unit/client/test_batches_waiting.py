@@ -17,7 +17,7 @@ class _Sends:
         self.items: list[int] = []
         self.was_daemon: bool | None = None
 
-    def __call__(self, items: Sequence[int]) -> None:
+    def __call__(self, items: Sequence[int], _try_s: float) -> None:
         self.was_daemon = threading.current_thread().daemon
         self.began.set()
         assert self.go.wait(10)
