@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from cosco.bench.micro_batches import MicroSettings
+from cosco.bench.micro_peers import MICRO_PROGRAMS
 from cosco.bench.micro_work import FACTOR, KEYS, LOW_BITS, NUMBERS, exact_sums, map_sums
+from cosco.bench.peer_process import SCRIPTS
+from cosco.cli.bench_latency import _NAMES
 
 TASKS = 3
 
@@ -37,3 +40,9 @@ def test_iterations_fill_whole_groups(groups: tuple[int, ...], warm_ups: int, st
         groups=groups, tasks=(2,), iterations=5, warm_ups=warm_ups, rounds=0, peers=()
     )
     assert settings.steps == steps + warm_ups
+
+
+def test_every_peer_has_a_program() -> None:
+    assert set(MICRO_PROGRAMS) == set(_NAMES)
+    for program in MICRO_PROGRAMS.values():
+        assert (SCRIPTS / program).exists()
