@@ -173,6 +173,18 @@ class Section(_message.Message):
     error: str
     def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
 
+class FollowRequests(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[FollowRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[FollowRequest, _Mapping]]] = ...) -> None: ...
+
+class FollowReplies(_message.Message):
+    __slots__ = ("replies",)
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
+    replies: _containers.RepeatedCompositeFieldContainer[FollowReply]
+    def __init__(self, replies: _Optional[_Iterable[_Union[FollowReply, _Mapping]]] = ...) -> None: ...
+
 class FollowRequest(_message.Message):
     __slots__ = ("id", "incarnation", "number", "range_index", "epoch", "partition", "max_bytes", "now", "leave")
     ID_FIELD_NUMBER: _ClassVar[int]

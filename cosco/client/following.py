@@ -36,6 +36,9 @@ _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
 _LOG = logging.getLogger("cosco")
 
+#: Questions to send; None ends them.
+_Outbox = SimpleQueue[Follow | None]
+
 
 def follow_question(number: int, one: Assignment, ref: DaemonRef, partition: int) -> Follow:
     """What is asked of a daemon of an assignment about an exchange and a partition."""
@@ -86,7 +89,7 @@ class FollowStream:
         self._scope = Scope("a follow stream", "")
         self._lock = threading.Lock()  # of what follows
         self._waiters: dict[int, Waiter] = {}
-        self._outbox: SimpleQueue[bytes | None] | None = None  # of the present call
+        self._outbox: _Outbox | None = None  # of the present call
         self._ids = itertools.count(1)
         # Set without the lock by gRPC's thread, which may run while the process is about to fork.
         self._is_ending = False
@@ -106,7 +109,7 @@ class FollowStream:
                 del self._waiters[follow.id]
                 return False
             if self._outbox is not None:
-                self._outbox.put(wire.follow_to_bytes(follow))
+                self._outbox.put(follow)
         return True
 
     def leave(self, waiter: Waiter) -> None:
@@ -117,7 +120,7 @@ class FollowStream:
                 return
             del self._waiters[follow.id]
             if self._outbox is not None:
-                self._outbox.put(wire.follow_to_bytes(replace(follow, leave=True)))
+                self._outbox.put(replace(follow, leave=True))
 
     def close(self) -> None:
         """End the stream."""
@@ -149,14 +152,14 @@ class FollowStream:
 
     def _stream(self, endpoint: Endpoint) -> bool:
         """One call; whether another one is to follow, as it was cancelled for a fork."""
-        outbox: SimpleQueue[bytes | None] = SimpleQueue()
+        outbox: _Outbox = SimpleQueue()
         call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
         call.on_end(lambda: outbox.put(None))
         try:
             with self._lock:
                 self._outbox = outbox
                 for waiter in self._waiters.values():
-                    outbox.put(wire.follow_to_bytes(waiter.follow))
+                    outbox.put(waiter.follow)
             self._hand_out(call)
         except Unreachable as error:
             if not error.for_fork:
@@ -172,16 +175,17 @@ class FollowStream:
 
     def _hand_out(self, call: Call) -> None:
         for message in call:
-            answer = wire.followed_from_bytes(message)
-            waiter = self._waiters.pop(answer.id, None)
-            if waiter is not None:
-                waiter.end(answer)
+            for answer in wire.followed_from_bytes(message):
+                waiter = self._waiters.pop(answer.id, None)
+                if waiter is not None:
+                    waiter.end(answer)
 
-    def _requests(self, outbox: SimpleQueue[bytes | None]) -> Iterator[bytes]:
+    def _requests(self, outbox: _Outbox) -> Iterator[bytes]:
         """What is sent, for a thread of gRPC's."""
+        follow: Follow | None
         while True:
             try:
-                message = outbox.get(timeout=LINGER_S)
+                follow = outbox.get(timeout=LINGER_S)
             except Empty:
                 if self._waiters:
                     continue
@@ -191,9 +195,17 @@ class FollowStream:
                     return
                 self._is_ending = False
                 continue
-            if message is None:
+            # What gathered meanwhile goes out as one.
+            follows: list[Follow] = []
+            while follow is not None:
+                follows.append(follow)
+                if len(follows) == wire.MAX_FOLLOWS or outbox.empty():
+                    break
+                follow = outbox.get()
+            if follows:
+                yield wire.follows_to_bytes(follows)
+            if follow is None:
                 return
-            yield message
 
 
 class Following:

@@ -13,12 +13,19 @@ from typing import Any, Final
 
 from cosco.errors import CoscoError, ExchangeClosed, InvalidArgument
 from cosco.group_records import Follow, Followed, FollowOutcome
-from cosco.shuffle_service.answers import answer, board_to_wait_at, is_unknown, key_of, refused
+from cosco.shuffle_service.answers import (
+    MAX_DATA_BYTES,
+    answer,
+    board_to_wait_at,
+    is_unknown,
+    key_of,
+    refused,
+)
 from cosco.shuffle_service.buffers import AssignmentKey
 from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.lookups import Lookups
 from cosco.shuffle_service.marks import MarkBoard
-from cosco.wire import follow_from_bytes, followed_to_bytes
+from cosco.wire import followed_to_bytes, follows_from_bytes
 
 #: Assignments that are looked up at a time for readers.
 MAX_LOOK_UPS: Final = 16
@@ -145,16 +152,19 @@ class FollowStream:
             while len(self._ready) >= MAX_READY:
                 self._has_room.clear()
                 await self._has_room.wait()
-            ask = follow_from_bytes(message)
-            before = self._followers.get(ask.id)
-            if ask.leave:
-                if before is not None:
-                    self._forget(before)
-                continue
+            for ask in follows_from_bytes(message):
+                self._on_question(ask)
+
+    def _on_question(self, ask: Follow) -> None:
+        before = self._followers.get(ask.id)
+        if ask.leave:
             if before is not None:
-                raise InvalidArgument(f"a second question with the id {ask.id} of one that waits")
-            follower = self._followers[ask.id] = _Follower(self, ask)
-            self.place(follower)
+                self._forget(before)
+            return
+        if before is not None:
+            raise InvalidArgument(f"a second question with the id {ask.id} of one that waits")
+        follower = self._followers[ask.id] = _Follower(self, ask)
+        self.place(follower)
 
     def place(self, follower: _Follower) -> None:
         """Answer it, or have it wait for marks, or for its assignment to be found."""
@@ -191,10 +201,19 @@ class FollowStream:
         while not self._ended or self._ready:
             await self._has_ready.wait()
             self._has_ready.clear()
-            while self._ready:
-                follower = self._ready.popleft()
+            while replies := self._replies():
                 self._has_room.set()
-                if self._followers.get(follower.ask.id) is follower:  # it has not left
-                    self._forget(follower)
-                    reply = follower.refusal or answer(self._core, follower.ask)
-                    await self._context.write(followed_to_bytes(reply))
+                await self._context.write(followed_to_bytes(replies))
+
+    def _replies(self) -> list[Followed]:
+        """Answers to send together: messages cost by their number."""
+        replies: list[Followed] = []
+        data_bytes = 0
+        while self._ready and data_bytes < MAX_DATA_BYTES:
+            follower = self._ready.popleft()
+            if self._followers.get(follower.ask.id) is follower:  # it has not left
+                self._forget(follower)
+                reply = follower.refusal or answer(self._core, follower.ask)
+                replies.append(reply)
+                data_bytes += len(reply.data)
+        return replies

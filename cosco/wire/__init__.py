@@ -67,13 +67,14 @@ from cosco.wire.exchanges import (
     spec_to_pb,
 )
 from cosco.wire.groups import (
+    MAX_FOLLOWS,
     check_group_size,
     commit_result_from_pb,
     commit_result_to_pb,
-    follow_from_bytes,
-    follow_to_bytes,
     followed_from_bytes,
     followed_to_bytes,
+    follows_from_bytes,
+    follows_to_bytes,
     found_assignment_from_pb,
     found_assignment_to_pb,
     group_answer_from_pb,

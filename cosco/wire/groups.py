@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -117,25 +118,46 @@ def commit_result_from_pb(pb: mpb.CommitResult) -> CommitResult:
     return CommitResult(pb.won, error_from_pb(pb.error) if pb.HasField("error") else None)
 
 
+#: Questions in one message of a reader's process.
+MAX_FOLLOWS: Final = 1024
+
 _FOLLOW: Final = Plain(Follow, spb.FollowRequest)
 
 
-def follow_to_bytes(f: Follow) -> bytes:
-    return _FOLLOW.to_pb(f).SerializeToString()
+def follows_to_bytes(follows: Sequence[Follow]) -> bytes:
+    """At most MAX_FOLLOWS."""
+    return spb.FollowRequests(requests=map(_FOLLOW.to_pb, follows)).SerializeToString()
 
 
-def follow_from_bytes(message: bytes) -> Follow:
+def follows_from_bytes(message: bytes) -> list[Follow]:
     """Raises InvalidArgument."""
     try:
-        follow = _FOLLOW.from_pb(spb.FollowRequest.FromString(message))
+        requests = spb.FollowRequests.FromString(message).requests
     except DecodeError as error:
-        raise InvalidArgument(f"a message that is no FollowRequest: {error}") from None
-    if not follow.id:
+        raise InvalidArgument(f"a message that is no FollowRequests: {error}") from None
+    if not 1 <= len(requests) <= MAX_FOLLOWS:
+        raise InvalidArgument(
+            f"a FollowRequests of {len(requests)} questions; give 1 to {MAX_FOLLOWS}"
+        )
+    follows = list(map(_FOLLOW.from_pb, requests))
+    if not all(follow.id for follow in follows):
         raise InvalidArgument("a FollowRequest without an id")
-    return follow
+    return follows
 
 
-def followed_to_bytes(f: Followed) -> bytes:
+def followed_to_bytes(answers: Sequence[Followed]) -> bytes:
+    return spb.FollowReplies(replies=map(_followed_to_pb, answers)).SerializeToString()
+
+
+def followed_from_bytes(message: bytes) -> list[Followed]:
+    """Raises InvalidArgument."""
+    try:
+        return list(map(_followed_from_pb, spb.FollowReplies.FromString(message).replies))
+    except (DecodeError, ValueError) as error:
+        raise InvalidArgument(f"a message that is no FollowReplies: {error}") from None
+
+
+def _followed_to_pb(f: Followed) -> spb.FollowReply:
     return spb.FollowReply(
         id=f.id,
         outcome=spb.FollowOutcome.Name(int(f.outcome)),
@@ -147,19 +169,14 @@ def followed_to_bytes(f: Followed) -> bytes:
         digest=f.digest,
         fetch=f.fetch,
         data=f.data,
-    ).SerializeToString()
+    )
 
 
-def followed_from_bytes(message: bytes) -> Followed:
-    """Raises InvalidArgument."""
-    try:
-        pb = spb.FollowReply.FromString(message)
-        outcome = FollowOutcome(pb.outcome)
-    except (DecodeError, ValueError) as error:
-        raise InvalidArgument(f"a message that is no FollowReply: {error}") from None
+def _followed_from_pb(pb: spb.FollowReply) -> Followed:
+    """Raises ValueError for an outcome that is unknown, and InvalidArgument."""
     return Followed(
         id=pb.id,
-        outcome=outcome,
+        outcome=FollowOutcome(pb.outcome),
         attempts=u64(pb.attempts, "attempts"),
         rows=pb.rows,
         raw_bytes=pb.raw_bytes,

@@ -6,6 +6,7 @@ What each answer says is told in tests/unit/shuffle_service/test_follow.py.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from cosco.group_records import Follow, Followed, FollowOutcome
 from cosco.shuffle_service.calls import Calls, bind
 from cosco.shuffle_service.control import ControlService
 from cosco.shuffle_service.follow import FollowService
-from cosco.wire import follow_to_bytes, followed_from_bytes, spb
+from cosco.wire import followed_from_bytes, follows_to_bytes, spb
 
 GROUP = 500
 ASK = Follow(1, INCARNATION, GROUP, 0, 1, 0, max_bytes=1 << 20)
@@ -71,7 +72,7 @@ class Daemon:
         """Return when nobody waits any more; the daemon answers others meanwhile."""
         call = self.follow()
         while self.core.boards.followers:
-            await call.write(follow_to_bytes(replace(ASK, now=True)))
+            await call.write(follows_to_bytes([replace(ASK, now=True)]))
             await call.read()
 
 
@@ -99,18 +100,25 @@ def done(mapper: int) -> bytes:
     return mark(mapper, exchange=GROUP, p0=(1, 100, mapper + 1))
 
 
+#: Answers that came together with one that was asked for.
+_LEFT: defaultdict[Any, deque[Followed]] = defaultdict(deque)
+
+
 async def answer(call: Any) -> Followed:
-    return followed_from_bytes(await call.read())
+    left = _LEFT[call]
+    if not left:
+        left += followed_from_bytes(await call.read())
+    return left.popleft()
 
 
 def test_rows_of_waiting_readers_come_with_the_last_mark():
     async def test(daemon: Daemon) -> None:
         call = daemon.follow()
-        await call.write(follow_to_bytes(ASK))
-        await call.write(follow_to_bytes(replace(ASK, id=2, now=True)))
+        await call.write(follows_to_bytes([ASK]))
+        await call.write(follows_to_bytes([replace(ASK, id=2, now=True)]))
         assert (await answer(call)).id == 2  # so the first one waits
         await daemon.push(0, rows(0), done(0))
-        await call.write(follow_to_bytes(replace(ASK, id=3, now=True)))
+        await call.write(follows_to_bytes([replace(ASK, id=3, now=True)]))
         assert list((await answer(call)).done) == [0]
         await daemon.push(1, rows(1), done(1))
         told = await answer(call)
@@ -123,12 +131,12 @@ def test_rows_of_waiting_readers_come_with_the_last_mark():
     run(test)
 
 
-@pytest.mark.parametrize("message", [b"\xff" * 50, b"", follow_to_bytes(replace(ASK, id=0))])
+@pytest.mark.parametrize("message", [b"\xff" * 50, b"", follows_to_bytes([replace(ASK, id=0)])])
 def test_a_bad_message_ends_its_stream_with_the_reason(message):
     async def test(daemon: Daemon) -> None:
         other, bad = daemon.follow(), daemon.follow()
-        await other.write(follow_to_bytes(ASK))
-        await bad.write(follow_to_bytes(ASK))
+        await other.write(follows_to_bytes([ASK]))
+        await bad.write(follows_to_bytes([ASK]))
         await bad.write(message)
         with pytest.raises(grpc.aio.AioRpcError, match="FollowRequest") as caught:
             await bad.read()
@@ -142,8 +150,8 @@ def test_a_bad_message_ends_its_stream_with_the_reason(message):
 def test_a_reader_that_hangs_up_is_forgotten():
     async def test(daemon: Daemon) -> None:
         call = daemon.follow()
-        await call.write(follow_to_bytes(ASK))
-        await call.write(follow_to_bytes(replace(ASK, id=2, now=True)))
+        await call.write(follows_to_bytes([ASK]))
+        await call.write(follows_to_bytes([replace(ASK, id=2, now=True)]))
         await call.read()
         assert daemon.core.boards.followers == 1
         call.cancel()
@@ -158,12 +166,12 @@ def test_a_reader_that_does_not_read_holds_up_nobody():
     async def test(daemon: Daemon) -> None:
         slow, quick = daemon.follow(), daemon.follow()
         for number in range(1, 101):
-            await slow.write(follow_to_bytes(replace(ASK, id=number)))
-        await slow.write(follow_to_bytes(replace(ASK, id=999, now=True)))
+            await slow.write(follows_to_bytes([replace(ASK, id=number)]))
+        await slow.write(follows_to_bytes([replace(ASK, id=999, now=True)]))
         assert (await answer(slow)).id == 999
         await daemon.push(0, rows(0, b"y" * 800_000), done(0))
         await daemon.push(1, done(1))
-        await quick.write(follow_to_bytes(ASK))
+        await quick.write(follows_to_bytes([ASK]))
         assert len((await answer(quick)).data) == len(rows(0, b"y" * 800_000))
         assert daemon.core.boards.followers > 50
         assert [(await answer(slow)).id for _ in range(100)] == list(range(1, 101))

@@ -18,7 +18,7 @@ from cosco.shuffle_service import follow as module
 from cosco.shuffle_service.answers import MAX_DATA_BYTES
 from cosco.shuffle_service.follow import FollowService, FollowStream
 from cosco.shuffle_service.intake import check_frame
-from cosco.wire import follow_to_bytes, followed_from_bytes
+from cosco.wire import MAX_FOLLOWS, followed_from_bytes, follows_to_bytes
 
 GROUP = 500
 KEY = (GROUP, 0, 1)
@@ -53,7 +53,7 @@ class Stream:
         self.replies: asyncio.Queue[Followed] = asyncio.Queue()
         self.reads = asyncio.Event()
         self.reads.set()
-        self.taken = 0
+        self.taken = self.written = 0
         self.stream = FollowStream(self, service)
         self.task = asyncio.create_task(self.stream.run(self._messages()))
 
@@ -64,12 +64,14 @@ class Stream:
 
     async def write(self, message: bytes) -> None:
         await self.reads.wait()
-        self.replies.put_nowait(followed_from_bytes(message))
+        self.written += 1
+        for reply in followed_from_bytes(message):
+            self.replies.put_nowait(reply)
 
     async def ask(self, *asks: Follow) -> None:
         """Send questions; they are taken when this returns."""
         for ask in asks:
-            self.requests.put_nowait(follow_to_bytes(ask))
+            self.requests.put_nowait(follows_to_bytes([ask]))
         await settled()
 
     async def reply(self) -> Followed:
@@ -406,8 +408,15 @@ def test_who_leaves_is_told_nothing():
     run(test)
 
 
-def test_who_leaves_before_the_stream_takes_the_answer_gets_none():
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers with data travel alone."""
+    monkeypatch.setattr(module, "MAX_DATA_BYTES", 1)
+
+
+def test_who_leaves_before_the_stream_takes_the_answer_gets_none(one_by_one):
     async def test(rig: Rig, stream: Stream) -> None:
+        await rig.push(rows())
         await stream.ask(ASK, replace(ASK, id=2), replace(ASK, id=3))
         stream.reads.clear()
         await rig.finish(0, 1)
@@ -444,10 +453,11 @@ def test_a_stream_that_ends_is_forgotten():
     [
         b"\xff" * 40,
         b"",
-        follow_to_bytes(replace(ASK, id=0)),
-        follow_to_bytes(replace(ASK, id=5)),
+        follows_to_bytes([replace(ASK, id=0)]),
+        follows_to_bytes([replace(ASK, id=5)]),
+        follows_to_bytes([replace(ASK, id=number) for number in range(6, MAX_FOLLOWS + 7)]),
     ],
-    ids=["garbage", "empty", "id 0", "an id that waits"],
+    ids=["garbage", "empty", "id 0", "an id that waits", "too many at once"],
 )
 def test_a_bad_message_ends_the_stream_and_no_other(message):
     async def test(rig: Rig, stream: Stream) -> None:
@@ -468,7 +478,7 @@ def test_more_than_may_wait_are_sent_elsewhere():
     async def test(rig: Rig, stream: Stream) -> None:
         count = 20_000
         for number in range(1, count + 1):
-            stream.requests.put_nowait(follow_to_bytes(replace(ASK, id=number)))
+            stream.requests.put_nowait(follows_to_bytes([replace(ASK, id=number)]))
         first = await stream.reply()
         waiting = rig.waiting
         assert 10 < waiting < 10_000
@@ -484,7 +494,31 @@ def test_more_than_may_wait_are_sent_elsewhere():
     run(test)
 
 
-def test_a_reader_that_does_not_read_is_not_read_from(monkeypatch):
+def test_questions_and_answers_travel_together():
+    async def test(rig: Rig, stream: Stream) -> None:
+        asks = [replace(ASK, id=number) for number in range(1, 101)]
+        stream.requests.put_nowait(follows_to_bytes(asks))
+        await settled()
+        assert rig.waiting == 100
+        await rig.finish(0, 1)
+        assert [(await stream.reply()).id for _ in asks] == list(range(1, 101))
+        assert stream.written == 1
+
+    run(test)
+
+
+def test_answers_with_much_data_travel_apart():
+    async def test(rig: Rig, stream: Stream) -> None:
+        await rig.push(rows(content=b"z" * (600 << 10)))
+        await rig.finish(0, 1)
+        await stream.ask(*(replace(ASK, id=n, max_bytes=1 << 20) for n in range(1, 7)))
+        assert [(await stream.reply()).id for _ in range(6)] == list(range(1, 7))
+        assert stream.written >= 3
+
+    run(test)
+
+
+def test_a_reader_that_does_not_read_is_not_read_from(one_by_one, monkeypatch):
     monkeypatch.setattr(module, "MAX_READY", 8)
 
     async def test(rig: Rig, stream: Stream) -> None:
@@ -500,7 +534,7 @@ def test_a_reader_that_does_not_read_is_not_read_from(monkeypatch):
     run(test)
 
 
-def test_rows_are_copied_when_the_stream_takes_them():
+def test_rows_are_copied_when_the_stream_takes_them(one_by_one):
     """Until then an answer costs nothing, so what it says is of that moment."""
 
     async def test(rig: Rig, stream: Stream) -> None:
