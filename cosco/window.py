@@ -109,12 +109,15 @@ class PushWindow:
         """So many bytes of frames may be on their way eagerly on the present stream."""
         self._eager_limit = limit_bytes
 
-    def send_eagerly(self) -> list[OutFrame]:
-        """The frames to send now without asking, in order."""
+    def send_eagerly(self, first_bytes: int | None = None) -> list[OutFrame]:
+        """The frames to send now without asking, in order. first_bytes: the first one alone, if
+        it is no longer than that."""
         frames: list[OutFrame] = []
         while self._unannounced and not self._has_gap:
             length = self._unannounced[0].frame_bytes
             if self._eager_bytes + length > self._eager_limit:
+                break
+            if first_bytes is not None and (frames or length > first_bytes):
                 break
             frame = self._unannounced.popleft()
             self._sent.add(frame.sequence)

@@ -74,18 +74,28 @@ class SealReply(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class PushRequest(_message.Message):
-    __slots__ = ("hello", "announce", "frame", "released", "eager_frame")
+    __slots__ = ("hello", "announce", "frame", "released", "eager_frame", "opening")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     EAGER_FRAME_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     announce: Announce
     frame: bytes
     released: Released
     eager_frame: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., eager_frame: _Optional[bytes] = ...) -> None: ...
+    opening: Opening
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., eager_frame: _Optional[bytes] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ...) -> None: ...
+
+class Opening(_message.Message):
+    __slots__ = ("hello", "frame")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    frame: bytes
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[bytes] = ...) -> None: ...
 
 class Released(_message.Message):
     __slots__ = ("sequences",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from pyroaring import BitMap
 
@@ -15,13 +15,20 @@ from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.group_records import GroupBlock, member_name
 from cosco.records import ExchangeInfo
 
+#: Exchanges that a handle remembers the description of.
+_MAX_INFOS: Final = 256
+
 
 @dataclass(slots=True)
 class GroupLife:
-    """Which exchanges of a group its driver has ended, as far as is known here."""
+    """Which exchanges of a group its driver has ended, as far as is known here.
+
+    infos: of exchanges that were asked for last: a process has several tasks of each.
+    """
 
     released: BitMap = field(default_factory=BitMap)
     is_closed: bool = False
+    infos: dict[int, ExchangeInfo] = field(default_factory=dict)
 
     def copy(self) -> GroupLife:
         return GroupLife(BitMap(self.released), self.is_closed)
@@ -80,6 +87,15 @@ class GroupHandle:
 
     def info(self, i: int) -> ExchangeInfo:
         """Exchange `i` as its writers and readers see it at first."""
+        infos = self.life.infos
+        info = infos.get(i)
+        if info is None:
+            if len(infos) >= _MAX_INFOS:
+                infos.clear()
+            info = infos[i] = self._make_info(i)
+        return info
+
+    def _make_info(self, i: int) -> ExchangeInfo:
         for block in self.blocks:
             offset = i - block.first
             if 0 <= offset < block.size:

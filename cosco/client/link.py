@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _RENEW_WAIT_S: Final = 2.0
 #: How long it may be out of reach before the daemon is tried again.
 RENEW_OUTAGE_S: Final = 1.0
+#: A frame of up to so many bytes travels with the hello; a longer one would be copied for it.
+_OPENING_BYTES: Final = 64 << 10
 _LOG = logging.getLogger("cosco")
 
 
@@ -44,15 +46,13 @@ class Link:
         self._pusher = pusher
         self._lane = lane
         self._trouble = LinkTrouble(ref, pusher.service_timeout_s)  # the stream's thread's own
-        self._hello = spb.PushRequest(
-            hello=spb.Hello(
-                protocol=wire.PUSH_PROTOCOL,
-                number=opened.info.number,
-                mapper=opened.mapper,
-                attempt=opened.attempt,
-                incarnation=ref.incarnation,
-            )
-        ).SerializeToString()
+        self._hello = spb.Hello(
+            protocol=wire.PUSH_PROTOCOL,
+            number=opened.info.number,
+            mapper=opened.mapper,
+            attempt=opened.attempt,
+            incarnation=ref.incarnation,
+        )
         self._stream: Stream | None = None  # from the first frame until it is given back
         self._outbox: Outbox | None = None  # of the present call
         self._is_used_stream = False  # by others before, and nothing was heard on it since
@@ -93,6 +93,14 @@ class Link:
         self._end_stream()
         return self._stream is None
 
+    def _open(self, outbox: Outbox) -> None:
+        """Say who writes, with the first frame if it may go at once and is short."""
+        frames = self._lane.window.send_eagerly(_OPENING_BYTES)
+        if frames:
+            outbox.put(wire.opening(self._hello, frames[0].message))
+        else:
+            outbox.put(spb.PushRequest(hello=self._hello).SerializeToString())
+
     def _send_eagerly(self, outbox: Outbox) -> None:
         for frame in self._lane.window.send_eagerly():
             outbox.put(wire.eager_frame(frame.message))
@@ -118,7 +126,7 @@ class Link:
             self._lane.window.allow_eager(stream.eager_bytes)
             self._outbox = outbox
             self._is_used_stream = used
-            outbox.put(self._hello)
+            self._open(outbox)
             self._announce(outbox)
             if self._is_finishing and not len(self._lane.window):
                 outbox.put(None)

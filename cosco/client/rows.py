@@ -49,9 +49,9 @@ def block_cuts(ends: npt.NDArray[np.int64], base: int) -> Iterator[tuple[int, in
 
 def iter_rows(decoded: Decoded) -> Iterator[bytes]:
     """The rows, in order; raises DataCorrupted when the table does not fit the content."""
+    if decoded.rows == 1:  # as in micro-batches: not worth an array
+        return iter((_only_row(decoded),))
     offsets = _offsets((decoded,))
-    if not decoded.lengths:
-        return iter((bytes(decoded.content),))
     values = pa.py_buffer(decoded.content)[_table_bytes(decoded) :]
     array = pa.Array.from_buffers(
         pa.large_binary(), decoded.rows, [None, pa.py_buffer(offsets), values]
@@ -59,6 +59,16 @@ def iter_rows(decoded: Decoded) -> Iterator[bytes]:
     # Arrow makes the bytes objects several times faster than slicing does.
     rows: list[bytes] = array.to_numpy(zero_copy_only=False).tolist()
     return iter(rows)
+
+
+def _only_row(decoded: Decoded) -> bytes:
+    content = decoded.content
+    if not decoded.lengths:
+        return bytes(content)
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    if len(content) != LENGTH_BYTES + length:
+        raise _misfit(decoded)
+    return bytes(content[LENGTH_BYTES:])
 
 
 def rows_to_batch(decoded: Sequence[Decoded]) -> pa.RecordBatch:

@@ -32,10 +32,12 @@ _MAX_CACHED_BYTES: Final = 8 << 20
 _MAX_SPARE_BYTES: Final = 32 << 20
 
 _Bytes = npt.NDArray[np.uint8]
+_NO_BYTES: Final[_Bytes] = np.empty(0, np.uint8)
 
-#: The array of the last packer that was closed, if it is free: to touch new memory for the
-#: first time costs as much as packing the rows of a third of it.
+#: The array and the window of the last packer that was closed, if they are free: to touch new
+#: memory for the first time costs as much as packing the rows of a third of it.
 _spare: list[_Bytes] = []
+_spare_window: list[_Bytes] = []
 
 
 class PartitionRows:
@@ -55,7 +57,7 @@ class RowSorter:
     def __init__(self, partitions: int, limit: int) -> None:
         """limit: the bytes of rows that are added between two drains, at most."""
         self._limit = limit
-        self._window = np.empty(window_bytes(partitions, limit), np.uint8)
+        self._window = _new_array(window_bytes(partitions, limit), _spare_window)
         self._window_used = 0
         self._lengths: list[npt.NDArray[np.integer[Any]]] = []
         self._numbers: list[Partitions] = []
@@ -119,6 +121,9 @@ class RowSorter:
         data, self._sorted = self._sorted, None
         if data is not None and len(data) <= _MAX_SPARE_BYTES:
             _spare[:] = [data]
+        window, self._window = self._window, _NO_BYTES
+        if len(window) <= _MAX_CACHED_BYTES:
+            _spare_window[:] = [window]
 
     def _sort_window(self) -> None:
         if not self._numbers:
@@ -171,7 +176,7 @@ class RowSorter:
     def _room(self, length: int) -> _Bytes:
         """The next part of the array of sorted rows."""
         if self._sorted is None:
-            self._sorted = _new_array(self._limit)
+            self._sorted = _new_array(self._limit, _spare)
         start = self._sorted_used
         if start + length > self._limit:  # numpy would cut the slice short
             raise ValueError(f"{start + length} bytes of rows in a buffer of {self._limit}")
@@ -212,9 +217,9 @@ def _take_rows(
         out[:] = np.frombuffer(values, np.uint8)[: len(out)]
 
 
-def _new_array(length: int) -> _Bytes:
+def _new_array(length: int, spares: list[_Bytes]) -> _Bytes:
     try:
-        spare = _spare.pop()
-    except IndexError:
+        spare = spares.pop()
+    except IndexError:  # another packer has it
         return np.empty(length, np.uint8)
     return spare if len(spare) == length else np.empty(length, np.uint8)

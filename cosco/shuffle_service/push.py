@@ -190,6 +190,9 @@ class PushStream:
             request = push_request(message)
             if isinstance(request, PushedFrame):
                 await self._on_frame(*request)
+            elif request.HasField("opening"):
+                self._on_hello(request.opening.hello)
+                await self._on_frame(memoryview(request.opening.frame), eager=True)
             elif request.HasField("hello"):
                 self._on_hello(request.hello)
             elif request.HasField("announce"):

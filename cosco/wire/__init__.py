@@ -27,6 +27,7 @@ from cosco.wire.bulk import (
     fetch_data,
     fetch_reply,
     fetch_request,
+    opening,
     push_frame,
     push_request,
 )

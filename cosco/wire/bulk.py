@@ -19,6 +19,9 @@ _Message = TypeVar("_Message", bound=Message)
 _FRAME_TAG: Final = 3 << 3 | 2  # PushRequest.frame, length-delimited
 _EAGER_FRAME_TAG: Final = 5 << 3 | 2  # PushRequest.eager_frame
 _EAGER_PREFIX: Final = bytes((_EAGER_FRAME_TAG,))
+_OPENING_TAG: Final = 6 << 3 | 2  # PushRequest.opening
+_HELLO_TAG: Final = 1 << 3 | 2  # Opening.hello
+_OPENING_FRAME_PREFIX: Final = bytes((2 << 3 | 2,))  # Opening.frame
 _DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
 
 
@@ -62,6 +65,16 @@ def push_frame(parts: Sequence[bytes | memoryview], *, eager: bool = False) -> b
 def eager_frame(message: bytes) -> bytes:
     """What `push_frame` made, as PushRequest.eager_frame."""
     return b"".join((_EAGER_PREFIX, memoryview(message)[1:]))
+
+
+def opening(hello: spb.Hello, message: bytes) -> bytes:
+    """PushRequest.opening, of a hello and what `push_frame` made."""
+    said = hello.SerializeToString()
+    parts = (
+        _bulk_prefix(_HELLO_TAG, len(said)), said,
+        _OPENING_FRAME_PREFIX, memoryview(message)[1:],
+    )  # fmt: skip
+    return b"".join((_bulk_prefix(_OPENING_TAG, sum(map(len, parts))), *parts))
 
 
 class PushedFrame(NamedTuple):

@@ -59,6 +59,7 @@ class FakeDaemon:
         self.cut_after: int | None = None  # end streams after so many frames, all in all
         self.streams = self.open_streams = 0
         self.hellos: list[int] = []  # mappers
+        self.opened = 0  # of these, with a frame
         self._calls: list[Any] = []
         self._server = grpc.server(ThreadPoolExecutor(8))
         handler = grpc.stream_stream_rpc_method_handler(self._push)
@@ -93,19 +94,19 @@ class FakeDaemon:
                 request = wire.push_request(message)
                 reply = spb.PushReply()
                 with self.changed:
-                    if isinstance(request, wire.PushedFrame):
-                        self.eager.append(request.eager)
+                    pushed = request if isinstance(request, wire.PushedFrame) else None
+                    if pushed is None and request.HasField("opening"):
+                        self._hear(request.opening.hello, reply)
+                        self.opened += 1
+                        pushed = wire.PushedFrame(memoryview(request.opening.frame), eager=True)
+                    if pushed is not None:
+                        self.eager.append(pushed.eager)
                         if self.cut_after is not None and len(self.taken) >= self.cut_after:
                             self.cut_after = None
                             return
-                        self._take(request.data, reply)
+                        self._take(pushed.data, reply)
                     elif request.HasField("hello"):
-                        self.hellos.append(request.hello.mapper)
-                        if len(self.hellos) == self.streams:  # the first one of its stream
-                            reply.eager_bytes = self.eager_bytes
-                        if request.hello.incarnation != self.ref.incarnation:
-                            code = spb.REFUSAL_CODE_WRONG_INCARNATION
-                            reply.refused.append(spb.Refusal(sequence=0, code=code, reason="new"))
+                        self._hear(request.hello, reply)
                     elif self.grants:
                         reply.granted = len(request.announce.frame_bytes)
                     self.changed.notify_all()
@@ -115,6 +116,14 @@ class FakeDaemon:
             with self.changed:
                 self.open_streams -= 1
                 self.changed.notify_all()
+
+    def _hear(self, hello: spb.Hello, reply: spb.PushReply) -> None:
+        self.hellos.append(hello.mapper)
+        if len(self.hellos) == self.streams:  # the first one of its stream
+            reply.eager_bytes = self.eager_bytes
+        if hello.incarnation != self.ref.incarnation:
+            code = spb.REFUSAL_CODE_WRONG_INCARNATION
+            reply.refused.append(spb.Refusal(sequence=0, code=code, reason="new"))
 
     def _take(self, frame: memoryview, reply: spb.PushReply) -> None:
         header = parse_frame_header(frame)
@@ -632,6 +641,23 @@ def test_a_writer_on_a_used_stream_sends_small_frames_at_once(parts: Parts) -> N
     assert pusher.flush() == ((0, 1),)
     assert any(daemon.eager[4:])
     assert {body for _, _, body in daemon.taken} == BODIES
+
+
+@pytest.mark.parametrize(("length", "opened"), [(10, 1), (64 << 10, 0)])
+def test_a_short_first_frame_travels_with_the_hello(parts: Parts, length: int, opened: int) -> None:
+    daemon = parts.daemon()
+    daemon.eager_bytes = 1 << 20
+    write(parts, daemon, 1)
+    assert daemon.opened == 0
+    pusher = parts.pusher(daemon.ref, mapper=2)
+    frames = [packed(0, bytes(length)), packed(0, b"more")]
+    for frame in frames:
+        pusher.push(frame)
+    pusher.flush()
+    pusher.close()
+    assert (daemon.streams, daemon.hellos, daemon.opened) == (1, [1, 2], opened)
+    bodies = [body for _, _, body in daemon.taken]
+    assert bodies[-2:] == [b"".join(frame.parts) for frame in frames]
 
 
 def test_what_was_sent_eagerly_is_announced_on_the_next_stream(parts: Parts) -> None:

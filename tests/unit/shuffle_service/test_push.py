@@ -12,7 +12,7 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from cosco.dfs import MemoryStore
 from cosco.shuffle_service.credits import EAGER_BYTES
 from cosco.shuffle_service.push import MAX_UNTOLD, GrantBoards, PushStream
-from cosco.wire import PUSH_PROTOCOL, eager_frame, push_frame, spb
+from cosco.wire import PUSH_PROTOCOL, eager_frame, opening, push_frame, spb
 
 BUDGET = 8 << 20
 
@@ -69,11 +69,14 @@ class Call:
             await self._replied.wait()
 
 
-def hello(*, mapper: int = 1) -> bytes:
-    message = spb.Hello(
+def said(mapper: int = 1) -> spb.Hello:
+    return spb.Hello(
         protocol=PUSH_PROTOCOL, number=EXCHANGE, mapper=mapper, attempt=1, incarnation=INCARNATION
     )
-    return spb.PushRequest(hello=message).SerializeToString()
+
+
+def hello(*, mapper: int = 1) -> bytes:
+    return spb.PushRequest(hello=said(mapper)).SerializeToString()
 
 
 def announce(*lengths: int) -> bytes:
@@ -309,6 +312,37 @@ def test_small_frames_are_taken_without_a_grant():
         call.send(*[eager_frame(push_frame([half]))] * 4, None)
         await call.task
         assert [r.code for r in call.refused] == [spb.REFUSAL_CODE_BAD_FRAME] * 4
+        assert board.unsettled_bytes == 0
+
+    run(main)
+
+
+def test_a_hello_may_bring_a_frame():
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        call = Call(parts, board)
+        call.send(hello())
+        await call.until(lambda: call.eager_bytes)
+        for mapper in (2, 3):
+            made = push_frame([frame([block(0, 0, mapper=mapper)], sequence=mapper)])
+            call.send(opening(said(mapper), made))
+        await call.until(lambda: call.acknowledged == [2, 3])
+        # The frame is the new writer's, and refused if it is another one's.
+        call.send(opening(said(4), push_frame([frame([block(0, 1, mapper=3)], sequence=4)])), None)
+        await call.task
+        assert [(r.sequence, r.code) for r in call.refused] == [(4, spb.REFUSAL_CODE_BAD_FRAME)]
+        assert board.unsettled_bytes == 0
+
+    run(main)
+
+
+def test_a_hello_brings_no_frame_beyond_the_loan():
+    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+        for _ in range(4):  # all that there is to lend
+            Call(parts, board).send(hello())
+        call = Call(parts, board)
+        call.send(opening(said(), push_frame([frame([block(0, 0)])])))
+        await call.task
+        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
         assert board.unsettled_bytes == 0
 
     run(main)
