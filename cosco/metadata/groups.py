@@ -25,7 +25,6 @@ from cosco.group_records import (
     group_of,
     member_name,
 )
-from cosco.marks import MAX_MARK_PARTITIONS
 from cosco.metadata.alike import alike_in
 from cosco.metadata.changes import ChangeLog, Row
 from cosco.metadata.directory import Directory
@@ -337,9 +336,7 @@ class Groups:
         if last is not None and self._members.would_take(last.placed):
             ranges, placed = last.ranges, last.placed
         else:
-            ranges, epochs = self._members.first_epochs(
-                group.spec, number - 1, 1, MAX_MARK_PARTITIONS
-            )
+            ranges, epochs = self._members.first_epochs(group.spec, number - 1, of_group=True)
             placed = tuple(epoch for [epoch] in epochs)
         block = Block(first, size, number, ranges, placed)
         group.blocks.append(block)

@@ -11,11 +11,16 @@ from cosco.metadata.daemons import DaemonTable
 from cosco.metadata.exchanges import ExchangeState
 from cosco.metadata.failover import Failover, members
 from cosco.metadata.fences import AssignmentKey
-from cosco.metadata.placement import cut_ranges, host_count, place, range_count
+from cosco.metadata.placement import (
+    cut_ranges,
+    group_range_count,
+    host_count,
+    place,
+    range_count,
+)
 from cosco.metadata.rows import Placed
 from cosco.metadata.suspicion import ProbeOutcome, Suspicions
 from cosco.records import (
-    MAX_PARTITIONS,
     VOLATILE_STORE,
     Assignment,
     DaemonHeartbeat,
@@ -42,12 +47,14 @@ class Members:
         *,
         lease_s: float,
         adoption_grace_s: float,
+        ranges_per_daemon: int,
         now: float,
     ) -> None:
         """`exchanges` are the open ones, kept by the caller, who tells `failover` of them."""
         self._cluster_id = stored.cluster_id
         self._lease_s = lease_s
         self._adoption_grace_s = adoption_grace_s
+        self._ranges_per_daemon = ranges_per_daemon
         self._daemons = DaemonTable(
             stored.tables.get("daemons", ()), changes, lease_s=lease_s, now=now
         )
@@ -207,23 +214,19 @@ class Members:
     # --- exchanges -------------------------------------------------------------------------
 
     def first_epochs(
-        self,
-        spec: ExchangeSpec,
-        turn: int,
-        ranges_per_daemon: int,
-        max_partitions: int = MAX_PARTITIONS,
+        self, spec: ExchangeSpec, turn: int, *, of_group: bool = False
     ) -> tuple[tuple[PartitionRange, ...], list[list[Placed]]]:
-        """The ranges of a new exchange, of `max_partitions` each at most, and where they go;
-        raises CapacityExceeded."""
+        """The ranges of a new exchange, or of those of a group, and where they go; raises
+        CapacityExceeded."""
         candidates = self._daemons.candidates()
         silent = {daemon.ref.incarnation for daemon in self._daemons.silent_ones()}
         heard = [c for c in candidates if c.incarnation not in silent]
         if host_count(heard) >= spec.replicas:
             candidates = heard
-        count = max(
-            range_count(spec.partitions, len(candidates), ranges_per_daemon),
-            -(-spec.partitions // max_partitions),
-        )
+        if of_group:
+            count = group_range_count(spec.partitions, len(candidates))
+        else:
+            count = range_count(spec.partitions, len(candidates), self._ranges_per_daemon)
         ranges = cut_ranges(spec.partitions, count)
         try:
             placement = place(len(ranges), candidates, spec.replicas, turn)

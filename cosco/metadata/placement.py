@@ -6,9 +6,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
+from typing import Final
 
 from cosco.errors import CapacityExceeded
+from cosco.marks import MAX_MARK_PARTITIONS
 from cosco.records import PartitionRange
+
+#: Partitions of a group's exchange that one daemon is given before another one gets any.
+GROUP_RANGE_PARTITIONS: Final = 16
 
 #: Free bytes for each assignment, negative; assignments that count, all; the turn.
 _Preference = tuple[float, int, int, int]
@@ -40,6 +45,17 @@ def host_count(daemons: Collection[Candidate]) -> int:
 def range_count(partitions: int, daemons: int, ranges_per_daemon: int) -> int:
     """How many ranges to cut `partitions` into for so many daemons; 1 or more."""
     return max(1, min(partitions, ranges_per_daemon * daemons))
+
+
+def group_range_count(partitions: int, daemons: int) -> int:
+    """The same for an exchange of a group.
+
+    Every mapper sends a frame to each range, and those of micro-batches are short: they cost by
+    their number. So there are fewer ranges than daemons as long as partitions are few; another
+    group, and what is placed anew, begins with other daemons.
+    """
+    wanted = min(daemons, -(-partitions // GROUP_RANGE_PARTITIONS))
+    return max(1, wanted, -(-partitions // MAX_MARK_PARTITIONS))
 
 
 def cut_ranges(partitions: int, ranges: int) -> tuple[PartitionRange, ...]:

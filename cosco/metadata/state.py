@@ -68,7 +68,6 @@ class MetadataState:
     ) -> None:
         """Go on with what is `stored`; every lease, and every grace, begins in full now."""
         self.cluster_id = stored.cluster_id
-        self._ranges_per_daemon = ranges_per_daemon
         self._changes = ChangeLog()
         exchanges = restore_exchanges(stored.tables, self._changes)
         self._members = Members(
@@ -77,6 +76,7 @@ class MetadataState:
             self._changes,
             lease_s=daemon_lease_s,
             adoption_grace_s=adoption_grace_s,
+            ranges_per_daemon=ranges_per_daemon,
             now=now,
         )
         self._failover = self._members.failover
@@ -251,7 +251,7 @@ class MetadataState:
                     shuffle_id=spec.shuffle_id,
                 )
             turn = self._exchanges.next_number - 1
-            ranges, placed = self._members.first_epochs(spec, turn, self._ranges_per_daemon)
+            ranges, placed = self._members.first_epochs(spec, turn)
             exchange = self._lifecycle.open(spec, owner, ranges, placed, callback=callback)
         self._exchanges.renew(exchange, now)
         return exchange.info()

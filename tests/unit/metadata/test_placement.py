@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosco.errors import CapacityExceeded
+from cosco.marks import MAX_MARK_PARTITIONS
 from cosco.metadata.placement import (
     Avoid,
     Candidate,
     cut_ranges,
+    group_range_count,
     place,
     place_next,
     range_count,
@@ -38,6 +40,15 @@ def test_ranges_cover_all_partitions_evenly(partitions: int, data: st.DataObject
 )
 def test_range_count(partitions: int, daemons: int, per_daemon: int, expected: int) -> None:
     assert range_count(partitions, daemons, per_daemon) == expected
+
+
+@pytest.mark.parametrize(
+    ("partitions", "daemons", "expected"),
+    [(1, 4, 1), (16, 4, 1), (17, 4, 2), (64, 4, 4), (1000, 4, 4), (16, 1, 1), (5, 0, 1),
+     (MAX_MARK_PARTITIONS, 1, 1), (MAX_MARK_PARTITIONS + 1, 1, 2)],
+)  # fmt: skip
+def test_groups_have_few_ranges(partitions: int, daemons: int, expected: int) -> None:
+    assert group_range_count(partitions, daemons) == expected
 
 
 def test_equal_daemons_take_turns() -> None:
