@@ -50,8 +50,9 @@ def _shape(tasks: int, settings: MicroSettings, result: MicroResult) -> Table:
         title=f"{tasks} × {tasks} tasks, milliseconds an iteration; replicas={settings.replicas}",
         title_justify="left",
     )
-    for heading in ("", "p50", "p95", "mean", "of it coordination", "tasks", "peer ÷ cosco"):
-        table.add_column(heading, justify="right" if heading else "left")
+    table.add_column("", no_wrap=True)
+    for heading in ("p50", "p95", "mean", "coordination", "tasks", "÷ cosco"):
+        table.add_column(heading, justify="right")
     for size, found in shape.groups.items():
         figures = (
             found.p50_ms, found.p95_ms, found.mean_ms, found.coordination_ms, found.task_ms,
