@@ -32,6 +32,8 @@ PUSHED_BYTES: Final = 64 << 20
 _NOW_S: Final = 2.0
 #: A stream that nobody waits on ends after about so long.
 LINGER_S: Final = 5.0
+#: Streams that may end under a question before the daemon counts as out of reach.
+_STREAMS_MAX: Final = 3
 _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
 _LOG = logging.getLogger("cosco")
@@ -231,11 +233,13 @@ class Following:
             granted = 0 if follow.now else min(ANSWER_BYTES, self._left_bytes)
             self._left_bytes -= granted
         waiter = Waiter(replace(follow, max_bytes=granted))
-        while True:
+        for _ in range(_STREAMS_MAX):
             stream = self._stream(ref)
             if stream.ask(waiter):
                 return waiter
             self._ended(stream)
+        waiter.end(None)
+        return waiter
 
     def ask_now(self, ref: DaemonRef, follow: Follow, scope: Scope) -> Followed | None:
         """How far the mappers are; None if the daemon does not answer soon.

@@ -25,7 +25,7 @@ NOWHERE = "127.0.0.1:1"
 
 def block(first: int, size: int, number: int) -> GroupBlock:
     """Exchanges of four partitions in two ranges, on daemons that are not there."""
-    refs = [DaemonRef(NOWHERE, 1), DaemonRef("127.0.0.2:1", 2)]
+    refs = [DaemonRef(1, NOWHERE), DaemonRef(2, "127.0.0.2:1")]
     info = ExchangeInfo(
         number=number,
         spec=ExchangeSpec(shuffle_id=f"g/{first}", partitions=4),
@@ -34,7 +34,7 @@ def block(first: int, size: int, number: int) -> GroupBlock:
         schema=b"",
         ranges=(PartitionRange(0, 0, 2), PartitionRange(1, 2, 2)),
         assignments=tuple(
-            Assignment(index, 1, refs[index], (refs[1 - index],)) for index in range(2)
+            Assignment(index, 1, 1, refs[index], (refs[1 - index],)) for index in range(2)
         ),
     )
     return GroupBlock("g", first, size, 3, info)
