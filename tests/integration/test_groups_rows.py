@@ -25,6 +25,7 @@ from support.groups import (
 )
 
 from cosco import CommitTimeout, CoscoExchange, CoscoExchangeGroup, GroupHandle, LocalCluster
+from cosco.observe import fetch_status, read_metrics
 
 SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string())])
 MAPPERS = 3
@@ -324,3 +325,33 @@ def test_an_exchange_of_a_group_is_one_like_others(metadata: str) -> None:
     attached = CoscoExchange.attach("rows/39", metadata=metadata)
     assert (attached.shuffle_id, attached.partitions) == ("rows/39", 4)
     assert attached.progress().mappers_committed == 0
+
+
+def test_two_hundred_live_exchanges_and_nothing_is_left_of_them(
+    cluster: LocalCluster, metadata: str, name: str
+) -> None:
+    def gauges(what: str) -> float:
+        daemons = fetch_status(metadata).daemons
+        return sum(read_metrics(d.metrics_address)[f"cosco_{what}"] for d in daemons)
+
+    group = make(name, metadata, size=200, partitions=2, mappers=2, replicas=1)
+    handle = group.handle()
+    readers = [handle.reader(i, i % 2) for i in range(200)]
+    never_read = [handle.reader(i, 1) for i in range(0, 200, 20)]
+    until(lambda: gauges("followers") == 210, 10, "the waiting of readers")
+    for mapper in range(2):
+        for i in range(200):
+            put(handle, i, mapper, [(p, b"%d.%d.%d" % (i, mapper, p)) for p in range(2)])
+    for i, reader in enumerate(readers):
+        p = i % 2
+        assert sorted(reader) == [b"%d.%d.%d" % (i, mapper, p) for mapper in range(2)]
+        reader.close()
+    for reader in never_read:
+        reader.close()
+    handle.flush()
+    assert {committed(handle, i) for i in (0, 99, 199)} == {2}
+    for i in range(100):
+        group.release(i)
+    group.close()
+    until(lambda: gauges("followers") == 0, 10, "the end of readers")
+    until(lambda: name not in str(fetch_status(metadata).exchanges), 10, "the end of exchanges")
