@@ -260,7 +260,7 @@ class Following:
     def leave(self, ref: DaemonRef, waiter: Waiter) -> None:
         """The reader wants no answer any more, or has used the rows of it."""
         stream = self._streams.get(ref)
-        if stream is not None and not waiter.wait(0.0):
+        if stream is not None:  # also for a reader that was woken because it is closed
             stream.leave(waiter)
         waiter.end(None)
         with self._lock:

@@ -15,6 +15,7 @@ from support.exchanges import Pairs, by_partition, numbered, serving, until
 from support.groups import (
     InBackground,
     committed,
+    flush,
     make,
     never,
     open_readers,
@@ -38,6 +39,7 @@ def started() -> Iterator[LocalCluster]:
     options = ["--daemon-lease-s", "2"]
     with LocalCluster(3, memory="16MiB", metadata_options=options) as cluster:
         yield cluster
+        flush(cluster.metadata)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,7 @@ def started_volatile() -> Iterator[LocalCluster]:
         metadata_options=["--adoption-grace-s", "0.2"],
     ) as cluster:
         yield cluster
+        flush(cluster.metadata)
 
 
 def pairs_of(mapper: int) -> Pairs:

@@ -15,6 +15,7 @@ from support.exchanges import numbered, until
 from support.groups import (
     InBackground,
     committed,
+    flush,
     make,
     open_readers,
     put,
@@ -55,6 +56,7 @@ def started() -> Iterator[LocalCluster]:
     """Daemons that hear soon of what has ended."""
     with LocalCluster(2, memory="16MiB", daemon_options=["--heartbeat-s", "0.2"]) as cluster:
         yield cluster
+        flush(cluster.metadata)
 
 
 def copied(handle: GroupHandle) -> GroupHandle:

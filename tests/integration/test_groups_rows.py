@@ -16,6 +16,7 @@ from support.exchanges import by_partition, fetch, numbered, until
 from support.groups import (
     InBackground,
     committed,
+    flush,
     make,
     open_readers,
     put,
@@ -24,7 +25,15 @@ from support.groups import (
     take_all,
 )
 
-from cosco import CommitTimeout, CoscoExchange, CoscoExchangeGroup, GroupHandle, LocalCluster
+from cosco import (
+    ClientClosed,
+    CommitTimeout,
+    CoscoExchange,
+    CoscoExchangeGroup,
+    GroupHandle,
+    LocalCluster,
+)
+from cosco.client.following import FOLLOWING, PUSHED_BYTES
 from cosco.observe import fetch_status, read_metrics
 
 SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string())])
@@ -45,6 +54,12 @@ def mixed(mapper: int) -> list[tuple[int, bytes]]:
 
 
 MIXED = by_partition([pair for m in range(MAPPERS) for pair in mixed(m)], 4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flushed(started: LocalCluster) -> Iterator[None]:
+    yield
+    flush(started.metadata)
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +340,33 @@ def test_an_exchange_of_a_group_is_one_like_others(metadata: str) -> None:
     attached = CoscoExchange.attach("rows/39", metadata=metadata)
     assert (attached.shuffle_id, attached.partitions) == ("rows/39", 4)
     assert attached.progress().mappers_committed == 0
+
+
+def test_a_close_meets_the_answer(metadata: str, name: str) -> None:
+    """At any moment of it: either the rows, all of them, or ClientClosed; nothing is kept."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    with make(name, metadata, size=30, partitions=2, mappers=1) as group:
+        handle = group.handle()
+        ended: Counter[str] = Counter()
+        for i in range(30):
+            readers = [handle.reader(i, p) for p in range(2) for _ in range(3)]
+            reading = [InBackground(reader.read_table) for reader in readers]
+            writing = InBackground(partial(put, handle, i, 0, [(0, b"a"), (1, b"b")]))
+            writing.is_done(chance.random() * 0.006)
+            for reader in readers:
+                reader.close()
+            for one, row in zip(reading, [b"a", b"a", b"a", b"b", b"b", b"b"], strict=True):
+                try:
+                    assert one.result().column(0).to_pylist() == [row]
+                    ended["read"] += 1
+                except ClientClosed:
+                    ended["closed"] += 1
+            writing.result()
+        print(ended)
+        assert FOLLOWING._left_bytes == PUSHED_BYTES
+        assert not any(stream._waiters for stream in FOLLOWING._streams.values())
 
 
 def test_two_hundred_live_exchanges_and_nothing_is_left_of_them(

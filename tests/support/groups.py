@@ -21,6 +21,7 @@ from cosco import (
     GroupHandle,
     LocalCluster,
 )
+from cosco.client.committer import COMMITTERS
 from cosco.client.group_reader import GroupReader
 from cosco.observe import fetch_status
 
@@ -87,6 +88,11 @@ def hear(reader: GroupReader) -> None:
     with reader._handle.reader(reader._index, reader.partition, timeout_s=0.0) as probe:
         with suppress(CommitTimeout):
             probe.read_table()
+
+
+def flush(metadata: str) -> None:
+    """Return when this process has no commits left: so nothing asks for a cluster that ends."""
+    COMMITTERS.of(metadata, SERVICE_TIMEOUT_S).flush()
 
 
 class InBackground:
