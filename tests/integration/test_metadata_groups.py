@@ -70,7 +70,10 @@ class Client:
         return await self.call(self.metadata.await_commits, number, mine, 0, 0, wait_s=wait_s)
 
     async def commit(self, *commits: CommitRequest) -> tuple[CommitResult, ...]:
-        return await self.call(self.metadata.commit_batch, commits)
+        return await self.call(self.metadata.commit_batch, commits, try_s=LONG_S)
+
+    async def release(self, indexes: BitMap) -> None:
+        await self.call(self.metadata.release_exchanges, "g", indexes, try_s=LONG_S)
 
     async def report(self, number: int, *mappers: int) -> None:
         await self.call(self.metadata.report_uncommitted, number, BitMap(mappers), "dead")
@@ -110,7 +113,7 @@ def test_a_group_from_its_creation_to_its_end(tmp_path: Path) -> None:
             part, assignment = block.info.ranges[0], block.info.assignments[0]
             assert found == FoundAssignment(assignment, part, 2, Alike(4, 2))
             assert await link.lookup(4, 0, 1, 9) is None
-            await client.call(client.metadata.release_exchanges, "g", BitMap([0, 4]))
+            await client.release(BitMap([0, 4]))
             assert (await service.beat()).drop == (1, 5)
             found = await link.lookup(4, 0, 1, 1)
             assert found is not None
@@ -155,8 +158,7 @@ def test_errors_of_groups_arrive_as_they_were_meant(tmp_path: Path) -> None:
             await refused(InvalidArgument, client.make(first=(1 << 31) - 1), "it has 2147483648 at")
             await refused(ExchangeNotFound, client.make(first=3), "there is no group 'g'")
             await refused(ExchangeNotFound, client.poll())
-            release = metadata.release_exchanges
-            await refused(ExchangeNotFound, client.call(release, "g", BitMap([0])))
+            await refused(ExchangeNotFound, client.release(BitMap([0])))
             await refused(ExchangeNotFound, client.call(metadata.close_group, "g"))
             await service.create("g/1")
             await refused(ExchangeExists, client.make(), "'g/1' exists or existed, and group 'g'")
@@ -196,7 +198,7 @@ def test_each_commit_of_a_batch_is_for_itself(
         async with client_of(tmp_path) as (service, client):
             single = (await service.create("a")).number
             number = (await client.make()).info.number
-            await client.call(client.metadata.release_exchanges, "g", BitMap([1]))
+            await client.release(BitMap([1]))
             reader = asyncio.create_task(client.wait(number, 0, 1, wait_s=LONG_S))
             await waiting(1)
             last = FIRST_OWN_ATTEMPT * 2 - 1

@@ -33,6 +33,7 @@ from cosco.group_records import (
     member_name,
 )
 from cosco.marks import MAX_MARK_PARTITIONS
+from cosco.metadata import placement
 from cosco.metadata.changes import Change
 from cosco.metadata.groups import RECALL_S
 from cosco.metadata.sql import SqlStore
@@ -130,7 +131,8 @@ class GroupCluster(Cluster):
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[GroupCluster]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GroupCluster]:
+    monkeypatch.setattr(placement, "GROUP_RANGE_PARTITIONS", 1)  # so that few partitions do
     made = GroupCluster(str(tmp_path / "metadata.db"), 1, 2)
     yield made
     made.store.close()
