@@ -1,14 +1,13 @@
 """What must hold at every moment, and what must be gone in the end, seen from outside.
 
-A page has one owner; what was dropped or sealed is not admitted as open; what is in use, on its
-way to a daemon, or remembered stays within the bounds that its options set; and after the close
-of an exchange nothing of it is anywhere.
+A page has one owner; what is in use, on its way to a daemon, or remembered stays within the
+bounds that its options set; and after the close of an exchange nothing of it is anywhere.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cosco.metadata.sql import _TABLES
@@ -17,8 +16,6 @@ from cosco.shuffle_service.marks import _FOLLOWER_BYTES, _cost_bytes
 from .network import Call
 
 if TYPE_CHECKING:
-    from cosco.records import Assignment
-    from cosco.shuffle_service.buffers import AssignmentKey, Chunk
     from cosco.shuffle_service.core import DaemonCore
     from cosco.shuffle_service.pool import Page
 
@@ -35,7 +32,7 @@ def audit(world: World, daemons: list[Daemon]) -> None:
         core = daemon.core
         if core is None:
             continue
-        problems = [*_pages(core), *_bounds(core), *_on_their_way(world, daemon)]
+        problems = [*_pages(core), *_marks(core), *_bounds(core), *_on_their_way(world, daemon)]
         if problems:
             world.problem(f"{daemon.name}: {'; '.join(problems)}")
 
@@ -61,14 +58,19 @@ def _pages(core: DaemonCore) -> Iterator[str]:
         yield "copies are counted wrong"
     if sum(core.copies._bytes_of.values()) != core.shares.copies:
         yield "copies are counted wrong by primary"
-    boards = [held.board for held in core._assignments.values() if held.board is not None]
-    cost = sum(_cost_bytes(board.mappers, board.partitions) for board in boards)
-    if cost + core.boards.followers * _FOLLOWER_BYTES != core.boards.used_bytes:
-        yield "boards and those who wait at them are counted wrong"
     for replica in core.replication.replicas.values():
         sent = sum(f.header.body_bytes for f in replica._frames.values() if f.was_sent)
         if sent != replica._sent_bytes:
             yield f"{replica._sent_bytes} bytes are counted as sent to a replica, {sent} were"
+
+
+def _marks(core: DaemonCore) -> Iterator[str]:
+    boards = [held.board for held in core._assignments.values() if held.board is not None]
+    if any(board._followers for board in boards if board.ended or board.is_complete):
+        yield "readers wait at a board that says no more"
+    cost = sum(_cost_bytes(board.mappers, board.partitions) for board in boards)
+    if cost + core.boards.followers * _FOLLOWER_BYTES != core.boards.used_bytes:
+        yield "boards and those who wait at them are counted wrong"
 
 
 def _bounds(core: DaemonCore) -> Iterator[str]:
@@ -102,34 +104,6 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
         granted = max(board.credits.budget_bytes, daemon.frame_bytes_max)
         if unread > granted + _WORDS_BYTES:
             yield f"{unread} bytes are on their way, {granted} may be"
-
-
-def watch(world: World, core: DaemonCore) -> None:
-    """Have every admission looked at: what a daemon dropped stays so, and what it sealed."""
-    dropped: set[int] = set()
-    sealed: set[AssignmentKey] = set()
-    admit, seal, drop = core.admit, core.seal, core.drop
-
-    def watched_admit(number: int, assignment: Assignment, *rest: Any) -> None:
-        key = number, assignment.range_index, assignment.epoch
-        admit(number, assignment, *rest)
-        held = core.assignment(key)
-        if held is not None and number in dropped:
-            world.problem(f"{key} of a dropped exchange was admitted again")
-        if held is not None and key in sealed and not held.sealed:
-            world.problem(f"{key} was sealed and then admitted as open")
-
-    def watched_seal(keys: Iterable[AssignmentKey]) -> int:
-        keys = list(keys)
-        sealed.update(keys)
-        return seal(keys)
-
-    def watched_drop(number: int) -> list[Chunk]:
-        dropped.add(number)
-        return drop(number)
-
-    instance: Any = core
-    instance.admit, instance.seal, instance.drop = watched_admit, watched_seal, watched_drop
 
 
 def is_overcome(world: World, daemons: list[Daemon]) -> bool:

@@ -14,11 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cosco import blocks
-from cosco.client import merge, routing
-from cosco.metadata import builds, epochs, exchanges, failover, journal, losses
+from cosco.client import batches, group_reader, merge, orphans, routing
+from cosco.errors import ServiceUnavailable
+from cosco.frames import FRAME_HEADER_BYTES
+from cosco.marks import Mark
+from cosco.metadata import builds, epochs, exchanges, failover, groups, journal, losses
 from cosco.metadata.changes import Change
 from cosco.records import DaemonOrders
 from cosco.shuffle_service import (
+    alike,
     assignments,
     control,
     copies,
@@ -26,8 +30,10 @@ from cosco.shuffle_service import (
     fetch,
     flusher,
     limits,
+    marks,
     membership,
     replica,
+    take_in,
 )
 from cosco.shuffle_service.credits import FrameCredits
 from cosco.window import OutFrame, PushWindow
@@ -37,18 +43,21 @@ from . import patches
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """`what` is wrong with the code once `apply` was called."""
+    """`what` is wrong with the code once `apply` was called; `groups`: that of groups alone."""
 
     what: str
     apply: Callable[[], None]
+    groups: bool
 
 
 BREAKS: dict[str, Break] = {}
 
 
-def _break(name: str, what: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def _break(
+    name: str, what: str, *, groups: bool = False
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(function: Callable[[], None]) -> Callable[[], None]:
-        BREAKS[name] = Break(what, function)
+        BREAKS[name] = Break(what, function, groups)
         return function
 
     return register
@@ -383,3 +392,126 @@ def _early_confirm() -> None:
 
     before = membership.Membership._order
     membership.Membership._order = order
+
+
+# --- groups -------------------------------------------------------------------------------
+
+
+@_break("early-mark", "a mark counts before its copy is safe", groups=True)
+def _early_mark() -> None:
+    async def take(self: take_in.TakeIn, frame: Any, data: Any, settle: Any) -> Any:
+        held = self._core.find(
+            (frame.header.exchange, frame.header.range_index, frame.header.epoch)
+        )
+        mark = None if held is None else held.mark_of(frame)
+        if mark is not None:
+            self._core.count(held, mark)
+        return await before(self, frame, data, settle)
+
+    before = take_in.TakeIn.take
+    take_in.TakeIn.take = take
+
+
+@_break("second-mark", "the mark of a mapper's second attempt counts as well", groups=True)
+def _second_mark() -> None:
+    def add(self: marks.MarkBoard, mark: Mark) -> bool:
+        if self._done is not None and not self.is_complete:
+            self._done.discard(mark.mapper)
+        return before(self, mark)
+
+    before = marks.MarkBoard.add
+    marks.MarkBoard.add = add
+
+
+@_break("unsent-mark", "what ends with a mark is not sent again to a new epoch", groups=True)
+def _unsent_mark() -> None:
+    def restamp(self: routing.Routes, frame: OutFrame, assignment: Any) -> None:
+        data = memoryview(frame.message)[-frame.frame_bytes :]
+        if not any(header.is_mark for _, header in blocks.walk_blocks(data[FRAME_HEADER_BYTES:])):
+            before(self, frame, assignment)
+            return
+        self.frames -= 1
+        self.frame_bytes -= frame.frame_bytes
+        self._acknowledged.add((frame.range_index, frame.epoch))
+
+    before = routing.Routes._restamp
+    routing.Routes._restamp = restamp
+
+
+@_break("unmet-seal", "a seal of what a daemon has not admitted yet is forgotten", groups=True)
+def _unmet_seal() -> None:
+    alike.AlikeAssignments.sealed = lambda *_: None
+
+
+@_break("admitted-again", "a daemon forgets which exchanges it has dropped", groups=True)
+def _admitted_again() -> None:
+    alike.AlikeAssignments.drop = lambda *_: None
+
+
+@_break(
+    "no-mark-sums", "a reader does not compare what it found with the sums of marks", groups=True
+)
+def _no_mark_sums() -> None:
+    def complete(self: merge.PartitionMerge) -> bool:
+        if self._snapshot.build == group_reader.MARKS_BUILD and self not in asked:
+            asked[self] = None  # it asks before the first fetch
+            return False
+        return self._snapshot.build == group_reader.MARKS_BUILD or before(self)
+
+    asked: dict[Any, None] = {}
+    before = merge.PartitionMerge.complete
+    merge.PartitionMerge.complete = complete
+
+
+@_break("forgotten-orphans", "mappers that die before they commit are never reported", groups=True)
+def _forgotten_orphans() -> None:
+    groups.Groups.report_uncommitted = lambda *_: None
+
+
+@_break(
+    "moved-orphans", "marks of ranges that moved are asked for at first epochs only", groups=True
+)
+def _moved_orphans() -> None:
+    def look(self: orphans.OrphanWatch, missing: Any) -> Any:
+        self._describe = lambda: self._info
+        self._partly.clear()
+        return before(self, missing)
+
+    before = orphans.OrphanWatch.look
+    orphans.OrphanWatch.look = look
+
+
+@_break("dropped-commits", "commits are tried once, and dropped if that fails", groups=True)
+def _dropped_commits() -> None:
+    def sent(self: batches.Batches, batch: Any) -> None:
+        with contextlib.suppress(ServiceUnavailable):
+            self._send(batch)
+
+    batches.Batches._sent = sent
+
+
+@_break("no-release", "the release of an exchange is forgotten", groups=True)
+def _no_release() -> None:
+    groups.Groups.release = lambda *_, **__: []
+
+
+@_break("sleeping-followers", "readers that wait for marks are not told of a seal", groups=True)
+def _sleeping_followers() -> None:
+    def end(self: marks.MarkBoard) -> None:
+        self.ended = True
+
+    marks.MarkBoard.end = end
+
+
+@_break("lost-extension", "an extension that is asked for again makes exchanges again", groups=True)
+def _lost_extension() -> None:
+    def create(
+        self: groups.Groups, spec: Any, mappers: int, size: int, first: int, *rest: Any, **o: Any
+    ) -> Any:
+        group = self._groups.get(spec.shuffle_id)
+        if group is not None and first:
+            first = group.exchanges
+        return before(self, spec, mappers, size, first, *rest, **o)
+
+    before = groups.Groups.create
+    groups.Groups.create = create

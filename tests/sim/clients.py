@@ -46,6 +46,9 @@ class Clients:
         """Run some mapper once more."""
         raise NotImplementedError
 
+    def extend(self) -> None:
+        """Have more exchanges made, if there are to be any."""
+
     def driver_died(self) -> None:
         """To be called when it was killed."""
         raise NotImplementedError

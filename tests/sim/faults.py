@@ -22,10 +22,29 @@ _MOMENTS = (
     ("delivered", "ReportLoss"), ("opened", "PollDriver"), ("delivered", "PollDriver"),
     ("opened", "RegisterDaemon"), ("delivered", "Heartbeat"),
 )  # fmt: skip
+_GROUP_MOMENTS = (
+    *_MOMENTS[:9],
+    ("opened", "Follow"), ("delivered", "Follow"), ("delivered", "Follow"),
+    ("opened", "CommitBatch"), ("opened", "CommitBatch"), ("delivered", "CommitBatch"),
+    ("opened", "LookupAssignment"), ("delivered", "LookupAssignment"), ("opened", "Probe"),
+    ("opened", "CreateGroup"), ("delivered", "CreateGroup"), ("opened", "Fetch"),
+    ("opened", "ReleaseExchanges"), ("delivered", "ReleaseExchanges"),
+    ("opened", "ReportUncommitted"), ("opened", "ReportLoss"), ("delivered", "PollGroup"),
+    ("opened", "RegisterDaemon"), ("delivered", "Heartbeat"),
+)  # fmt: skip
 
 
 #: Shares of calls whose first try, given up by its client, is carried out long after.
-_COMES_AGAIN = {"ReportLoss": 0.5, "Commit": 0.1, "OpenAttempt": 0.05, "RenewAssignments": 0.1}
+_COMES_AGAIN = {
+    "ReportLoss": 0.5,
+    "Commit": 0.1,
+    "OpenAttempt": 0.05,
+    "RenewAssignments": 0.1,
+    "CommitBatch": 0.1,
+    "CreateGroup": 0.2,
+    "ReleaseExchanges": 0.2,
+    "ReportUncommitted": 0.5,
+}
 
 
 class Nemesis:
@@ -74,7 +93,8 @@ class Nemesis:
         if self.rng.random() < 0.4:
             self._strike(None)
         else:
-            self._triggers[self.rng.choice(_MOMENTS)] = self.rng.choice((1, 2, 5, 20, 60))
+            moments = _MOMENTS if self.scenario.group is None else _GROUP_MOMENTS
+            self._triggers[self.rng.choice(moments)] = self.rng.choice((1, 2, 5, 20, 60))
 
     def _watch(self, what: str, call: Call) -> None:
         method = call.method.rpartition("/")[2]
@@ -114,7 +134,8 @@ class Nemesis:
             (3, self._kill_client),
             (1, self._pause_client),
             (3, self._speculate),
-            (1, self._kill_driver),
+            # Nobody takes the place of a group's.
+            (1, self._kill_driver if self.scenario.group is None else self._kill_client),
         ]
         if one:
             choices += [(16, self._one_daemon_failure), (2, self._cut_shortly)]
@@ -144,6 +165,8 @@ class Nemesis:
     def _do(self, fault: Callable[[], None]) -> None:
         self.world.count(f"fault: {fault.__name__.strip('_').replace('_', ' ')}")
         fault()
+        if self.scenario.group is not None and self.rng.random() < 0.3:
+            self.world.later(0.3 * self.rng.random() ** 2, self.engine.extend)
 
     def _one_daemon_failure(self) -> None:
         """A failure of a daemon or a disk, once the last one is overcome."""

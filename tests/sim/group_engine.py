@@ -44,6 +44,8 @@ _ORDINARY = 0.3
 _STALE = 0.3
 #: A reader that waits for longer in peace waits for a commit that nobody knows to be missing.
 _PATIENCE_S = 60.0
+#: A released exchange is gone from everywhere, in peace.
+_RELEASED_S = 8.0
 
 #: (index of the exchange, partition or mapper)
 _Place = tuple[int, int]
@@ -76,7 +78,8 @@ class GroupEngine(Clients):
         self.work = work
         self.size = 0  # exchanges that tasks may use
         self.handle = b""
-        self.released: set[int] = set()
+        self.released: dict[int, float] = {}  # when
+        self._numbers: dict[int, int] = {}  # of exchanges, by index
         self.verified: set[_Place] = set()  # read whole in peace
         self.workers: list[_Worker] = []
         self._commands: threads.SimpleQueue = threads.SimpleQueue()
@@ -137,7 +140,10 @@ class GroupEngine(Clients):
             self.world.later(1.0, self.start)
 
     def _made(self, group: CoscoExchangeGroup) -> None:
-        self.handle = pickle.dumps(group.handle())
+        handle = group.handle()
+        for index in range(self.size, group.size):
+            self._numbers[index] = handle.info(index).number
+        self.handle = pickle.dumps(handle)
         self.size = group.size
 
     def _recompute(self, index: int, mappers: list[int], reason: str) -> None:
@@ -157,7 +163,6 @@ class GroupEngine(Clients):
             self.losses += 1
 
     def extend(self) -> None:
-        """Have more exchanges made, if there are to be any."""
         if not self._extensions or not self.is_created or self.is_ending:
             return
         n = self._extensions.pop(0)
@@ -178,12 +183,18 @@ class GroupEngine(Clients):
                 if not (closed and self.is_ending):
                     self.world.problem_of_exception("extend failed", error)
             else:
+                first = self.size
                 self._made(group)
-                self.world.later(0, self._preschedule)
-                self.world.later(0, self._advance)
+                self.world.later(0, self._extended, first)
             self._extending -= 1
 
         threads.Thread(target=work, name="extend").start()
+
+    def _extended(self, first: int) -> None:
+        self._preschedule()
+        self._advance()
+        if self.is_peaceful:
+            self._read_all(first)
 
     def release(self, index: int) -> None:
         """Have an exchange ended."""
@@ -191,7 +202,7 @@ class GroupEngine(Clients):
             return
         self.world.trace(f"release {index}")
         self.world.count("releases amid work" if self._is_under_way(index) else "releases")
-        self.released.add(index)
+        self.released[index] = self.world.loop.now
         self._awaited.pop(index, None)
         self._commands.put(lambda group: group.release(index))
         self._advance()
@@ -312,7 +323,8 @@ class GroupEngine(Clients):
             self.workers.remove(worker)
         for task in list(worker.tasks):
             self._task_over(worker, task)
-        self.world.later(0.5 * self.world.rng.random(), self._start_worker)
+        if not worker.is_retired:
+            self.world.later(0.5 * self.world.rng.random(), self._start_worker)
 
     def _give(self, task: _Task) -> None:
         """Have some worker do it."""
@@ -338,8 +350,10 @@ class GroupEngine(Clients):
         if self.world.rng.random() < self.work.retiring and not self.is_peaceful:
             self.world.count("workers that ended in good order")
             self._retire(worker)
+            self._start_worker()
 
     def _retire(self, worker: _Worker) -> None:
+        """Have it do the tasks it has, and end."""
         if not worker.is_retired:
             worker.is_retired = True
             worker.inbox.put(None)
@@ -554,12 +568,14 @@ class GroupEngine(Clients):
 
     def read_again(self) -> None:
         self._check_commits()
+        self._check_releases()
         self.verified.clear()
         self._read_all()
 
-    def _read_all(self) -> None:
+    def _read_all(self, first: int = 0) -> None:
+        """In peace, of all exchanges from `first` on."""
         rng = self.world.rng
-        for index in range(self.size):
+        for index in range(first, self.size):
             for partition in range(self.scenario.partitions):
                 if index not in self.released or rng.random() < _STALE:
                     self._start_reader((index, partition))
@@ -585,6 +601,19 @@ class GroupEngine(Clients):
                 continue
             if any(process.state is not ProcessState.DEAD for process in processes):
                 self.world.problem(f"mapper {place} is done and was never committed")
+
+    def _check_releases(self) -> None:
+        """Long after all has ended, nobody holds anything of a released exchange."""
+        states = [state for process, state in self.world.states.items() if process.runs]
+        cores = [core for process, core in self.world.cores.items() if process.runs]
+        for index, when in self.released.items():
+            if self.world.loop.now - when < _RELEASED_S:
+                continue
+            name = f"group{self._tries}/{index}"
+            if any(state._exchanges.opened(name) is not None for state in states):
+                self.world.problem(f"exchange {index} was released and is open")
+            if any(self._numbers[index] in core.exchanges() for core in cores):
+                self.world.problem(f"exchange {index} was released and a daemon holds it")
 
     @property
     def is_ending(self) -> bool:

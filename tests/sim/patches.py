@@ -36,7 +36,7 @@ import cosco.dfs
 import cosco.metadata.database
 from cosco.shuffle_service import arena, metrics
 
-from . import aio, audit, database, storage, threads
+from . import aio, database, storage, threads, watch
 from .loop import PROCESS
 from .world import OnPurpose, current, is_active
 
@@ -118,10 +118,26 @@ def _shown(make: Callable[..., Any], where: str) -> Callable[..., Any]:
         result = make(*arguments, **options)
         getattr(current(), where)[PROCESS.get()] = result
         if where == "cores":
-            audit.watch(current(), result)
+            watch.watch(current(), result)
         return result
 
     return made
+
+
+def _count_losses(losses: Any) -> None:
+    """But for those of mappers that only have to commit."""
+
+    def counted(self: Any, *arguments: Any) -> None:
+        current().known_losses += 1
+        add(self, *arguments)
+
+    def called_back(self: Any, *arguments: Any) -> None:
+        before = current().known_losses
+        call_back(self, *arguments)
+        current().known_losses = before
+
+    add, call_back = losses._add, losses.call_back
+    losses._add, losses.call_back = counted, called_back
 
 
 class _TraceHandler(logging.Handler):
@@ -172,6 +188,7 @@ def install() -> None:
     daemon.GrantBoards = _shown(daemon.GrantBoards, "boards")
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
+    _count_losses(importlib.import_module("cosco.metadata.losses").Losses)
     kept = {"cosco.client.gate", "cosco.client.transport"}  # for real forks of real threads
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] != "cosco" or name in kept:

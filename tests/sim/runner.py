@@ -155,7 +155,7 @@ def _live(world: World, scenario: Scenario, engine: Clients) -> None:
 def _read_again(world: World, daemons: list[Daemon], engine: Clients) -> None:
     """Read everything a second time, when nothing has failed since the first: late copies of
     old messages change nothing, and every range has its copies again."""
-    losses = _known_losses(world, engine)
+    losses = world.known_losses
     world.loop.run(lambda: bool(world.problems), world.loop.now + REPEATED_S, MAX_STEPS)
     end = world.loop.now + CLEANING_S
     if not world.loop.run(lambda: audit.is_overcome(world, daemons), end, MAX_STEPS):
@@ -164,15 +164,8 @@ def _read_again(world: World, daemons: list[Daemon], engine: Clients) -> None:
     end = world.loop.now + RECOVERY_S
     if not world.loop.run(lambda: engine.is_done() or bool(world.problems), end, MAX_STEPS):
         world.problem(f"no end of the second reading: {engine.unread()}")
-    elif _known_losses(world, engine) > losses and not engine.damages:  # which may be found late
+    elif world.known_losses > losses and not engine.damages:  # which may be found late
         world.problem("rows were lost after everything was read, and nothing failed")
-
-
-def _known_losses(world: World, engine: Clients) -> int:
-    """Losses that were ever reported; the driver may hear of them much later."""
-    if engine.scenario.group is not None:  # where mappers also run again for their commits
-        return engine.losses
-    return sum(int(str(losses)) for *_, losses in world.database.tables["counters"].values())
 
 
 def _digest(world: World) -> str:

@@ -7,8 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import takewhile
 
 from .runner import Result, run_seed
+from .scenario import seeds_of_groups
 
 _CHUNK = 8
 #: Of one worker process, as worlds leave a little behind.
@@ -98,8 +100,11 @@ def measure_breaks(limit: int, workers: int, only: str | None) -> int:
     print("| --- | --- | ---: | --- |")
     for name in [only] if only else list(breaks.BREAKS):
         seeds, how = 0, ""
-        for result in results(range(limit), workers, name):
-            seeds += 1
+        tried: Iterable[int] = range(limit)
+        if breaks.BREAKS[name].groups:  # it does nothing in others
+            tried = takewhile(lambda seed: seed < limit, seeds_of_groups(0))
+        for result in results(tried, workers, name):
+            seeds = result.seed + 1
             if result.problems:
                 how = result.problems[0].splitlines()[0][:110]
                 break

@@ -46,9 +46,12 @@ class World:
         #: What daemons hold, by process.
         self.cores: dict[Process, DaemonCore] = {}
         self.boards: dict[Process, GrantBoards] = {}
+        #: Marks that daemons have met: (incarnation, assignment, mapper, attempt).
+        self.marks: set[tuple[int, tuple[int, int, int], int, int]] = set()
         #: What metadata services know, by process.
         self.states: dict[Process, MetadataState] = {}
         self.deaths = 0  # of daemons, with what they had in memory
+        self.known_losses = 0  # that metadata services heard of
         #: How often things happened that a run may be about.
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []

@@ -1,0 +1,87 @@
+"""What daemons admit and which marks they count, looked at as it happens.
+
+What was dropped or sealed is never admitted as open again. A mark counts once, when every copy
+has it, or all its rows are durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cosco.blocks import BlockHeader, walk_blocks
+from cosco.chunks import CHUNK_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from cosco.marks import Mark
+    from cosco.records import Assignment
+    from cosco.shuffle_service.assignments import AssignmentBuffers
+    from cosco.shuffle_service.buffers import AssignmentKey, Chunk
+    from cosco.shuffle_service.core import DaemonCore
+
+    from .world import World
+
+
+def watch(world: World, core: DaemonCore) -> None:
+    """Look at everything that one daemon admits and counts."""
+    dropped: set[int] = set()
+    sealed: set[AssignmentKey] = set()
+    #: Of the marks that count, by board.
+    sums: dict[AssignmentKey, Any] = {}
+    admit, seal, drop, count = core.admit, core.seal, core.drop, core.count
+
+    def watched_admit(number: int, assignment: Assignment, *rest: Any) -> None:
+        key = number, assignment.range_index, assignment.epoch
+        admit(number, assignment, *rest)
+        held = core.assignment(key)
+        if held is not None and number in dropped:
+            world.problem(f"{key} of a dropped exchange was admitted again")
+        if held is not None and key in sealed and not held.sealed:
+            world.problem(f"{key} was sealed and then admitted as open")
+
+    def watched_seal(keys: Iterable[AssignmentKey]) -> int:
+        keys = list(keys)
+        sealed.update(keys)
+        return seal(keys)
+
+    def watched_drop(number: int) -> list[Chunk]:
+        dropped.add(number)
+        return drop(number)
+
+    def watched_count(held: AssignmentBuffers, mark: Mark) -> bool:
+        key = held.key
+        world.marks.add((core.incarnation, key, mark.mapper, mark.attempt))
+        before = held.board.done() if held.board is not None else ()
+        counts = count(held, mark)
+        if not counts or held.board is None:
+            return counts
+        if mark.mapper in before:
+            world.problem(f"a second mark of mapper {mark.mapper} counts in {key}")
+        sums[key] = sums.get(key, 0) + mark.sums.astype(object)
+        expected = (sums[key] % (1 << 64)).astype(np.uint64)
+        if any(
+            held.board.sums(i) != tuple(expected[:, i].tolist()) for i in range(mark.sums.shape[1])
+        ):
+            world.problem(f"the sums of the marks of {key} are not theirs")
+        if held.replica is not None:
+            there = held.replica.incarnation, key, mark.mapper, mark.attempt
+            in_memory = (h for h in _in_memory(core, held) if h.mapper == mark.mapper)
+            if there not in world.marks and any(h.attempt == mark.attempt for h in in_memory):
+                world.problem(f"mapper {mark.mapper} is done in {key}, and its replica lacks rows")
+        return counts
+
+    instance: Any = core
+    instance.admit, instance.seal, instance.drop = watched_admit, watched_seal, watched_drop
+    instance.count = watched_count
+
+
+def _in_memory(core: DaemonCore, held: AssignmentBuffers) -> Iterator[BlockHeader]:
+    """The blocks of an assignment that are in no store."""
+    for buffer in held.buffers.values():
+        for chunk in (buffer.flushing, buffer.open):
+            if chunk is not None:
+                end = CHUNK_HEADER_BYTES + chunk.body_bytes
+                data = b"".join(chunk.memory(core.arena, CHUNK_HEADER_BYTES, end))
+                yield from (header for _, header in walk_blocks(memoryview(data)))
