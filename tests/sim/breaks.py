@@ -485,7 +485,7 @@ def _moved_orphans() -> None:
 def _dropped_commits() -> None:
     def sent(self: batches.Batches, batch: Any) -> None:
         with contextlib.suppress(ServiceUnavailable):
-            self._send(batch)
+            self._send(batch, 1.0)
 
     batches.Batches._sent = sent
 

@@ -91,7 +91,6 @@ class GroupEngine(Clients):
         self._awaited: dict[int, set[int]] = {}  # of those under way: partitions not yet read
         self._prescheduled: set[_Place] = set()
         self._wanted: Counter[_Place] = Counter()  # runs of mappers that must yet succeed
-        self._called_back: set[_Place] = set()
         self._done_by: dict[_Place, list[Process]] = {}  # whose runs of a mapper have ended well
         self._tasks: dict[_Task, None] = {}  # that have not ended
         self._is_finishing = False
@@ -154,7 +153,7 @@ class GroupEngine(Clients):
             raise CallbackFailed("on purpose")
         threads.sleep(self.world.rng.random() * 0.5)
         for mapper in mappers:
-            self._call_back((index, mapper))
+            self._want((index, mapper))
 
     def _lost(self, reason: str) -> None:
         if _UNCOMMITTED in reason:
@@ -280,10 +279,6 @@ class GroupEngine(Clients):
                 self.world.later(self.world.rng.random(), self.release, index)
             self._advance()
 
-    def _call_back(self, place: _Place) -> None:
-        self._called_back.add(place)
-        self._want(place)
-
     def speculate(self) -> None:
         if self._begun:
             rng = self.world.rng
@@ -392,8 +387,7 @@ class GroupEngine(Clients):
                     if i % pace == 0 and pause_s:
                         threads.sleep(pause_s)
                 run.state = RunState.CLOSING
-            # Who is called back is not called again: such a run ends with its commit.
-            if place in self._called_back or rng.random() < self.work.flushed:
+            if rng.random() < self.work.flushed:
                 handle.flush()
             run.state = RunState.WON
             self._done_by.setdefault(place, []).append(process)
@@ -492,7 +486,7 @@ class GroupEngine(Clients):
         """Run those again that nobody else does."""
         for mapper in mappers:
             if not self._wanted[index, mapper]:
-                self._call_back((index, mapper))
+                self._want((index, mapper))
 
     def _find_forgotten(self, index: int, mappers: Iterable[int]) -> None:
         """Mappers have ended and were not committed, and no daemon has their marks any more."""
