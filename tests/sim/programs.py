@@ -123,6 +123,7 @@ class Daemon(Service):
         self.disk_name = "shared" if scenario.shared_store else f"disk{index}"
         disk = world.disks.setdefault(self.disk_name, Disk(f"store-{self.disk_name}"))
         disk.slowness = scenario.store_slowness
+        self._boards_bytes = scenario.group.boards_bytes if scenario.group is not None else 0
         self._config = DaemonConfig(
             listen=self.address,
             metadata=METADATA_ADDRESS,
@@ -154,6 +155,11 @@ class Daemon(Service):
             stop_now=stop_now,
             drained=self._on_drained,
         )
+
+    def _on_ready(self, line: str) -> None:
+        super()._on_ready(line)
+        if self._boards_bytes and self.core is not None:
+            self.core.boards._bytes_max = self._boards_bytes
 
     def _on_drained(self) -> None:
         self.world.trace("drained")

@@ -41,6 +41,7 @@ class GroupWork:
     retiring: float  # of tasks after which their worker ends in good order
     released: float  # of exchanges that are released once they were read
     early_released: float  # of exchanges that are released at any moment
+    boards_bytes: int  # what boards and waiting readers of a daemon may take; 0: as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:
             retiring=rng.choice((0.0, 0.05)),
             released=rng.choice((0.0, 0.7, 1.0)),
             early_released=rng.choice((0.0, 0.0, 0.15)),
+            boards_bytes=rng.choice((0, 0, 0, 0, 2000, 5000)),
         ),
     )
 
