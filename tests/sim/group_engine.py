@@ -489,10 +489,12 @@ class GroupEngine(Clients):
                 self._want((index, mapper))
 
     def _find_forgotten(self, index: int, mappers: Iterable[int]) -> None:
-        """Mappers have ended and were not committed, and no daemon has their marks any more."""
+        """Mappers have ended and were not committed, and no daemon has their marks, as those that
+        had are gone, or had no room for them."""
         forgotten = [mapper for mapper in mappers if not self._wanted[index, mapper]]
         self.world.count("commits that readers waited for in vain")
-        if forgotten and self.world.deaths < self.scenario.replicas:
+        kept = self.world.deaths < self.scenario.replicas and not self.work.boards_bytes
+        if forgotten and kept:
             self.world.problem(f"nobody found that {forgotten} of {index} are not committed")
         self._repair(index, forgotten)
 
