@@ -43,7 +43,7 @@ _PAUSES = 4
 _ORDINARY = 0.3
 _STALE = 0.3
 #: A reader that waits for longer in peace waits for a commit that nobody knows to be missing.
-_PATIENCE_S = 60.0
+_PATIENCE_S = 40.0
 #: A released exchange is gone from everywhere, in peace.
 _RELEASED_S = 8.0
 
