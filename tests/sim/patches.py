@@ -189,6 +189,8 @@ def install() -> None:
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
     _count_losses(importlib.import_module("cosco.metadata.losses").Losses)
+    # So that groups' exchanges, whose partitions are few here, have several ranges.
+    importlib.import_module("cosco.metadata.placement").GROUP_RANGE_PARTITIONS = 2
     kept = {"cosco.client.gate", "cosco.client.transport"}  # for real forks of real threads
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] != "cosco" or name in kept:
