@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from pyroaring import BitMap
 
 from cosco.chunks import CHUNK_HEADER_BYTES
 from cosco.group_records import Follow, Followed, FollowOutcome
@@ -48,10 +49,9 @@ def answer(core: DaemonCore, ask: Follow) -> Followed:
     if isinstance(found, Followed):
         return found
     held, board = found
-    if not board.is_complete:
-        return Followed(ask.id, FollowOutcome.WAITING, _NONE, done=board.done())
-    if ask.now:
-        return Followed(ask.id, FollowOutcome.READY, _NONE, done=board.done())
+    if ask.now or not board.is_complete:
+        outcome = FollowOutcome.READY if board.is_complete else FollowOutcome.WAITING
+        return Followed(ask.id, outcome, _NONE, done=_marked(core, held, board))
     rows, raw_bytes, digest = board.sums(ask.partition - held.partitions.first)
     data = _rows(core, ask)
     return Followed(
@@ -91,6 +91,16 @@ def _look(core: DaemonCore, ask: Follow) -> tuple[AssignmentBuffers, MarkBoard] 
     else:
         return held, held.board
     return refused(ask, FollowOutcome.ELSEWHERE, reason)
+
+
+def _marked(core: DaemonCore, held: AssignmentBuffers, board: MarkBoard) -> BitMap:
+    """The mappers with a mark here, in this epoch of the range or in one before it."""
+    done, (number, range_index, epoch) = board.done(), held.key
+    for before in range(1, epoch):
+        earlier = core.assignment((number, range_index, before))
+        if earlier is not None and earlier.board is not None:
+            done |= earlier.board.done()
+    return done
 
 
 def _rows(core: DaemonCore, ask: Follow) -> bytes | None:

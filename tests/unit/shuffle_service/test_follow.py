@@ -316,6 +316,17 @@ def test_now_is_answered_at_once(at):
     run(test)
 
 
+def test_now_tells_of_marks_of_earlier_epochs_as_well():
+    async def test(rig: Rig, stream: Stream) -> None:
+        await rig.finish(1)
+        rig.core.seal([KEY])
+        rig.admit(epoch=2)
+        reply = await stream.tell(replace(ASK, epoch=2, now=True))
+        assert (reply.outcome, list(reply.done)) == (WAITING, [1])
+
+    run(test)
+
+
 def test_an_unknown_assignment_is_looked_up_and_holds_up_nobody():
     async def test(rig: Rig, stream: Stream) -> None:
         rig.service.may_answer.clear()
