@@ -11,7 +11,7 @@ import numpy as np
 from cosco.client.following import FOLLOWING, Waiter, follow_question
 from cosco.client.orphans import OrphanWatch
 from cosco.client.reader import CoscoReader
-from cosco.client.reading import AwaitCommits, Fetch
+from cosco.client.reading import MARKS_BUILD, AwaitCommits, Fetch
 from cosco.errors import ServiceUnavailable
 from cosco.group_records import Follow, Followed, FollowOutcome, member_name
 from cosco.records import Assignment, CommitWait, ExchangeInfo, ReadSnapshot, Source
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 _POLL_S: Final = 1.0
 #: A daemon that says it is ready sends what there is in this time.
 _READY_S: Final = 2.0
-#: Of a snapshot that was made of marks: no range has it, so whatever the metadata service says
-#: of commits is another one, with which reading begins anew.
-MARKS_BUILD: Final = 0
 
 
 class GroupReader(CoscoReader):

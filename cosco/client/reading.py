@@ -34,6 +34,12 @@ INSIST_AFTER_S: Final = 3.0
 #: twice as long: they serve files that somebody may have written meanwhile.
 _REASK_AFTER_S: Final = 4.0
 
+#: Of a snapshot that was made of marks (`cosco.marks`): no range has it. What is committed goes on
+#: with it if that is of the same attempts and sums, else reading begins anew.
+MARKS_BUILD: Final = 0
+#: Commits follow marks sooner than this, unless the process is gone.
+_COMMITS_S: Final = 1.0
+
 _SourceKey = tuple[int, int]
 
 
@@ -185,7 +191,7 @@ class ReadPlan:
 
     def _reading_step(self, snapshot: ReadSnapshot, now: float) -> Step:
         if self._is_closed:
-            return AwaitCommits()  # which raises, if the exchange is closed
+            return self._renewal()  # which raises, if the exchange is closed
         if (fetch := self._next_fetch()) is not None:
             return fetch
         if awaited := [d for s in self._open_sources() for d in s.daemons if d in self._down]:
@@ -195,7 +201,12 @@ class ReadPlan:
             self._answered.clear()
             self._bad = ""
             return self._reading_step(snapshot, now)
-        return AwaitCommits() if self._must_renew else self._loss_step(snapshot)
+        return self._renewal() if self._must_renew else self._loss_step(snapshot)
+
+    def _renewal(self, pause_s: float = 0.0) -> AwaitCommits:
+        """Ask what the service says now of what is read."""
+        assert self.snapshot is not None  # as it is read
+        return AwaitCommits(pause_s, _COMMITS_S if self.snapshot.build == MARKS_BUILD else 0.0)
 
     def _wait_step(self, now: float) -> Step:
         if self._is_lost and self.has_given:
@@ -249,7 +260,7 @@ class ReadPlan:
             trouble = self._troubles[daemon]
             if now - trouble.since >= self._service_timeout_s:
                 return GiveUp(Failure.UNREACHABLE, trouble.reason)
-        return AwaitCommits(self._pause_s)
+        return self._renewal(self._pause_s)
 
     def _loss_step(self, snapshot: ReadSnapshot) -> Step:
         nobody = next((source for source in self._sources if not source.daemons), None)
@@ -274,7 +285,7 @@ class ReadPlan:
             if self._phase is not _Phase.WAITING:
                 self._await()
             self._last_wait = wait
-        elif self.snapshot is None or _build(snapshot) != _build(self.snapshot):
+        elif self.snapshot is None or not _goes_on(self.snapshot, snapshot):
             if self.has_given:
                 self._end = GiveUp(Failure.BROKEN_OFF)
                 return
@@ -285,6 +296,7 @@ class ReadPlan:
         elif self._is_lost:
             self._end = GiveUp(Failure.LOST)
         else:
+            self.snapshot = snapshot
             self._phase = _Phase.READING
             self._renew(snapshot.sources, now)
 
@@ -366,5 +378,12 @@ def _key(source: Source) -> _SourceKey:
     return source.range_index, source.epoch
 
 
-def _build(snapshot: ReadSnapshot) -> tuple[int, int]:
-    return snapshot.generation, snapshot.build
+def _goes_on(old: ReadSnapshot, new: ReadSnapshot) -> bool:
+    """Whether a merge of `old` is one of `new` as well."""
+    if old.build != MARKS_BUILD or new.build == MARKS_BUILD:
+        return (old.generation, old.build) == (new.generation, new.build)
+    sums = [(one.generation, one.rows, one.raw_bytes, one.digest) for one in (old, new)]
+    attempts = dict(zip(old.mappers.tolist(), old.attempts.tolist(), strict=True))
+    named = zip(new.mappers.tolist(), new.attempts.tolist(), strict=True)
+    # Of mappers that wrote nothing here marks tell more.
+    return sums[0] == sums[1] and all(attempts.get(mapper) == one for mapper, one in named)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pyroaring import BitMap
 
 from cosco.client.reading import (
     INSIST_AFTER_S,
+    MARKS_BUILD,
     POLL_S,
     STALL_S,
     AwaitCommits,
@@ -432,6 +434,63 @@ def test_another_build_breaks_off_what_was_given(wait: CommitWait) -> None:
     plan.reported(A, alive=False)
     plan.told(wait, 0.0)
     assert plan.step(0.0) == GiveUp(Failure.BROKEN_OFF)
+
+
+# --- what marks said ----------------------------------------------------------------------------
+
+
+def of_marks() -> ReadPlan:
+    """A plan that reads what marks said, of two mappers, and whose only daemon is gone."""
+    plan = ReadPlan(timeout_s=None, service_timeout_s=100.0)
+    both = replace(
+        snapshot(source(A), build=MARKS_BUILD),
+        mappers=np.array([0, 1], np.uint32),
+        attempts=np.array([9, 2], np.uint64),
+    )
+    plan.told(CommitWait(both), 0.0)
+    plan.begun()
+    plan.unreachable(fetch(plan), 0.0, "refused")
+    plan.reported(A, alive=False)
+    return plan
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_what_is_committed_goes_on_with_the_same_by_marks(given: bool) -> None:
+    plan = of_marks()
+    if given:
+        plan.gave()
+    step = plan.step(0.0)
+    assert isinstance(step, AwaitCommits)
+    assert step.wait_s > 0  # commits follow marks, a moment later
+    plan.told(CommitWait(snapshot(source(B), build=3)), 0.0)
+    plan.answered(fetch(plan))
+    plan.answered(fetch(plan))
+    assert plan.step(0.0) == AwaitCommits()
+    plan.told(CommitWait(snapshot(source(B), build=3)), 0.0)
+    assert lost(plan).build == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"attempts": np.array([3], np.uint64)},
+        {"mappers": np.array([7], np.uint32)},
+        {"rows": 5},
+        {"raw_bytes": 27},
+        {"digest": 2},
+        {"generation": 2},
+    ],
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_what_is_committed_begins_anew_where_marks_said_other_things(
+    given: bool, other: dict[str, Any]
+) -> None:
+    plan = of_marks()
+    if given:
+        plan.gave()
+    plan.told(CommitWait(replace(snapshot(source(B)), **other)), 0.0)
+    step = plan.step(0.0)
+    assert step == GiveUp(Failure.BROKEN_OFF) if given else isinstance(step, Begin)
 
 
 # --- any run --------------------------------------------------------------------------------------
