@@ -292,8 +292,9 @@ class Following:
         with self._lock:
             stream = self._streams.get(ref)
             if stream is None:
-                stream = self._streams[ref] = FollowStream(ref, self._ended)
-                stream.start()
+                stream = FollowStream(ref, self._ended)
+                stream.start()  # where no thread can begin, there is no stream to wait on
+                self._streams[ref] = stream
             return stream
 
 

@@ -97,6 +97,51 @@ def test_a_full_batch_goes_at_once_and_more_than_one_in_order(service: Service) 
     assert ended(thread_of())
 
 
+def test_a_batch_is_no_longer_than_a_message_may_be(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_BATCH_BYTES", 10)
+    some = batches.Batches(
+        "a-test", service, within_s=0.2, patience_s=0.0, bytes_of=lambda item: item
+    )
+    for item in (3, 3, 3, 3, 15):
+        some.add(item)
+    some.flush()
+    assert service.batches == [[3, 3, 3], [3], [15]]
+    service.failures = [InvalidArgument("nonsense")]
+    some.add(7)
+    with pytest.raises(InvalidArgument):
+        some.flush()
+    some.add(4)
+    some.flush()
+    assert service.batches[3:] == [[7], [4]]
+    assert ended(thread_of())
+    assert some._bytes == 0
+
+
+def test_add_waits_when_what_waits_is_too_long(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_WAITING_BYTES", 30)
+    service.is_open.clear()
+    some = batches.Batches(
+        "a-test", service, within_s=0.0, patience_s=LONG_S, bytes_of=lambda item: item
+    )
+    some.add(9)
+    assert service.called.acquire(timeout=_PATIENCE_S)  # it is under way and not waiting
+    for _ in range(3):
+        some.add(10)
+    adding = threading.Thread(target=some.add, args=(1,))
+    adding.start()
+    adding.join(0.1)
+    assert adding.is_alive()
+    service.is_open.set()
+    adding.join(_PATIENCE_S)
+    some.flush()
+    assert service.items == [9, 10, 10, 10, 1]
+    assert ended(thread_of())
+
+
 def test_an_outage_is_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_PAUSE_S", 0.001)
     service.failures = [ServiceUnavailable("away") for _ in range(5)]
