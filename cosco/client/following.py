@@ -233,11 +233,15 @@ class Following:
             granted = 0 if follow.now else min(ANSWER_BYTES, self._left_bytes)
             self._left_bytes -= granted
         waiter = Waiter(replace(follow, max_bytes=granted))
-        for _ in range(_STREAMS_MAX):
-            stream = self._stream(ref)
-            if stream.ask(waiter):
-                return waiter
-            self._ended(stream)
+        try:
+            for _ in range(_STREAMS_MAX):
+                stream = self._stream(ref)
+                if stream.ask(waiter):
+                    return waiter
+                self._ended(stream)
+        except BaseException:  # as where no thread can begin
+            self.leave(ref, waiter)
+            raise
         waiter.end(None)
         return waiter
 

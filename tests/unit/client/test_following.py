@@ -18,7 +18,7 @@ import pytest
 
 from cosco import ClientClosed, wire
 from cosco.client import following
-from cosco.client.following import ANSWER_BYTES, PUSHED_BYTES, Following, Waiter
+from cosco.client.following import ANSWER_BYTES, PUSHED_BYTES, Following, FollowStream, Waiter
 from cosco.client.handle import GroupHandle
 from cosco.client.scope import Scope
 from cosco.group_records import Follow, Followed, FollowOutcome, GroupBlock
@@ -266,3 +266,24 @@ def test_a_reader_that_was_forgotten_holds_nothing(
     with handle.reader(0, 0):
         following_messages = [daemon.next() for _ in range(2)]
     assert [message.leave for message in following_messages] == [True, False]
+
+
+def test_a_stream_without_a_thread_is_not_there(
+    readers: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = DaemonRef(1, "127.0.0.1:1")
+
+    def fail(_: FollowStream) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FollowStream, "start", fail)
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                readers.ask(nowhere, question())
+    assert readers._left_bytes == PUSHED_BYTES
+    waiter = readers.ask(nowhere, question())
+    assert waiter.wait(10)
+    assert waiter.answer is None
+    readers.leave(nowhere, waiter)
+    assert readers._left_bytes == PUSHED_BYTES
