@@ -11,8 +11,10 @@ from pyroaring import BitMap
 from cosco.errors import CoscoError
 from cosco.records import U64, Assignment, ExchangeInfo, PartitionRange, RecomputeCall
 
-#: Exchanges that one call makes, at most.
+#: Exchanges that a driver asks for at once, at most; and that one call of the metadata service
+#: makes, which answers nobody else meanwhile.
 MAX_GROUP_SIZE: Final = 10_000
+MAX_BLOCK_SIZE: Final = 1_000
 #: Exchanges that a group has in all, at most.
 MAX_GROUP_EXCHANGES: Final = 1 << 31
 _INDEX_DIGITS: Final = len(str(MAX_GROUP_EXCHANGES - 1))

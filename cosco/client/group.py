@@ -18,8 +18,8 @@ from cosco.client.metadata_client import MetadataClient
 from cosco.client.options import metadata_address, seconds, shuffle_name, whole_number
 from cosco.client.scope import LiveObject, Scope
 from cosco.client.spec import OWNER_BYTES, check_callback, new_spec
-from cosco.errors import ClientClosed, ExchangeClosed, InvalidArgument
-from cosco.group_records import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, GroupBlock
+from cosco.errors import ClientClosed, CoscoError, ExchangeClosed, InvalidArgument
+from cosco.group_records import MAX_BLOCK_SIZE, MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, GroupBlock
 
 #: The metadata service hears of released exchanges after so long at the latest.
 _RELEASE_WITHIN_S: Final = 0.05
@@ -89,8 +89,11 @@ class CoscoExchangeGroup(LiveObject):
         self._life = GroupLife()
         self._blocks: tuple[GroupBlock, ...] = ()
         try:
-            self._blocks = (self._create(0, size),)
+            self._grow(size)
         except BaseException:
+            with suppress(CoscoError):
+                if self.size:  # not all of what was asked for
+                    self._metadata.close_group(group_id)
             self._metadata.close()
             raise
         self._releases: Batches[int] = Batches(
@@ -109,8 +112,7 @@ class CoscoExchangeGroup(LiveObject):
     @property
     def size(self) -> int:
         """Exchanges made so far; their indexes are below it."""
-        last = self._blocks[-1]
-        return last.first + last.size
+        return self._blocks[-1].first + self._blocks[-1].size if self._blocks else 0
 
     def handle(self) -> GroupHandle:
         """What tasks need of the exchanges there are now and that are not released."""
@@ -125,17 +127,15 @@ class CoscoExchangeGroup(LiveObject):
         )
 
     def extend(self, n: int) -> None:
-        """Make `n` more exchanges, on the same daemons where they still serve.
+        """Make `n` more exchanges, on the same daemons where they still serve; `size` tells how
+        many it were, should this fail.
 
         Raises InvalidArgument, ExchangeClosed, CapacityExceeded, ServiceUnavailable.
         """
         self._scope.check()
         n = _size(n, self.group_id)
         with self._extending:
-            block = self._create(self.size, n)
-            with self._changing:
-                kept = tuple(one for one in self._blocks if not self._is_released(one))
-                self._blocks = (*kept, block)
+            self._grow(n)
 
     def release(self, i: int) -> None:
         """End exchange `i`: nobody will read it again, and its memory and files go.
@@ -176,15 +176,21 @@ class CoscoExchangeGroup(LiveObject):
 
     # --- inside ---------------------------------------------------------------------------
 
-    def _create(self, first: int, size: int) -> GroupBlock:
-        return self._metadata.create_group(
-            self._spec,
-            mappers=self.mappers,
-            size=size,
-            first=first,
-            owner=self._owner,
-            callback=self._has_callback,
-        )
+    def _grow(self, n: int) -> None:
+        """Make `n` more exchanges, so many at a time that the service is not kept from others."""
+        end = self.size + n
+        while (first := self.size) < end:
+            block = self._metadata.create_group(
+                self._spec,
+                mappers=self.mappers,
+                size=min(end - first, MAX_BLOCK_SIZE),
+                first=first,
+                owner=self._owner,
+                callback=self._has_callback,
+            )
+            with self._changing:
+                kept = tuple(one for one in self._blocks if not self._is_released(one))
+                self._blocks = (*kept, block)
 
     def _is_released(self, block: GroupBlock) -> bool:
         end = block.first + block.size

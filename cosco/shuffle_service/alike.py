@@ -152,6 +152,9 @@ class AlikeAssignments:
             self._dropped.popitem(last=False)
         for place in {*self._firsts, *self._under_way}:
             self._end(place, number)
+        for key in self._looked_up:
+            if key[0] == number:  # its answer may come when the drop is forgotten
+                self._looked_up[key] = True
 
     def is_dropped(self, number: int) -> bool:
         """Whether an exchange was dropped, of the last that were."""

@@ -11,9 +11,9 @@ from cosco._pb import metadata_pb2 as mpb
 from cosco._pb import shuffle_pb2 as spb
 from cosco.errors import InvalidArgument
 from cosco.group_records import (
+    MAX_BLOCK_SIZE,
     MAX_GROUP_EXCHANGES,
     MAX_GROUP_MAPPERS,
-    MAX_GROUP_SIZE,
     Alike,
     CommitResult,
     Follow,
@@ -58,8 +58,8 @@ def group_block_from_pb(pb: mpb.GroupBlock) -> GroupBlock:
 
 def check_group_size(first: int, size: int, mappers: int) -> None:
     """Raise InvalidArgument unless a group may have `size` exchanges from index `first` on."""
-    if not 1 <= size <= MAX_GROUP_SIZE:
-        raise InvalidArgument(f"a group of {size} exchanges; give 1 to {MAX_GROUP_SIZE}")
+    if not 1 <= size <= MAX_BLOCK_SIZE:
+        raise InvalidArgument(f"a group of {size} exchanges; give 1 to {MAX_BLOCK_SIZE}")
     if first + size > MAX_GROUP_EXCHANGES:
         raise InvalidArgument(
             f"a group of {first + size} exchanges; it has {MAX_GROUP_EXCHANGES} at most"

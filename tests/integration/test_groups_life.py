@@ -27,6 +27,7 @@ from support.groups import (
 from support.processes import python
 
 from cosco import (
+    CapacityExceeded,
     ClientClosed,
     CommitTimeout,
     CoscoExchange,
@@ -44,6 +45,8 @@ from cosco import (
     SchemaMismatch,
     ServiceUnavailable,
 )
+from cosco.client import group as group_module
+from cosco.client.metadata_client import MetadataClient
 
 #: "Gone within seconds": two heartbeats and what a busy machine adds.
 GONE_S = 8.0
@@ -193,6 +196,39 @@ def test_a_group_goes_after_its_driver_was_killed(
 
 
 # --- extend ---------------------------------------------------------------------------------
+
+
+def test_a_large_group_is_made_of_blocks(
+    metadata: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, "MAX_BLOCK_SIZE", 3)
+    with CoscoExchangeGroup(name, 2, 7, 1, replicas=1, metadata=metadata) as group:
+        group.extend(4)
+        handle = group.handle()
+        assert (group.size, [block.size for block in handle.blocks]) == (11, [3, 3, 1, 3, 1])
+        for i in (0, 2, 3, 6, 10):
+            with handle.writer(i, 0) as writer:
+                writer.collect(1, b"%d" % i)
+            with handle.reader(i, 1) as reader:
+                assert list(reader) == [b"%d" % i]
+
+
+def test_a_group_that_is_made_in_part_is_closed(
+    metadata: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, "MAX_BLOCK_SIZE", 1)
+    create = MetadataClient.create_group
+
+    def create_first(client: MetadataClient, *args: Any, **options: Any) -> Any:
+        if options["first"]:
+            raise CapacityExceeded("no daemons any more")
+        return create(client, *args, **options)
+
+    monkeypatch.setattr(MetadataClient, "create_group", create_first)
+    with pytest.raises(CapacityExceeded):
+        CoscoExchangeGroup(name, 2, 2, 1, replicas=1, metadata=metadata)
+    with pytest.raises(ExchangeClosed):
+        CoscoExchange.attach(f"{name}/0", metadata=metadata)
 
 
 def test_a_group_grows(metadata: str, name: str) -> None:

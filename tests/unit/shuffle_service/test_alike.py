@@ -121,6 +121,17 @@ def test_after_more_ends_than_can_be_remembered_an_answer_speaks_for_nobody_else
     assert len(known) == 1
 
 
+def test_a_drop_is_remembered_for_the_look_up_that_is_under_way(monkeypatch):
+    monkeypatch.setattr(module, "REMEMBERED_DROPS", 2)
+    known = AlikeAssignments()
+    known.begin_look_up(key(FIRST))
+    for number in (FIRST, 1, 2, 3):
+        known.drop(number)
+    assert not known.is_dropped(FIRST)
+    assert known.was_sealed(key(FIRST))  # so that its answer admits nothing that takes rows
+    known.end_look_up(key(FIRST))
+
+
 def test_a_drop_is_remembered_with_the_answer_longer_than_by_itself(monkeypatch):
     monkeypatch.setattr(module, "REMEMBERED_DROPS", 3)
     known = learnt()
