@@ -46,6 +46,7 @@ from cosco import (
     ServiceUnavailable,
 )
 from cosco.client import group as group_module
+from cosco.client.following import FOLLOWING
 from cosco.client.metadata_client import MetadataClient
 
 #: "Gone within seconds": two heartbeats and what a busy machine adds.
@@ -442,6 +443,13 @@ def test_a_closed_reader_wakes_who_waits(
         with pytest.raises(ClientClosed):
             one.result(5)
     closing.join()
+
+
+def test_nobody_waits_for_a_closed_reader(group: CoscoExchangeGroup) -> None:
+    handle = group.handle()
+    for reader in open_readers(handle, 0, range(4)):
+        reader.close()
+    assert not any(stream._waiters for stream in FOLLOWING._streams.values())
 
 
 @pytest.mark.parametrize("timeout_s", [0, 0.2])
