@@ -23,9 +23,8 @@ class Committer:
     """The commits of this process to one metadata service."""
 
     def __init__(self, address: str, patience_s: float) -> None:
-        scope = Scope("the commits of groups", "")
-        # Who gave the handle has met the service.
-        self._metadata = MetadataClient(address, scope, patience_s, is_met=True)
+        self._address = address
+        self._patience_s = patience_s
         self._batches: Batches[CommitRequest] = Batches(
             "cosco-commit",
             self._send,
@@ -43,7 +42,13 @@ class Committer:
         self._batches.flush()
 
     def _send(self, commits: Sequence[CommitRequest], try_s: float) -> None:
-        results = self._metadata.commit_batch(commits, try_s=try_s)
+        # Connected for as long as it is needed; who gave the handle has met the service.
+        scope = Scope("the commits of groups", "")
+        metadata = MetadataClient(self._address, scope, self._patience_s, is_met=True)
+        try:
+            results = metadata.commit_batch(commits, try_s=try_s)
+        finally:
+            metadata.close()
         for commit, result in zip(commits, results, strict=True):
             if isinstance(result.error, ExchangeClosed):
                 _LOG.debug("a commit to exchange %d came after its end", commit.number)

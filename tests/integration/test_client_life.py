@@ -32,6 +32,7 @@ from cosco import (
     NotPicklable,
     ServiceUnavailable,
 )
+from cosco.client.following import FOLLOWING
 from cosco.client.streams import STREAMS
 from cosco.client.transport import open_channels
 
@@ -220,6 +221,7 @@ def test_nothing_is_left_of_many_exchanges(name: str, metadata: str) -> None:
             with CoscoReader(f"{name}-{i}", [0], 0, metadata=metadata) as reader:
                 assert list(reader) == [b"x"]
     STREAMS.close()  # those that are kept for the next writer
+    FOLLOWING.close()
     assert open_channels() == []
     until(lambda: not client_threads(), WAIT_S)
 

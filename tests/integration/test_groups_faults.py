@@ -8,7 +8,9 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 from support.exchanges import Pairs, by_partition, numbered, serving, until
@@ -27,6 +29,7 @@ from support.processes import python
 
 from cosco import CoscoExchangeGroup, DataLost, GroupHandle, LocalCluster
 from cosco.cluster import ServiceProcess
+from cosco.records import DaemonRef
 
 MAPPERS = 3
 PARTITIONS = 3
@@ -104,6 +107,23 @@ def primary(cluster: LocalCluster, handle: GroupHandle, i: int) -> ServiceProces
     """The daemon of partition 0."""
     address = handle.info(i).assignments[0].primary.address
     return next(daemon for daemon in cluster.daemons if daemon.address == address)
+
+
+def primary_of(handle: GroupHandle) -> DaemonRef:
+    return handle.info(0).assignments[0].primary
+
+
+def make_beside(
+    handle: GroupHandle, name: str, metadata: str, **options: Any
+) -> CoscoExchangeGroup:
+    """A group whose partition 0 is with the same daemon as that of another one."""
+    with ExitStack() as elsewhere:  # daemons that have them are given fewer others
+        for attempt in range(8):
+            group = make(f"{name}-{attempt}", metadata, **options)
+            if primary_of(group.handle()) == primary_of(handle):
+                return group
+            elsewhere.enter_context(group)
+    raise AssertionError("no group was placed there")
 
 
 def half_written(handle: GroupHandle, i: int, mapper: int) -> Callable[[], None]:
@@ -221,7 +241,15 @@ def test_rows_without_another_copy_are_written_again(
     with (
         group_with(name, metadata, calls, size=4, replicas=1) as group,
         group_with(f"safe-{name}", metadata, size=3, min_replicas=1) as safe,
-        make(f"mute-{name}", metadata, partitions=1, mappers=2, replicas=1, callback=None) as mute,
+        make_beside(
+            group.handle(),
+            f"mute-{name}",
+            metadata,
+            partitions=1,
+            mappers=2,
+            replicas=1,
+            callback=None,
+        ) as mute,
     ):
         handle, safe_handle, mute_handle = group.handle(), safe.handle(), mute.handle()
         fill(handle, 0)
