@@ -13,6 +13,9 @@ import pytest
 
 from .scenario import seeds_of_groups
 
+# `make test` gives it the time that other tests leave.
+pytestmark = pytest.mark.timeout(1800)
+
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2000
 #: What must have happened in five of them at least, by the names that `--coverage` prints.
@@ -84,7 +87,6 @@ def simulate(*arguments: str, hash_seed: str = "random") -> subprocess.Completed
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_every_seed_ends_with_the_committed_rows() -> None:
     done = simulate("--count", str(SEEDS), "--coverage")
     assert done.returncode == 0, f"\n{done.stdout}\n{done.stderr}"
