@@ -30,9 +30,9 @@ _PEER_BYTES: Final = 2 << 30
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroSettings:
     """What to run: `iterations`, or a few more that fill whole groups, for each of the `groups`
-    (sizes) and of `tasks` (mappers, and as many reducers), after `warm_ups`; and `rounds` single
-    rows. workers: processes of ours, and processors of each peer. environments: as of
-    PeersSettings."""
+    (sizes), of `tasks` (mappers, and as many reducers) and of `replicas`, after `warm_ups`; and
+    `rounds` single rows. workers: processes of ours, and processors of each peer. environments:
+    as of PeersSettings."""
 
     groups: tuple[int, ...]
     tasks: tuple[int, ...] = (4, 16)
@@ -41,7 +41,7 @@ class MicroSettings:
     rounds: int = 300
     workers: int = 2
     daemons: int = 2
-    replicas: int = 2
+    replicas: tuple[int, ...] = (1, 2)
     peers: tuple[str, ...] = tuple(MICRO_PROGRAMS)
     timeout_s: float = 900.0
     environments: str | None = None
@@ -55,7 +55,8 @@ class MicroSettings:
             for size in self.groups
             for warm in [min(size, self.warm_ups)]
         )
-        return len(self.tasks) * one_shape + self.rounds + self.warm_ups
+        with_copies = len(self.tasks) * one_shape + self.rounds + self.warm_ups
+        return len(self.replicas) * with_copies
 
     def check_capacity(self) -> None:
         """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
@@ -70,46 +71,62 @@ class MicroSettings:
         )
 
 
-@dataclass(slots=True)
-class ShapeResult:
-    """Of one number of tasks: ours by size of the group, and the peers'."""
+@dataclass(frozen=True, slots=True)
+class CopiesResult:
+    """Ours, with so many copies of a row: of single rows, and by tasks and by size of the group."""
 
-    groups: dict[int, MicroFigures] = field(default_factory=dict)
-    peers: dict[str, PeerFigures] = field(default_factory=dict)
+    row: Quantiles
+    groups: dict[int, dict[int, MicroFigures]] = field(default_factory=dict)
 
-    @property
-    def speedup(self) -> dict[str, float]:
-        """How many times as long as ours, in the largest groups, each peer takes: medians."""
-        ours = self.groups[max(self.groups)].p50_ms
-        return {name: found.took.p50_ms / ours for name, found in self.peers.items()}
+    def groups_json(self, tasks: int) -> dict[str, Any]:
+        return {str(size): asdict(found) for size, found in self.groups[tasks].items()}
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "groups": {str(size): asdict(found) for size, found in self.groups.items()},
-            "peers": {name: found.to_json() for name, found in self.peers.items()},
-            "speedup": self.speedup,
+            "push_to_readable": asdict(self.row),
+            "shapes": {shape_name(n): {"groups": self.groups_json(n)} for n in self.groups},
         }
 
 
 @dataclass(slots=True)
 class MicroResult:
-    """By number of tasks, and of single rows. problems: why a peer has no figures, by its name
-    and number of tasks; `missing`, those that are not installed."""
+    """By copies of a row, fewest first, and of peers by number of tasks. problems: why a peer has
+    no figures, by its name and number of tasks; `missing`, those that are not installed."""
 
-    row: Quantiles
-    shapes: dict[int, ShapeResult]
+    copies: dict[int, CopiesResult] = field(default_factory=dict)
+    peers: dict[int, dict[str, PeerFigures]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def fewest(self) -> CopiesResult:
+        """Ours with the fewest copies: peers keep one."""
+        return next(iter(self.copies.values()))
+
+    def speedup(self, tasks: int) -> dict[str, float]:
+        """How many times as long as ours, in the largest groups and with the fewest copies, each
+        peer takes: medians."""
+        groups = self.fewest.groups[tasks]
+        ours = groups[max(groups)].p50_ms
+        return {name: found.took.p50_ms / ours for name, found in self.peers[tasks].items()}
+
     def to_json(self) -> dict[str, Any]:
-        """The figures of the first shape, and those of all."""
-        first = next(iter(self.shapes.values()))
+        """The figures of the first shape with the fewest copies, and those of all."""
+        shapes = {shape_name(tasks): self._shape_json(tasks) for tasks in self.peers}
         return {
-            "push_to_readable": asdict(self.row),
-            **first.to_json(),
-            "shapes": {shape_name(n): found.to_json() for n, found in self.shapes.items()},
+            "push_to_readable": asdict(self.fewest.row),
+            **next(iter(shapes.values())),
+            "shapes": shapes,
+            "replicas": {str(number): found.to_json() for number, found in self.copies.items()},
             "problems": self.problems,
             "missing": self.missing,
+        }
+
+    def _shape_json(self, tasks: int) -> dict[str, Any]:
+        return {
+            "groups": self.fewest.groups_json(tasks),
+            "peers": {name: found.to_json() for name, found in self.peers[tasks].items()},
+            "speedup": self.speedup(tasks),
         }
 
 
@@ -130,36 +147,17 @@ def run_micro(
     before anything starts; DataCorrupted if a sum of ours is not the exact one.
     """
     settings.check_capacity()
-    shapes = {tasks: ShapeResult() for tasks in settings.tasks}
+    result = MicroResult(peers={tasks: {} for tasks in settings.tasks})
     with (
         LocalCluster(settings.daemons, memory=str(MEMORY), directory=settings.directory) as cluster,
         TaskPool("worker", settings.workers) as pool,
     ):
-        row = push_to_readable(
-            cluster.metadata,
-            rounds=settings.rounds,
-            warm_ups=settings.warm_ups,
-            replicas=settings.replicas,
-            on_step=on_step,
-        )
-        for tasks, shape in shapes.items():
-            for size in settings.groups:
-                shape.groups[size] = run_cosco(
-                    cluster.metadata,
-                    pool,
-                    size=size,
-                    tasks=tasks,
-                    workers=settings.workers,
-                    iterations=settings.iterations,
-                    warm_ups=settings.warm_ups,
-                    replicas=settings.replicas,
-                    on_step=on_step,
-                )
-    result = MicroResult(row, shapes)
+        for replicas in settings.replicas:
+            result.copies[replicas] = _run_ours(settings, replicas, cluster.metadata, pool, on_step)
     for name in settings.peers:
-        for tasks, shape in shapes.items():
+        for tasks in settings.tasks:
             try:
-                shape.peers[name] = run_micro_peer(
+                result.peers[tasks][name] = run_micro_peer(
                     name,
                     tasks=tasks,
                     threads=settings.workers,
@@ -178,3 +176,36 @@ def run_micro(
                 reason = f"{type(error).__name__}: {error}"
                 result.problems[f"{name} {shape_name(tasks)}"] = reason
     return result
+
+
+def _run_ours(
+    settings: MicroSettings,
+    replicas: int,
+    metadata: str,
+    pool: TaskPool,
+    on_step: Callable[[int], None],
+) -> CopiesResult:
+    row = push_to_readable(
+        metadata,
+        rounds=settings.rounds,
+        warm_ups=settings.warm_ups,
+        replicas=replicas,
+        on_step=on_step,
+    )
+    found = CopiesResult(row)
+    for tasks in settings.tasks:
+        found.groups[tasks] = {
+            size: run_cosco(
+                metadata,
+                pool,
+                size=size,
+                tasks=tasks,
+                workers=settings.workers,
+                iterations=settings.iterations,
+                warm_ups=settings.warm_ups,
+                replicas=replicas,
+                on_step=on_step,
+            )
+            for size in settings.groups
+        }
+    return found

@@ -23,43 +23,43 @@ def run_groups(settings: MicroSettings) -> tuple[dict[str, Any], bool]:
             on_peer=lambda: bars.advance(peers, 1),
         )
     console = Console()
-    console.print(_row(settings, result))
-    for tasks in result.shapes:
-        console.print(_shape(tasks, settings, result))
+    console.print(_rows(result))
+    for tasks in settings.tasks:
+        console.print(_shape(tasks, result))
     for name, problem in result.problems.items():
         console.print(f"{name}: {problem}", highlight=False, soft_wrap=True)
     figures = {**result.to_json(), "group_settings": asdict(settings)}
     return figures, set(result.problems) == set(result.missing)
 
 
-def _row(settings: MicroSettings, result: MicroResult) -> Table:
+def _rows(result: MicroResult) -> Table:
     table = Table(title="milliseconds", title_justify="left")
     for heading in ("", "p50", "p95", "p99", "max"):
         table.add_column(heading, justify="right" if heading else "left")
-    row = result.row
-    table.add_row(
-        f"push to readable, replicas={settings.replicas}",
-        *(f"{figure:.2f}" for figure in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)),
-    )
+    for replicas, found in result.copies.items():
+        row = found.row
+        table.add_row(
+            f"push to readable, replicas={replicas}",
+            *(f"{figure:.2f}" for figure in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)),
+        )
     return table
 
 
-def _shape(tasks: int, settings: MicroSettings, result: MicroResult) -> Table:
-    shape = result.shapes[tasks]
-    table = Table(
-        title=f"{tasks} × {tasks} tasks, milliseconds an iteration; replicas={settings.replicas}",
-        title_justify="left",
-    )
+def _shape(tasks: int, result: MicroResult) -> Table:
+    table = Table(title=f"{tasks} × {tasks} tasks, milliseconds an iteration", title_justify="left")
     table.add_column("", no_wrap=True)
     for heading in ("p50", "p95", "mean", "coordination", "tasks", "÷ cosco"):
         table.add_column(heading, justify="right")
-    for size, found in shape.groups.items():
-        figures = (
-            found.p50_ms, found.p95_ms, found.mean_ms, found.coordination_ms, found.task_ms,
-        )  # fmt: skip
-        table.add_row(f"cosco, groups of {size}", *(f"{figure:.2f}" for figure in figures), "")
-    for name, times in shape.speedup.items():
-        took = shape.peers[name].took
+    for replicas, ours in result.copies.items():
+        for size, found in ours.groups[tasks].items():
+            figures = (
+                found.p50_ms, found.p95_ms, found.mean_ms, found.coordination_ms, found.task_ms,
+            )  # fmt: skip
+            name = f"replicas={replicas}, groups of {size}"
+            table.add_row(name, *(f"{figure:.2f}" for figure in figures), "")
+        table.add_section()
+    for name, times in result.speedup(tasks).items():
+        took = result.peers[tasks][name].took
         empty = ("", "", "")
         table.add_row(name, f"{took.p50_ms:.2f}", f"{took.p95_ms:.2f}", *empty, f"{times:.2f}x")
     return table

@@ -38,7 +38,7 @@ _NAMES = ("ray", "dask", "spark")
 @click.option("--workers", type=COUNT, default=4, show_default=True, help="worker processes")
 @daemons_option(least=2)
 @replicas_list_option(
-    "measure with so many copies of a row in memory; micro-batches with the most of them"
+    "measure with so many copies of a row in memory; peers are set beside the fewest"
 )
 @click.option(
     "--group",
@@ -118,7 +118,7 @@ def latency(
             rounds=settings.rounds,
             workers=group_workers,
             daemons=settings.daemons,
-            replicas=max(settings.replicas),
+            replicas=tuple(sorted(settings.replicas)),
             peers=peers,
             timeout_s=timeout_s,
             environments=environments,

@@ -209,7 +209,7 @@ def test_micro_batches_in_groups_beside_a_peer(scratch: Path) -> None:
     done, shown = bench(
         scratch,
         *("latency", "--rounds", "3", "--exchanges", "1", "--warm-ups", "2", "--rows", "50"),
-        *("--mappers", "1", "--partitions", "1", "--workers", "1", "--replicas", "2"),
+        *("--mappers", "1", "--partitions", "1", "--workers", "1", "--replicas", "2,1"),
         *("--group", "1,3", "--tasks", "2,3", "--iterations", "4", "--peers", "ray,dask"),
         *("--environments", str(environments)),
     )
@@ -231,8 +231,12 @@ def test_micro_batches_in_groups_beside_a_peer(scratch: Path) -> None:
     assert "other sums than the exact ones" in shown["problems"]["ray 3x3"]
     assert shown["missing"] == ["dask"]
     assert shown["push_to_readable"]["samples"] == 3
-    assert shown["group_settings"]["replicas"] == 2
-    assert "cosco, groups of 3" in done.stdout
+    assert shown["group_settings"]["replicas"] == [1, 2]
+    both = shown["replicas"]
+    assert both["1"]["shapes"]["2x2"]["groups"] == shown["groups"] != both["2"]["shapes"]["2x2"]
+    assert both["2"]["shapes"]["3x3"]["groups"]["3"]["iterations"] == 6
+    assert both["2"]["push_to_readable"]["samples"] == 3
+    assert "replicas=2, groups of 3" in done.stdout
 
 
 def test_one_daemon_takes_in_stores_and_serves_what_was_packed_beforehand(scratch: Path) -> None:

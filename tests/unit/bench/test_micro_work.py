@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,9 +38,11 @@ def test_exact_sums_are_those_of_plain_integers() -> None:
 )
 def test_iterations_fill_whole_groups(groups: tuple[int, ...], warm_ups: int, steps: int) -> None:
     settings = MicroSettings(
-        groups=groups, tasks=(2,), iterations=5, warm_ups=warm_ups, rounds=0, peers=()
-    )
+        groups=groups, tasks=(2,), iterations=5, warm_ups=warm_ups, rounds=0, peers=(),
+        replicas=(1,),
+    )  # fmt: skip
     assert settings.steps == steps + warm_ups
+    assert replace(settings, replicas=(1, 2)).steps == 2 * settings.steps
 
 
 def test_every_peer_has_a_program() -> None:
