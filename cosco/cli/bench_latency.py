@@ -12,6 +12,7 @@ from cosco.cli.bench_options import (
     daemons_option,
     directory_option,
     json_option,
+    peers_options,
     replicas_list_option,
     require_bench_extra,
 )
@@ -68,25 +69,7 @@ _NAMES = ("ray", "dask", "spark")
     show_default=True,
     help="worker processes of micro-batches, and processors of each peer",
 )
-@click.option(
-    "--peers",
-    type=ListType(click.Choice(_NAMES)),
-    default=",".join(_NAMES),
-    show_default=True,
-    help="run micro-batches on these, too; empty for none",
-)
-@click.option(
-    "--timeout-s",
-    type=click.FloatRange(min=1),
-    default=900.0,
-    show_default=True,
-    help="a peer that has not ended after so many seconds has failed",
-)
-@click.option(
-    "--environments",
-    type=click.Path(file_okay=False),
-    help="the directory with an environment for each peer; without it that of make peers",
-)
+@peers_options(_NAMES, "run micro-batches on these, too; empty for none")
 @directory_option
 @json_option
 def latency(

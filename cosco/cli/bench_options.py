@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,6 +109,38 @@ def plot_option(help_: str) -> Callable[[_Function], _Function]:
     return click.option(
         "--plot", "plot_path", type=click.Path(dir_okay=False, writable=True), help=help_
     )
+
+
+def peers_options(names: Sequence[str], help_: str) -> Callable[[_Function], _Function]:
+    """`--peers`, `--timeout-s` and `--environments`, of runs of other systems."""
+    options = (
+        click.option(
+            "--peers",
+            type=ListType(click.Choice(names)),
+            default=",".join(names),
+            show_default=True,
+            help=help_,
+        ),
+        click.option(
+            "--timeout-s",
+            type=click.FloatRange(min=1),
+            default=900.0,
+            show_default=True,
+            help="a peer that has not ended after so many seconds has failed",
+        ),
+        click.option(
+            "--environments",
+            type=click.Path(file_okay=False),
+            help="the directory with an environment for each peer; without it that of make peers",
+        ),
+    )
+
+    def decorated(function: _Function) -> _Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
 
 
 def directory_option(function: _Function) -> _Function:

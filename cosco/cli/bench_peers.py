@@ -8,10 +8,10 @@ import click
 
 from cosco.cli.bench_options import (
     COUNT,
-    ListType,
     directory_option,
     json_option,
     partitions_option,
+    peers_options,
     replicas_list_option,
     require_bench_extra,
 )
@@ -35,25 +35,7 @@ _NAMES = ("spark", "dask", "ray", "arrow")
 )
 @click.option("--runs", type=COUNT, default=3, show_default=True, help="on the clock; medians")
 @replicas_list_option("run cosco with so many copies of a row in memory")
-@click.option(
-    "--peers",
-    type=ListType(click.Choice(_NAMES)),
-    default=",".join(_NAMES),
-    show_default=True,
-    help="run these; empty for none",
-)
-@click.option(
-    "--timeout-s",
-    type=click.FloatRange(min=1),
-    default=900.0,
-    show_default=True,
-    help="a peer that has not ended after so many seconds has failed",
-)
-@click.option(
-    "--environments",
-    type=click.Path(file_okay=False),
-    help="the directory with an environment for each peer; without it that of make peers",
-)
+@peers_options(_NAMES, "run these; empty for none")
 @directory_option
 @json_option
 def peers(json_path: str | None, **options: Any) -> int:
