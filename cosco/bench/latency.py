@@ -24,6 +24,7 @@ from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.bench.capacity import PROCESS_BYTES, check_room
 from cosco.bench.quantiles import Quantiles, quantiles
 from cosco.bench.rows import ROW_BYTES, key_sum, keys_of, make_batch, partition_keys
+from cosco.bench.single_row import await_row, numbered_row
 from cosco.cluster import LocalCluster
 from cosco.errors import DataCorrupted
 from cosco.records import MASK64
@@ -122,21 +123,12 @@ def await_rows(link: Link, metadata: str, shuffle_id: str, rounds: int) -> list[
     arrived = []
     for index in range(rounds):
         with CoscoReader(_name(shuffle_id, index), [0], 0, metadata=metadata) as reader:
-            link.wait_for_start()
-            if not reader.next():
-                raise DataCorrupted(f"round {index} has no row")
-            arrived.append(time.monotonic_ns())
-            if reader.row() != _row(index) or reader.next():
-                raise DataCorrupted(f"round {index} has another row than was written")
+            arrived.append(await_row(link, reader, index))
     return arrived
 
 
 def _name(shuffle_id: str, index: int) -> str:
     return f"{shuffle_id}/{index}"
-
-
-def _row(index: int) -> bytes:
-    return index.to_bytes(8, "little").ljust(ROW_BYTES, b"x")
 
 
 def _close_all(exchanges: Iterable[CoscoExchange]) -> None:
@@ -171,7 +163,7 @@ def _rows(
                 # A round trip: time for the reader's call to get there before the row does.
                 exchanges[0].progress()
                 began.append(time.monotonic_ns())
-                writer.collect(0, _row(index))
+                writer.collect(0, numbered_row(index))
             on_step(1)
         (reader,) = readers.results()
     took = (np.array(reader.value) - np.array(began)) / 1e9

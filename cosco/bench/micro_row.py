@@ -16,8 +16,7 @@ import numpy as np
 
 from cosco import CoscoExchangeGroup, GroupHandle
 from cosco.bench.quantiles import Quantiles, quantiles
-from cosco.bench.rows import ROW_BYTES
-from cosco.errors import DataCorrupted
+from cosco.bench.single_row import await_row, numbered_row
 from cosco.workers import Link, Workers
 
 #: For the reader's thread to get from the start to its wait.
@@ -40,7 +39,7 @@ def push_to_readable(
                     readers.start()
                     time.sleep(_PAUSE_S)
                     began.append(time.monotonic_ns())
-                    writer.collect(0, _row(index))
+                    writer.collect(0, numbered_row(index))
                 if index:
                     group.release(index - 1)
                 on_step(1)
@@ -54,14 +53,5 @@ def await_rows(link: Link, handle: GroupHandle) -> list[int]:
     arrived = []
     for index in range(handle.size):
         with handle.reader(index, 0) as reader:
-            link.wait_for_start()
-            if not reader.next():
-                raise DataCorrupted(f"round {index} has no row")
-            arrived.append(time.monotonic_ns())
-            if reader.row() != _row(index) or reader.next():
-                raise DataCorrupted(f"round {index} has another row than was written")
+            arrived.append(await_row(link, reader, index))
     return arrived
-
-
-def _row(index: int) -> bytes:
-    return index.to_bytes(8, "little").ljust(ROW_BYTES, b"x")
