@@ -1,10 +1,13 @@
-"""gRPC's settings, each once: what all channels have, and how a silent peer is noticed."""
+"""gRPC's settings, each once: what all channels have, how a silent peer is noticed, and where a
+server listens."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from cosco import wire
+from cosco.config import parse_address
+from cosco.errors import InvalidArgument
 
 Options = tuple[tuple[str, int], ...]
 
@@ -43,3 +46,18 @@ def keepalive(after_ms: int, timeout_ms: int) -> Options:
         ("grpc.http2.ping_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
     )
+
+
+def bind(server: Any, listen: str) -> str:
+    """The address that a gRPC server listens on; raises InvalidArgument if it cannot."""
+    host, _ = parse_address(listen)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise InvalidArgument(
+            f"cannot listen on {listen}: the port is in use or the host is not this machine; "
+            "name another with --listen"
+        )
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,9 +11,8 @@ from typing import Final
 import grpc
 
 from cosco import wire
-from cosco.channels import SERVER_OPTIONS
-from cosco.config import MetadataConfig, parse_address
-from cosco.errors import InvalidArgument
+from cosco.channels import SERVER_OPTIONS, bind
+from cosco.config import MetadataConfig
 from cosco.metadata.courier import Courier
 from cosco.metadata.database import open_database
 from cosco.metadata.handlers import Handlers
@@ -56,7 +55,7 @@ async def serve(
         courier = Courier(state, journal, handlers)
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         server.add_generic_rpc_handlers((handlers.generic_handler(),))
-        address = _bind(server, config.listen)
+        address = bind(server, config.listen)
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(journal.run())
             ticker = tasks.create_task(_tick(handlers, journal))
@@ -72,20 +71,6 @@ async def serve(
                 errands.cancel()
                 await _finish(journal)
                 writer.cancel()
-
-
-def _bind(server: grpc.aio.Server, listen: str) -> str:
-    host, _ = parse_address(listen)
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise InvalidArgument(
-            f"cannot listen on {listen}: the port is in use or the host is not this machine; "
-            "name another with --listen"
-        )
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _tick(handlers: Handlers, journal: Journal) -> None:

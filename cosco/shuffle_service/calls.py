@@ -10,7 +10,6 @@ from typing import Any, Final, NoReturn
 import grpc
 
 from cosco.channels import SERVER_OPTIONS, keepalive
-from cosco.config import parse_address
 from cosco.errors import CoscoError, InvalidArgument
 from cosco.frames import MAX_FRAME_BYTES
 from cosco.shuffle_service.control import ControlService
@@ -100,18 +99,6 @@ class Calls:
             return self.control.seal(request)
         except InvalidArgument as error:
             return await _abort(context, error)
-
-
-def bind(server: grpc.aio.Server, listen: str) -> str:
-    """The address a server listens on; raises InvalidArgument if it cannot be bound."""
-    host, _ = parse_address(listen)
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise InvalidArgument(f"--listen {listen}: cannot be bound; give a free port of this host")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _abort(context: Any, error: CoscoError) -> NoReturn:

@@ -12,13 +12,14 @@ from typing import Final
 import grpc
 
 from cosco.allocator import keep_large_blocks
+from cosco.channels import bind
 from cosco.config import DaemonConfig
 from cosco.dfs import IOEvent, Observer, open_store
 from cosco.dfs.io_log import IoLog
 from cosco.errors import CapacityExceeded
 from cosco.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 from cosco.shuffle_service.arena import Arena
-from cosco.shuffle_service.calls import Calls, bind
+from cosco.shuffle_service.calls import Calls
 from cosco.shuffle_service.control import ControlService
 from cosco.shuffle_service.core import DaemonCore
 from cosco.shuffle_service.draining import Drain, Step

@@ -18,9 +18,10 @@ from support.frame_making import INCARNATION, block, frame
 from support.mark_making import found, mark
 
 from cosco import wire
+from cosco.channels import bind
 from cosco.dfs import MemoryStore
 from cosco.group_records import Follow, Followed, FollowOutcome
-from cosco.shuffle_service.calls import Calls, bind
+from cosco.shuffle_service.calls import Calls
 from cosco.shuffle_service.control import ControlService
 from cosco.shuffle_service.follow import FollowService
 from cosco.wire import followed_from_bytes, follows_to_bytes, spb
