@@ -44,7 +44,7 @@ demo: $(STAMP)
 # Most tests wait more than they work: simulated seeds, which would take all cores there are, get
 # what those leave.
 test: lint
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-all test-seeds
+	@$(MAKE) --no-print-directory --jobs 2 test-all test-seeds
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/sim
