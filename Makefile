@@ -25,7 +25,7 @@ help:
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
 	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
 	@echo "make peers   install what cosco-bench peers compares with, 2 GB; make -k peers: what it can"
-	@echo "make protos  generate cosco/_pb from protos/"
+	@echo "make protos  generate cosco/protocol/pb from protos/"
 	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
 
 $(STAMP): pyproject.toml

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any, Final
 
+from cosco.client.groups.group_size import AdaptiveGroupSize
 from cosco.errors import (
     CapacityExceeded,
     ClientClosed,
@@ -30,16 +31,15 @@ from cosco.errors import (
     SchemaMismatch,
     ServiceUnavailable,
 )
-from cosco.group_size import AdaptiveGroupSize
-from cosco.records import Commit, ExchangeProgress
+from cosco.protocol.records import Commit, ExchangeProgress
 
 if TYPE_CHECKING:
-    from cosco.client.exchange import CoscoExchange
-    from cosco.client.group import CoscoExchangeGroup
-    from cosco.client.handle import GroupHandle
-    from cosco.client.reader import CoscoReader
-    from cosco.client.writer import CoscoWriter
-    from cosco.cluster import LocalCluster
+    from cosco.client.driver.exchange import CoscoExchange
+    from cosco.client.groups.group import CoscoExchangeGroup
+    from cosco.client.groups.handle import GroupHandle
+    from cosco.client.read.reader import CoscoReader
+    from cosco.client.write.writer import CoscoWriter
+    from cosco.local.cluster import LocalCluster
 
 __all__ = [
     "AdaptiveGroupSize",
@@ -78,12 +78,12 @@ except importlib.metadata.PackageNotFoundError:  # run from a source tree
 
 #: Imported at their first use: the services import this package too, and stay without Arrow.
 _LAZY: Final = {
-    "CoscoExchange": "cosco.client.exchange",
-    "CoscoExchangeGroup": "cosco.client.group",
-    "GroupHandle": "cosco.client.handle",
-    "CoscoReader": "cosco.client.reader",
-    "CoscoWriter": "cosco.client.writer",
-    "LocalCluster": "cosco.cluster",
+    "CoscoExchange": "cosco.client.driver.exchange",
+    "CoscoExchangeGroup": "cosco.client.groups.group",
+    "GroupHandle": "cosco.client.groups.handle",
+    "CoscoReader": "cosco.client.read.reader",
+    "CoscoWriter": "cosco.client.write.writer",
+    "LocalCluster": "cosco.local.cluster",
 }
 
 

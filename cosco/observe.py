@@ -11,11 +11,11 @@ from typing import Any, Final
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from cosco import wire
-from cosco.channels import CHANNEL_OPTIONS
 from cosco.config import parse_address
 from cosco.errors import ServiceUnavailable
-from cosco.records import DaemonState, DaemonStatus, ExchangeInfo, ExchangeStatus
+from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.protocol import wire
+from cosco.protocol.records import DaemonState, DaemonStatus, ExchangeInfo, ExchangeStatus
 
 #: A daemon's page of metrics is a few KiB.
 _MAX_METRICS_BYTES: Final = 1 << 20

@@ -1,1 +1,1 @@
-../../cosco/bench/micro_work.py
+../cosco_bench/micro/micro_work.py

@@ -15,10 +15,10 @@ from itertools import pairwise
 import pyarrow as pa
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
+from cosco.local.workers import Link, Workers
 from cosco.observe import IoFigures, fetch_status, io_figures
 from cosco.partitioning import hash_partitions
-from cosco.records import ExchangeProgress
-from cosco.workers import Link, Workers
+from cosco.protocol.records import ExchangeProgress
 
 _BATCH_ROWS = 8192
 

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cosco.cluster import LocalCluster
 from cosco.demo.flights import load_flights
 from cosco.demo.job import GroupJob, JobOutcome, run_job
+from cosco.local.cluster import LocalCluster
 
 _KIB, _MIB = 1 << 10, 1 << 20
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile
-from cosco.records import VOLATILE_STORE
+from cosco.protocol.records import VOLATILE_STORE
 
 
 class MemoryStore:

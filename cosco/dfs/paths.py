@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cosco.chunks import ALIGNMENT
+from cosco.format.chunk import ALIGNMENT
 
 #: Names at the top of a store that begin so belong to the store itself.
 RESERVED: Final = "cosco-store."

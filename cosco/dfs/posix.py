@@ -12,7 +12,7 @@ from errno import EDQUOT, EINVAL, ENOSPC, ENOTEMPTY
 from pathlib import Path
 from typing import Final
 
-from cosco.chunks import ALIGNMENT, padded
+from cosco.format.chunk import ALIGNMENT, padded
 
 #: What a file system without room says.
 FULL: Final = frozenset({ENOSPC, EDQUOT})

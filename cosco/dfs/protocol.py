@@ -75,7 +75,7 @@ class Store(Protocol):
         Durable on return, the file's name included. `offset` is the length of the file, 0
         for a new one; after a failure the same offset may be appended to again, with the
         same parts or others. A path has one append at a time. `offset` and the length of
-        all parts are multiples of `cosco.chunks.ALIGNMENT`. The parts are in use until this
+        all parts are multiples of `cosco.format.chunk.ALIGNMENT`. The parts are in use until this
         returns or raises, also when it is cancelled.
 
         Raises StoreFull for want of room, FileNotFoundError if the file was deleted since
@@ -94,7 +94,7 @@ class Store(Protocol):
 
         Returns the bytes that were read: less than the parts hold only at the end of the
         file. With `offset` and each part's memory and length multiples of
-        `cosco.chunks.ALIGNMENT` it is as few reads as the medium allows, without a copy.
+        `cosco.format.chunk.ALIGNMENT` it is as few reads as the medium allows, without a copy.
         The parts are in use until this returns or raises, also when it is cancelled.
 
         Raises FileNotFoundError if there is no such file.

@@ -10,15 +10,15 @@ from typing import Final
 
 import grpc
 
-from cosco import wire
-from cosco.channels import SERVER_OPTIONS, bind
 from cosco.config import MetadataConfig
-from cosco.metadata.courier import Courier
-from cosco.metadata.database import open_database
-from cosco.metadata.handlers import Handlers
-from cosco.metadata.journal import Journal
-from cosco.metadata.polls import MAX_WAITING_CALLS
-from cosco.metadata.state import TICK_S, MetadataState
+from cosco.metadata.service.courier import Courier
+from cosco.metadata.service.handlers import Handlers
+from cosco.metadata.service.journal import Journal
+from cosco.metadata.service.polls import MAX_WAITING_CALLS
+from cosco.metadata.state.state import TICK_S, MetadataState
+from cosco.metadata.store.database import open_database
+from cosco.process.grpc_settings import SERVER_OPTIONS, bind
+from cosco.protocol import wire
 
 log = logging.getLogger(__name__)
 

@@ -11,31 +11,31 @@ from typing import Final
 
 import grpc
 
-from cosco.allocator import keep_large_blocks
-from cosco.channels import bind
 from cosco.config import DaemonConfig
 from cosco.dfs import IOEvent, Observer, open_store
 from cosco.dfs.io_log import IoLog
 from cosco.errors import CapacityExceeded
-from cosco.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
-from cosco.shuffle_service.arena import Arena
-from cosco.shuffle_service.calls import Calls
-from cosco.shuffle_service.control import ControlService
-from cosco.shuffle_service.core import DaemonCore
-from cosco.shuffle_service.draining import Drain, Step
-from cosco.shuffle_service.fetch import FetchService
-from cosco.shuffle_service.flusher import Flusher
-from cosco.shuffle_service.follow import FollowService
-from cosco.shuffle_service.forward import Forwards
-from cosco.shuffle_service.limits import pool_bytes
-from cosco.shuffle_service.lookups import Lookups
-from cosco.shuffle_service.membership import Membership, MetadataLink
-from cosco.shuffle_service.memory import PageWaiters
-from cosco.shuffle_service.metrics import DaemonMetrics, MetricsEndpoint
-from cosco.shuffle_service.push import GrantBoards
-from cosco.shuffle_service.read_memory import ReadMemory, read_arena_bytes
-from cosco.shuffle_service.take_copies import Copies
-from cosco.shuffle_service.take_in import TakeIn
+from cosco.process.allocator import keep_large_blocks
+from cosco.process.grpc_settings import bind
+from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.shuffle_service.grpc_server import Calls
+from cosco.shuffle_service.io.arena import Arena
+from cosco.shuffle_service.io.control import ControlService
+from cosco.shuffle_service.io.flusher import Flusher
+from cosco.shuffle_service.io.lookups import Lookups
+from cosco.shuffle_service.io.membership import Membership, MetadataLink
+from cosco.shuffle_service.io.metrics import DaemonMetrics, MetricsEndpoint
+from cosco.shuffle_service.io.page_waiters import PageWaiters
+from cosco.shuffle_service.io.push.forward import Forwards
+from cosco.shuffle_service.io.push.push_stream import GrantBoards
+from cosco.shuffle_service.io.push.take_copies import Copies
+from cosco.shuffle_service.io.push.take_in import TakeIn
+from cosco.shuffle_service.io.read.fetch_service import FetchService
+from cosco.shuffle_service.io.read.follow_service import FollowService
+from cosco.shuffle_service.io.read.read_memory import ReadMemory, read_arena_bytes
+from cosco.shuffle_service.state.buffers.limits import pool_bytes
+from cosco.shuffle_service.state.core import DaemonCore
+from cosco.shuffle_service.state.draining import Drain, Step
 
 _GAUGES_S: Final = 1.0
 _DRAIN_POLL_S: Final = 0.02

@@ -14,7 +14,7 @@ import pytest
 from support.exchanges import serving, until
 
 from cosco import LocalCluster
-from cosco.metadata.handlers import Handlers
+from cosco.metadata.service.handlers import Handlers
 
 _NUMBERS = count()
 _RETURN_S = 60.0

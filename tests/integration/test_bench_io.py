@@ -23,7 +23,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "cosco.cli.bench", "io", *args]
+    return [sys.executable, "-m", "cosco_bench.cli.main", "io", *args]
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:

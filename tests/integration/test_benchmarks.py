@@ -32,7 +32,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "cosco.cli.bench", *args]
+    return [sys.executable, "-m", "cosco_bench.cli.main", *args]
 
 
 def bench(scratch: Path, *args: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter, LocalCluster
-from cosco.workers import Link, Workers, peak_rss_bytes
+from cosco.local.workers import Link, Workers, peak_rss_bytes
 
 MIB = 1 << 20
 ROW_BYTES = 1024

@@ -32,9 +32,9 @@ from cosco import (
     NotPicklable,
     ServiceUnavailable,
 )
-from cosco.client.following import FOLLOWING
-from cosco.client.streams import STREAMS
-from cosco.client.transport import open_channels
+from cosco.client.groups.following import FOLLOWING
+from cosco.client.rpc.transport import open_channels
+from cosco.client.write.push_streams import STREAMS
 
 WAIT_S = 20.0
 

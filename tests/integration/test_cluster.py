@@ -21,10 +21,10 @@ import pytest
 from support.exchanges import until
 from support.processes import python
 
-from cosco import cluster_reaper
-from cosco.cluster import LocalCluster
 from cosco.config import parse_address
 from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
+from cosco.local import reaper
+from cosco.local.cluster import LocalCluster
 from cosco.observe import fetch_status
 
 #: The issue's bound for a cluster whose process was killed.
@@ -63,7 +63,7 @@ def program(base: Path, code: str) -> Iterator[subprocess.Popen[str]]:
     """A Python program that may use `cluster`, started below `base`, once that is up."""
     start = f"""
         import os, signal, sys, time
-        from cosco.cluster import LocalCluster
+        from cosco.local.cluster import LocalCluster
         cluster = LocalCluster(1, directory={str(base)!r})
         print("up", flush=True)
     """
@@ -267,7 +267,7 @@ def test_a_killed_program_whose_children_live_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.03, 0.1, 0.2, 0.4])
 def test_a_program_killed_while_its_cluster_starts(tmp_path: Path, delay_s: float) -> None:
-    code = f"from cosco.cluster import LocalCluster\nLocalCluster(3, directory={str(tmp_path)!r})"
+    code = f"import cosco\ncosco.LocalCluster(3, directory={str(tmp_path)!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         # From the reaper's start on; before it there is nothing at all.
         until(lambda: bool(processes_of(tmp_path)), 20)
@@ -308,9 +308,9 @@ def test_the_reaper_kills_only_what_has_its_token() -> None:
 
     with sleeper(mine) as marked, sleeper(other, f"X={mine}") as foreign:
         try:
-            assert cluster_reaper.kill_marked(mine)
+            assert reaper.kill_marked(mine)
             assert marked.wait(10) == -signal.SIGKILL
-            assert not cluster_reaper.kill_marked(mine)
+            assert not reaper.kill_marked(mine)
             assert foreign.poll() is None
         finally:
             foreign.kill()

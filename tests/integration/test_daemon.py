@@ -9,10 +9,10 @@ import pytest
 from support.frame_making import block
 from support.raw_push import RawMetadata, RawPush, make_block, make_frame, metric
 
-from cosco.blocks import MAX_BLOCK_BYTES, walk_blocks
-from cosco.cluster import LocalCluster
-from cosco.frames import MAX_FRAME_BYTES
-from cosco.wire import fetch_reply, mpb, spb
+from cosco.format.block import MAX_BLOCK_BYTES, walk_blocks
+from cosco.format.frame import MAX_FRAME_BYTES
+from cosco.local.cluster import LocalCluster
+from cosco.protocol.wire import fetch_reply, mpb, spb
 
 
 @pytest.fixture(scope="module")

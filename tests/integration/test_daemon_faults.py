@@ -13,12 +13,12 @@ import grpc
 import pytest
 from support.raw_push import RawMetadata, RawPush, make_block, make_frame, metric
 
-from cosco import wire
-from cosco.blocks import walk_blocks
-from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.cluster import LocalCluster
 from cosco.errors import InvalidArgument
-from cosco.wire import mpb, spb
+from cosco.format.block import walk_blocks
+from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.local.cluster import LocalCluster
+from cosco.protocol import wire
+from cosco.protocol.wire import mpb, spb
 
 _FETCH = f"/{wire.SHUFFLE_SERVICE}/Fetch"
 

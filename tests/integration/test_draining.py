@@ -14,10 +14,10 @@ import pytest
 from support.exchanges import Pairs, by_partition, describe, fetch_all, never, numbered, send, until
 
 from cosco import CoscoExchange, CoscoWriter
-from cosco.cluster import LocalCluster, ServiceProcess
+from cosco.local.cluster import LocalCluster, ServiceProcess
 from cosco.observe import fetch_status
-from cosco.records import DaemonState
-from cosco.shuffle_service.draining import DRAIN_ALONE_S
+from cosco.protocol.records import DaemonState
+from cosco.shuffle_service.state.draining import DRAIN_ALONE_S
 
 PARTITIONS = 4
 BOUND_S = 30.0
@@ -160,7 +160,7 @@ def _next_chunk(file: Path) -> bytes:
     """A chunk such as its daemon would have appended next."""
     from dataclasses import replace
 
-    from cosco.chunks import CHUNK_HEADER_BYTES, encode_chunk_header, parse_chunk_header
+    from cosco.format.chunk import CHUNK_HEADER_BYTES, encode_chunk_header, parse_chunk_header
 
     first = parse_chunk_header(file.read_bytes()[:CHUNK_HEADER_BYTES])
     header = replace(first, offset=file.stat().st_size, body_bytes=200_000)

@@ -19,23 +19,23 @@ import pytest
 from pyroaring import BitMap
 from support.frame_making import frame
 
-from cosco.blocks import CODECS, encode_block, parse_header, walk_blocks
-from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.client.arrow import batch_from_content
-from cosco.client.fetch import runs_of
-from cosco.client.merge import PartitionMerge
-from cosco.client.packing import ArrowPacker, RowPacker
-from cosco.client.rows import iter_rows
+from cosco.client.content.arrow import batch_from_content
+from cosco.client.content.byte_rows import iter_rows
+from cosco.client.read.fetch_call import runs_of
+from cosco.client.read.state.merge import PartitionMerge
+from cosco.client.write.state.packing import ArrowPacker, RowPacker
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
-from cosco.records import MASK64, Assignment, DaemonRef, PartitionRange, ReadSnapshot
-from cosco.shuffle_service.core import DaemonCore
-from cosco.shuffle_service.fetch import FetchService
-from cosco.shuffle_service.intake import check_frame
-from cosco.shuffle_service.metrics import DaemonMetrics
-from cosco.shuffle_service.pool import MAX_PAGE_BYTES
-from cosco.shuffle_service.read_memory import ReadMemory
-from cosco.wire import fetch_reply
+from cosco.format.block import CODECS, encode_block, parse_header, walk_blocks
+from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.protocol.records import MASK64, Assignment, DaemonRef, PartitionRange, ReadSnapshot
+from cosco.protocol.wire import fetch_reply
+from cosco.shuffle_service.io.metrics import DaemonMetrics
+from cosco.shuffle_service.io.read.fetch_service import FetchService
+from cosco.shuffle_service.io.read.read_memory import ReadMemory
+from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
+from cosco.shuffle_service.state.core import DaemonCore
 
 EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
 KEY = (EXCHANGE, 0, 1)

@@ -32,7 +32,7 @@ from support.processes import Services, python
 from support.proxy import Proxy
 
 from cosco import CoscoExchange, CoscoWriter, LocalCluster, ServiceUnavailable
-from cosco.cluster import ServiceProcess
+from cosco.local.cluster import ServiceProcess
 
 BOUND_S = 20.0
 LEASE_S = 2.0

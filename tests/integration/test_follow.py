@@ -17,14 +17,14 @@ from support.daemon_parts import DaemonParts
 from support.frame_making import INCARNATION, block, frame
 from support.mark_making import found, mark
 
-from cosco import wire
-from cosco.channels import bind
 from cosco.dfs import MemoryStore
-from cosco.group_records import Follow, Followed, FollowOutcome
-from cosco.shuffle_service.calls import Calls
-from cosco.shuffle_service.control import ControlService
-from cosco.shuffle_service.follow import FollowService
-from cosco.wire import followed_from_bytes, follows_to_bytes, spb
+from cosco.process.grpc_settings import bind
+from cosco.protocol import wire
+from cosco.protocol.group_records import Follow, Followed, FollowOutcome
+from cosco.protocol.wire import followed_from_bytes, follows_to_bytes, spb
+from cosco.shuffle_service.grpc_server import Calls
+from cosco.shuffle_service.io.control import ControlService
+from cosco.shuffle_service.io.read.follow_service import FollowService
 
 GROUP = 500
 ASK = Follow(1, INCARNATION, GROUP, 0, 1, 0, max_bytes=1 << 20)

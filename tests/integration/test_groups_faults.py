@@ -28,8 +28,8 @@ from support.groups import (
 from support.processes import python
 
 from cosco import CoscoExchangeGroup, DataLost, GroupHandle, LocalCluster
-from cosco.cluster import ServiceProcess
-from cosco.records import DaemonRef
+from cosco.local.cluster import ServiceProcess
+from cosco.protocol.records import DaemonRef
 
 MAPPERS = 3
 PARTITIONS = 3

@@ -45,9 +45,9 @@ from cosco import (
     SchemaMismatch,
     ServiceUnavailable,
 )
-from cosco.client import group as group_module
-from cosco.client.following import FOLLOWING
-from cosco.client.metadata_client import MetadataClient
+from cosco.client.groups import group as group_module
+from cosco.client.groups.following import FOLLOWING
+from cosco.client.rpc.metadata_client import MetadataClient
 
 #: "Gone within seconds": two heartbeats and what a busy machine adds.
 GONE_S = 8.0

@@ -50,9 +50,9 @@ def test_a_handle_is_small(metadata: str, name: str) -> None:
 ENDING = """
     import sys
     from cosco import CoscoExchangeGroup
-    from cosco.client import batches
+    from cosco.client.groups import commit_outbox
 
-    batches._EXIT_PATIENCE_S, batches._EXIT_TRY_S = 0.8, 0.4
+    commit_outbox._EXIT_PATIENCE_S, commit_outbox._EXIT_TRY_S = 0.8, 0.4
     group = CoscoExchangeGroup(sys.argv[1], 1, 3, 1, metadata=sys.argv[2], lease_s=1.0)
     handle = group.handle()
     handle.writer(0, 0).close()

@@ -33,7 +33,7 @@ from cosco import (
     GroupHandle,
     LocalCluster,
 )
-from cosco.client.following import FOLLOWING, PUSHED_BYTES
+from cosco.client.groups.following import FOLLOWING, PUSHED_BYTES
 from cosco.observe import fetch_status, read_metrics
 
 SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string())])
@@ -293,7 +293,9 @@ def test_rows_move_while_the_metadata_service_is_away(
 ) -> None:
     """Commits arrive when it is there again. Daemons ask once what is their own: who comes
     before that waits."""
-    monkeypatch.setattr("cosco.client.reading.POLL_S", 0.05)  # readers look whether it is there
+    monkeypatch.setattr(
+        "cosco.client.read.state.read_plan.POLL_S", 0.05
+    )  # readers look whether it is there
     with (
         make(name, metadata, service_timeout_s=20.0) as group,
         make(f"new-{name}", metadata) as new,

@@ -17,7 +17,6 @@ import pytest
 from pyroaring import BitMap
 from support.metadata_service import LONG_S, run, running
 
-from cosco import wire
 from cosco.config import MetadataConfig
 from cosco.errors import (
     CapacityExceeded,
@@ -29,14 +28,15 @@ from cosco.errors import (
     PartitionOutOfRange,
     SchemaMismatch,
 )
-from cosco.metadata.handlers import Handlers
 from cosco.metadata.server import serve
-from cosco.metadata.sql import SqlStore
-from cosco.records import (
+from cosco.metadata.service.handlers import Handlers
+from cosco.metadata.store.sql import SqlStore
+from cosco.protocol import wire
+from cosco.protocol.records import (
     OpenedAttempt,
     RowKind,
 )
-from cosco.wire import mpb
+from cosco.protocol.wire import mpb
 
 
 class Gate:
@@ -331,7 +331,7 @@ def test_waiting_calls_are_answered_at_the_end(
 def test_too_many_waiting_calls_are_told_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: Callable[[int], Awaitable[None]]
 ) -> None:
-    monkeypatch.setattr("cosco.metadata.polls.MAX_WAITING_CALLS", 1)
+    monkeypatch.setattr("cosco.metadata.service.polls.MAX_WAITING_CALLS", 1)
 
     async def test() -> None:
         async with running(tmp_path) as service:

@@ -20,16 +20,16 @@ import grpc
 import pytest
 from support.metadata_service import LONG_S, Service, run, running
 
-import cosco.metadata.courier
-import cosco.metadata.handlers
-from cosco import wire
-from cosco.cluster import LocalCluster
+import cosco.metadata.service.courier
+import cosco.metadata.service.handlers
 from cosco.errors import InvalidArgument
-from cosco.metadata.sql import SqlStore
-from cosco.metadata.state import MetadataState
+from cosco.local.cluster import LocalCluster
+from cosco.metadata.state.state import MetadataState
+from cosco.metadata.store.sql import SqlStore
 from cosco.observe import drain_daemon, fetch_status
-from cosco.records import Assignment, DaemonRef, DaemonState
-from cosco.wire import mpb, spb
+from cosco.protocol import wire
+from cosco.protocol.records import Assignment, DaemonRef, DaemonState
+from cosco.protocol.wire import mpb, spb
 
 #: A dead process must be noticed, and its ranges be elsewhere, in so long.
 NOTICED_S = 2.0
@@ -183,8 +183,8 @@ def test_another_start_at_the_address_is_the_end_of_the_one_before(tmp_path: Pat
 
 
 def test_many_reports_are_one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cosco.metadata.courier, "PROBE_TIMEOUT_S", LONG_S)
-    monkeypatch.setattr(cosco.metadata.handlers, "MAX_REPORT_S", LONG_S)
+    monkeypatch.setattr(cosco.metadata.service.courier, "PROBE_TIMEOUT_S", LONG_S)
+    monkeypatch.setattr(cosco.metadata.service.handlers, "MAX_REPORT_S", LONG_S)
     reported = calls_of(monkeypatch, "report_daemon")
 
     async def test() -> None:
@@ -338,7 +338,7 @@ def test_only_daemons_are_drained(tmp_path: Path) -> None:
 def test_a_writer_that_opens_is_told_of_the_next_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosco.metadata.handlers, "MAX_MOVE_S", LONG_S)
+    monkeypatch.setattr(cosco.metadata.service.handlers, "MAX_MOVE_S", LONG_S)
     looks = calls_of(monkeypatch, "fencing")
 
     async def test() -> None:
@@ -365,7 +365,7 @@ def test_a_writer_that_opens_is_told_of_the_next_epoch(
 def test_a_writer_that_opens_waits_for_no_silent_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosco.metadata.handlers, "MAX_MOVE_S", 0.05)
+    monkeypatch.setattr(cosco.metadata.service.handlers, "MAX_MOVE_S", 0.05)
 
     async def test() -> None:
         async with running(tmp_path) as service, played(2) as (daemon, other):

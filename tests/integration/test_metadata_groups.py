@@ -13,9 +13,8 @@ import pytest
 from pyroaring import BitMap
 from support.metadata_service import LONG_S, OWNER, Service, run, running
 
-from cosco import wire
-from cosco.client.metadata_client import MetadataClient
-from cosco.client.scope import Scope
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.rpc.scope import Scope
 from cosco.errors import (
     CoscoError,
     DataLost,
@@ -25,8 +24,15 @@ from cosco.errors import (
     InvalidArgument,
     PartitionOutOfRange,
 )
-from cosco.group_records import Alike, CommitResult, FoundAssignment, GroupAnswer, GroupBlock
-from cosco.records import (
+from cosco.protocol import wire
+from cosco.protocol.group_records import (
+    Alike,
+    CommitResult,
+    FoundAssignment,
+    GroupAnswer,
+    GroupBlock,
+)
+from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
     AttemptSums,
     CommitRequest,
@@ -36,8 +42,8 @@ from cosco.records import (
     LossReport,
     pairs_array,
 )
-from cosco.shuffle_service.membership import MetadataLink
-from cosco.wire import mpb
+from cosco.protocol.wire import mpb
+from cosco.shuffle_service.io.membership import MetadataLink
 
 SPEC = ExchangeSpec("g", partitions=4, replicas=1)
 _T = TypeVar("_T")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from support.exchanges import assignment, by_partition, fetch_all, never, numbered, send
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter, LocalCluster
-from cosco.workers import peak_rss_bytes
+from cosco.local.workers import peak_rss_bytes
 
 MIB = 1 << 20
 #: What a daemon takes on top of its `--memory`: Python and libraries (56 MiB), frames of writers

@@ -18,7 +18,7 @@ import pytest
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.observe import fetch_status
-from cosco.records import DaemonState
+from cosco.protocol.records import DaemonState
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000

@@ -31,7 +31,7 @@ from cosco import (
     DataLost,
     RecomputeMismatch,
 )
-from cosco.chunks import CHUNK_HEADER_BYTES
+from cosco.format.chunk import CHUNK_HEADER_BYTES
 
 MAPPERS = [3, 5, 8]
 PARTITIONS = 4

@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cosco.metadata.sql import _TABLES
-from cosco.shuffle_service.marks import _FOLLOWER_BYTES, _cost_bytes
+from cosco.metadata.store.sql import _TABLES
+from cosco.shuffle_service.state.buffers.mark_boards import _FOLLOWER_BYTES, _cost_bytes
 
 from .network import Call
 
 if TYPE_CHECKING:
-    from cosco.shuffle_service.core import DaemonCore
-    from cosco.shuffle_service.pool import Page
+    from cosco.shuffle_service.state.buffers.pool import Page
+    from cosco.shuffle_service.state.core import DaemonCore
 
     from .programs import Daemon
     from .world import World

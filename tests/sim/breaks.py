@@ -13,30 +13,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cosco import blocks
-from cosco.client import batches, group_reader, merge, orphans, routing
+from cosco.client.groups import commit_outbox, group_reader, orphans
+from cosco.client.read.state import merge
+from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
-from cosco.frames import FRAME_HEADER_BYTES
-from cosco.marks import Mark
-from cosco.metadata import builds, epochs, exchanges, failover, groups, journal, losses
-from cosco.metadata.changes import Change
-from cosco.records import DaemonOrders
-from cosco.shuffle_service import (
-    alike,
-    assignments,
-    control,
-    copies,
-    core,
-    fetch,
-    flusher,
-    limits,
-    marks,
-    membership,
-    replica,
-    take_in,
-)
-from cosco.shuffle_service.credits import FrameCredits
-from cosco.window import OutFrame, PushWindow
+from cosco.format import block
+from cosco.format.frame import FRAME_HEADER_BYTES
+from cosco.metadata.service import journal
+from cosco.metadata.state.daemons import failover
+from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
+from cosco.metadata.state.groups import group_table
+from cosco.metadata.state.records.changes import Change
+from cosco.protocol.mark import Mark
+from cosco.protocol.push.credits import FrameCredits
+from cosco.protocol.push.window import OutFrame, PushWindow
+from cosco.protocol.records import DaemonOrders
+from cosco.shuffle_service.io import control, flusher, membership
+from cosco.shuffle_service.io.push import take_in
+from cosco.shuffle_service.io.read import fetch_service
+from cosco.shuffle_service.state import core, known_assignments
+from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
+from cosco.shuffle_service.state.replication import copy_log, replica
 
 from . import patches
 
@@ -90,13 +87,13 @@ def _early_ack() -> None:
 
 @_break("early-copy-ack", "the replica acknowledges a frame that waits for room")
 def _early_copy_ack() -> None:
-    def offer(self: copies.CopyLog, copy_id: Any, key: Any, data: Any, **options: Any) -> None:
+    def offer(self: copy_log.CopyLog, copy_id: Any, key: Any, data: Any, **options: Any) -> None:
         settle = options["settle"]
         settle(None)
         before(self, copy_id, key, data, **{**options, "settle": lambda _: None})
 
-    before = copies.CopyLog.offer
-    copies.CopyLog.offer = offer
+    before = copy_log.CopyLog.offer
+    copy_log.CopyLog.offer = offer
 
 
 @_break("early-release", "copies are released before the chunks of their rows are durable")
@@ -118,12 +115,12 @@ def _early_dedupe() -> None:
 
 @_break("acks-of-sealed", "a writer takes what a sealed epoch never acknowledged as acknowledged")
 def _acks_of_sealed() -> None:
-    def restamp(self: routing.Routes, frame: OutFrame, assignment: Any) -> None:
+    def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
         self.frames -= 1
         self.frame_bytes -= frame.frame_bytes
         self._acknowledged.add((frame.range_index, frame.epoch))
 
-    routing.Routes._restamp = restamp
+    routes.Routes._restamp = restamp
 
 
 @_break("sent-is-acked", "of a broken stream a writer sends again only what it had not sent")
@@ -146,9 +143,9 @@ def _sent_is_acked() -> None:
 @_break("no-fence", "survivors of a sealed epoch are not fenced")
 def _no_fence() -> None:
     def begin_move(self: failover.Failover, exchange: Any, index: int) -> None:
-        assignment = exchange.placed[index][-1].assignment
-        self._moves[exchange.number, index] = failover._Move(assignment.epoch, set())
-        self._place((exchange.number, index))
+        assignment = exchange_state.placed[index][-1].assignment
+        self._moves[exchange_state.number, index] = failover._Move(assignment.epoch, set())
+        self._place((exchange_state.number, index))
 
     failover.Failover._fence = lambda *_: None
     failover.Failover._fence_returned = lambda *_: None
@@ -178,7 +175,7 @@ def _epoch_without_copies() -> None:
     def drain(self: failover.Failover, incarnation: int) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
-            if exchange.placed[index][-1].assignment.primary.incarnation == incarnation:
+            if exchange_state.placed[index][-1].assignment.primary.incarnation == incarnation:
                 self.seal(exchange, index)
 
     failover.Failover.drain = drain
@@ -221,11 +218,11 @@ def _pages_freed_early() -> None:
 
 @_break("no-other-files", "readers are not given the files that others wrote for an epoch")
 def _no_other_files() -> None:
-    async def from_files(self: fetch.FetchService, key: Any, partition: int) -> Any:
+    async def from_files(self: fetch_service.FetchService, key: Any, partition: int) -> Any:
         for nothing in ():
             yield nothing
 
-    fetch.FetchService._from_files = from_files
+    fetch_service.FetchService._from_files = from_files
 
 
 # --- memory -------------------------------------------------------------------------------
@@ -270,7 +267,7 @@ def _no_crc() -> None:
 
     def content(header: Any, stored: Any) -> bytes:
         data = bytes(stored)
-        return data if header.codec == blocks.CODEC_NONE else before(header, stored)
+        return data if header.codec == block.CODEC_NONE else before(header, stored)
 
     before = merge.decode_content
     merge.check_block = lambda *_: None
@@ -327,8 +324,8 @@ def _early_answer() -> None:
 
 @_break("second-commit", "a second attempt's commit is counted as well")
 def _second_commit() -> None:
-    def commit(self: exchanges.ExchangeState, request: Any) -> bool:
-        written = exchanges.check_commit(
+    def commit(self: exchange_state.ExchangeState, request: Any) -> bool:
+        written = exchange_state.check_commit(
             request, self.spec, self.attempts, self._epochs, self.builds
         )
         if not request.partial:
@@ -336,8 +333,8 @@ def _second_commit() -> None:
             return True
         return before(self, request)
 
-    before = exchanges.ExchangeState.commit
-    exchanges.ExchangeState.commit = commit
+    before = exchange_state.ExchangeState.commit
+    exchange_state.ExchangeState.commit = commit
 
 
 # --- losses -------------------------------------------------------------------------------
@@ -345,12 +342,12 @@ def _second_commit() -> None:
 
 @_break("stale-loss", "a report of a loss in an older build ends the present one")
 def _stale_loss() -> None:
-    def report_loss(self: exchanges.ExchangeState, report: Any) -> list[int]:
+    def report_loss(self: exchange_state.ExchangeState, report: Any) -> list[int]:
         index = self.builds.index_of(report.partition)
         return before(self, replace(report, generation=self.generation, build=self.build(index)))
 
-    before = exchanges.ExchangeState.report_loss
-    exchanges.ExchangeState.report_loss = report_loss
+    before = exchange_state.ExchangeState.report_loss
+    exchange_state.ExchangeState.report_loss = report_loss
 
 
 @_break("loss-forgotten", "losses are forgotten when the metadata service is started again")
@@ -414,38 +411,38 @@ def _early_mark() -> None:
 
 @_break("second-mark", "the mark of a mapper's second attempt counts as well", groups=True)
 def _second_mark() -> None:
-    def add(self: marks.MarkBoard, mark: Mark) -> bool:
+    def add(self: mark_boards.MarkBoard, mark: Mark) -> bool:
         if self._done is not None and not self.is_complete:
             self._done.discard(mark.mapper)
         return before(self, mark)
 
-    before = marks.MarkBoard.add
-    marks.MarkBoard.add = add
+    before = mark_boards.MarkBoard.add
+    mark_boards.MarkBoard.add = add
 
 
 @_break("unsent-mark", "what ends with a mark is not sent again to a new epoch", groups=True)
 def _unsent_mark() -> None:
-    def restamp(self: routing.Routes, frame: OutFrame, assignment: Any) -> None:
+    def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
         data = memoryview(frame.message)[-frame.frame_bytes :]
-        if not any(header.is_mark for _, header in blocks.walk_blocks(data[FRAME_HEADER_BYTES:])):
+        if not any(header.is_mark for _, header in block.walk_blocks(data[FRAME_HEADER_BYTES:])):
             before(self, frame, assignment)
             return
         self.frames -= 1
         self.frame_bytes -= frame.frame_bytes
         self._acknowledged.add((frame.range_index, frame.epoch))
 
-    before = routing.Routes._restamp
-    routing.Routes._restamp = restamp
+    before = routes.Routes._restamp
+    routes.Routes._restamp = restamp
 
 
 @_break("unmet-seal", "a seal of what a daemon has not admitted yet is forgotten", groups=True)
 def _unmet_seal() -> None:
-    alike.AlikeAssignments.sealed = lambda *_: None
+    known_assignments.AlikeAssignments.sealed = lambda *_: None
 
 
 @_break("admitted-again", "a daemon forgets which exchanges it has dropped", groups=True)
 def _admitted_again() -> None:
-    alike.AlikeAssignments.drop = lambda *_: None
+    known_assignments.AlikeAssignments.drop = lambda *_: None
 
 
 @_break(
@@ -465,7 +462,7 @@ def _no_mark_sums() -> None:
 
 @_break("forgotten-orphans", "mappers that die before they commit are never reported", groups=True)
 def _forgotten_orphans() -> None:
-    groups.Groups.report_uncommitted = lambda *_: None
+    group_table.Groups.report_uncommitted = lambda *_: None
 
 
 @_break(
@@ -483,35 +480,41 @@ def _moved_orphans() -> None:
 
 @_break("dropped-commits", "commits are tried once, and dropped if that fails", groups=True)
 def _dropped_commits() -> None:
-    def sent(self: batches.Batches, batch: Any) -> None:
+    def sent(self: commit_outbox.Batches, batch: Any) -> None:
         with contextlib.suppress(ServiceUnavailable):
             self._send(batch, 1.0)
 
-    batches.Batches._sent = sent
+    commit_outbox.Batches._sent = sent
 
 
 @_break("no-release", "the release of an exchange is forgotten", groups=True)
 def _no_release() -> None:
-    groups.Groups.release = lambda *_, **__: []
+    group_table.Groups.release = lambda *_, **__: []
 
 
 @_break("sleeping-followers", "readers that wait for marks are not told of a seal", groups=True)
 def _sleeping_followers() -> None:
-    def end(self: marks.MarkBoard) -> None:
+    def end(self: mark_boards.MarkBoard) -> None:
         self.ended = True
 
-    marks.MarkBoard.end = end
+    mark_boards.MarkBoard.end = end
 
 
 @_break("lost-extension", "an extension that is asked for again makes exchanges again", groups=True)
 def _lost_extension() -> None:
     def create(
-        self: groups.Groups, spec: Any, mappers: int, size: int, first: int, *rest: Any, **o: Any
+        self: group_table.Groups,
+        spec: Any,
+        mappers: int,
+        size: int,
+        first: int,
+        *rest: Any,
+        **o: Any,
     ) -> Any:
         group = self._groups.get(spec.shuffle_id)
         if group is not None and first:
             first = group.exchanges
         return before(self, spec, mappers, size, first, *rest, **o)
 
-    before = groups.Groups.create
-    groups.Groups.create = create
+    before = group_table.Groups.create
+    group_table.Groups.create = create

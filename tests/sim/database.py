@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from cosco.group_records import group_of
-from cosco.metadata.changes import Change, Row, Stored
-from cosco.metadata.sql import _NAMED, _TABLES, _UNLOADED  # the tables there are
+from cosco.metadata.state.records.changes import Change, Row, Stored
+from cosco.metadata.store.sql import _NAMED, _TABLES, _UNLOADED  # the tables there are
+from cosco.protocol.group_records import group_of
 
 from .loop import PROCESS
 from .world import OnPurpose, current
@@ -78,7 +78,7 @@ class DatabaseFailed(sqlite3.OperationalError, OnPurpose):
 
 
 class SimDatabase:
-    """`cosco.metadata.database.Database` of one process."""
+    """`cosco.metadata.store.database.Database` of one process."""
 
     def __init__(self, store: TableStore) -> None:
         self._store = store

@@ -22,7 +22,7 @@ from cosco import (
     ExchangeClosed,
     GroupHandle,
 )
-from cosco.metadata.losses import MAX_BUILDS
+from cosco.metadata.state.exchange.losses import MAX_BUILDS
 
 from . import threads
 from .clients import SERVICE_TIMEOUT_S, Clients

@@ -28,13 +28,12 @@ import pyarrow as pa
 import cosco
 
 # Before gRPC, whose fork support it asks for.
-import cosco.client.committer
-import cosco.client.following
-import cosco.client.streams
-import cosco.client.transport
+import cosco.client.rpc.transport
 import cosco.dfs
-import cosco.metadata.database
-from cosco.shuffle_service import arena, metrics
+import cosco.metadata.store.database
+from cosco.client.groups import committer, following
+from cosco.client.write import push_streams
+from cosco.shuffle_service.io import arena, metrics
 
 from . import aio, database, storage, threads, watch
 from .loop import PROCESS
@@ -167,31 +166,44 @@ def install() -> None:
     grpc.aio.insecure_channel = aio.Channel
     grpc.insecure_channel = aio.SyncChannel
     # Sets of calls have one order in every run, as those of futures and tasks.
-    cosco.client.transport.Call.__hash__ = lambda call: call._call.number
-    cosco.client.following.Waiter.__hash__ = _number_of
+    cosco.client.rpc.transport.Call.__hash__ = lambda call: call._call.number
+    following.Waiter.__hash__ = _number_of
     replaced: list[tuple[Any, Any]] = [
         (cosco.dfs.open_store, storage.open_store),
-        (cosco.metadata.database.open_database, database.open_database),
+        (cosco.metadata.store.database.open_database, database.open_database),
         (arena.Arena, SimArena),
         (metrics.DaemonMetrics, SimMetrics),
         (queue.SimpleQueue, threads.SimpleQueue),
         (threading, threads),
-        (cosco.client.streams.STREAMS, _OfProcess(cosco.client.streams.Streams)),
-        (cosco.client.following.FOLLOWING, _OfProcess(cosco.client.following.Following)),
-        (cosco.client.committer.COMMITTERS, _OfProcess(cosco.client.committer.Committers)),
+        (
+            push_streams.STREAMS,
+            _OfProcess(push_streams.Streams),
+        ),
+        (
+            following.FOLLOWING,
+            _OfProcess(following.Following),
+        ),
+        (
+            committer.COMMITTERS,
+            _OfProcess(committer.Committers),
+        ),
     ]
     for package in _PACKAGES:
-        for info in pkgutil.iter_modules([f"{next(iter(cosco.__path__))}/{package}"]):
-            importlib.import_module(f"cosco.{package}.{info.name}")
+        folder = f"{next(iter(cosco.__path__))}/{package}"
+        for info in pkgutil.walk_packages([folder], f"cosco.{package}."):
+            importlib.import_module(info.name)
     daemon = importlib.import_module("cosco.shuffle_service.server")
     daemon.DaemonCore = _shown(daemon.DaemonCore, "cores")
     daemon.GrantBoards = _shown(daemon.GrantBoards, "boards")
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
-    _count_losses(importlib.import_module("cosco.metadata.losses").Losses)
+    _count_losses(importlib.import_module("cosco.metadata.state.exchange.losses").Losses)
     # So that groups' exchanges, whose partitions are few here, have several ranges.
-    importlib.import_module("cosco.metadata.placement").GROUP_RANGE_PARTITIONS = 2
-    kept = {"cosco.client.gate", "cosco.client.transport"}  # for real forks of real threads
+    importlib.import_module("cosco.metadata.state.daemons.placement").GROUP_RANGE_PARTITIONS = 2
+    kept = {
+        "cosco.client.rpc.fork_gate",
+        "cosco.client.rpc.transport",
+    }  # for real forks of real threads
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] != "cosco" or name in kept:
             continue

@@ -9,7 +9,7 @@ from cosco.config import DaemonConfig, MetadataConfig
 from cosco.errors import CoscoError
 from cosco.metadata import server as metadata_server
 from cosco.shuffle_service import server as daemon_server
-from cosco.shuffle_service.core import DaemonCore
+from cosco.shuffle_service.state.core import DaemonCore
 
 from .loop import Process, RunState
 from .scenario import Scenario

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import Observer, StoredFile, StoreFull
-from cosco.records import VOLATILE_STORE
+from cosco.protocol.records import VOLATILE_STORE
 
 from .loop import PROCESS
 from .world import current

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosco.blocks import BlockHeader, walk_blocks
-from cosco.chunks import CHUNK_HEADER_BYTES
+from cosco.format.block import BlockHeader, walk_blocks
+from cosco.format.chunk import CHUNK_HEADER_BYTES
 
 if TYPE_CHECKING:
-    from cosco.marks import Mark
-    from cosco.records import Assignment
-    from cosco.shuffle_service.assignments import AssignmentBuffers
-    from cosco.shuffle_service.buffers import AssignmentKey, Chunk
-    from cosco.shuffle_service.core import DaemonCore
+    from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk
+
+    from cosco.protocol.mark import Mark
+    from cosco.protocol.records import Assignment
+    from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
+    from cosco.shuffle_service.state.core import DaemonCore
 
     from .world import World
 

@@ -15,9 +15,9 @@ from .loop import PROCESS, Process, RunState, VirtualLoop
 from .network import Network
 
 if TYPE_CHECKING:
-    from cosco.metadata.state import MetadataState
-    from cosco.shuffle_service.core import DaemonCore
-    from cosco.shuffle_service.push import GrantBoards
+    from cosco.metadata.state.state import MetadataState
+    from cosco.shuffle_service.io.push.push_stream import GrantBoards
+    from cosco.shuffle_service.state.core import DaemonCore
 
     from .database import TableStore
     from .storage import Disk

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.metadata.changes import ChangeLog
-from cosco.metadata.exchanges import ExchangeState
-from cosco.metadata.placement import cut_ranges
-from cosco.metadata.rows import Placed
-from cosco.records import (
+from cosco.metadata.state.daemons.placement import cut_ranges
+from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.records.changes import ChangeLog
+from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.records import (
     Assignment,
     AttemptSums,
     CommitRequest,

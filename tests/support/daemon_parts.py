@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from support.frame_making import EXCHANGE, INCARNATION
 
 from cosco.dfs import Store
 from cosco.errors import CoscoError
-from cosco.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.buffers import AssignmentKey
-from cosco.shuffle_service.core import DaemonCore
-from cosco.shuffle_service.fetch import FetchService
-from cosco.shuffle_service.flusher import Flusher
-from cosco.shuffle_service.intake import CheckedFrame
-from cosco.shuffle_service.lookups import Lookups
-from cosco.shuffle_service.membership import MetadataLink
-from cosco.shuffle_service.memory import PageWaiters
-from cosco.shuffle_service.metrics import DaemonMetrics
-from cosco.shuffle_service.pool import MAX_PAGE_BYTES, Page
-from cosco.shuffle_service.push import GrantBoards
-from cosco.shuffle_service.read_memory import ReadMemory
-from cosco.shuffle_service.take_copies import Copies
-from cosco.shuffle_service.take_in import TakeIn
-from cosco.wire import fetch_reply
+from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
+from cosco.protocol.wire import fetch_reply
+from cosco.shuffle_service.io.flusher import Flusher
+from cosco.shuffle_service.io.lookups import Lookups
+from cosco.shuffle_service.io.membership import MetadataLink
+from cosco.shuffle_service.io.metrics import DaemonMetrics
+from cosco.shuffle_service.io.page_waiters import PageWaiters
+from cosco.shuffle_service.io.push.push_stream import GrantBoards
+from cosco.shuffle_service.io.push.take_copies import Copies
+from cosco.shuffle_service.io.push.take_in import TakeIn
+from cosco.shuffle_service.io.read.fetch_service import FetchService
+from cosco.shuffle_service.io.read.read_memory import ReadMemory
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, Page
+from cosco.shuffle_service.state.core import DaemonCore
 
 KEY = (EXCHANGE, 0, 1)
 

@@ -12,8 +12,8 @@ from support.raw_push import RawMetadata
 
 from cosco import Commit, CoscoError, CoscoReader, CoscoWriter
 from cosco.observe import fetch_status
-from cosco.records import Assignment, DaemonState, DaemonStatus, ExchangeInfo
-from cosco.wire import info_from_pb, mpb
+from cosco.protocol.records import Assignment, DaemonState, DaemonStatus, ExchangeInfo
+from cosco.protocol.wire import info_from_pb, mpb
 
 Pairs = list[tuple[int, bytes]]
 #: So long a client waits for services in these tests before it gives up.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cosco.blocks import CODEC_NONE, encode_block
-from cosco.frames import FrameHeader, encode_frame_header
+from cosco.format.block import CODEC_NONE, encode_block
+from cosco.format.frame import FrameHeader, encode_frame_header
 
 EXCHANGE, INCARNATION = 7, 11
 

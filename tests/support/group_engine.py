@@ -20,7 +20,8 @@ from contextlib import suppress
 from functools import partial
 
 from cosco import ClientClosed, CommitTimeout, CoscoExchange, CoscoExchangeGroup, GroupHandle
-from cosco.client import following, streams
+from cosco.client.groups import following
+from cosco.client.write import push_streams
 
 PARTITIONS = 4
 MAPPERS = 4
@@ -238,7 +239,7 @@ def suppress_closed(call: Callable[[], object]) -> None:
 
 def crowd(metadata: str) -> None:
     """Many readers of one process at once, and few threads for it, which end some time after."""
-    following.LINGER_S = streams.LINGER_S = 0.2  # type: ignore[misc]
+    following.LINGER_S = push_streams.LINGER_S = 0.2  # type: ignore[misc]
     with group("crowd", metadata, size=16) as made:
         handle = made.handle()
         write(handle, 0, 0)

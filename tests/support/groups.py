@@ -21,8 +21,8 @@ from cosco import (
     GroupHandle,
     LocalCluster,
 )
-from cosco.client.committer import COMMITTERS
-from cosco.client.group_reader import GroupReader
+from cosco.client.groups.committer import COMMITTERS
+from cosco.client.groups.group_reader import GroupReader
 from cosco.observe import fetch_status
 
 #: What a reader waits for in these tests before it is a failure.

@@ -30,7 +30,7 @@ from cosco import (
     LocalCluster,
     ServiceUnavailable,
 )
-from cosco.cluster import ServiceProcess
+from cosco.local.cluster import ServiceProcess
 
 #: Nothing of a run may take longer; a usual one takes a second or two.
 RUN_TIMEOUT_S = 60.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from support.frame_making import EXCHANGE, INCARNATION
 
-from cosco.group_records import Alike, FoundAssignment
-from cosco.marks import Mark, encode_mark
-from cosco.records import Assignment, DaemonRef, PartitionRange
+from cosco.protocol.group_records import Alike, FoundAssignment
+from cosco.protocol.mark import Mark, encode_mark
+from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 
 PARTITIONS = PartitionRange(0, 0, 8)
 

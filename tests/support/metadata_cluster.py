@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.metadata.changes import Change, Stored
-from cosco.metadata.fences import Fence
-from cosco.metadata.state import TICK_S, MetadataState
-from cosco.metadata.suspicion import ProbeOutcome
-from cosco.records import (
+from cosco.metadata.state.daemons.fences import Fence
+from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.records.changes import Change, Stored
+from cosco.metadata.state.state import TICK_S, MetadataState
+from cosco.protocol.records import (
     Assignment,
     AttemptSums,
     CommitRequest,

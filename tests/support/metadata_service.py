@@ -12,10 +12,10 @@ import grpc
 import numpy as np
 from pyroaring import BitMap
 
-from cosco import wire
 from cosco.config import MetadataConfig
 from cosco.metadata.server import serve
-from cosco.records import (
+from cosco.protocol import wire
+from cosco.protocol.records import (
     AttemptSums,
     CommitRequest,
     CommitWait,
@@ -29,7 +29,7 @@ from cosco.records import (
     RenewedAssignments,
     pairs_array,
 )
-from cosco.wire import mpb
+from cosco.protocol.wire import mpb
 
 OWNER = b"o" * 16
 #: Longer than any test may wait.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.blocks import CODEC_LZ4, walk_blocks
-from cosco.client.merge import Decoded, PartitionMerge
-from cosco.client.packing import PackedFrame
-from cosco.client.rows import iter_rows
-from cosco.frames import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
-from cosco.records import MASK64, AttemptSums, PartitionRange, ReadSnapshot
+from cosco.client.content.byte_rows import iter_rows
+from cosco.client.read.state.merge import Decoded, PartitionMerge
+from cosco.client.write.state.packing import PackedFrame
+from cosco.format.block import CODEC_LZ4, walk_blocks
+from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
+from cosco.protocol.records import MASK64, AttemptSums, PartitionRange, ReadSnapshot
 
 EXCHANGE = 9
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 import grpc
 from support.frame_making import block, frame
 
-from cosco import wire
-from cosco.records import ExchangeInfo, ExchangeSpec
-from cosco.wire import mpb, spb
+from cosco.protocol import wire
+from cosco.protocol.records import ExchangeInfo, ExchangeSpec
+from cosco.protocol.wire import mpb, spb
 
 
 class RawMetadata:

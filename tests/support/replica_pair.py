@@ -8,16 +8,16 @@ from functools import partial
 
 from support.frame_making import EXCHANGE, frame
 
-from cosco.blocks import walk_blocks
-from cosco.chunks import CHUNK_HEADER_BYTES, parse_chunk_header
 from cosco.errors import CoscoError
-from cosco.frames import FRAME_HEADER_BYTES, FrameHeader, encode_frame_header
-from cosco.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.assignments import NotAssigned
-from cosco.shuffle_service.core import DaemonCore, Flush
-from cosco.shuffle_service.intake import CheckedFrame, check_frame
-from cosco.shuffle_service.pool import MAX_PAGE_BYTES
-from cosco.shuffle_service.replica import Forward, Replica
+from cosco.format.block import walk_blocks
+from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader, encode_frame_header
+from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
+from cosco.shuffle_service.state.buffers.assignments import NotAssigned
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
+from cosco.shuffle_service.state.core import DaemonCore, Flush
+from cosco.shuffle_service.state.replication.replica import Forward, Replica
 
 PARTITIONS = 8
 

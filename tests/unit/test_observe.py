@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 
 from cosco.errors import InvalidArgument, ServiceUnavailable
 from cosco.observe import IoFigures, fetch_status, io_figures, read_metrics
-from cosco.records import DaemonRef, DaemonState, DaemonStatus
+from cosco.protocol.records import DaemonRef, DaemonState, DaemonStatus
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from cosco.chunks import ALIGNMENT
 from cosco.dfs import LocalStore, StoreFull, posix
 from cosco.errors import InvalidArgument
+from cosco.format.chunk import ALIGNMENT
 
 
 def run(directory: Path, scenario: Callable[[LocalStore], Awaitable[None]]) -> LocalStore:

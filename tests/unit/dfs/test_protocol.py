@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cosco.chunks import ALIGNMENT
 from cosco.dfs import IOEvent, LocalStore, MemoryStore, Store, StoredFile
+from cosco.format.chunk import ALIGNMENT
 
 Scenario = Callable[[Store], Awaitable[None]]
 

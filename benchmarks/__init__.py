@@ -1,1 +1,0 @@
-"""Baselines for `cosco-bench`, and its committed results; in the source tree only."""

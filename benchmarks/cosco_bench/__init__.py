@@ -1,0 +1,1 @@
+"""`cosco-bench`: what Cosco costs, measured, and what others cost beside it."""

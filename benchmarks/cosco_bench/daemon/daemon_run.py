@@ -1,0 +1,337 @@
+"""`cosco-bench daemon`: what a GB costs one shuffle daemon, and nobody else.
+
+Frames are packed by the writer's own packer, stamped and serialized before the clock starts.
+Then a process that does nothing but send pushes them, on one stream a mapper; the daemon checks
+them, takes them in, stores them and acknowledges. Its processor time counts until it has stored
+the last row, its speed until it has acknowledged the last frame. Reading them back, again by a
+client that decodes nothing, is a measurement of its own. Every block that comes out is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import grpc
+import psutil
+
+from cosco import CoscoExchange
+from cosco.client.read.fetch_call import runs_of
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.rpc.scope import Scope
+from cosco.client.write.state.packing import RowPacker
+from cosco.errors import DataCorrupted
+from cosco.format.block import CODECS, walk_blocks
+from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
+from cosco.local.cluster import LocalCluster
+from cosco.local.workers import Link, TaskPool
+from cosco.observe import fetch_status, read_metrics
+from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.protocol import wire
+from cosco.protocol.push.window import OutFrame, PushWindow
+from cosco.protocol.records import MASK64, Assignment, ExchangeInfo, OpenedAttempt
+from cosco.protocol.wire import spb
+from cosco_bench.harness.bench_rows import ROW_BYTES, partition_keys
+from cosco_bench.harness.capacity import BUFFER_BYTES, GB, PROCESS_BYTES, STORE_OVERHEAD, check_room
+from cosco_bench.harness.deletion import wait_until_deleted
+from cosco_bench.harness.flow import STOCK_BYTES, make_stock, rows_of
+
+#: The daemon stores what is left after so long without a frame.
+_IDLE_S: Final = 0.25
+_POLL_S: Final = 0.1
+_DEADLINE_S: Final = 120.0
+_OPTIONS: Final = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", 4 * MAX_FRAME_BYTES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonBenchSettings:
+    """What to run: `rows` rows, for each number of `partitions`; medians of `runs` after one
+    that warms up. memory: of the daemon's page pool, in bytes."""
+
+    rows: int = 10_000_000
+    partitions: tuple[int, ...] = (64, 1000)
+    mappers: int = 2
+    memory: int = 256 << 20
+    codec: str = "lz4"
+    runs: int = 3
+    directory: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """Exchanges of a run."""
+        return len(self.partitions) * (self.runs + 1)
+
+    def check_capacity(self) -> None:
+        """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
+        size = self.rows * ROW_BYTES
+        check_room(
+            f"{self.rows:,} rows",
+            memory=int(STORE_OVERHEAD * size) + self.memory + STOCK_BYTES + 4 * PROCESS_BYTES,
+            disk=int(STORE_OVERHEAD * size),
+            directory=self.directory,
+            less_memory="ask for fewer --rows or less --memory",
+            less_disk="ask for fewer --rows or give a --directory",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonFigures:
+    """GB are 10^9 bytes of raw rows; `per_stored_gb`: of blocks, as they are sent and stored."""
+
+    gb_per_s: float
+    cpu_s_per_gb: float
+    cpu_s_per_stored_gb: float
+    read_gb_per_s: float
+    read_cpu_s_per_gb: float
+    stored_bytes: float
+    mean_frame_bytes: float
+    mean_block_bytes: float
+    mean_write_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonBenchResult:
+    """By the number of partitions: each run that counts."""
+
+    runs: dict[int, list[DaemonFigures]]
+
+    def medians(self) -> dict[int, DaemonFigures]:
+        """Of each figure its median over the runs."""
+        return {
+            partitions: DaemonFigures(
+                *(
+                    statistics.median(getattr(run, field.name) for run in runs)
+                    for field in fields(DaemonFigures)
+                )
+            )
+            for partitions, runs in self.runs.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "partitions": {str(n): asdict(found) for n, found in self.medians().items()},
+            "runs": {str(n): [asdict(run) for run in runs] for n, runs in self.runs.items()},
+        }
+
+
+def run_daemon(
+    settings: DaemonBenchSettings, *, on_step: Callable[[int], None] = lambda _: None
+) -> DaemonBenchResult:
+    """Run it all; `on_step` is told 1 for each of `settings.steps`.
+
+    Raises CapacityExceeded before anything starts; DataCorrupted if other blocks come out.
+    """
+    settings.check_capacity()
+    runs: dict[int, list[DaemonFigures]] = {partitions: [] for partitions in settings.partitions}
+    with (
+        LocalCluster(
+            1,
+            memory=str(settings.memory),
+            directory=settings.directory,
+            daemon_options=("--store-idle-s", str(_IDLE_S)),
+        ) as cluster,
+        TaskPool("sender", 1) as pool,
+    ):
+        pool.run(make_stock, [()])
+        for index in range(settings.runs + 1):
+            for partitions in settings.partitions:
+                shuffle_id = f"daemon-{uuid.uuid4()}"
+                with CoscoExchange(
+                    shuffle_id,
+                    partitions,
+                    replicas=1,
+                    codec=settings.codec,
+                    metadata=cluster.metadata,
+                ):
+                    task = cluster.metadata, cluster.daemons[0].pid, shuffle_id, settings
+                    (done,) = pool.run(push_and_read, [task])
+                wait_until_deleted(cluster.metadata, shuffle_id)
+                if index:  # the first one warms up
+                    runs[partitions].append(done.value)
+                on_step(1)
+    return DaemonBenchResult(runs)
+
+
+# --- in the process that sends --------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Packed:
+    """The frames of one mapper, ready to be sent, and the sums of their blocks."""
+
+    attempt: OpenedAttempt
+    frames: list[OutFrame]
+    blocks: int
+    block_bytes: int
+    digests: int
+
+
+def push_and_read(
+    _link: Link, metadata: str, pid: int, shuffle_id: str, settings: DaemonBenchSettings
+) -> DaemonFigures:
+    """Pack, push, wait until all is stored, read; the figures of the daemon, process `pid`."""
+    client = MetadataClient(metadata, Scope("a benchmark", shuffle_id), _DEADLINE_S)
+    try:
+        opened = [client.open_attempt(shuffle_id, mapper) for mapper in range(settings.mappers)]
+    finally:
+        client.close()
+    packed = [_pack(attempt, settings) for attempt in opened]
+    info = opened[0].info
+    frames = sum(len(one.frames) for one in packed)
+    blocks, block_bytes = sum(one.blocks for one in packed), sum(one.block_bytes for one in packed)
+    (status,) = fetch_status(metadata).daemons
+    daemon = psutil.Process(pid)
+    before = read_metrics(status.metrics_address)
+
+    cpu_s, began = _cpu_s(daemon), time.perf_counter()
+    asyncio.run(_push(info.assignments[0].primary.address, packed))
+    pushing_s = time.perf_counter() - began
+    stored = _wait_until_stored(status.metrics_address, before, block_bytes)
+    pushing_cpu_s = _cpu_s(daemon) - cpu_s
+
+    cpu_s, began = _cpu_s(daemon), time.perf_counter()
+    found = _read(info)
+    reading_s, reading_cpu_s = time.perf_counter() - began, _cpu_s(daemon) - cpu_s
+    sent = blocks, block_bytes, sum(one.digests for one in packed) & MASK64
+    if found != sent:
+        raise DataCorrupted(f"(blocks, bytes, digests) {sent} were sent and {found} came out")
+    gb = settings.rows * ROW_BYTES / GB
+    writes = "cosco_store_write_bytes"
+    return DaemonFigures(
+        gb_per_s=gb / pushing_s,
+        cpu_s_per_gb=pushing_cpu_s / gb,
+        cpu_s_per_stored_gb=pushing_cpu_s / block_bytes * GB,
+        read_gb_per_s=gb / reading_s,
+        read_cpu_s_per_gb=reading_cpu_s / gb,
+        stored_bytes=block_bytes,
+        mean_frame_bytes=block_bytes / frames,
+        mean_block_bytes=block_bytes / blocks,
+        mean_write_bytes=(stored[f"{writes}_sum"] - before[f"{writes}_sum"])
+        / (stored[f"{writes}_count"] - before[f"{writes}_count"]),
+    )
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _pack(attempt: OpenedAttempt, settings: DaemonBenchSettings) -> _Packed:
+    info, mapper = attempt.info, attempt.mapper
+    packer = RowPacker(
+        exchange=info.number,
+        mapper=mapper,
+        attempt=attempt.attempt,
+        ranges=info.ranges,
+        codec=CODECS[settings.codec],
+        buffer_bytes=BUFFER_BYTES,
+    )
+    by_range: dict[int, Assignment] = {one.range_index: one for one in info.assignments}
+    partitions = info.ranges[-1].first + info.ranges[-1].count
+    packed = _Packed(attempt, [], 0, 0, 0)
+    share = [settings.rows * i // settings.mappers for i in range(settings.mappers + 1)]
+
+    def all_frames() -> Iterator[Any]:
+        for keys, batch in rows_of(mapper, share[mapper + 1] - share[mapper]):
+            yield from packer.collect_batch(partition_keys(keys, partitions), batch)
+        yield from packer.drain()
+
+    for sequence, frame in enumerate(all_frames(), 1):
+        assignment = by_range[frame.range_index]
+        header = FrameHeader(
+            exchange=info.number,
+            incarnation=assignment.primary.incarnation,
+            sequence=sequence,
+            range_index=frame.range_index,
+            epoch=assignment.epoch,
+            body_bytes=frame.body_bytes,
+            blocks=frame.blocks,
+        )
+        parts = [encode_frame_header(header), *frame.parts]
+        length = sum(map(len, parts))
+        message = wire.push_frame(parts)
+        packed.frames.append(
+            OutFrame(sequence, frame.range_index, assignment.epoch, length, message)
+        )
+        packed.blocks += frame.blocks
+        packed.block_bytes += frame.body_bytes
+    packed.digests = int(packer.sums().digests.sum())
+    return packed
+
+
+async def _push(address: str, packed: list[_Packed]) -> None:
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        await asyncio.gather(*(_push_frames(channel, one) for one in packed))
+
+
+async def _push_frames(channel: grpc.aio.Channel, packed: _Packed) -> None:
+    """One stream: announces as a writer does, and sends whatever is granted."""
+    window, attempt = PushWindow(), packed.attempt
+    for frame in packed.frames:
+        window.add(frame)
+    call: Any = channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")()
+    hello = spb.Hello(
+        protocol=wire.PUSH_PROTOCOL,
+        number=attempt.info.number,
+        mapper=attempt.mapper,
+        attempt=attempt.attempt,
+        incarnation=attempt.info.assignments[0].primary.incarnation,
+    )
+    await call.write(spb.PushRequest(hello=hello).SerializeToString())
+    announce = spb.Announce(frame_bytes=window.announce())
+    await call.write(spb.PushRequest(announce=announce).SerializeToString())
+    while len(window):
+        reply = spb.PushReply.FromString(await call.read())
+        if reply.refused:
+            raise DataCorrupted(f"frames were refused: {reply.refused[0].reason}")
+        window.acknowledged(reply.acknowledged)
+        for frame in window.granted(reply.granted):
+            await call.write(frame.message)
+    await call.done_writing()
+
+
+def _wait_until_stored(
+    address: str, before: dict[str, float], block_bytes: int
+) -> dict[str, float]:
+    """The daemon's metrics once so many bytes of blocks more are in its store."""
+    name, deadline = "cosco_bytes_stored_total", time.monotonic() + _DEADLINE_S
+    while True:
+        metrics = read_metrics(address)
+        if metrics[name] - before[name] >= block_bytes:
+            return metrics
+        if time.monotonic() > deadline:
+            raise DataCorrupted(f"rows were not stored within {_DEADLINE_S:g} s")
+        time.sleep(_POLL_S)
+
+
+def _read(info: ExchangeInfo) -> tuple[int, int, int]:
+    """Blocks, their bytes, and the sum of their digests, of all partitions."""
+    blocks = block_bytes = digests = 0
+
+    def bad(reason: str) -> None:
+        raise DataCorrupted(f"a chunk cannot be read: {reason}")
+
+    address = info.assignments[0].primary.address
+    epochs = {one.range_index: one.epoch for one in info.assignments}
+    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
+        fetch: Any = channel.unary_stream(f"/{wire.SHUFFLE_SERVICE}/Fetch")
+        for one in info.ranges:
+            for partition in range(one.first, one.first + one.count):
+                request = spb.FetchRequest(
+                    number=info.number,
+                    range_index=one.index,
+                    epoch=epochs[one.index],
+                    partition=partition,
+                )
+                replies = map(wire.fetch_reply, fetch(request.SerializeToString()))
+                for run in runs_of(replies, bad):
+                    block_bytes += len(run)
+                    for _, header in walk_blocks(run):
+                        blocks += 1
+                        digests += header.digest
+    return blocks, block_bytes, digests & MASK64

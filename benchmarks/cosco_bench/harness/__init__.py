@@ -1,0 +1,1 @@
+"""What all benchmarks share: rows, reports, machines, temporary folders."""

@@ -1,0 +1,1 @@
+"""`cosco-bench latency`."""

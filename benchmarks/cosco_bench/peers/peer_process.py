@@ -1,0 +1,178 @@
+"""A peer as a program of its own: whether it is there, how it is run, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from cosco.errors import CoscoError
+from cosco_bench.harness.document import ROOT
+from cosco_bench.harness.scratch import Scratch
+
+#: name → its program below benchmarks/peers
+PROGRAMS: Final = {
+    "spark": "spark.py",
+    "dask": "dask_p2p.py",
+    "ray": "ray_data.py",
+    "arrow": "arrow_memory.py",
+}
+SCRIPTS: Final = ROOT / "benchmarks" / "peers"
+#: Where `make peers` puts one environment for each.
+ENVIRONMENTS: Final = ROOT / ".peers"
+_TAIL_BYTES: Final = 4096
+
+
+class PeerMissing(CoscoError):
+    """A peer is not installed."""
+
+
+class PeerFailed(CoscoError):
+    """A peer ended without a result, or with a wrong one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerResult:
+    """Seconds of every run on the clock, of the scan alone too, CPU seconds of all processes
+    in each, and what came out."""
+
+    seconds: list[float]
+    scan_seconds: list[float]
+    cpu_seconds: list[float]
+    scan_cpu_seconds: list[float]
+    tally: dict[str, int]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+
+
+def find_peer(name: str, environments: Path, programs: Mapping[str, str] = PROGRAMS) -> list[str]:
+    """The command that runs a peer's program; raises PeerMissing, which says what to do."""
+    script = SCRIPTS / programs[name]
+    if not script.exists():
+        raise PeerMissing("missing: peers are run from a source checkout, where make peers is")
+    python = environments / name / "bin" / "python"
+    if not python.exists():
+        raise PeerMissing(f"missing: run make peers, which installs {name} in {python.parents[1]}")
+    return [str(python), str(script)]
+
+
+def run_peer(
+    command: list[str],
+    options: list[str],
+    scratch: Scratch,
+    *,
+    timeout_s: float,
+    on_done: Callable[[int], None],
+) -> PeerResult:
+    """Run a peer to its end; `on_done` is told 1 for each scan and each shuffle.
+
+    Raises PeerFailed with the peer's own error. Its processes and files are gone then.
+    """
+    home = scratch.directory / "peer"
+    home.mkdir()
+    log = home / "log"
+    try:
+        with (
+            _started(command, options, scratch, home, log) as (process, events),
+            _watched(process, scratch, timeout_s) as late,
+        ):
+            try:
+                return _result(events, scratch.cpu_s, on_done)
+            except EOFError:
+                if late.is_set():
+                    reason = f"it had not ended after {timeout_s:g} s: give it more --timeout-s"
+                else:
+                    reason = f"it ended with code {process.wait()}: {_last_line(log)}"
+                raise PeerFailed(reason) from None
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _started(
+    command: list[str], options: list[str], scratch: Scratch, home: Path, log: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
+    """The running peer and its events; the peer alone holds the other end of their pipe."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as events, log.open("wb") as output:
+        arguments = [*command, "--events", str(writing), "--scratch", str(home), *options]
+        try:
+            process = scratch.spawn(arguments, output, (writing,))
+        except OSError as error:
+            raise PeerFailed(f"{command[0]} does not start: {error.strerror}") from error
+        finally:
+            os.close(writing)
+        yield process, events
+
+
+@contextmanager
+def _watched(
+    process: subprocess.Popen[bytes], scratch: Scratch, timeout_s: float
+) -> Iterator[threading.Event]:
+    """End what a peer leaves behind, or itself when it is late; the event tells that it was.
+
+    Its children may hold its end of the pipe: without this nobody would see that it is gone.
+    """
+    late = threading.Event()
+
+    def watch() -> None:
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            late.set()
+        scratch.stop(process)
+
+    watcher = threading.Thread(target=watch, name="cosco-bench-peer", daemon=True)
+    watcher.start()
+    try:
+        yield late
+    finally:
+        scratch.stop(process)
+        watcher.join()
+
+
+def _result(
+    events: IO[str], cpu_s: Callable[[], float], on_done: Callable[[int], None]
+) -> PeerResult:
+    """What the peer says last, and has said before it ended itself in good order.
+
+    Its processor time is looked up at each event. Raises PeerFailed for its error, EOFError
+    if it ended with neither.
+    """
+    result = None
+    spent: dict[str, list[float]] = {"start": [], "scan": [], "shuffle": []}
+    before = 0.0
+    for line in events:
+        event = json.loads(line)
+        if "error" in event:
+            raise PeerFailed(event["error"])
+        if "result" in event:
+            runs = -len(event["result"]["seconds"])
+            result = PeerResult(
+                **event["result"],
+                cpu_seconds=spent["shuffle"][runs:],
+                scan_cpu_seconds=spent["scan"][runs:],
+            )
+        else:
+            now = cpu_s()
+            spent[event["done"]].append(now - before)
+            before = now
+            if event["done"] != "start":
+                on_done(1)
+    if result is None:
+        raise EOFError
+    return result
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as opened:
+        opened.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = opened.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it gave no reason")

@@ -1,1 +1,0 @@
-"""Benchmarks: workloads that check themselves, their figures, and where the time goes."""

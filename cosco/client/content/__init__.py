@@ -1,0 +1,1 @@
+"""What rows look like inside a block: byte rows and Arrow batches."""

@@ -1,0 +1,1 @@
+"""The driver's part: an exchange, its lease, and its recompute callback."""

@@ -1,0 +1,1 @@
+"""Exchange groups: many small exchanges, written and read without asking anybody."""

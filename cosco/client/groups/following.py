@@ -1,0 +1,308 @@
+"""Readers of groups that wait at daemons: one stream a process and daemon for all of them.
+
+A reader asks a daemon to be told when all mappers of its exchange are done; the answer carries
+its rows, if they are few. So that a process that has many readers waiting holds little, answers
+may carry PUSHED_BYTES together, and no more of it for one than ANSWER_BYTES.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from cosco.client.rpc.scope import Scope, Unreachable
+from cosco.client.rpc.transport import Call, Endpoint
+from cosco.errors import ClientClosed, CoscoError, InvalidArgument
+from cosco.protocol import wire
+from cosco.protocol.group_records import Follow, Followed
+from cosco.protocol.records import Assignment, DaemonRef
+
+#: Rows that one answer may carry, and all answers together that no reader has taken yet.
+ANSWER_BYTES: Final = 256 << 10
+PUSHED_BYTES: Final = 64 << 20
+#: A daemon that serves answers a question to be answered at once in this time.
+_NOW_S: Final = 2.0
+#: A stream that nobody waits on ends after about so long.
+LINGER_S: Final = 5.0
+#: Streams that may end under a question before the daemon counts as out of reach.
+_STREAMS_MAX: Final = 3
+_JOIN_S: Final = 5.0
+_PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
+_LOG = logging.getLogger("cosco")
+
+#: Questions to send; None ends them.
+_Outbox = SimpleQueue[Follow | None]
+
+
+def follow_question(number: int, one: Assignment, ref: DaemonRef, partition: int) -> Follow:
+    """What is asked of a daemon of an assignment about an exchange and a partition."""
+    return Follow(
+        id=0,
+        incarnation=ref.incarnation,
+        number=number,
+        range_index=one.range_index,
+        epoch=one.epoch,
+        partition=partition,
+    )
+
+
+class Waiter:
+    """One question to a daemon, and in time its answer; used by one reader."""
+
+    def __init__(self, follow: Follow) -> None:
+        self.follow = follow
+        self._is_over = threading.Event()
+        self._answer: Followed | None = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether there is an answer, or will be none, waiting for that."""
+        return self._is_over.wait(timeout_s)
+
+    @property
+    def answer(self) -> Followed | None:
+        """None: there will be none, as the daemon is out of reach."""
+        return self._answer
+
+    def end(self, answer: Followed | None) -> None:
+        """Wake the reader; the first call counts."""
+        if not self._is_over.is_set():
+            self._answer = answer
+            self._is_over.set()
+
+    def cancel(self) -> None:
+        """Its reader was closed."""
+        self.end(None)
+
+
+class FollowStream:
+    """A stream to one daemon: a thread that connects, and hands answers out."""
+
+    def __init__(self, ref: DaemonRef, on_end: Callable[[FollowStream], None]) -> None:
+        self.ref: Final = ref
+        self._on_end = on_end
+        self._scope = Scope("a follow stream", "")
+        self._lock = threading.Lock()  # of what follows
+        self._waiters: dict[int, Waiter] = {}
+        self._outbox: _Outbox | None = None  # of the present call
+        self._ids = itertools.count(1)
+        # Set without the lock by gRPC's thread, which may run while the process is about to fork.
+        self._is_ending = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"cosco-follow-{ref.address}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask(self, waiter: Waiter) -> bool:
+        """Ask a question; False if the stream has ended, or is about to."""
+        with self._lock:
+            follow = waiter.follow = replace(waiter.follow, id=next(self._ids))
+            self._waiters[follow.id] = waiter
+            if self._is_ending:
+                del self._waiters[follow.id]
+                return False
+            if self._outbox is not None:
+                self._outbox.put(follow)
+        return True
+
+    def leave(self, waiter: Waiter) -> None:
+        """A waiter wants no answer any more; harmless if it has one."""
+        with self._lock:
+            follow = waiter.follow
+            if self._waiters.get(follow.id) is not waiter:  # it may be of an earlier stream
+                return
+            del self._waiters[follow.id]
+            if self._outbox is not None:
+                self._outbox.put(replace(follow, leave=True))
+
+    def close(self) -> None:
+        """End the stream."""
+        self._scope.close()
+
+    def join(self) -> bool:
+        """Whether the thread has ended, waiting a little for it."""
+        self._thread.join(_JOIN_S)
+        return not self._thread.is_alive()
+
+    # --- the thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with Endpoint(self.ref.address) as endpoint:
+                while self._stream(endpoint):
+                    pass
+        except ClientClosed:
+            pass
+        except CoscoError as error:
+            _LOG.info("following %s: %s", self.ref.address, error)
+        finally:
+            with self._lock:
+                self._is_ending = True
+                waiters, self._waiters = self._waiters, {}
+            for waiter in waiters.values():
+                waiter.end(None)
+            self._on_end(self)
+
+    def _stream(self, endpoint: Endpoint) -> bool:
+        """One call; whether another one is to follow, as it was cancelled for a fork."""
+        outbox: _Outbox = SimpleQueue()
+        call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
+        call.on_end(lambda: outbox.put(None))
+        try:
+            with self._lock:
+                self._outbox = outbox
+                for waiter in self._waiters.values():
+                    outbox.put(waiter.follow)
+            self._hand_out(call)
+        except Unreachable as error:
+            if not error.for_fork:
+                _LOG.info("following %s: %s", self.ref.address, error)
+            return error.for_fork
+        except InvalidArgument as error:
+            _LOG.warning("the daemon at %s sent nonsense: %s", self.ref.address, error)
+        finally:
+            with self._lock:
+                self._outbox = None
+            call.cancel()
+        return False
+
+    def _hand_out(self, call: Call) -> None:
+        for message in call:
+            for answer in wire.followed_from_bytes(message):
+                waiter = self._waiters.pop(answer.id, None)
+                if waiter is not None:
+                    waiter.end(answer)
+
+    def _requests(self, outbox: _Outbox) -> Iterator[bytes]:
+        """What is sent, for a thread of gRPC's."""
+        follow: Follow | None
+        while True:
+            try:
+                follow = outbox.get(timeout=LINGER_S)
+            except Empty:
+                if self._waiters:
+                    continue
+                # Who asks adds itself before it looks at this.
+                self._is_ending = True
+                if not self._waiters and outbox.empty():
+                    return
+                self._is_ending = False
+                continue
+            # What gathered meanwhile goes out as one.
+            follows: list[Follow] = []
+            while follow is not None:
+                follows.append(follow)
+                if len(follows) == wire.MAX_FOLLOWS or outbox.empty():
+                    break
+                follow = outbox.get()
+            if follows:
+                yield wire.follows_to_bytes(follows)
+            if follow is None:
+                return
+
+
+class Following:
+    """The streams of this process, and what answers may carry."""
+
+    def __init__(self) -> None:
+        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
+        self._inherited: list[object] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._streams: dict[DaemonRef, FollowStream] = {}
+        self._left_bytes = PUSHED_BYTES
+        #: What readers that were collected have not left: a finalizer may not take locks.
+        self.abandoned: deque[tuple[DaemonRef, Waiter]] = deque()
+
+    def ask(self, ref: DaemonRef, follow: Follow) -> Waiter:
+        """Ask a daemon; `leave` must follow."""
+        while self.abandoned:
+            self.leave(*self.abandoned.popleft())
+        with self._lock:
+            granted = 0 if follow.now else min(ANSWER_BYTES, self._left_bytes)
+            self._left_bytes -= granted
+        waiter = Waiter(replace(follow, max_bytes=granted))
+        try:
+            for _ in range(_STREAMS_MAX):
+                stream = self._stream(ref)
+                if stream.ask(waiter):
+                    return waiter
+                self._ended(stream)
+        except BaseException:  # as where no thread can begin
+            self.leave(ref, waiter)
+            raise
+        waiter.end(None)
+        return waiter
+
+    def ask_now(self, ref: DaemonRef, follow: Follow, scope: Scope) -> Followed | None:
+        """How far the mappers are; None if the daemon does not answer soon.
+
+        It answers in order: what was to be said to earlier questions it has said then.
+        Raises ClientClosed.
+        """
+        waiter = self.ask(ref, replace(follow, now=True))
+        scope.add_call(waiter)
+        try:
+            waiter.wait(_NOW_S)
+            scope.check()
+            return waiter.answer
+        finally:
+            scope.remove_call(waiter)
+            self.leave(ref, waiter)
+
+    def leave(self, ref: DaemonRef, waiter: Waiter) -> None:
+        """The reader wants no answer any more, or has used the rows of it."""
+        stream = self._streams.get(ref)
+        if stream is not None:  # also for a reader that was woken because it is closed
+            stream.leave(waiter)
+        waiter.end(None)
+        with self._lock:
+            self._left_bytes += waiter.follow.max_bytes
+            waiter.follow = replace(waiter.follow, max_bytes=0)
+
+    def close(self) -> None:
+        """End all streams."""
+        with self._lock:
+            streams = list(self._streams.values())
+            self._streams.clear()
+        for stream in streams:
+            stream.close()
+        for stream in streams:
+            if not stream.join():
+                _LOG.warning("the stream that follows %s did not end", stream.ref.address)
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child."""
+        self._inherited.append(self._streams)
+        self._reset()
+
+    def _ended(self, stream: FollowStream) -> None:
+        with self._lock:
+            if self._streams.get(stream.ref) is stream:
+                del self._streams[stream.ref]
+
+    def _stream(self, ref: DaemonRef) -> FollowStream:
+        with self._lock:
+            stream = self._streams.get(ref)
+            if stream is None:
+                stream = FollowStream(ref, self._ended)
+                stream.start()  # where no thread can begin, there is no stream to wait on
+                self._streams[ref] = stream
+            return stream
+
+
+#: Of this process.
+FOLLOWING: Final = Following()
+os.register_at_fork(after_in_child=FOLLOWING.forget_parent)
+atexit.register(FOLLOWING.close)

@@ -1,0 +1,1 @@
+"""The way of a row from daemons to `row()`."""

@@ -1,0 +1,403 @@
+"""`CoscoReader`: one partition's rows, every one exactly once, or an error."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Final, Self, TypeVar
+
+import pyarrow as pa
+
+from cosco.client.argument_checks import (
+    mapper_set,
+    metadata_address,
+    seconds,
+    shuffle_name,
+    whole_number,
+)
+from cosco.client.content.arrow import batch_from_content, schema_from_bytes
+from cosco.client.content.byte_rows import BYTES_SCHEMA, iter_rows, rows_to_batch
+from cosco.client.read.gather import BegunAnew, Gatherer
+from cosco.client.read.state.merge import Decoded, PartitionMerge
+from cosco.client.read.state.read_plan import AwaitCommits, Fetch, ReadPlan
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.rpc.scope import LiveObject, Scope
+from cosco.errors import (
+    ClientClosed,
+    CoscoError,
+    GenerationChanged,
+    InvalidArgument,
+    PartitionOutOfRange,
+    SchemaMismatch,
+)
+from cosco.protocol.records import CommitWait, ExchangeInfo, ReadSnapshot, RowKind
+
+_T = TypeVar("_T")
+
+#: So much of a partition is held back until it is verified, or more has come: a reader that
+#: has given no row yet can begin anew when others of its partition turn out to be lost.
+HOLD_BYTES: Final = 32 << 20
+#: What a block's rows, or a batch, take beside their bytes while they are held back.
+HELD_OVERHEAD_BYTES: Final = 160
+#: Where a batch's columns must stay below 2 GiB.
+_MAX_BATCH_BYTES: Final = 1 << 30
+#: What the service said when a reader was made is not asked for again for so long.
+_FIRST_WAIT_S: Final = 1.0
+#: Of the batches that make a table.
+_TABLE_BATCH_BYTES: Final = 4 << 20
+
+
+class CoscoReader(LiveObject):
+    """Reads the rows that the named mappers wrote to one partition.
+
+        with CoscoReader("orders", mappers=range(64), partition=3) as reader:
+            for row in reader:
+                ...
+
+    It first waits until every named mapper has committed. The rows of their committed
+    attempts come once each, in no order; when iteration ends, that was verified against the
+    committed sums, and else it raised. Rows that came before are not taken back: what may
+    not see rows of a read that fails uses `read_table`.
+
+    A reader makes one pass, by rows or by batches. One thread at a time may use it; `close`
+    may be called from any and wakes it with ClientClosed.
+    """
+
+    def __init__(
+        self,
+        shuffle_id: str,
+        mappers: Iterable[int],
+        partition: int,
+        *,
+        generation: int | None = None,
+        timeout_s: float | None = None,
+        metadata: str | None = None,
+        service_timeout_s: float = 300.0,
+    ) -> None:
+        """`timeout_s` bounds each wait for commits or for a rebuild; 0: do not wait, None:
+        without bound. `service_timeout_s` is how long daemons, and the metadata service, may
+        be out of reach.
+
+        Raises ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
+        InvalidArgument, ServiceUnavailable.
+        """
+        self.shuffle_id: Final = shuffle_name(shuffle_id)
+        self.partition: Final = whole_number("partition", partition, None, None, shuffle_id)
+        self._mappers = mapper_set(mappers, shuffle_id)
+        if generation is not None:
+            generation = whole_number("generation", generation, 1, None, shuffle_id)
+        self._timeout_s = (
+            None if timeout_s is None else seconds("timeout_s", timeout_s, 0.0, shuffle_id)
+        )
+        self._service_timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
+        self._scope = Scope("a CoscoReader", shuffle_id, on_inherited=self._hold)
+        address = metadata_address(metadata)
+        self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
+        try:
+            self._info, self._first_wait = self._describe()
+            self._first_wait_until = time.monotonic() + _FIRST_WAIT_S
+            self._check_place(generation)
+        except BaseException:
+            self._metadata.close()
+            raise
+        #: The generation of the exchange that is read.
+        self.generation: Final = self._info.generation
+        self._gatherer = Gatherer(
+            self._metadata,
+            self._scope,
+            self._info.number,
+            self.partition,
+            len(self._mappers),
+            ask=self._ask_commits,
+            begin=self._begin_build,
+            ahead=self._take_ahead,
+        )
+        self._mode: str | None = None
+        self._rows: Iterator[bytes] = iter(())
+        # The same while the reader may go on: what `next` asks for each row costs more than it.
+        self._open_rows: Iterator[bytes] | None = None
+        self._row: bytes | None = None
+        self._broken: CoscoError | None = None
+
+    # --- rows -----------------------------------------------------------------------------
+
+    def next(self) -> bool:
+        """Go to the next row; False when there was none left, and all were verified.
+
+        Raises CommitTimeout, DataLost, DataCorrupted, RecomputeMismatch, GenerationChanged,
+        ExchangeClosed, ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow
+        exchange.
+        """
+        rows = self._open_rows
+        self._row = row = next(iter(self) if rows is None else rows, None)
+        return row is not None
+
+    def row(self) -> bytes:
+        """The row that `next` went to; raises InvalidArgument if there is none."""
+        if self._row is None:
+            raise InvalidArgument(
+                "there is no row: call next() first, and row() only if it returned True",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+        return self._row
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The rows that are left; errors as of `next`."""
+        self._check()
+        if self._mode != "rows":
+            self._begin("rows")
+            # Not by a generator of ours for each row, which takes longer than making the row.
+            self._rows = chain.from_iterable(self._guarded(self._row_stream()))
+        self._open_rows = self._rows
+        if self._scope.is_closed:  # by another thread, meanwhile
+            self._hold()
+        return self._rows
+
+    def __next__(self) -> bytes:
+        rows = self._open_rows
+        return next(iter(self) if rows is None else rows)
+
+    # --- batches --------------------------------------------------------------------------
+
+    def read_batches(self, *, max_bytes: int = 4 << 20) -> Iterator[pa.RecordBatch]:
+        """The rows as record batches of about `max_bytes`; errors as of `next`.
+
+        They have the exchange's schema, or the one column `row: binary` for rows of bytes,
+        and stay valid after `close`.
+        """
+        limit = whole_number("max_bytes", max_bytes, 1, None, self.shuffle_id)
+        self._check()
+        self._begin("batches")
+        limit = min(limit, _MAX_BATCH_BYTES)
+        # Made before they are held back, while their rows are in the cache.
+        batches = self._held_back(lambda rows: self._batches(rows, limit), lambda one: one.nbytes)
+        return self._guarded(self._while_open(batches))
+
+    def read_table(self) -> pa.Table:
+        """All rows, verified, as one table, whose schema is there even without rows.
+
+        Errors as of `next`; no DataLost that is `retriable`, as it waits for rebuilds itself.
+        """
+        self._check()
+        self._begin("batches")
+        (table,) = self._guarded(self._table_stream())
+        return table
+
+    # --- ending ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop reading; a call that another thread waits in raises ClientClosed."""
+        if self._scope.inherited:
+            return
+        self._scope.close()
+        self._hold()
+        self._gatherer.close()
+        self._metadata.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- what a reader of a group does otherwise ------------------------------------------
+
+    def _describe(self) -> tuple[ExchangeInfo, CommitWait | None]:
+        """The exchange, and what its mappers have committed if that is known already."""
+        return self._metadata.begin_reading(self.shuffle_id, self._mappers, self.partition)
+
+    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
+        first, self._first_wait = self._first_wait, None
+        if first is not None and time.monotonic() < self._first_wait_until:
+            return first
+        return self._metadata.await_commits(
+            self._info.number,
+            self._mappers,
+            self.partition,
+            self.generation,
+            wait_s=step.wait_s,
+            outage_s=step.outage_s,
+        )
+
+    def _take_ahead(self, _fetch: Fetch) -> list[memoryview] | None:
+        """All that the daemon has to send, if it came before it was asked for."""
+        return None
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _check_place(self, generation: int | None) -> None:
+        partitions = self._info.spec.partitions
+        if not 0 <= self.partition < partitions:
+            raise PartitionOutOfRange(
+                f"partition {self.partition} of exchange {self.shuffle_id!r}: it has partitions "
+                f"0 to {partitions - 1}",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+        if generation is not None and generation != self._info.generation:
+            raise GenerationChanged(
+                f"exchange {self.shuffle_id!r} is at generation {self._info.generation}, not "
+                f"{generation}: begin anew with that one",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+
+    def _hold(self) -> None:
+        """Have the next row asked for through `_check`."""
+        self._open_rows = None
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise copy.copy(self._broken)
+        self._scope.check()
+
+    def _begin(self, mode: str) -> None:
+        if self._mode is not None:
+            raise InvalidArgument(
+                f"this CoscoReader was read by {self._mode} already, it makes one pass: "
+                "make another reader",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+        self._mode = mode
+
+    def _guarded(self, stream: Iterator[_T]) -> Iterator[_T]:
+        """Remember if `stream` did not come to its verified end: it may not seem to later."""
+        try:
+            yield from stream
+        except CoscoError as error:
+            if error.shuffle_id is None:  # as of what was found in a block
+                error.shuffle_id, error.partition = self.shuffle_id, self.partition
+            self._broken = error
+            self._hold()
+            raise
+        except BaseException as error:
+            self._broken = ClientClosed(
+                f"reading partition {self.partition} of {self.shuffle_id!r} was broken off "
+                f"by {type(error).__name__}: make another reader",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+            self._hold()
+            raise
+
+    def _while_open(self, stream: Iterator[_T]) -> Iterator[_T]:
+        """`stream`, until the reader is closed or forked: what it holds is not given then, nor
+        does it seem to have ended."""
+        for item in stream:
+            yield item
+            self._scope.check()
+
+    def _row_stream(self) -> Iterator[Iterator[bytes]]:
+        """All rows, block by block."""
+        self._require_bytes()
+        blocks = self._held_back(lambda rows: rows, lambda one: len(one.content))
+        for decoded in self._while_open(blocks):
+            yield iter_rows(decoded)
+
+    def _table_stream(self) -> Iterator[pa.Table]:
+        """One table, of rows that are verified: so it can begin anew at any time."""
+        plan = self._plan()
+        while True:
+            try:
+                batches = list(self._batches(self._gather(plan), _TABLE_BATCH_BYTES))
+            except BegunAnew:
+                continue
+            yield pa.Table.from_batches(batches, schema=self._schema())
+            return
+
+    def _held_back(
+        self, made: Callable[[Iterator[Decoded]], Iterator[_T]], size: Callable[[_T], int]
+    ) -> Iterator[_T]:
+        """What is `made` of all rows, its first HOLD_BYTES once those, or all, are there."""
+        plan = self._plan()
+        while True:
+            held: deque[_T] | None = deque()
+            held_bytes = 0
+            try:
+                for item in made(self._gather(plan)):
+                    if held is None:
+                        yield item
+                        continue
+                    held.append(item)
+                    held_bytes += size(item) + HELD_OVERHEAD_BYTES
+                    if held_bytes > HOLD_BYTES:
+                        plan.gave()
+                        yield from _emptied(held)
+                        held = None
+            except BegunAnew:
+                continue
+            yield from _emptied(held or deque())
+            return
+
+    def _batches(self, rows: Iterator[Decoded], max_bytes: int) -> Iterator[pa.RecordBatch]:
+        kept: list[Decoded] = []
+        kept_bytes = 0
+        for decoded in rows:
+            if kept and kept_bytes + len(decoded.content) > max_bytes:
+                yield from _sliced(self._joined(kept), kept_bytes, max_bytes)
+                kept, kept_bytes = [], 0
+            kept.append(decoded)
+            kept_bytes += len(decoded.content)
+        if kept:
+            yield from _sliced(self._joined(kept), kept_bytes, max_bytes)
+
+    def _plan(self) -> ReadPlan:
+        return ReadPlan(timeout_s=self._timeout_s, service_timeout_s=self._service_timeout_s)
+
+    def _gather(self, plan: ReadPlan) -> Iterator[Decoded]:
+        return self._gatherer.gather(plan) if self._mappers else iter(())
+
+    def _begin_build(self, snapshot: ReadSnapshot) -> PartitionMerge:
+        """Every named mapper has committed, or run again: what is to be read is known."""
+        if self._info.kind is RowKind.UNDECIDED:  # the writers may have decided it
+            self._info = self._metadata.describe_exchange(self.shuffle_id)
+        if self._mode == "rows":
+            self._require_bytes()
+        return PartitionMerge(
+            snapshot,
+            exchange=self._info.number,
+            partition=self.partition,
+            named=self._mappers,
+            shuffle_id=self.shuffle_id,
+        )
+
+    def _require_bytes(self) -> None:
+        if self._info.kind is RowKind.ARROW:
+            raise SchemaMismatch(
+                f"exchange {self.shuffle_id!r} carries ARROW rows: read them with read_batches "
+                "or read_table",
+                shuffle_id=self.shuffle_id,
+                partition=self.partition,
+            )
+
+    def _joined(self, decoded: list[Decoded]) -> pa.RecordBatch:
+        """One batch of all these rows."""
+        if self._info.kind is not RowKind.ARROW:
+            return rows_to_batch(decoded)
+        schema = self._schema()
+        batches = [batch_from_content(item, schema) for item in decoded]
+        return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+    def _schema(self) -> pa.Schema:
+        if self._info.kind is RowKind.ARROW:
+            return schema_from_bytes(self._info.schema)
+        return BYTES_SCHEMA
+
+
+def _emptied(held: deque[_T]) -> Iterator[_T]:
+    """What is held, which goes with it."""
+    while held:
+        yield held.popleft()
+
+
+def _sliced(batch: pa.RecordBatch, batch_bytes: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
+    """The batch in parts of about `max_bytes`, of one row at least."""
+    parts = min(-(-batch_bytes // max_bytes), batch.num_rows)
+    for part in range(parts):
+        first = batch.num_rows * part // parts
+        yield batch.slice(first, batch.num_rows * (part + 1) // parts - first)

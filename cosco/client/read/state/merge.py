@@ -1,0 +1,297 @@
+"""What a reader makes of a partition's blocks, from any copies and in any order.
+
+`BlockSplitter` turns the pieces of a fetch into runs of whole blocks, and `PartitionMerge`
+turns those into each committed row once, with the proof: the rows, row bytes and digests of
+the distinct committed blocks must add up to the sums of the reader's snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyroaring import BitMap
+
+from cosco.errors import CoscoError, DataCorrupted, DataLost
+from cosco.format.block import (
+    FLAG_LAST,
+    FLAG_LENGTHS,
+    HEADER_BYTES,
+    MAX_FRAGMENTS,
+    BlockHeader,
+    check_block,
+    decode_content,
+    parse_header,
+)
+from cosco.format.intervals import IntervalSet
+from cosco.protocol.records import MASK64, ReadSnapshot
+
+#: So many reasons are kept for the message of an error; the rest is only counted.
+MAX_REASONS: Final = 16
+#: Shorter pieces are joined as they come: kept one by one they take many times their bytes.
+_MIN_PART_BYTES: Final = 4 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Whole rows of one mapper.
+
+    `lengths`: the content begins with the table of its rows' lengths. A row that came in
+    fragments is joined again: it is alone in its content and has no table.
+    """
+
+    mapper: int
+    rows: int
+    content: bytes | memoryview
+    lengths: bool
+
+
+@dataclass(slots=True)
+class _LongRow:
+    """The fragments of one row that have arrived, by number."""
+
+    parts: dict[int, bytes] = field(default_factory=dict)
+    last: int | None = None
+
+
+class PartitionMerge:
+    """One partition's rows, exactly once.
+
+    Blocks of attempts that did not commit are skipped and blocks that were seen are dropped,
+    so any number of copies of any chunks may be fed, until `complete` says that nothing is
+    missing. Memory: the decoded fragments of rows that are not complete, and per mapper a set
+    of intervals that is one interval once all its blocks were seen.
+    """
+
+    def __init__(
+        self,
+        snapshot: ReadSnapshot,
+        *,
+        exchange: int,
+        partition: int,
+        named: BitMap,
+        shuffle_id: str,
+    ) -> None:
+        """`named`: the mappers whose rows are yielded; the others' are only added up."""
+        self._snapshot = snapshot
+        self._exchange = exchange
+        self._partition = partition
+        self._named = named
+        self._shuffle_id = shuffle_id
+        self._attempts: dict[int, int] = dict(
+            zip(snapshot.mappers.tolist(), snapshot.attempts.tolist(), strict=True)
+        )
+        self._seen: dict[int, IntervalSet] = {}
+        self._long_rows: dict[tuple[int, int], _LongRow] = {}
+        #: Reasons why blocks were refused, the first MAX_REASONS of `refusals`.
+        self.bad: list[str] = []
+        self.refusals = 0
+        #: Blocks dropped because they were seen before.
+        self.duplicates = 0
+        #: What the distinct committed blocks add up to so far; `digest` modulo 2^64.
+        self.rows = 0
+        self.row_bytes = 0
+        self.digest = 0
+
+    def feed(self, data: memoryview) -> Iterator[Decoded]:
+        """Take one run of whole blocks, yield the rows of the named mappers in it.
+
+        A block that fails its checks is recorded in `bad` and counts as absent. When its
+        length cannot be trusted (its CRC fails) the rest of `data` is skipped with it. Each
+        block is taken when the iterator comes to it, and is taken before it is yielded.
+        """
+        offset, end = 0, len(data)
+        while offset < end:
+            try:
+                header = parse_header(data, offset)
+                check_block(data, offset, header)
+            except DataCorrupted as error:
+                self.refuse(str(error))
+                return
+            start = offset + HEADER_BYTES
+            offset += header.block_bytes
+            try:
+                decoded = self._take(header, data[start:offset])
+            except DataCorrupted as error:
+                self.refuse(str(error))
+                continue
+            if decoded is not None:
+                yield decoded
+
+    def refuse(self, reason: str) -> None:
+        """Record why something that was to be fed is bad, and so absent."""
+        self.refusals += 1
+        if len(self.bad) < MAX_REASONS:
+            self.bad.append(reason)
+
+    @property
+    def gaps(self) -> int:
+        """Between blocks that were seen, over all mappers: what memory grows with."""
+        return sum(len(seen) - 1 for seen in self._seen.values())
+
+    def complete(self) -> bool:
+        """Whether everything committed was seen: the sums are the snapshot's."""
+        return (
+            self.rows == self._snapshot.rows
+            and self.row_bytes == self._snapshot.raw_bytes
+            and self.digest == self._snapshot.digest & MASK64
+            and not self._long_rows
+        )
+
+    def verify(self) -> None:
+        """Return if `complete`, else raise the `failure`."""
+        if not self.complete():
+            raise self.failure()
+
+    def failure(self) -> CoscoError:
+        """What is wrong as long as this is not `complete`.
+
+        DataCorrupted if blocks failed their checks or those that passed contradict the
+        committed sums, DataLost if blocks are only missing. `mappers` of the error are all
+        that wrote to the partition's range.
+        """
+        expected = self._snapshot
+        message = (
+            f"partition {self._partition} of exchange {self._shuffle_id!r}: found {self.rows} of "
+            f"{expected.rows} committed rows ({self.row_bytes} of {expected.raw_bytes} bytes)"
+        )
+        # Fewer of both is what missing blocks look like; no missing block explains the rest.
+        missing = self.row_bytes < expected.raw_bytes or self.rows < expected.rows
+        contradiction = self.row_bytes > expected.raw_bytes or self.rows > expected.rows
+        if self.bad:
+            message += f"; {self.bad[0]}"
+        elif contradiction or not missing:
+            message += "; what was found contradicts the committed sums"
+        else:
+            message += "; run its mappers again"
+        error = DataCorrupted if self.bad or contradiction or not missing else DataLost
+        return error(
+            message,
+            shuffle_id=self._shuffle_id,
+            mappers=expected.mappers.tolist(),
+            partition=self._partition,
+        )
+
+    def _take(self, header: BlockHeader, stored: memoryview) -> Decoded | None:
+        """Take a block whose CRC matched; its rows if they are wanted and whole."""
+        if header.exchange != self._exchange or header.partition != self._partition:
+            raise DataCorrupted(
+                f"a block of exchange {header.exchange}, partition {header.partition} lies among "
+                f"those of exchange {self._exchange}, partition {self._partition}"
+            )
+        mapper = header.mapper
+        if self._attempts.get(mapper) != header.attempt:
+            return None
+        seen = self._seen.get(mapper)
+        if seen is None:
+            seen = self._seen[mapper] = IntervalSet()
+        elif seen.covers(header.position, header.end):
+            self.duplicates += 1
+            return None
+        elif seen.overlaps(header.position, header.end):
+            raise DataCorrupted(
+                f"a block of mapper {mapper}, partition {self._partition}, row "
+                f"{header.first_row} overlaps another one"
+            )
+        decoded = None
+        if mapper in self._named:
+            content = decode_content(header, stored)
+            if header.is_fragment:
+                decoded = self._join(header, content)
+            else:
+                lengths = bool(header.flags & FLAG_LENGTHS)
+                decoded = Decoded(mapper, header.rows, content, lengths)
+        seen.add(header.position, header.end)
+        self.rows += header.rows
+        self.row_bytes += header.row_bytes
+        self.digest = (self.digest + header.digest) & MASK64
+        return decoded
+
+    def _join(self, header: BlockHeader, content: bytes) -> Decoded | None:
+        """Keep a fragment; the row, once none is missing."""
+        key = header.mapper, header.first_row
+        row = self._long_rows.setdefault(key, _LongRow())
+        number = header.position & (MAX_FRAGMENTS - 1)
+        row.parts[number] = content
+        if header.flags & FLAG_LAST:
+            row.last = number
+        if row.last is None or len(row.parts) <= row.last:
+            return None
+        # The last fragment covers every later position, so there are exactly 0 .. last.
+        del self._long_rows[key]
+        whole = b"".join(row.parts[i] for i in range(row.last + 1))
+        return Decoded(header.mapper, 1, whole, lengths=False)
+
+
+class BlockSplitter:
+    """Cuts a stream of blocks that arrives in arbitrary pieces into runs of whole blocks.
+
+    Keeps the pieces in which a block lies that is not whole yet. After it raised it is of no
+    more use.
+    """
+
+    def __init__(self) -> None:
+        # The beginning of a block, shorter than the block.
+        self._parts: list[memoryview | bytearray] = []
+        self._partial_bytes = 0
+        self._block_bytes = 0  # of the whole block; 0 as long as its header is cut
+
+    def feed(self, piece: memoryview) -> list[memoryview]:
+        """The blocks that `piece` completes, as runs; raises DataCorrupted.
+
+        Runs lie in `piece` itself, except for a block that began in an earlier one, which
+        is copied.
+        """
+        runs: list[memoryview] = []
+        offset = self._fill(piece)
+        if self._partial_bytes:
+            if self._partial_bytes != self._block_bytes:
+                return runs
+            runs.append(memoryview(b"".join(self._parts)))
+            self._parts.clear()
+            self._partial_bytes = self._block_bytes = 0
+        start, end = offset, len(piece)
+        while end - offset >= HEADER_BYTES:
+            block_bytes = parse_header(piece, offset).block_bytes
+            if offset + block_bytes > end:
+                self._block_bytes = block_bytes
+                break
+            offset += block_bytes
+        if offset > start:
+            runs.append(piece[start:offset])
+        if offset < end:
+            self._keep(piece[offset:])
+        return runs
+
+    def finish(self) -> None:
+        """Raise DataCorrupted if the stream ended inside a block."""
+        if self._partial_bytes:
+            raise DataCorrupted(
+                f"blocks are cut short: {self._partial_bytes} bytes of one are left"
+            )
+
+    def _fill(self, piece: memoryview) -> int:
+        """Keep what `piece` has of the partial block, if there is one; where that ends."""
+        offset = 0
+        if not self._partial_bytes:
+            return offset
+        if not self._block_bytes:
+            offset = HEADER_BYTES - self._partial_bytes
+            self._keep(piece[:offset])
+            if self._partial_bytes < HEADER_BYTES:
+                return len(piece)
+            self._block_bytes = parse_header(b"".join(self._parts)).block_bytes
+        end = offset + self._block_bytes - self._partial_bytes
+        self._keep(piece[offset:end])
+        return min(end, len(piece))
+
+    def _keep(self, part: memoryview) -> None:
+        last = self._parts[-1] if self._parts else None
+        if len(part) >= _MIN_PART_BYTES:
+            self._parts.append(part)
+        elif isinstance(last, bytearray):
+            last += part
+        else:
+            self._parts.append(bytearray(part))
+        self._partial_bytes += len(part)

@@ -1,0 +1,1 @@
+"""How a client calls the services: shared channels, calls that can be cancelled, forks."""

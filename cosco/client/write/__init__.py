@@ -1,0 +1,1 @@
+"""The way of a row from `collect` to a daemon's acknowledgement."""

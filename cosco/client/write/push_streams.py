@@ -1,0 +1,272 @@
+"""Push streams of this process: each serves one writer at a time, and is kept for the next.
+
+Opening a stream costs two threads here, a task in the daemon and a call of HTTP/2: more than
+the rows of a small writer. So a stream whose writer has nothing under way any more waits for
+another writer to the same daemon, for a while. What is said on it is up to its user.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol
+
+from cosco.client.rpc.scope import Scope, Unreachable
+from cosco.client.rpc.transport import Call, Endpoint
+from cosco.errors import ClientClosed
+from cosco.protocol import wire
+from cosco.protocol.records import DaemonRef
+
+#: A stream without a user ends after about so long.
+LINGER_S: Final = 5.0
+#: Streams without a user that a process keeps, the last used ones.
+MAX_IDLE_STREAMS: Final = 64
+_JOIN_S: Final = 5.0
+_PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Push"
+_LOG = logging.getLogger("cosco")
+
+#: Messages to send; None ends them. Goes to the thread of gRPC that sends: that one may run
+#: while the process is about to fork and must not meet a lock of ours.
+Outbox = SimpleQueue[bytes | None]
+
+
+class User(Protocol):
+    """Who uses a stream, from `Streams.lease` until `Stream.give_back` succeeds, or for ever.
+
+    All but `begin` is called by the stream's thread, holding no lock.
+    """
+
+    @property
+    def scope(self) -> Scope:
+        """Whose end ends the stream."""
+        ...
+
+    def begin(self, stream: Stream, outbox: Outbox, *, used: bool) -> None:
+        """`stream` is there: whatever was said on the last one is void. `used` by others
+        before; it may have broken unnoticed since."""
+        ...
+
+    def on_reply(self, message: bytes) -> bool:
+        """The daemon said something; False: nothing more is wanted of this stream."""
+        ...
+
+    def wait_for_work(self) -> bool:
+        """Wait until a stream is needed; False: none ever will be."""
+        ...
+
+    def on_end(self, error: Unreachable | None) -> None:
+        """The stream has ended, by an error or in peace; raises what ends the user."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """A method of it has raised this, or the call failed for good: there will be no other
+        stream."""
+        ...
+
+    def over(self) -> None:
+        """The thread ends."""
+        ...
+
+
+class Stream:
+    """One daemon: a thread that connects, reads, and connects again for the present user."""
+
+    def __init__(self, streams: Streams, ref: DaemonRef) -> None:
+        self.ref: Final = ref
+        #: What the present call allows, as the user of that time was told.
+        self.eager_bytes = 0
+        self._streams = streams
+        self._scope = Scope("a push stream", "")
+        # Guards what follows. Nothing is waited for inside, nor the fork gate entered.
+        self._lock = threading.Lock()
+        self._user: User | None = None
+        self._outbox: Outbox | None = None  # of the present call
+        self._call: Call | None = None
+        self._is_over = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"cosco-push-{ref.address}", daemon=True
+        )
+
+    def start(self, user: User) -> None:
+        """Begin with a first user."""
+        self._user = user
+        user.scope.add_call(self)
+        self._thread.start()
+
+    def take_over(self, user: User) -> bool:
+        """Serve another user from now on; False if the stream has ended."""
+        with self._lock:
+            if self._is_over or self._outbox is None:
+                return False
+            self._user = user
+            outbox = self._outbox
+        user.scope.add_call(self)
+        user.begin(self, outbox, used=True)
+        return True
+
+    def give_back(self, user: User) -> bool:
+        """The user has heard all there is to hear, and is done; False: the stream has ended,
+        or is about to."""
+        with self._lock:
+            if self._is_over or self._outbox is None or user.scope.is_closed:
+                return False
+            self._user = None
+        user.scope.remove_call(self)
+        self._streams.keep(self)
+        return True
+
+    def cancel(self) -> None:
+        """End the present call; as the scope of the user was closed."""
+        if (call := self._call) is not None:
+            call.cancel()
+
+    def close(self) -> None:
+        """End a stream without user."""
+        self._scope.close()
+
+    def end(self) -> None:
+        """Have the daemon end a stream without user."""
+        if (outbox := self._outbox) is not None:
+            outbox.put(None)
+
+    def join(self) -> bool:
+        """Whether the thread has ended, waiting a little for it."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+            return not self._thread.is_alive()
+        return True
+
+    # --- the thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with Endpoint(self.ref.address) as endpoint:
+                while (user := self._present_user()) is not None and self._serve(user, endpoint):
+                    pass
+        finally:
+            with self._lock:
+                self._is_over = True
+                last = self._user
+            self._streams.claim(self)
+            if last is not None:
+                last.scope.remove_call(self)
+                last.over()
+
+    def _serve(self, user: User, endpoint: Endpoint) -> bool:
+        """Have a stream for `user` and those who come after it; False: it needs none."""
+        try:
+            if not user.wait_for_work():
+                return False
+            broken: Unreachable | None = None
+            try:
+                self._stream(user, endpoint)
+            except Unreachable as error:
+                broken = error
+            if (present := self._present_user()) is not None:
+                present.on_end(broken)
+        except ClientClosed:
+            return False  # whoever closed the writer knows
+        except BaseException as error:  # noqa: BLE001  a thread's error must reach its user
+            if (present := self._present_user()) is not None:
+                present.failed(error)
+            return False
+        return True
+
+    def _present_user(self) -> User | None:
+        with self._lock:
+            self._is_over = self._user is None
+            return self._user
+
+    def _stream(self, user: User, endpoint: Endpoint) -> None:
+        outbox: Outbox = SimpleQueue()
+        call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
+        call.on_end(lambda: outbox.put(None))
+        self._call, self.eager_bytes = call, 0
+        try:
+            user.scope.check()  # or it was closed before there was a call to cancel
+            with self._lock:
+                self._outbox = outbox
+            user.begin(self, outbox, used=False)
+            for message in call:
+                present = self._user
+                if present is None or not present.on_reply(message):
+                    return
+        finally:
+            with self._lock:
+                self._outbox = self._call = None
+            call.cancel()
+
+    def _requests(self, outbox: Outbox) -> Iterator[bytes]:
+        """What is sent, for a thread of gRPC's."""
+        while True:
+            try:
+                message = outbox.get(timeout=LINGER_S)
+            except Empty:
+                if self._streams.claim(self):
+                    return
+                continue
+            if message is None:
+                return
+            yield message
+
+
+class Streams:
+    """The push streams of a process that no writer uses; those that one does are its own.
+
+    Without locks: each operation on the queue is one that the interpreter makes atomic.
+    """
+
+    def __init__(self) -> None:
+        self._idle: deque[Stream] = deque()  # the one used last is last
+        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
+        self._inherited: list[object] = []
+
+    def lease(self, ref: DaemonRef, user: User) -> Stream:
+        """A stream to a daemon for `user` alone: one that was kept, or another one."""
+        for stream in reversed(self._idle.copy()):
+            if stream.ref == ref and self.claim(stream) and stream.take_over(user):
+                return stream
+        stream = Stream(self, ref)
+        stream.start(user)
+        return stream
+
+    def keep(self, stream: Stream) -> None:
+        """A stream has no user any more."""
+        self._idle.append(stream)
+        if len(self._idle) > MAX_IDLE_STREAMS:
+            oldest = self._idle[0]
+            if self.claim(oldest):
+                oldest.end()
+
+    def claim(self, stream: Stream) -> bool:
+        """Whether a stream was kept, and is now for the caller to use or to end."""
+        try:
+            self._idle.remove(stream)
+        except ValueError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End all streams without user, and their threads."""
+        ended = [stream for stream in self._idle.copy() if self.claim(stream)]
+        for stream in ended:
+            stream.close()
+        for stream in ended:
+            if not stream.join():
+                _LOG.warning("the push stream to %s did not end", stream.ref.address)
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child."""
+        self._inherited.append(self._idle)
+        self._idle = deque()
+
+
+#: Of this process.
+STREAMS: Final = Streams()
+os.register_at_fork(after_in_child=STREAMS.forget_parent)
+atexit.register(STREAMS.close)

@@ -1,0 +1,1 @@
+"""What a writer decides: packing, framing, routes, what to do about trouble. No IO."""

@@ -1,0 +1,343 @@
+"""`LocalCluster`: the real services as processes on this machine, gone without a trace.
+
+Everything lies in one temporary directory: the metadata service's database, the stores, and
+a log of each process. A cluster belongs to the process that made it. It ends with `close()`,
+with `with`, when it is collected, or when that process ends, in whatever way: then
+`cosco.local.reaper` clears up.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn, Self
+
+from cosco.config import DaemonConfig, parse_size
+from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
+from cosco.local import reaper
+
+_HOST: Final = "127.0.0.1"
+_MARK_VARIABLE: Final = "COSCO_CLUSTER_TOKEN"
+_START_TIMEOUT_S: Final = 20.0
+_STOP_TIMEOUT_S: Final = 60.0
+_POLL_S: Final = 0.02
+_TAIL_BYTES: Final = 4096
+
+
+class LocalCluster:
+    """A metadata service and `daemons` shuffle daemons on free ports of the loopback.
+
+    memory: of each daemon's page pool, as `cosco-shuffled --memory` takes it.
+    directory: where the cluster's own temporary directory goes; made if it is missing, and
+        then removed at the end if that leaves it empty. None: the system's.
+    shared_store: one store directory for all daemons, or one for each.
+    daemon_options, metadata_options: further options of `cosco-shuffled` and `cosco-metadata`.
+
+    Every daemon counts as a host of its own. Options in the environment (`COSCO_*`) do not
+    reach the processes. Raises InvalidArgument, and ServiceUnavailable if a process does not
+    come up.
+    """
+
+    def __init__(
+        self,
+        daemons: int = 2,
+        *,
+        memory: str = "256MiB",
+        directory: str | os.PathLike[str] | None = None,
+        shared_store: bool = True,
+        daemon_options: Sequence[str] = (),
+        metadata_options: Sequence[str] = (),
+    ) -> None:
+        if daemons < 1:
+            raise InvalidArgument(f"a cluster of {daemons} daemons: it needs at least 1")
+        DaemonConfig(memory=parse_size(memory)).validate()
+        home = self._home = _Home(directory)
+        self._finalizer = weakref.finalize(self, home.close)
+        try:
+            database = f"sqlite:///{home.directory}/metadata.db"
+            self.metadata_service = ServiceProcess(
+                home,
+                "metadata",
+                "cosco-metadata",
+                ["cosco.cli.metadata", "--store", database, *metadata_options],
+            )
+            self.metadata_service.wait_until_ready()
+            options = ["--metadata", self.metadata, "--memory", memory, *daemon_options]
+            self.daemons = tuple(
+                self._start_daemon(i, "store" if shared_store else f"store-{i}", options)
+                for i in range(daemons)
+            )
+            for daemon in self.daemons:
+                daemon.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def metadata(self) -> str:
+        """host:port of the metadata service."""
+        return self.metadata_service.address
+
+    @property
+    def directory(self) -> Path:
+        """The cluster's own directory, with `metadata.log`, `daemon-0.log` and so on."""
+        return self._home.directory
+
+    def close(self) -> None:
+        """End all processes and remove all files; repeatable. A forked child does nothing."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _start_daemon(self, index: int, store: str, options: list[str]) -> ServiceProcess:
+        url = (self.directory / store).as_uri()
+        return ServiceProcess(
+            self._home,
+            f"daemon-{index}",
+            "cosco-shuffled",
+            ["cosco.cli.shuffled", "--store", url, "--host-id", f"host-{index}", *options],
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a LocalCluster cannot be pickled: hand over its .metadata instead")
+
+
+class ServiceProcess:
+    """One service of a LocalCluster, over its restarts: the same port, files and host id.
+
+    Its methods raise ClientClosed after the cluster's end, and RuntimeError in a process
+    other than the one that made the cluster.
+    """
+
+    def __init__(self, home: _Home, label: str, command: str, arguments: Sequence[str]) -> None:
+        """Start it; `wait_until_ready` has to follow. `arguments` begin with its module."""
+        self._home = home
+        self._label = label
+        self._command = command
+        self._output = home.directory / f"{label}.out"
+        self._log = home.directory / f"{label}.log"
+        #: host:port it serves on.
+        self.address = f"{_HOST}:{home.reserve_port()}"
+        # -P: not whatever modules lie in the current directory.
+        self._arguments = [sys.executable, "-P", "-m", *arguments, "--listen", self.address]
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """Of its latest process, which may have ended."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is dead."""
+        self._home.check_usable()
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """SIGTERM, on which a daemon drains; returns when it has ended.
+
+        A daemon that alone has its store is needed by readers until its exchanges close:
+        then this returns when it has stored everything, and it serves on and ends later.
+
+        Raises ServiceUnavailable if it has not after `timeout_s`, or not in good order.
+        """
+        self._home.check_usable()
+        if not self._serves_on:
+            self._terminate(timeout_s, may_serve_on=True)
+
+    def restart(self) -> None:
+        """Start it again, after `stop()` if it runs; returns when it serves."""
+        self.stop()
+        if self._serves_on:  # a second SIGTERM ends it
+            self._terminate(_STOP_TIMEOUT_S, may_serve_on=False)
+        self._start()
+        self.wait_until_ready()
+
+    def _terminate(self, timeout_s: float, *, may_serve_on: bool) -> None:
+        deadline = time.monotonic() + timeout_s
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        while (code := self._process.poll()) is None:
+            if may_serve_on and _tail(self._output).endswith(f"{self._command} drained\n"):
+                self._serves_on = True
+                return
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"{self._label} did not stop in {timeout_s:g} s: give it more, or kill() it"
+                )
+            time.sleep(_POLL_S)
+        if code:
+            raise ServiceUnavailable(f"{self._ended()} when asked to stop: {self._reason()}")
+
+    def wait_until_ready(self) -> None:
+        """Return when it serves; raises ServiceUnavailable if it ends or takes too long."""
+        while not (line := _tail(self._output)).endswith("\n"):
+            if self._process.poll() is not None:
+                raise ServiceUnavailable(f"{self._ended()} before it was ready: {self._reason()}")
+            if time.monotonic() > self._deadline:
+                self._process.kill()
+                self._process.wait()
+                raise ServiceUnavailable(
+                    f"{self._label} was not ready in {_START_TIMEOUT_S:g} s: {self._reason()}"
+                )
+            time.sleep(_POLL_S)
+        if line != f"{self._command} ready on {self.address}\n":
+            raise ServiceUnavailable(f"{self._label} said {line!r} in place of being ready")
+
+    def _start(self) -> None:
+        self._deadline = time.monotonic() + _START_TIMEOUT_S
+        self._serves_on = False  # drained, and running
+        self._process: subprocess.Popen[bytes] = self._home.spawn(
+            self._arguments, self._output, self._log
+        )
+
+    def _ended(self) -> str:
+        code = self._process.returncode
+        if code < 0:
+            return f"{self._label} was ended by {signal.Signals(-code).name}"
+        return f"{self._label} ended with exit code {code}"
+
+    def _reason(self) -> str:
+        """The last line it wrote to its log."""
+        lines = [line for line in _tail(self._log).splitlines() if line.strip()]
+        return lines[-1] if lines else "it gave no reason"
+
+
+class _Home:
+    """What a cluster's processes share: a directory, an environment, and their end."""
+
+    def __init__(self, base: str | os.PathLike[str] | None) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._ports: list[socket.socket] = []
+        token = secrets.token_hex(16)
+        self._environment = _environment(token)
+        folder = Path(base if base is not None else tempfile.gettempdir()).absolute()
+        self._made_base = not folder.exists()
+        self.directory = folder / f"cosco-{token[:16]}"
+        # Before there is anything to clear up.
+        self._reaper = self._start_reaper(f"{_MARK_VARIABLE}={token}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700)
+        except OSError as error:
+            self.close()
+            raise InvalidArgument(
+                f"no directory for a cluster in {str(folder)!r}: {error.strerror}"
+            ) from error
+
+    def check_usable(self) -> None:
+        """Raise ClientClosed after the end, RuntimeError in another process."""
+        if os.getpid() != self._owner:
+            raise RuntimeError("only the process that made a LocalCluster can control it")
+        if self._closed:
+            raise ClientClosed("the LocalCluster is closed")
+
+    def reserve_port(self) -> int:
+        """A free port that stays this cluster's while nobody listens on it.
+
+        A bound socket keeps others from it, clients' outgoing connections included, and does
+        not hinder a service: with SO_REUSEADDR many may bind a port, and one may listen.
+        """
+        reserved = socket.socket()
+        self._ports.append(reserved)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((_HOST, 0))
+        port: int = reserved.getsockname()[1]
+        return port
+
+    def spawn(self, arguments: Sequence[str], output: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start a process that ends with the cluster. Its output is new, its log goes on."""
+        with self._lock:
+            self.check_usable()
+            # Files, not pipes: nobody has to read them. A session of its own: Ctrl-C is for
+            # the program that runs the cluster.
+            with output.open("wb") as stdout, log.open("ab") as stderr:
+                process = subprocess.Popen(  # noqa: S603 - our own command
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            self._processes = [*(p for p in self._processes if p.poll() is None), process]
+            return process
+
+    def close(self) -> None:
+        """End everything; does nothing in a forked child.
+
+        By SIGKILL: what a service would save when it is asked to stop goes in a moment. The
+        reaper is last, so that it takes over if this is interrupted.
+        """
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for process in self._processes:
+                process.kill()
+            for process in self._processes:
+                process.wait()
+            for port in self._ports:
+                port.close()
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if self._made_base:
+                with suppress(OSError):  # others put files there, or removed it
+                    self.directory.parent.rmdir()
+            self._reaper.kill()
+            self._reaper.wait()
+
+    def _start_reaper(self, token: str) -> subprocess.Popen[bytes]:
+        arguments = [str(self._owner), token, str(self.directory)]
+        if self._made_base:
+            arguments.append(str(self.directory.parent))
+        return subprocess.Popen(  # noqa: S603 - our own command
+            # -I -S: it needs nothing but the standard library, and soon.
+            [sys.executable, "-I", "-S", reaper.__file__, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def _environment(token: str) -> dict[str, str]:
+    """This process's environment without options of cosco, and with what the cluster needs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COSCO_")}
+    environment[_MARK_VARIABLE] = token
+    package = str(Path(__file__).resolve().parents[2])
+    if package not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        paths = [package, environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def _tail(file: Path) -> str:
+    """The last few KiB of a file of the cluster; raises ClientClosed if it is gone."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, os.fstat(opened.fileno()).st_size - _TAIL_BYTES))
+            return opened.read(_TAIL_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        raise ClientClosed("the LocalCluster was closed") from None

@@ -1,0 +1,1 @@
+"""The loop around the state: calls, transactions, calls to daemons."""

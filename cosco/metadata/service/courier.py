@@ -1,0 +1,113 @@
+"""What the metadata service asks of daemons: who is there, and to end assignments."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import grpc
+
+from cosco.metadata.service.handlers import Handlers
+from cosco.metadata.service.journal import Journal
+from cosco.metadata.state.daemons.fences import Fence
+from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.state import MetadataState
+from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.protocol import wire
+from cosco.protocol.records import DaemonRef
+from cosco.protocol.wire import spb
+
+log = logging.getLogger(__name__)
+
+PROBE_TIMEOUT_S: Final = 1.0
+SEAL_TIMEOUT_S: Final = 2.0
+#: A daemon that could not be told is told again after so long.
+SEAL_RETRY_S: Final = 0.25
+#: Calls to daemons under way; more wait.
+MAX_CALLS: Final = 64
+
+#: Of the system, by way of gRPC, when nobody listens at an address: the process is gone.
+_REFUSED: Final = "Connection refused"
+
+
+class _Unanswered(Exception):
+    """A daemon did not answer, or not as one does."""
+
+
+class Courier:
+    """Carries out the probes and fences of the state. Calls to daemons are rare, and each has
+    a channel of its own, which ends with it."""
+
+    def __init__(self, state: MetadataState, journal: Journal, handlers: Handlers) -> None:
+        """`handlers` are told how the calls ended, and say when there are more to make."""
+        self._state = state
+        self._journal = journal
+        self._handlers = handlers
+        self._calls = asyncio.Semaphore(MAX_CALLS)
+
+    async def run(self) -> None:
+        """Make calls until cancelled, which ends those under way."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._handlers.errands.wait()
+                self._handlers.errands.clear()
+                for daemon in self._state.take_probes():
+                    tasks.create_task(self._probe(daemon))
+                for fence in self._state.take_fences():
+                    tasks.create_task(self._seal(fence))
+
+    async def _probe(self, daemon: DaemonRef) -> None:
+        try:
+            reply = await self._call(daemon, "Probe", spb.ProbeRequest(), PROBE_TIMEOUT_S)
+        except _Unanswered as error:
+            refused = _REFUSED in str(error)
+            outcome = ProbeOutcome.GONE if refused else ProbeOutcome.SILENT
+        else:
+            same = reply.incarnation == daemon.incarnation
+            outcome = ProbeOutcome.ALIVE if same else ProbeOutcome.GONE
+        log.debug("the daemon at %s was asked, and is %s", daemon.address, outcome.name)
+        if outcome is ProbeOutcome.GONE:
+            log.warning("the daemon at %s (%d) is gone", daemon.address, daemon.incarnation)
+        self._handlers.probed(daemon.incarnation, outcome)
+
+    async def _seal(self, fence: Fence) -> None:
+        daemon = fence.daemon
+        request = spb.SealRequest(
+            incarnation=daemon.incarnation,
+            keys=[
+                spb.AssignmentKey(number=number, range_index=index, epoch=epoch)
+                for number, index, epoch in fence.keys
+            ],
+        )
+        await self._journal.durable()
+        try:
+            reply = await self._call(daemon, "Seal", request, SEAL_TIMEOUT_S)
+        except _Unanswered as error:
+            log.debug("the daemon at %s is not fenced yet: %s", daemon.address, error)
+            await asyncio.sleep(SEAL_RETRY_S)
+            self._handlers.fence_failed(daemon.incarnation)
+        else:
+            if reply.incarnation == daemon.incarnation:
+                self._handlers.fenced(daemon.incarnation, fence.keys)
+            else:
+                self._handlers.probed(daemon.incarnation, ProbeOutcome.GONE)
+
+    async def _call(self, daemon: DaemonRef, method: str, request: Any, timeout_s: float) -> Any:
+        """Raises _Unanswered."""
+        async with (
+            self._calls,
+            grpc.aio.insecure_channel(daemon.address, options=CHANNEL_OPTIONS) as channel,
+        ):
+            stub: Any = channel.unary_unary(
+                f"/{wire.SHUFFLE_SERVICE}/{method}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=getattr(spb, f"{method}Reply").FromString,
+            )
+            try:
+                reply = await stub(request, timeout=timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raise _Unanswered(error.details()) from None
+        if reply is None:  # what gRPC makes of bytes that are no message of ours
+            raise _Unanswered("something else than a shuffle daemon answers there")
+        return reply

@@ -1,0 +1,92 @@
+"""Calls that wait for something, in the event loop, and who wakes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from cosco.metadata.state.exchange.commit_waits import Waiting
+from cosco.metadata.state.state import MetadataState
+
+#: A long poll is answered after so many seconds at the latest.
+MAX_WAIT_S: Final = 30.0
+#: Long polls under way, calls; more are told to try again.
+MAX_WAITING_CALLS: Final = 20_000
+#: A poll renews the lease when it comes, so a driver gets to send so many in a lease.
+POLLS_PER_LEASE: Final = 3
+
+Waiter = asyncio.Future[None]
+_T = TypeVar("_T")
+
+
+class Polls:
+    """The long polls of a service, which look at its state again when they are woken."""
+
+    def __init__(self, state: MetadataState) -> None:
+        self._state = state
+        self._stopping = False
+        self.waiting: Waiting[Waiter] = Waiting(MAX_WAITING_CALLS)
+        #: Set when the state has probes or fences to take.
+        self.errands = asyncio.Event()
+
+    async def poll(
+        self,
+        look: Callable[[], _T],
+        is_answer: Callable[[_T], bool],
+        add: Callable[[_T, Waiter], None],
+        wait_s: float,
+    ) -> _T:
+        """Look until it is an answer, or for `wait_s`; `add` has the waiter woken for another
+        look."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            found = look()
+            left_s = deadline - loop.time()
+            if self._stopping or is_answer(found) or left_s <= 0:
+                return found
+            self.changed()
+            waiter = loop.create_future()
+            add(found, waiter)
+            try:
+                await asyncio.wait((waiter,), timeout=left_s)
+            finally:
+                self.waiting.remove(waiter)  # come what may
+
+    def stop(self) -> None:
+        """Answer every long poll now, and those that come from now on at once."""
+        self._stopping = True
+        self.wake(self.waiting.everyone())
+
+    @contextmanager
+    def telling(self, number: int) -> Iterator[None]:
+        """Wake whoever waits for an exchange if what is done meanwhile is news to them."""
+        before = self._state.news(number)
+        try:
+            yield
+        finally:
+            if self._state.news(number) != before:
+                self.wake(self.waiting.exchange(number))
+                group_id = self._state.groups.id_of(number)
+                if group_id is not None:
+                    self.wake(self.waiting.group(group_id))
+
+    def changed(self) -> None:
+        """The state may have begun epochs, or have something to be told to daemons."""
+        for number, index in self._state.take_begun():
+            self.wake(self.waiting.begun(number, index))
+        if self._state.has_errands:
+            self.errands.set()
+
+    @staticmethod
+    def wake(waiters: list[Waiter]) -> None:
+        """Have them look again."""
+        for waiter in waiters:
+            waiter.set_result(None)
+
+
+def bounded_s(asked_s: float) -> float:
+    """How long a call waits that asks for so many seconds."""
+    return min(asked_s, MAX_WAIT_S) if asked_s > 0 else 0.0  # 0 also for a NaN

@@ -1,0 +1,1 @@
+"""What the metadata service decides. No IO, no clock."""

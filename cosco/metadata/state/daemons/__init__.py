@@ -1,0 +1,1 @@
+"""The daemons: who lives, who gets what, and what happens when one does not."""

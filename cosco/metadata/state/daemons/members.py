@@ -1,0 +1,280 @@
+"""The daemons' part of the state: who lives, what they are told, what follows when they go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from cosco.errors import CapacityExceeded
+from cosco.metadata.state.daemons.daemon_table import DaemonTable
+from cosco.metadata.state.daemons.failover import Failover, members
+from cosco.metadata.state.daemons.fences import AssignmentKey
+from cosco.metadata.state.daemons.placement import (
+    cut_ranges,
+    group_range_count,
+    host_count,
+    place,
+    range_count,
+)
+from cosco.metadata.state.daemons.suspicion import ProbeOutcome, Suspicions
+from cosco.metadata.state.exchange.closing import Closing, ClosingTable, Party
+from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.records.changes import ChangeLog, Stored
+from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.records import (
+    VOLATILE_STORE,
+    Assignment,
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRef,
+    DaemonRegistration,
+    DaemonStatus,
+    ExchangeSpec,
+    PartitionRange,
+)
+
+
+class Members:
+    """All daemons of a cluster, and what depends on them.
+
+    `failover` and `closing` are for the rest of the state to call as well.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        exchanges: Mapping[int, ExchangeState],
+        changes: ChangeLog,
+        *,
+        lease_s: float,
+        adoption_grace_s: float,
+        ranges_per_daemon: int,
+        now: float,
+    ) -> None:
+        """`exchanges` are the open ones, kept by the caller, who tells `failover` of them."""
+        self._cluster_id = stored.cluster_id
+        self._lease_s = lease_s
+        self._adoption_grace_s = adoption_grace_s
+        self._ranges_per_daemon = ranges_per_daemon
+        self._daemons = DaemonTable(
+            stored.tables.get("daemons", ()), changes, lease_s=lease_s, now=now
+        )
+        self._suspicions = Suspicions()
+        self.closing = ClosingTable(stored.tables.get("closing", ()), changes)
+        self.failover = Failover(exchanges, self._daemons, now)
+
+    def status(self) -> tuple[DaemonStatus, ...]:
+        """All daemons, by address."""
+        return self._daemons.status()
+
+    # --- time ------------------------------------------------------------------------------
+
+    def stalled(self, now: float) -> None:
+        """Give every daemon a full lease, or grace."""
+        self._daemons.restart_leases(now)
+
+    def tick(self, now: float) -> None:
+        """Let leases run out, ask again those that did not answer, move what can be moved."""
+        self._died(self._daemons.expire(now))
+        for daemon in self._daemons.silent_ones():
+            self._suspicions.suspect(daemon.ref, {})
+        self.failover.tick(now)
+
+    def _died(self, incarnations: Collection[int]) -> None:
+        for incarnation in incarnations:
+            self.closing.died(incarnation)
+        self.failover.died(incarnations)
+
+    # --- what daemons say ------------------------------------------------------------------
+
+    def register(
+        self, registration: DaemonRegistration, over: Iterable[int], now: float
+    ) -> DaemonOrders:
+        """Take a daemon in. `over` are the exchanges that it lists and that are closed."""
+        incarnation = registration.incarnation
+        came, superseded = self._daemons.register(registration, now)
+        daemon = self._daemons.get(incarnation)
+        if came:
+            self.closing.returned(incarnation)
+        if came and daemon.named:
+            self.failover.returned(daemon)
+        self._died(superseded)
+        if came:
+            self.failover.arrived(now)
+        if daemon.draining:
+            self.failover.drain(incarnation)
+        drop = self.closing.orders(incarnation, registration.store_id)
+        return self._orders(drop.union(over), drain=daemon.draining)
+
+    def heartbeat(
+        self, heartbeat: DaemonHeartbeat, over: Iterable[int], now: float
+    ) -> DaemonOrders:
+        """Renew a daemon's lease and take what it says, if it is known. `over` as above."""
+        incarnation = heartbeat.incarnation
+        known = self._daemons.live(incarnation)
+        was_failing = known is not None and known.store_failing
+        daemon = self._daemons.heartbeat(heartbeat, now)
+        if daemon is None:
+            return self._orders((), known=False)
+        if daemon.draining:
+            self.failover.drain(incarnation)
+        elif was_failing and not daemon.store_failing:
+            self.failover.arrived(now)
+        self.closing.confirm(heartbeat.dropped, incarnation, daemon.store_id)
+        drop = self.closing.orders(incarnation, daemon.store_id)
+        return self._orders(
+            drop.union(over),
+            drain=daemon.draining,
+            # All that it had is sealed by now.
+            may_exit=daemon.draining
+            and not self.failover.awaits_fence(incarnation)
+            and not heartbeat.unstored_bytes
+            and not self._daemons.needed_by_readers(daemon),
+        )
+
+    def _orders(
+        self,
+        drop: Iterable[int],
+        *,
+        known: bool = True,
+        drain: bool = False,
+        may_exit: bool = False,
+    ) -> DaemonOrders:
+        drop = tuple(sorted(drop))
+        return DaemonOrders(known, self._cluster_id, self._lease_s, drop, drain, may_exit)
+
+    # --- what others say of daemons --------------------------------------------------------
+
+    def drain(self, address: str) -> None:
+        """Move everything away from the daemon at an address; raises InvalidArgument."""
+        daemon = self._daemons.at(address)
+        self._daemons.drain(daemon)
+        self.failover.drain(daemon.ref.incarnation)
+
+    def report(
+        self, suspect: DaemonRef, reporter: int, insist: bool, keys: Iterable[AssignmentKey]
+    ) -> bool:
+        """Have a daemon asked that somebody cannot reach; False if it is known to be dead.
+
+        One who insists has it taken off the assignments that this concerns, should it answer:
+        for a primary those that it replicates to the suspect, for a writer `keys`.
+        """
+        daemon = self._daemons.live(suspect.incarnation)
+        if daemon is None:
+            return False
+        insisted: dict[AssignmentKey, bool] = {}
+        if insist and reporter:
+            insisted = dict.fromkeys(
+                self.failover.replicated_to(reporter, suspect.incarnation), False
+            )
+        elif insist:
+            insisted = dict.fromkeys(keys, True)
+        self._suspicions.suspect(daemon.ref, insisted)
+        return True
+
+    def is_probed(self, incarnation: int) -> bool:
+        """Whether a daemon is being asked, or will be."""
+        return incarnation in self._suspicions
+
+    def is_live(self, incarnation: int) -> bool:
+        """Whether a daemon is believed to live."""
+        return self._daemons.live(incarnation) is not None
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether `take_probes` has something to give."""
+        return bool(self._suspicions)
+
+    def take_probes(self) -> list[DaemonRef]:
+        """The daemons to ask now who is there; `probed` must follow for each."""
+        return self._suspicions.take()
+
+    def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
+        """How a daemon answered."""
+        insisted = self._suspicions.answered(incarnation)
+        daemon = self._daemons.live(incarnation)
+        if daemon is None:
+            return
+        if outcome is ProbeOutcome.ALIVE:
+            if daemon.silent_since is not None:
+                daemon.silent_since = None
+                self.failover.arrived(now)
+            for key, is_primary in insisted.items():
+                self.failover.insist(key, incarnation, now, is_primary=is_primary)
+        elif outcome is ProbeOutcome.GONE or self._daemons.silent(daemon, now):
+            self._daemons.died(incarnation, now)
+            self._died((incarnation,))
+
+    def fence_failed(self, incarnation: int) -> None:
+        """A daemon could not be told that assignments are sealed: is it there still?"""
+        self.failover.fence_failed(incarnation)
+        daemon = self._daemons.live(incarnation)
+        if daemon is not None:
+            self._suspicions.suspect(daemon.ref, {})
+
+    # --- exchanges -------------------------------------------------------------------------
+
+    def first_epochs(
+        self, spec: ExchangeSpec, turn: int, *, of_group: bool = False
+    ) -> tuple[tuple[PartitionRange, ...], list[list[Placed]]]:
+        """The ranges of a new exchange, or of those of a group, and where they go; raises
+        CapacityExceeded."""
+        candidates = self._daemons.candidates()
+        silent = {daemon.ref.incarnation for daemon in self._daemons.silent_ones()}
+        heard = [c for c in candidates if c.incarnation not in silent]
+        if host_count(heard) >= spec.replicas:
+            candidates = heard
+        if of_group:
+            count = group_range_count(spec.partitions, len(candidates))
+        else:
+            count = range_count(spec.partitions, len(candidates), self._ranges_per_daemon)
+        ranges = cut_ranges(spec.partitions, count)
+        try:
+            placement = place(len(ranges), candidates, spec.replicas, turn)
+        except CapacityExceeded as error:
+            why = self._daemons.why_no_candidates()
+            message = f"{error} ({why})" if why else str(error)
+            raise CapacityExceeded(message, shuffle_id=spec.shuffle_id) from None
+        placed = []
+        for part, (primary, replicas) in zip(ranges, placement, strict=True):
+            first, *others = (self._daemons.get(c.incarnation) for c in (primary, *replicas))
+            refs = tuple(other.ref for other in others)
+            placed.append([Placed(Assignment(part.index, 1, 1, first.ref, refs), first.store_id)])
+        return ranges, placed
+
+    def would_take(self, placed: Iterable[Placed]) -> bool:
+        """Whether all daemons of these assignments can be given others like them."""
+        able = {candidate.incarnation for candidate in self._daemons.candidates()}
+        able.difference_update(daemon.ref.incarnation for daemon in self._daemons.silent_ones())
+        return all(ref.incarnation in able for p in placed for ref in members(p.assignment))
+
+    def exchange_closed(self, exchange: ExchangeState) -> None:
+        """Have everybody who may hold something of an exchange drop it."""
+        holders: dict[int, str] = {}
+        for epochs in exchange.placed:
+            for placed in epochs:
+                for ref in members(placed.assignment):
+                    holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
+        pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
+        pending.update(i for i in holders if self._daemons.live(i) is not None)
+        status = exchange.status(closing=True)
+        self.closing.begin(Closing(status, holders, pending, exchange.mappers > 0))
+        self.failover.closed(exchange)
+
+    def sources(self, placed: Placed, now: float) -> tuple[DaemonRef, ...]:
+        """Who serves what an assignment took, in the order in which to ask.
+
+        Its primary and replicas while they live, as they may hold what is not stored; then
+        others of their stores; last the dead whose store nobody serves, as long as they may
+        still be started again and adopt what they left. When there are none: nobody.
+        """
+        refs = members(placed.assignment)
+        found = [ref for ref in refs if self._daemons.live(ref.incarnation) is not None]
+        awaited = []
+        for ref in refs:
+            serving = self._daemons.of_store(self._daemons.get(ref.incarnation).store_id)
+            found += serving
+            if not serving and self._daemons.may_be_adopted(
+                ref.incarnation, self._adoption_grace_s, now
+            ):
+                awaited.append(ref)
+        return tuple(dict.fromkeys(found + awaited))

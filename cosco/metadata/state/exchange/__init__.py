@@ -1,0 +1,1 @@
+"""One exchange: attempts, commits, builds, epochs, losses, its end."""

@@ -1,0 +1,104 @@
+"""The mappers of an exchange: which were opened, and which attempt of each committed."""
+
+from __future__ import annotations
+
+import numpy as np
+from pyroaring import BitMap
+
+from cosco.metadata.state.records.changes import ChangeLog, Row, signed64
+from cosco.metadata.state.records.validate import check_mapper
+from cosco.protocol.records import FIRST_OWN_ATTEMPT, MAX_MAPPER, U32, U64
+
+
+class Attempts:
+    """One committed attempt a mapper, in the present generation; changed rows are named.
+
+    Restored mappers are given to `restore` after `generation` is set.
+    """
+
+    def __init__(self, number: int, changes: ChangeLog) -> None:
+        self.generation = 1
+        #: Mappers there can be, with ids from 0 on.
+        self.mappers = MAX_MAPPER + 1
+        #: Whether writers may make attempt ids themselves, as those of groups do.
+        self.own_ids = False
+        #: The highest attempt id that was given.
+        self.highest = 0
+        self.opened = BitMap()
+        #: mapper → its committed attempt
+        self.committed: dict[int, int] = {}
+        self.committed_mappers = BitMap()
+        self._table: tuple[U32, U64] | None = None
+        self._number = number
+        self._changes = changes
+
+    def open(self, mapper: int | None) -> tuple[int, int]:
+        """(mapper, attempt): a new attempt, None: of the lowest mapper never opened.
+
+        Raises InvalidArgument for a mapper out of its range.
+        """
+        if mapper is None:
+            mapper = self._lowest_unopened()
+        check_mapper(mapper, self.mappers)
+        self.highest += 1
+        if mapper not in self.opened:
+            self.opened.add(mapper)
+            self._put(mapper)
+        return mapper, self.highest
+
+    def table(self) -> tuple[U32, U64]:
+        """The mappers that have committed, ascending, and the attempt of each: only to be read."""
+        if self._table is None:
+            mappers = np.array(self.committed_mappers.to_array(), dtype=np.uint32)
+            attempts = map(self.committed.__getitem__, self.committed_mappers)
+            self._table = mappers, np.fromiter(attempts, np.uint64, count=len(mappers))
+        return self._table
+
+    def was_opened(self, mapper: int, attempt: int) -> bool:
+        """Whether there can be such an attempt; ids that writers of groups make themselves are
+        not known beforehand."""
+        if attempt >= FIRST_OWN_ATTEMPT:
+            return self.own_ids
+        return 1 <= attempt <= self.highest and mapper in self.opened
+
+    def commit(self, mapper: int, attempt: int) -> None:
+        """The first commit of a mapper."""
+        self._set_committed(mapper, attempt)
+        self.opened.add(mapper)  # a writer may have made its attempt id itself
+        self._put(mapper)
+
+    def begin_generation(self) -> None:
+        """Nothing is committed any more; who was opened stays so."""
+        self.generation += 1
+        self.committed.clear()
+        self.committed_mappers.clear()
+        self._table = None
+
+    def restore(self, mapper: int, attempt: int | None, generation: int) -> None:
+        self.opened.add(mapper)
+        if attempt is not None and generation == self.generation:
+            self._set_committed(mapper, attempt)
+
+    def _set_committed(self, mapper: int, attempt: int) -> None:
+        self.committed[mapper] = attempt
+        self.committed_mappers.add(mapper)
+        self._table = None
+
+    def _lowest_unopened(self) -> int:
+        # The lowest id has as many ids below it as are opened below it: bisect by rank.
+        low, high = 0, MAX_MAPPER + 1
+        while low < high:
+            middle = (low + high) // 2
+            if self.opened.rank(middle) == middle + 1:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _put(self, mapper: int) -> None:
+        # Rows carry their generation, so that a new one need not rewrite all of them.
+        def row() -> Row:
+            attempt = self.committed.get(mapper)
+            return None if attempt is None else signed64(attempt), self.generation
+
+        self._changes.put("mappers", (self._number, mapper), row)

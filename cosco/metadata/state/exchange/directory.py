@@ -1,0 +1,104 @@
+"""The open exchanges, by number and by id, their leases, and what is said of those that are not
+open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from cosco.errors import ExchangeClosed, ExchangeNotFound
+from cosco.metadata.state.exchange.closing import ClosingTable
+from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.records.leases import Leases
+from cosco.metadata.state.records.validate import shown
+
+
+class Directory:
+    """Open exchanges. `open` has them by number; it is changed by `add` and `remove` alone.
+    Who gives them adds a lease of each by `renew`, but of those that have one by their group.
+
+    closing: the exchanges that are closing. Older ones are not known here: `used` tells
+    whether the database has an id that this does not know.
+    """
+
+    def __init__(
+        self, exchanges: dict[int, ExchangeState], next_number: int, closing: ClosingTable
+    ) -> None:
+        self.open = exchanges
+        self.next_number = next_number
+        self._closing = closing
+        self._leases: Leases[int] = Leases()
+        self._numbers = {e.spec.shuffle_id: number for number, e in exchanges.items()}
+
+    def knows(self, shuffle_id: str) -> bool:
+        """Whether an exchange of this id is open or closing."""
+        return shuffle_id in self._numbers or shuffle_id in self._closing
+
+    def ids(self) -> Iterator[str]:
+        """All ids of exchanges that are open or closing."""
+        return chain(self._numbers, self._closing)
+
+    def add(self, exchange: ExchangeState) -> None:
+        """An exchange of `next_number` was created."""
+        self.next_number = exchange.number + 1
+        self.open[exchange.number] = exchange
+        self._numbers[exchange.spec.shuffle_id] = exchange.number
+
+    def remove(self, exchange: ExchangeState) -> None:
+        """An exchange is not open any more."""
+        del self.open[exchange.number]
+        del self._numbers[exchange.spec.shuffle_id]
+        self._leases.forget(exchange.number)
+
+    def renew(self, exchange: ExchangeState, now: float) -> None:
+        """Begin a full lease."""
+        self._leases.renew(exchange.number, exchange.spec.lease_s, now)
+
+    def expire(self, now: float) -> list[int]:
+        """The numbers of exchanges whose leases ran out, and which must be closed."""
+        return self._leases.expire(now)
+
+    def restart_leases(self, now: float) -> None:
+        """Begin a full lease for every exchange."""
+        self._leases.restart(now)
+
+    def get(self, number: int) -> ExchangeState:
+        """Raises ExchangeNotFound or ExchangeClosed."""
+        exchange = self.open.get(number)
+        if exchange is not None:
+            return exchange
+        if 0 < number < self.next_number:
+            raise ExchangeClosed(
+                f"exchange number {number} was closed, or its driver's lease ran out"
+            )
+        raise ExchangeNotFound(f"there is no exchange number {number}; create it first")
+
+    def opened(self, shuffle_id: str) -> ExchangeState | None:
+        """The open exchange of an id."""
+        number = self._numbers.get(shuffle_id)
+        return None if number is None else self.open[number]
+
+    def find(self, shuffle_id: str, *, used: bool) -> ExchangeState | None:
+        """The exchange of an id, None if it is not open any more; raises ExchangeNotFound."""
+        exchange = self.opened(shuffle_id)
+        if exchange is None and not used and not self.knows(shuffle_id):
+            raise ExchangeNotFound(
+                f"there is no exchange {shown(shuffle_id)}; create it first, or correct the id",
+                shuffle_id=shuffle_id,
+            )
+        return exchange
+
+    def of(self, shuffle_id: str, *, used: bool) -> ExchangeState:
+        """The exchange of an id; raises ExchangeNotFound or ExchangeClosed."""
+        exchange = self.find(shuffle_id, used=used)
+        if exchange is None:
+            raise ExchangeClosed(
+                f"exchange {shown(shuffle_id)} was closed, or its driver's lease ran out",
+                shuffle_id=shuffle_id,
+            )
+        return exchange
+
+    def over(self, numbers: Iterable[int]) -> list[int]:
+        """Those of a daemon's numbers whose exchange is closed. What this service never gave
+        away is not its to judge."""
+        return [n for n in numbers if 0 < n < self.next_number and n not in self.open]

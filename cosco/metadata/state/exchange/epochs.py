@@ -1,0 +1,95 @@
+"""The epochs of an exchange's ranges: which daemons took, and take, the rows of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from cosco.errors import InvalidArgument
+from cosco.metadata.state.records.changes import ChangeLog
+from cosco.metadata.state.records.table_rows import Placed, placed_row
+from cosco.protocol.records import U32, Assignment
+
+
+class Epochs:
+    """Every epoch of every range, consecutive, the current one last; changed rows are named."""
+
+    def __init__(self, number: int, placed: Iterable[Iterable[Placed]], changes: ChangeLog) -> None:
+        self.placed = [list(epochs) for epochs in placed]
+        self._number = number
+        self._changes = changes
+        #: By range, as a commit names most of them: its last epoch, the build that this one is
+        #: of, and the first epoch of that build.
+        self._last: U32 = np.zeros(len(self.placed), dtype=np.uint32)
+        self._builds, self._firsts = self._last.copy(), self._last.copy()
+        for epochs in self.placed:
+            for epoch in epochs:
+                self._enter(epoch.assignment)
+
+    def current(self) -> tuple[Assignment, ...]:
+        """The last epoch of each range, sealed or not."""
+        return tuple(epochs[-1].assignment for epochs in self.placed)
+
+    def of_build(self, index: int, build: int) -> list[Placed]:
+        """The epochs of a range's build, ascending."""
+        return [placed for placed in self.placed[index] if placed.assignment.build == build]
+
+    def find(self, index: int, epoch: int) -> Placed | None:
+        """The epoch of a range, if there is one."""
+        if index >= len(self.placed):
+            return None
+        epochs = self.placed[index]
+        at = epoch - epochs[0].assignment.epoch
+        return epochs[at] if 0 <= at < len(epochs) else None
+
+    def present(self, pairs: U32, builds: U32) -> npt.NDArray[np.bool_]:
+        """For each (range, epoch) whether it is of the range's present build, of `builds`.
+
+        Raises InvalidArgument for an epoch that never was.
+        """
+        ranges, epochs = pairs.T
+        known = ranges < len(self.placed)
+        if known.all():
+            known = (epochs > 0) & (epochs <= self._last[ranges])
+        if not known.all():
+            index, epoch = pairs[int(np.argmin(known))].tolist()
+            raise InvalidArgument(f"there is no epoch {epoch} of partition range {index}")
+        current = self._builds[ranges] == builds[ranges]
+        present: npt.NDArray[np.bool_] = current & (epochs >= self._firsts[ranges])
+        return present
+
+    def seal(self, index: int) -> bool:
+        """Mark the current epoch of a range as sealed; whether it was not."""
+        placed = self.placed[index][-1]
+        if placed.assignment.sealed:
+            return False
+        self.placed[index][-1] = replace(placed, assignment=replace(placed.assignment, sealed=True))
+        self._put(self.placed[index][-1])
+        return True
+
+    def begin(self, placed: Placed) -> None:
+        """The next epoch of a range."""
+        self.placed[placed.assignment.range_index].append(placed)
+        self._enter(placed.assignment)
+        self._put(placed)
+
+    def put_all(self) -> None:
+        """Name every row."""
+        for epochs in self.placed:
+            for placed in epochs:
+                self._put(placed)
+
+    def _enter(self, assignment: Assignment) -> None:
+        index = assignment.range_index
+        self._last[index] = assignment.epoch
+        if assignment.build != self._builds[index]:
+            self._builds[index] = assignment.build
+            self._firsts[index] = assignment.epoch
+
+    def _put(self, placed: Placed) -> None:
+        key = (self._number, placed.assignment.range_index, placed.assignment.epoch)
+        self._changes.put("assignments", key, partial(placed_row, placed))

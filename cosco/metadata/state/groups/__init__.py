@@ -1,0 +1,1 @@
+"""Exchange groups as the service keeps them."""

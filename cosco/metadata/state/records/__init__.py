@@ -1,0 +1,1 @@
+"""What all of its state is made of: rows, changes, leases, checks."""

@@ -1,0 +1,308 @@
+"""The database of the metadata service: SQLite in WAL mode, durable at every commit.
+
+Tables, keys first. Integers that need 64 bits unsigned are kept signed (`signed64`), lists
+as JSON, sums and bitmaps as blobs. Writes per commit of a mapper are one row of `mappers`
+and `counters`, and one of `sums` per range it wrote to and batch.
+
+    meta         key → value: schema_version, cluster_id
+    daemons      incarnation → address, host, store, memory, free, metrics, live, draining
+    exchanges    number → what was asked for, owner, whether it has a callback, generation,
+                 row kind, schema
+    counters     number → highest attempt id, version, highest loss id
+    ranges       number, range → first partition, count
+    assignments  number, range, epoch → build, primary, its store, replicas, sealed
+    sums         number, range → rows, raw, stored, digests (4 × count uint64), writers
+    mappers      number, mapper → committed attempt, null while there is none, and the
+                 generation it was committed in
+    builds       number, range → build; of rows that are lost, the rows and raw bytes that
+                 there were and that were sent again (each 2 × count uint64)
+    resent       number, range, mapper → the attempt that sent a mapper's rows again
+    losses       number, loss → range, null for a generation; mappers that must run again,
+                 state, reason, why it failed
+    failures     number, range → the error it has ended in for good, reason
+    tries        number, mapper → attempts of a called-back mapper so far, the latest one
+    closing      number → what is shown of it, its daemons, who is waited for, whether it was
+                 of a group
+    closed       number → the id, which stays used; none of groups' exchanges
+    open_groups  group → what was asked for, owner, whether it has a callback, mappers
+    blocks       group, index of the first exchange → its number, how many, where they began
+    used_groups  group, open or closed → how many exchanges it has had, and so which ids are used;
+                 the last one's number
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from cosco.errors import InvalidArgument
+from cosco.metadata.state.records.changes import Change, Row, SqlValue, Stored
+from cosco.protocol.group_records import group_of
+
+SCHEMA_VERSION: Final = "3"
+
+
+class _Table(NamedTuple):
+    """Names of columns, each followed by its type."""
+
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def key_names(self) -> list[str]:
+        return [column.split()[0] for column in self.key]
+
+    def put(self, name: str) -> str:
+        """The statement that writes a row. One that is there is changed in its place: to replace
+        it would move it to another page."""
+        marks = ", ".join("?" * len(self.key + self.columns))
+        columns = (column.split()[0] for column in self.columns)
+        updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        return (
+            f"INSERT INTO {name} VALUES ({marks}) "  # noqa: S608
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {updates}"
+        )
+
+
+_NUMBER: Final = "number INTEGER"
+_RANGE: Final = "range_index INTEGER"
+_GROUP: Final = "group_id TEXT"
+_TABLES: Final = {
+    "daemons": _Table(
+        ("incarnation INTEGER",),
+        ("address TEXT", "host_id TEXT", "store_id TEXT", "memory_bytes INTEGER",
+         "free_bytes INTEGER", "metrics_address TEXT", "live INTEGER", "draining INTEGER"),
+    ),
+    "exchanges": _Table(
+        (_NUMBER,),
+        ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
+         "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
+         "owner BLOB", "callback INTEGER", "generation INTEGER", "kind INTEGER", "schema BLOB"),
+    ),
+    "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER", "losses INTEGER")),
+    "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
+    "assignments": _Table(
+        (_NUMBER, _RANGE, "epoch INTEGER"),
+        ("build INTEGER", "incarnation INTEGER", "address TEXT", "store_id TEXT",
+         "replicas TEXT", "sealed INTEGER"),
+    ),
+    "sums": _Table((_NUMBER, _RANGE), ("sums BLOB", "writers BLOB")),
+    "mappers": _Table((_NUMBER, "mapper INTEGER"), ("attempt INTEGER", "generation INTEGER")),
+    "builds": _Table(
+        (_NUMBER, _RANGE), ("build INTEGER", "expected BLOB", "regained BLOB")
+    ),
+    "resent": _Table((_NUMBER, _RANGE, "mapper INTEGER"), ("attempt INTEGER",)),
+    "losses": _Table(
+        (_NUMBER, "loss INTEGER"),
+        ("range_index INTEGER", "mappers BLOB", "state INTEGER", "reason TEXT", "failure TEXT"),
+    ),
+    "failures": _Table((_NUMBER, _RANGE), ("error TEXT", "reason TEXT")),
+    "tries": _Table((_NUMBER, "mapper INTEGER"), ("tries INTEGER", "attempt INTEGER")),
+    "closing": _Table(
+        (_NUMBER,),
+        ("shuffle_id TEXT", "partitions INTEGER", "mappers_committed INTEGER",
+         "rows INTEGER", "holders TEXT", "pending TEXT", "of_group INTEGER"),
+    ),
+    "closed": _Table((_NUMBER,), ("shuffle_id TEXT",)),
+    "open_groups": _Table(
+        (_GROUP,),
+        ("partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER", "codec TEXT",
+         "deterministic INTEGER", "lease_s REAL", "schema BLOB", "owner BLOB",
+         "callback INTEGER", "mappers INTEGER"),
+    ),
+    "blocks": _Table(
+        (_GROUP, "first INTEGER"), ("number INTEGER", "size INTEGER", "placed TEXT")
+    ),
+    "used_groups": _Table((_GROUP,), ("exchanges INTEGER", "last_number INTEGER")),
+}  # fmt: skip
+_PUTS: Final = {name: table.put(name) for name, table in _TABLES.items()}
+#: Not loaded: what is closed is looked up one by one.
+_UNLOADED: Final = ("closed", "used_groups")
+_NAMED: Final = ("exchanges", "closing", "closed")
+
+
+class SqlStore:
+    """One open database file, which no other process can open meanwhile.
+
+    For one thread: the one that made it.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open or create; raises InvalidArgument when that is not possible."""
+        self._lock = _lock(path)
+        try:
+            self._connection = sqlite3.connect(Path(path).absolute(), isolation_level=None)
+            try:
+                self._cluster_id = self._prepare(path)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise InvalidArgument(f"the store {path} cannot be used: {error}") from error
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def load(self) -> Stored:
+        """Everything but what is closed."""
+        tables = {
+            name: self._rows(f"SELECT * FROM {name} ORDER BY {', '.join(table.key_names)}")  # noqa: S608
+            for name, table in _TABLES.items()
+            if name not in _UNLOADED
+        }
+        highest = " UNION ALL ".join(f"SELECT max(number) n FROM {table}" for table in _NAMED)  # noqa: S608
+        highest += " UNION ALL SELECT max(last_number) FROM used_groups"
+        [(number,)] = self._rows(f"SELECT ifnull(max(n), 0) FROM ({highest})")  # noqa: S608
+        assert isinstance(number, int)
+        return Stored(self._cluster_id, number + 1, tables)
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Apply the changes in one transaction that is durable on return.
+
+        Raises sqlite3.Error, and then nothing is applied.
+        """
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Changes come by table.
+            for (table, deleted), group in groupby(changes, _deleted_columns):
+                if deleted == 1:
+                    [name, *_] = _TABLES[table].key_names
+                    self._connection.executemany(
+                        f"DELETE FROM {table} WHERE {name} BETWEEN ? AND ?",  # noqa: S608
+                        _runs(change.key[0] for change in group),
+                    )
+                elif deleted:
+                    names = _TABLES[table].key_names[:deleted]
+                    where = " AND ".join(f"{name} = ?" for name in names)
+                    self._connection.executemany(
+                        f"DELETE FROM {table} WHERE {where}",  # noqa: S608
+                        (key for _, key, _ in group),
+                    )
+                else:
+                    rows = (key + row for _, key, row in group if row is not None)
+                    self._connection.executemany(_PUTS[table], rows)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def was_used(self, shuffle_id: str) -> bool:
+        """Whether an exchange has, or ever had, this id."""
+        if self.find_number(shuffle_id) is not None:
+            return True
+        member = group_of(shuffle_id)
+        return member is not None and member[1] < self._group_size(member[0])
+
+    def was_group(self, group_id: str) -> bool:
+        """Whether a group has, or ever had, this id."""
+        return self._group_size(group_id) > 0
+
+    def used_in_group(self, group_id: str) -> str | None:
+        """An id that is, or ever was, used and is one of those that such a group would take."""
+        found = " UNION ALL ".join(
+            # The digits are the characters from "0" to before ":".
+            f"SELECT shuffle_id FROM {table} WHERE shuffle_id >= ?1 AND shuffle_id < ?2"  # noqa: S608
+            for table in _NAMED
+        )
+        rows = self._connection.execute(found, (f"{group_id}/0", f"{group_id}/:"))
+        ids: Iterator[str] = (shuffle_id for (shuffle_id,) in rows)
+        return next((shuffle_id for shuffle_id in ids if group_of(shuffle_id)), None)
+
+    def _group_size(self, group_id: str) -> int:
+        rows = self._rows("SELECT exchanges FROM used_groups WHERE group_id = ?", (group_id,))
+        return int(str(rows[0][0])) if rows else 0
+
+    def find_number(self, shuffle_id: str) -> int | None:
+        """The number of the exchange that has, or ever had, this id.
+
+        One look at all tables, as an exchange moves between them in one transaction.
+        """
+        found = " UNION ALL ".join(
+            f"SELECT number FROM {table} WHERE shuffle_id = ?1"  # noqa: S608
+            for table in _NAMED
+        )
+        rows = self._rows(f"{found} LIMIT 1", (shuffle_id,))
+        return int(str(rows[0][0])) if rows else None
+
+    def close(self) -> None:
+        """Close the file and let other processes have it."""
+        self._connection.close()
+        self._lock.close()
+
+    def _rows(self, query: str, arguments: Row = ()) -> list[Row]:
+        return self._connection.execute(query, arguments).fetchall()
+
+    def _prepare(self, path: str) -> str:
+        """Check the schema, or create it; returns the cluster id."""
+        tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
+        if not tables:
+            self._create()
+        elif "meta" not in tables:
+            raise InvalidArgument(
+                f"the store {path} is the database of another program; name another file"
+            )
+        meta = {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta")}
+        if meta.get("schema_version") != SCHEMA_VERSION:
+            raise InvalidArgument(
+                f"the store {path} has schema version {meta.get('schema_version')}, this "
+                f"cosco-metadata knows {SCHEMA_VERSION}; run the version that wrote it until its "
+                "exchanges are closed, then this one with a new file"
+            )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        return meta["cluster_id"]
+
+    def _create(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)")
+        for name, table in _TABLES.items():
+            columns = ", ".join(table.key + table.columns)
+            self._connection.execute(
+                f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(table.key_names)}))"
+            )
+        for name in _NAMED:
+            self._connection.execute(f"CREATE INDEX {name}_by_id ON {name} (shuffle_id)")
+        self._connection.executemany(
+            "INSERT INTO meta VALUES (?, ?)",
+            [("schema_version", SCHEMA_VERSION), ("cluster_id", secrets.token_hex(8))],
+        )
+        self._connection.execute("COMMIT")
+
+
+def _deleted_columns(change: Change) -> tuple[str, int]:
+    """Its table, and of how many columns the key is that it deletes; 0 for a row to put."""
+    return change.table, len(change.key) if change.row is None else 0
+
+
+def _runs(keys: Iterable[SqlValue]) -> Iterator[tuple[SqlValue, SqlValue]]:
+    """First and last of each run of integers: exchanges of a group end together."""
+    first = last = next(keys := iter(keys))
+    for key in keys:
+        if not (isinstance(last, int) and key == last + 1):
+            yield first, last
+            first = key
+        last = key
+    yield first, last
+
+
+def _lock(path: str) -> IO[bytes]:
+    """Hold PATH.lock until it is closed; the empty file stays."""
+    try:
+        lock = Path(f"{path}.lock").open("ab")  # noqa: SIM115
+    except OSError as error:
+        raise InvalidArgument(f"the store {path} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise InvalidArgument(
+            f"the store {path} is in use by another metadata service; stop that one first"
+        ) from error
+    return lock

@@ -1,0 +1,1 @@
+"""What every process of Cosco sets for itself: its allocator and gRPC's settings."""

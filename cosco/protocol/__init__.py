@@ -1,0 +1,1 @@
+"""What the parts say to each other: records, marks, the push protocol. No IO."""

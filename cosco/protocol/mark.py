@@ -1,0 +1,88 @@
+"""The mark: one mapper's word to a partition range that all of its rows are there.
+
+In exchanges of a group (docs/architecture.md, "Exchange groups") an attempt ends with one mark
+for each range, the last block of its last frame to it, and rows are read on its strength before
+the metadata service has heard of the commit. A mark travels as a block (`cosco.format.block`) of
+the range's first partition, with the flag for it: so it is checked, forwarded and sent again as
+rows are. It is counted and not kept: what readers need of all marks are one attempt a mapper and
+sums.
+
+Its content, little-endian, for the partitions of the range in order:
+
+    offset size          field
+         0    8 × count  rows
+         …    8 × count  bytes of rows before compression
+         …    8 × count  sum of the blocks' digests, modulo 2^64
+
+These are sums as of a commit, of the attempt and the partition alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cosco.errors import DataCorrupted
+from cosco.format.block import (
+    CODEC_NONE,
+    MAX_CONTENT_BYTES,
+    BlockHeader,
+    Buffer,
+    decode_content,
+    encode_block,
+)
+from cosco.protocol.records import U64, PartitionRange
+
+#: Sums of each partition.
+MARK_FIELDS: Final = 3
+#: Partitions of a range that one mark can speak of.
+MAX_MARK_PARTITIONS: Final = MAX_CONTENT_BYTES // (MARK_FIELDS * 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an attempt has in the partitions of a range.
+
+    sums: uint64 of 3 × partitions, in their order: rows, bytes before compression, digests.
+    """
+
+    mapper: int
+    attempt: int
+    sums: npt.NDArray[np.uint64]
+
+
+def encode_mark(mark: Mark, exchange: int, part: PartitionRange) -> tuple[bytes, bytes]:
+    """The block of a mark for a range: its header and its content."""
+    if mark.sums.shape != (MARK_FIELDS, part.count):
+        raise ValueError(f"sums of shape {mark.sums.shape} for {part.count} partitions")
+    header, stored, _ = encode_block(
+        exchange=exchange,
+        partition=part.first,
+        mapper=mark.mapper,
+        attempt=mark.attempt,
+        first_row=0,
+        rows=0,
+        content=np.ascontiguousarray(mark.sums, dtype="<u8").tobytes(),
+        codec=CODEC_NONE,
+        mark=True,
+    )
+    return header, stored
+
+
+def decode_mark(header: BlockHeader, stored: Buffer, part: PartitionRange) -> Mark:
+    """The mark that a block is, whose CRC was checked; keeps nothing of `stored`.
+
+    Raises DataCorrupted if it is none of this range.
+    """
+    if not header.is_mark or header.partition != part.first:
+        raise DataCorrupted(
+            f"a block of partition {header.partition} is no mark of range {part.index}"
+        )
+    content = decode_content(header, stored)
+    if len(content) != MARK_FIELDS * 8 * part.count:
+        raise DataCorrupted(f"a mark of {len(content)} bytes for {part.count} partitions")
+    sums: U64 = np.frombuffer(content, dtype="<u8").reshape(MARK_FIELDS, part.count).copy()
+    return Mark(header.mapper, header.attempt, sums)

@@ -1,0 +1,365 @@
+"""The records that pass between the parts: plain, frozen, free of gRPC and of IO.
+
+`cosco.protocol.wire` turns them to protobuf and back; everything else in the package speaks these.
+Lengths are bytes, times are seconds, and array fields are one-dimensional numpy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+#: Mapper ids are 0 .. MAX_MAPPER.
+MAX_MAPPER = 2**31 - 1
+#: One exchange has at most so many partitions (block headers carry them in 32 bits; the
+#: bound keeps a hostile request from asking for arrays of gigabytes).
+MAX_PARTITIONS = 1 << 20
+#: Attempt ids from here on are made by writers of groups, at random; below by the service.
+FIRST_OWN_ATTEMPT = 1 << 63
+MASK64 = (1 << 64) - 1
+#: Ids of stores that end with the daemon that has them begin so.
+VOLATILE_STORE = "memory:"
+
+
+def pairs_array(pairs: Sequence[tuple[int, int]]) -> U32:
+    """Pairs as an array of n × 2."""
+    return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
+
+
+class RowKind(IntEnum):
+    """What an exchange's rows are; fixed by its schema or by the first writer's rows."""
+
+    UNDECIDED = 0
+    BYTES = 1
+    ARROW = 2
+
+
+class DaemonState(IntEnum):
+    """What the metadata service believes of a daemon."""
+
+    SERVING = 1
+    DRAINING = 2
+    DEAD = 3
+
+
+# --- daemons ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRef:
+    """How to reach one start of a daemon, and to know it for that start."""
+
+    incarnation: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRegistration:
+    """What a daemon says of itself when it starts, or when it is unknown to the service.
+
+    `exchanges` are the numbers whose files its store holds, listed before this was sent.
+    """
+
+    incarnation: int
+    address: str
+    host_id: str
+    store_id: str
+    memory_bytes: int
+    free_bytes: int
+    metrics_address: str = ""
+    exchanges: tuple[int, ...] = ()
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonHeartbeat:
+    """A daemon's sign of life. `dropped` are exchanges it holds nothing of any more.
+
+    `draining`: it was asked to end. `store_failing`: its store has taken nothing for a while.
+    `exchanges`: now and then, the numbers of those with files in its store, listed before.
+    """
+
+    incarnation: int
+    free_bytes: int
+    dropped: tuple[int, ...] = ()
+    draining: bool = False
+    store_failing: bool = False
+    exchanges: tuple[int, ...] = ()
+    unstored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonOrders:
+    """The answer to a registration or a heartbeat.
+
+    `known` False: register again. `drop`: exchanges whose memory and files must go. `drain`:
+    take nothing new and store everything. `may_exit`: it drains, and no open exchange needs
+    it any more.
+    """
+
+    known: bool
+    cluster_id: str
+    lease_s: float
+    drop: tuple[int, ...] = ()
+    drain: bool = False
+    may_exit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStatus:
+    """One daemon as `cosco status` shows it."""
+
+    ref: DaemonRef
+    host_id: str
+    store_id: str
+    state: DaemonState
+    memory_bytes: int
+    free_bytes: int
+    metrics_address: str
+    assignments: int
+
+
+# --- exchanges ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSpec:
+    """What a driver asks for. `schema` is a serialized Arrow schema, empty for none."""
+
+    shuffle_id: str
+    partitions: int
+    replicas: int = 2
+    min_replicas: int = 1
+    codec: str = "lz4"
+    deterministic: bool = True
+    lease_s: float = 300.0
+    schema: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRange:
+    """Partitions [first, first + count): placed, and if need be rebuilt, together."""
+
+    index: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """(range, epoch) → daemons. `build` counts the times the range was begun anew."""
+
+    range_index: int
+    epoch: int
+    build: int
+    primary: DaemonRef
+    replicas: tuple[DaemonRef, ...] = ()
+    sealed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeInfo:
+    """An exchange as its clients see it; `assignments` are the current ones, by range."""
+
+    number: int
+    spec: ExchangeSpec
+    generation: int
+    kind: RowKind
+    schema: bytes
+    ranges: tuple[PartitionRange, ...]
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedAttempt:
+    """A writer's licence: its mapper (given or chosen), its attempt, and where rows go.
+
+    `partial`: the mapper has committed, and only the rows of `ranges`, which were lost, are
+    wanted again.
+    """
+
+    info: ExchangeInfo
+    mapper: int
+    attempt: int
+    partial: bool = False
+    ranges: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RenewedAssignments:
+    """What a writer is told that lost a daemon.
+
+    `assignments` are those of the ranges it asked for that are newer than what it named.
+    `alive`: its suspect is, so it may try again. `waiting_for`: why a range has no daemon.
+    """
+
+    assignments: tuple[Assignment, ...] = ()
+    alive: bool = False
+    waiting_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSums:
+    """What one attempt wrote, by partition; `partitions` ascend and have rows or bytes.
+
+    `raw_bytes` count rows before compression: for byte rows their lengths, for Arrow rows
+    the IPC messages they travel in. `stored_bytes` count whole blocks. `digests` are the
+    sums, modulo 2^64, of the digests of the attempt's blocks.
+    """
+
+    partitions: U32
+    rows: U64
+    raw_bytes: U64
+    stored_bytes: U64
+    digests: U64
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """'Attempt a of mapper m is complete'.
+
+    acknowledged: n × 2, the (range, epoch) pairs that acknowledged blocks of it, ascending.
+    partial, ranges: as of its OpenedAttempt.
+    """
+
+    number: int
+    mapper: int
+    attempt: int
+    generation: int
+    acknowledged: U32
+    sums: AttemptSums
+    partial: bool = False
+    ranges: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What `CoscoWriter.close` returns: whether this attempt is the one that counts."""
+
+    mapper: int
+    attempt: int
+    won: bool
+    generation: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the rows one assignment took can be fetched: try `daemons` in order.
+
+    The primary comes first while it lives (it also holds what is not stored yet), then
+    replicas, then others that serve their stores. None: nobody has it, nor will. `sealed`:
+    more than one daemon may have written files of it.
+    """
+
+    range_index: int
+    epoch: int
+    daemons: tuple[DaemonRef, ...]
+    sealed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSnapshot:
+    """One partition's committed state at one version of the exchange.
+
+    mappers, attempts: uint32 and uint64, parallel, ascending by mapper: the committed
+        attempt of every mapper that wrote to the partition's range.
+    rows, raw_bytes, digest: what the partition's committed blocks add up to.
+    """
+
+    version: int
+    generation: int
+    build: int
+    mappers: U32
+    attempts: U64
+    rows: int
+    raw_bytes: int
+    digest: int
+    sources: tuple[Source, ...]
+
+
+class LossCause(IntEnum):
+    """Why a reader says that rows are lost."""
+
+    GONE = 1  # no daemon alive has a source, a file is gone, or a chunk is bad
+    MISSING = 2  # everything there is was read, and rows are missing
+
+
+@dataclass(frozen=True, slots=True)
+class LossReport:
+    """'I read `partition` of the range's `build` from everyone, and rows are missing.'"""
+
+    number: int
+    generation: int
+    build: int
+    partition: int
+    cause: LossCause
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitWait:
+    """The answer to a reader: a snapshot, or the mappers that are missing.
+
+    `recompute` tells that they are missing because they were called back.
+    """
+
+    snapshot: ReadSnapshot | None
+    missing: BitMap = field(default_factory=BitMap)
+    recompute: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecomputeCall:
+    """One loss as it is told to the driver: these mappers must run again."""
+
+    loss_id: int
+    mappers: BitMap
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriverOrders:
+    """The answer to a driver's poll, which also renews the exchange's lease."""
+
+    calls: tuple[RecomputeCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeProgress:
+    """How far an exchange is. Arrays have one entry per partition.
+
+    All count committed attempts only. `bytes_raw` and `partition_bytes` are of rows before
+    compression (for byte rows the sum of their lengths), `bytes_stored` of the blocks that
+    carry them, compressed, one copy. `replicas`: the copies that new rows get now, where they
+    get fewest; below what was asked for while hosts are missing, 0 while rows must wait.
+    """
+
+    mappers_committed: int
+    rows: int
+    bytes_raw: int
+    bytes_stored: int
+    partition_rows: U64
+    partition_bytes: U64
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeStatus:
+    """One exchange as `cosco status` shows it."""
+
+    shuffle_id: str
+    number: int
+    partitions: int
+    mappers_committed: int
+    rows: int
+    closing: bool

@@ -1,0 +1,79 @@
+"""Arrays of numbers and sets of mappers, as fields of bytes; both checked when they come in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from pyroaring import BitMap
+
+from cosco.errors import InvalidArgument
+from cosco.protocol.records import (
+    MAX_MAPPER,
+    U32,
+    U64,
+)
+
+#: Bytes of a number in a narrow array → how numpy calls it.
+_WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+
+
+def u64(data: bytes, what: str) -> U64:
+    if len(data) % 8:
+        raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint64")
+    return np.frombuffer(data, dtype="<u8")
+
+
+def narrow_u64(data: bytes, count: int, what: str) -> U64:
+    """What `narrow_bytes` made of `count` numbers; raises InvalidArgument."""
+    if not data:
+        return np.zeros(count, dtype=np.uint64)
+    width, left = divmod(len(data), count) if count else (0, 0)
+    if left or width not in _WIDTHS:
+        raise InvalidArgument(f"{what}: {len(data)} bytes are no array of {count} numbers")
+    return np.frombuffer(data, dtype=_WIDTHS[width]).astype(np.uint64)
+
+
+def narrow_bytes(array: U64) -> bytes:
+    """Every number in as many bytes as the largest needs, little-endian; empty: all are 0."""
+    largest = int(array.max(initial=0))
+    if not largest:
+        return b""
+    width = next(width for width in _WIDTHS if largest < 1 << 8 * width)
+    return array.astype(_WIDTHS[width]).tobytes()
+
+
+def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
+    """What `gaps_bytes` made of `count` numbers, all below `limit`; raises InvalidArgument."""
+    if len(gaps) > 4 * count:
+        raise InvalidArgument(f"{what}: {len(gaps)} bytes of gaps for {count} numbers")
+    if not gaps:
+        array = np.arange(count, dtype=np.uint64)
+    else:
+        array = np.cumsum(narrow_u64(gaps, count, what) + np.uint64(1)) - np.uint64(1)
+    if count and int(array[-1]) >= limit:
+        raise InvalidArgument(f"{what}: {array[-1]} is too large, it must be below {limit}")
+    return array.astype(np.uint32)
+
+
+def gaps_bytes(array: U32) -> bytes:
+    """Numbers that ascend, by how many are left out before each, as `narrow_bytes`."""
+    gaps = np.diff(array.astype(np.int64), prepend=np.int64(-1)) - 1
+    return narrow_bytes(gaps.astype(np.uint64))
+
+
+def bytes64(array: U64) -> bytes:
+    return np.ascontiguousarray(array, dtype="<u8").tobytes()
+
+
+def bitmap_from_bytes(data: bytes, what: str) -> BitMap:
+    """A roaring bitmap of mapper ids; raises InvalidArgument."""
+    if not data:
+        return BitMap()
+    try:
+        bitmap = BitMap.deserialize(data)
+    except Exception as error:  # the library raises plain and various errors
+        raise InvalidArgument(f"{what}: no roaring bitmap") from error
+    if bitmap and bitmap.max() > MAX_MAPPER:
+        raise InvalidArgument(f"{what}: mapper {bitmap.max()} is beyond {MAX_MAPPER}")
+    return bitmap

@@ -1,0 +1,1 @@
+"""The loop around a daemon's state: calls, disks, other services."""

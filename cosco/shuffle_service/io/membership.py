@@ -1,0 +1,208 @@
+"""The daemon's side of the metadata service: registration, heartbeats, look-ups, orders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import grpc
+
+from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
+from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.protocol import wire
+from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S: Final = 5.0
+_RETRY_S: Final = 0.2
+_HURRY_S: Final = 0.1
+
+
+class MetadataLink:
+    """Calls of the metadata service; gRPC's errors end here."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+    async def call(self, method: str, request: Any) -> Any:
+        """One call; raises ServiceUnavailable, or the error that the service answered."""
+        _, reply_type = wire.METADATA_METHODS[method]
+        stub: Any = self._channel.unary_unary(
+            f"/{wire.METADATA_SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply_type.FromString,
+        )
+        try:
+            return await stub(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            for key, value in error.trailing_metadata() or ():
+                if key == wire.ERROR_KEY and isinstance(value, bytes):
+                    raise wire.error_from_bytes(value) from None
+            raise ServiceUnavailable(
+                f"the metadata service at {self.address} does not answer "
+                f"({error.code().name.lower()}); start cosco-metadata there or correct --metadata"
+            ) from None
+
+    async def lookup(
+        self, number: int, range_index: int, epoch: int, incarnation: int
+    ) -> FoundAssignment | None:
+        """The assignment, if it is this daemon's, and which others are like it."""
+        reply = await self.call(
+            "LookupAssignment",
+            wire.mpb.LookupAssignmentRequest(
+                number=number, range_index=range_index, epoch=epoch, incarnation=incarnation
+            ),
+        )
+        return wire.found_assignment_from_pb(reply)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Membership:
+    """Keeps the daemon registered and carries out what the service orders.
+
+    describe: the registration, with what the store holds now.
+    condition: a heartbeat without `dropped` and `exchanges`, which are added here.
+    listed: the numbers of the exchanges that the daemon or its store holds anything of.
+    drop: forgets an exchange, memory and files.
+    told: is given every answer, and when it came in monotonic seconds.
+
+    What the store holds is always listed before the call that tells it, so that nothing
+    newer can be ordered away.
+    """
+
+    def __init__(
+        self,
+        link: MetadataLink,
+        *,
+        describe: Callable[[], Awaitable[DaemonRegistration]],
+        condition: Callable[[], DaemonHeartbeat],
+        listed: Callable[[], Awaitable[tuple[int, ...]]],
+        drop: Callable[[int], Awaitable[None]],
+        told: Callable[[DaemonOrders, float], None],
+        heartbeat_s: float,
+        sweep_s: float,
+    ) -> None:
+        self._link = link
+        self._describe = describe
+        self._condition = condition
+        self._listed = listed
+        self._drop = drop
+        self._told = told
+        self._heartbeat_s = heartbeat_s
+        self._sweep_s = sweep_s
+        self._now = asyncio.Event()
+        self._cluster_id = ""
+        self._to_drop: set[int] = set()
+        self._ordered = asyncio.Event()
+        self._dropped: set[int] = set()  # done, and not yet told
+        self._found: tuple[int, ...] = ()  # of the last sweep, and not yet told
+
+    async def register(self, timeout_s: float) -> DaemonOrders:
+        """Register for the first time; raises ServiceUnavailable after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return await self._register()
+            except ServiceUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+
+    async def _register(self) -> DaemonOrders:
+        registration = await self._describe()
+        reply = await self._link.call("RegisterDaemon", wire.registration_to_pb(registration))
+        return wire.orders_from_pb(reply)
+
+    def hurry(self) -> None:
+        """Send a heartbeat now, and further ones often: the daemon waits for the answers."""
+        self._heartbeat_s = min(self._heartbeat_s, _HURRY_S)
+        self._now.set()
+
+    async def run(self, orders: DaemonOrders) -> None:
+        """Send heartbeats and carry out orders, for ever, starting with `orders`.
+
+        Raises InvalidArgument if the metadata service has begun anew, as another cluster.
+        """
+        self._cluster_id = orders.cluster_id
+        self._order(orders)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry_out_orders(), name="orders")
+                group.create_task(self._send_heartbeats(), name="heartbeats")
+                group.create_task(self._sweep(), name="sweep")
+        except ExceptionGroup as errors:  # the first one ended the other tasks
+            raise errors.exceptions[0] from None
+
+    async def _send_heartbeats(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._now.wait(), self._heartbeat_s)
+            self._now.clear()
+            try:
+                orders = await self._heartbeat()
+                if not orders.known:
+                    orders = await self._register()
+            except (CoscoError, OSError) as error:  # of the service, or of the store
+                log.warning("heartbeat: %s", error)
+                continue
+            self._check_cluster(orders)
+            self._order(orders)
+
+    async def _heartbeat(self) -> DaemonOrders:
+        dropped = tuple(sorted(self._dropped))
+        found, self._found = self._found, ()
+        heartbeat = replace(self._condition(), dropped=dropped, exchanges=found)
+        reply = await self._link.call("Heartbeat", wire.heartbeat_to_pb(heartbeat))
+        self._dropped.difference_update(dropped)
+        return wire.orders_from_pb(reply)
+
+    async def _sweep(self) -> None:
+        """Beside the heartbeats, which a slow store must not hold up."""
+        while True:
+            await asyncio.sleep(self._sweep_s)
+            try:
+                self._found = await self._listed()
+            except OSError as error:
+                log.warning("the store cannot be swept: %s", error)
+
+    def _check_cluster(self, orders: DaemonOrders) -> None:
+        """Numbers of another cluster's exchanges name other rows than those held here."""
+        if orders.cluster_id != self._cluster_id:
+            raise InvalidArgument(
+                f"the metadata service at {self._link.address} is of cluster "
+                f"{orders.cluster_id} now and was of {self._cluster_id}: start this daemon "
+                "again, or bring back the service's database"
+            )
+
+    def _order(self, orders: DaemonOrders) -> None:
+        self._told(orders, time.monotonic())
+        self._to_drop.update(number for number in orders.drop if number not in self._dropped)
+        if self._to_drop:
+            self._ordered.set()
+
+    async def _carry_out_orders(self) -> None:
+        """Beside the heartbeats, which a large deletion must not hold up."""
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            for number in sorted(self._to_drop):
+                await self._try_drop(number)
+                self._to_drop.discard(number)
+
+    async def _try_drop(self, number: int) -> None:
+        try:
+            await self._drop(number)
+        except OSError as error:  # not confirmed, so the order comes again
+            log.warning("exchange %d is not removed yet: %s", number, error)
+        else:
+            self._dropped.add(number)

@@ -1,0 +1,1 @@
+"""Frames in: from writers and primaries, and on to replicas."""

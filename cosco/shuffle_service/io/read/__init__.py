@@ -1,0 +1,1 @@
+"""Rows out: chunks that are fetched, rows that are pushed to waiting readers."""

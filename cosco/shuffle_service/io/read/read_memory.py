@@ -1,0 +1,149 @@
+"""The memory that reads of the store go to: a fixed arena, shared by all readers.
+
+A read should be large, as each one moves a disk's arm, and there may be hundreds of readers,
+some of which take their data slowly or not at all. So what a reader may have depends on how
+many there are, it waits in turn for it, and it can lose it again: a piece that nobody has
+taken from for a while is taken back when others wait, and is read again when its reader
+comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from cosco.shuffle_service.state.buffers.pool import MIN_PAGE_BYTES, Page, PagePool, round_up
+
+#: One read: at 8 MiB a disk moves its arm for a sixth of the time it reads.
+PIECE_MAX_BYTES: Final = 8 << 20
+#: However many readers there are, no read but a file's last is smaller.
+PIECE_MIN_BYTES: Final = 1 << 20
+#: A piece that was not touched for so long is taken back when others wait.
+STALLED_AFTER_S: Final = 1.0
+
+_SHARE: Final = 8
+_ARENA_MIN_BYTES: Final = 4 << 20
+_ARENA_MAX_BYTES: Final = 32 << 20
+
+
+def read_arena_bytes(memory_bytes: int) -> int:
+    """How large the arena of a daemon with `--memory` of so many bytes is."""
+    share = memory_bytes // _SHARE
+    return min(max(share, _ARENA_MIN_BYTES), _ARENA_MAX_BYTES) // PIECE_MIN_BYTES * PIECE_MIN_BYTES
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Memory for one piece. `views` are its pages, in order; none once it is given back."""
+
+    pages: list[Page]
+    views: list[memoryview]
+    touched: float
+    #: While it is read into it cannot be taken back.
+    is_filling: bool = True
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was given back, or taken back."""
+        return not self.pages
+
+    def part(self, start: int, end: int) -> list[memoryview]:
+        """Bytes [start, end) of the piece; valid until the next await."""
+        found, base = [], 0
+        for view in self.views:
+            low, high = max(start - base, 0), min(end - base, len(view))
+            if low < high:
+                found.append(view[low:high])
+            base += len(view)
+        return found
+
+
+class ReadMemory:
+    """Leases of an arena, a multiple of PIECE_MIN_BYTES; used from one event loop."""
+
+    def __init__(self, arena: memoryview) -> None:
+        self._arena = arena
+        self._pool = PagePool(len(arena))
+        self._leases: dict[Lease, None] = {}  # oldest first
+        self._queue: deque[asyncio.Future[None]] = deque()
+        #: Readers of the store that are open.
+        self.readers = 0
+
+    @property
+    def used_bytes(self) -> int:
+        return self._pool.capacity_bytes - self._pool.free_bytes
+
+    def piece_bytes(self) -> int:
+        """What one read should ask for now: each reader sends a piece while it reads another."""
+        share = len(self._arena) // (2 * max(1, self.readers))
+        return min(max(share, PIECE_MIN_BYTES), PIECE_MAX_BYTES) // MIN_PAGE_BYTES * MIN_PAGE_BYTES
+
+    def lease_ahead(self, length: int) -> Lease | None:
+        """Memory for `length` bytes if there is some and nobody waits for it, else None."""
+        if self._queue or round_up(length) > self._pool.free_bytes:
+            return None
+        return self._lease(length)
+
+    async def lease(self, length: int) -> Lease:
+        """Memory for `length` bytes, at most PIECE_MAX_BYTES; waits for its turn.
+
+        Whoever waits here must hold no other lease, or all might wait for each other.
+        """
+        if (lease := self.lease_ahead(length)) is not None:
+            return lease
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            while self._queue[0] is not turn or round_up(length) > self._pool.free_bytes:
+                if self._queue[0] is turn and self._take_back():
+                    continue
+                # Leases that are touched now may stall; the first in the queue looks again.
+                await asyncio.wait({turn}, timeout=STALLED_AFTER_S)
+                if turn.done():
+                    fresh: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._queue[self._queue.index(turn)] = fresh
+                    turn = fresh
+            return self._lease(length)
+        finally:
+            self._queue.remove(turn)
+            self._wake()
+
+    def filled(self, lease: Lease) -> None:
+        """It has been read into."""
+        lease.is_filling = False
+        self.touch(lease)
+
+    def touch(self, lease: Lease) -> None:
+        """Its reader takes from it."""
+        lease.touched = asyncio.get_running_loop().time()
+
+    def give_back(self, lease: Lease) -> None:
+        """Repeatable. Not while it is read into."""
+        if lease.is_gone:
+            return
+        del self._leases[lease]
+        self._pool.free(lease.pages)
+        lease.pages, lease.views = [], []
+        self._wake()
+
+    def _lease(self, length: int) -> Lease:
+        pages = self._pool.allocate(length)
+        views = [self._arena[page.offset : page.offset + page.size] for page in pages]
+        lease = Lease(pages, views, asyncio.get_running_loop().time())
+        self._leases[lease] = None
+        return lease
+
+    def _take_back(self) -> bool:
+        """Take one stalled lease from its reader, the least touched one first."""
+        before = asyncio.get_running_loop().time() - STALLED_AFTER_S
+        stalled = [one for one in self._leases if not one.is_filling and one.touched <= before]
+        if not stalled:
+            return False
+        self.give_back(min(stalled, key=lambda lease: lease.touched))
+        return True
+
+    def _wake(self) -> None:
+        if self._queue and not self._queue[0].done():
+            self._queue[0].set_result(None)

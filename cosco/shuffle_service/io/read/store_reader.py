@@ -1,0 +1,112 @@
+"""Reads one file of the store in order, in large pieces, the next one ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cosco.dfs import Store
+from cosco.errors import DataCorrupted
+from cosco.format.chunk import ALIGNMENT
+from cosco.shuffle_service.io.read.read_memory import Lease, ReadMemory
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Bytes [start, end) of the file, in memory; `is_cut`: the file ends there, too soon."""
+
+    lease: Lease
+    start: int
+    end: int
+    is_cut: bool
+
+    def covers(self, position: int) -> bool:
+        return self.start <= position < self.end and not self.lease.is_gone
+
+
+class StoreReader:
+    """`at` gives what is at a position; `close` must follow. For one task.
+
+    It holds two pieces at most: the one at the last position, and the one after it.
+    """
+
+    def __init__(self, store: Store, memory: ReadMemory, path: str) -> None:
+        self._store = store
+        self._memory = memory
+        self._path = path
+        self._piece: _Piece | None = None
+        self._ahead: asyncio.Task[_Piece] | None = None
+        memory.readers += 1
+
+    async def at(self, position: int, length: int, needed: int, end: int) -> list[memoryview]:
+        """Up to `length` bytes from `position` on, one or more, read if need be.
+
+        They are valid until the next await. `end` is where the caller will end, which bounds
+        what is read ahead. Raises OSError, and DataCorrupted if the file is seen to end
+        before `needed`.
+        """
+        if self._piece is None or not self._piece.covers(position):
+            self._drop_piece()
+            self._piece = await self._next_piece(position, end)
+        piece = self._piece
+        if piece.is_cut and piece.end < needed:
+            raise DataCorrupted(f"the file was cut short at {piece.end}")
+        self._memory.touch(piece.lease)
+        if self._ahead is None and piece.end < end:
+            self._read_ahead(piece.end, end)
+        first = position - piece.start
+        return piece.lease.part(first, min(first + length, piece.end - piece.start))
+
+    def close(self) -> None:
+        """Give all memory back, that of a read under way when it has ended."""
+        self._memory.readers -= 1
+        self._drop_piece()
+        self._drop_ahead()
+
+    async def _next_piece(self, position: int, end: int) -> _Piece:
+        if (ahead := self._ahead) is not None:
+            # What went wrong is met again by the read below, which then is the one to tell.
+            with suppress(OSError, DataCorrupted):
+                await asyncio.wait({ahead})
+                piece = ahead.result()
+                if piece.covers(position):
+                    self._ahead = None
+                    return piece
+            self._drop_ahead()
+        start = position - position % ALIGNMENT
+        length = min(self._memory.piece_bytes(), end - start)
+        return await self._fill(await self._memory.lease(length), start, length)
+
+    def _read_ahead(self, start: int, end: int) -> None:
+        start -= start % ALIGNMENT  # where the last piece ended, unless the file does there
+        length = min(self._memory.piece_bytes(), end - start)
+        lease = self._memory.lease_ahead(length)
+        if lease is not None:
+            self._ahead = asyncio.create_task(self._fill(lease, start, length), name="read-ahead")
+
+    async def _fill(self, lease: Lease, start: int, length: int) -> _Piece:
+        try:
+            got = await self._store.read_into(self._path, start, lease.views)
+        except BaseException:
+            self._memory.give_back(lease)
+            raise
+        self._memory.filled(lease)
+        return _Piece(lease, start, start + min(got, length), is_cut=got < length)
+
+    def _drop_piece(self) -> None:
+        if self._piece is not None:
+            self._memory.give_back(self._piece.lease)
+            self._piece = None
+
+    def _drop_ahead(self) -> None:
+        if (ahead := self._ahead) is not None:
+            self._ahead = None
+            if ahead.done():
+                self._forget(ahead)
+            else:
+                ahead.add_done_callback(self._forget)
+
+    def _forget(self, ahead: asyncio.Task[_Piece]) -> None:
+        if not ahead.cancelled() and ahead.exception() is None:
+            self._memory.give_back(ahead.result().lease)

@@ -1,0 +1,1 @@
+"""What a daemon holds and decides. No IO, no clock."""

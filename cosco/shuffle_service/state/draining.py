@@ -1,0 +1,83 @@
+"""When a daemon that was asked to end may: pure, told of answers and of time.
+
+A draining daemon goes on serving. The metadata service seals its epochs, writers move by
+that, and it stores what it has; then the service says that it may exit, or it serves on,
+when its store is its own and open exchanges have files there.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from cosco.protocol.records import DaemonOrders
+
+#: Without an answer of the metadata service for so long, it need not be waited for, unless it
+#: has said that readers need this daemon.
+DRAIN_ALONE_S: Final = 5.0
+#: What is stored and sealed for so long, and not let go, is needed until exchanges close.
+SERVES_ON_AFTER_S: Final = 1.0
+#: Storing at the very end gets at least so much time, whatever the drain took before.
+_LAST_STORE_S: Final = 5.0
+
+
+class Step(Enum):
+    """What a draining daemon does next."""
+
+    WAIT = 1
+    SERVE_ON = 2  # nothing more to do but to serve readers
+    EXIT = 3  # store what there still is, and end
+
+
+class Drain:
+    """One drain, from `begin` to `Step.EXIT`. All times are of one clock, in seconds.
+
+    store_s: the longest time that rows may stay in memory meanwhile.
+    """
+
+    def __init__(self, store_s: float) -> None:
+        self._store_s = store_s
+        self._answered_at = 0.0
+        self._answers = 0
+        self._may_exit = False
+        self._empty_at = 0.0  # when there was nothing left to store, last
+        self._done_since: float | None = None
+        self._needed = False  # the service has not let it go, though all is stored and sealed
+        self.begun = False
+
+    def begin(self, now: float) -> None:
+        """It was asked to end; repeatable."""
+        if not self.begun:
+            self.begun = True
+            self._answered_at = self._empty_at = now
+
+    def told(self, orders: DaemonOrders, now: float) -> None:
+        """The metadata service has answered."""
+        if self.begun:
+            self._answered_at = now
+            self._answers += 1
+            self._may_exit = orders.may_exit
+
+    def step(self, now: float, *, unstored_bytes: int, takes: bool) -> Step:
+        """To be asked often. `takes`: an assignment that is not sealed is held."""
+        if not unstored_bytes:
+            self._empty_at = now
+        # The answer before the last one may be to a heartbeat that told of no drain.
+        if unstored_bytes or takes or self._answers < 2:
+            self._done_since = None
+        elif self._done_since is None:
+            self._done_since = now
+        if (self._may_exit and not unstored_bytes) or now - self._empty_at >= self._store_s:
+            return Step.EXIT
+        # By the last answer: silence does not say that it is needed.
+        since = self._done_since
+        if since is not None and self._answered_at - since >= SERVES_ON_AFTER_S:
+            self._needed = True
+        if self._needed:  # and silence does not take it back, once that was said
+            return Step.SERVE_ON
+        return Step.EXIT if now - self._answered_at >= DRAIN_ALONE_S else Step.WAIT
+
+    def store_left_s(self, now: float) -> float:
+        """How long storing what is in memory at the end may take."""
+        waited = now - self._empty_at if self.begun else 0.0
+        return max(_LAST_STORE_S, self._store_s - waited)

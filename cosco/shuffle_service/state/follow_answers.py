@@ -1,0 +1,119 @@
+"""What a reader that follows marks is told: one look at the assignment, at that moment.
+
+No IO. Rows are copied out of pages here, so nothing is awaited between the look and the copy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from pyroaring import BitMap
+
+from cosco.format.chunk import CHUNK_HEADER_BYTES
+from cosco.protocol.group_records import Follow, Followed, FollowOutcome
+from cosco.protocol.records import U64
+from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
+from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
+from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, ChunkState
+from cosco.shuffle_service.state.core import DaemonCore
+
+#: Longer rows are fetched, however many a reader would take.
+MAX_DATA_BYTES: Final = 1 << 20
+
+_NONE: Final[U64] = np.empty(0, dtype=np.uint64)
+
+
+def key_of(ask: Follow) -> AssignmentKey:
+    """The assignment that is asked about."""
+    return ask.number, ask.range_index, ask.epoch
+
+
+def is_unknown(core: DaemonCore, ask: Follow) -> bool:
+    """Whether the metadata service is to be asked first."""
+    is_here = ask.incarnation == core.incarnation and not core.is_dropped(ask.number)
+    return is_here and core.find(key_of(ask)) is None
+
+
+def board_to_wait_at(core: DaemonCore, ask: Follow) -> MarkBoard | None:
+    """Where the last mark that is asked for will come; None: there is an answer now."""
+    if ask.now or isinstance(found := _look(core, ask), Followed):
+        return None
+    _, board = found
+    return None if board.is_complete else board
+
+
+def answer(core: DaemonCore, ask: Follow) -> Followed:
+    """What is to be told now."""
+    found = _look(core, ask)
+    if isinstance(found, Followed):
+        return found
+    held, board = found
+    if ask.now or not board.is_complete:
+        outcome = FollowOutcome.READY if board.is_complete else FollowOutcome.WAITING
+        return Followed(ask.id, outcome, _NONE, done=_marked(core, held, board))
+    rows, raw_bytes, digest = board.sums(ask.partition - held.partitions.first)
+    data = _rows(core, ask)
+    return Followed(
+        ask.id,
+        FollowOutcome.READY,
+        board.attempts(),
+        rows=rows,
+        raw_bytes=raw_bytes,
+        digest=digest,
+        fetch=data is None,
+        data=data or b"",
+    )
+
+
+def refused(ask: Follow, outcome: FollowOutcome, reason: str = "") -> Followed:
+    """An answer that says no more than why there is none."""
+    return Followed(ask.id, outcome, _NONE, reason=reason)
+
+
+def _look(core: DaemonCore, ask: Follow) -> tuple[AssignmentBuffers, MarkBoard] | Followed:
+    """The board to answer from, or why there is none."""
+    if core.is_dropped(ask.number):
+        return refused(ask, FollowOutcome.CLOSED, f"exchange {ask.number} is closed")
+    held = core.find(key_of(ask))
+    if ask.incarnation != core.incarnation:
+        reason = "this daemon was started again since"
+    elif held is None:
+        reason = "the assignment is not this daemon's"
+    elif not 0 <= ask.partition - held.partitions.first < held.partitions.count:
+        reason = f"partition {ask.partition} is not of range {ask.range_index}"
+    elif held.copied_from and not ask.now:
+        reason = "another daemon is the primary"
+    elif held.board is None:
+        reason = "no marks are kept of the assignment here"
+    elif held.sealed and not (ask.now or held.board.is_complete):
+        reason = f"the range is sealed in epoch {ask.epoch}"
+    else:
+        return held, held.board
+    return refused(ask, FollowOutcome.ELSEWHERE, reason)
+
+
+def _marked(core: DaemonCore, held: AssignmentBuffers, board: MarkBoard) -> BitMap:
+    """The mappers with a mark here, in this epoch of the range or in one before it."""
+    done, (number, range_index, epoch) = board.done(), held.key
+    for before in range(1, epoch):
+        earlier = core.assignment((number, range_index, before))
+        if earlier is not None and earlier.board is not None:
+            done |= earlier.board.done()
+    return done
+
+
+def _rows(core: DaemonCore, ask: Follow) -> bytes | None:
+    """All blocks of the partition; None if they are too long, or not all in memory."""
+    pieces = core.snapshot(key_of(ask), ask.partition) or []
+    if any(p.chunk.state not in {ChunkState.OPEN, ChunkState.FLUSHING} for p in pieces):
+        return None
+    if sum(piece.body_bytes for piece in pieces) > min(ask.max_bytes, MAX_DATA_BYTES):
+        return None
+    return b"".join(
+        part
+        for piece in pieces
+        for part in piece.chunk.memory(
+            core.arena, CHUNK_HEADER_BYTES, CHUNK_HEADER_BYTES + piece.body_bytes
+        )
+    )

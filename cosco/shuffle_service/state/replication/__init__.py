@@ -1,0 +1,1 @@
+"""What a primary forwards, and what a replica keeps for it. No IO."""

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import pickle
+import random
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.packed import EXCHANGE, blocks_of, merge_of, packing, rows_of, snapshot_of
+
+from cosco.client.read.state.merge import MAX_REASONS, BlockSplitter, PartitionMerge
+from cosco.client.write.state.packing import RowPacker
+from cosco.errors import DataCorrupted, DataLost
+from cosco.format.block import CODEC_LZ4, HEADER_BYTES, encode_block
+from cosco.protocol.records import AttemptSums, ReadSnapshot
+
+
+def packed(
+    rows: list[bytes], *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 2000
+) -> tuple[list[bytes], AttemptSums]:
+    """The blocks of one attempt that writes `rows` to partition 0, and its sums."""
+    packer = RowPacker(**packing(1, mapper=mapper, attempt=attempt, buffer_bytes=buffer_bytes))
+    frames = []
+    for row in rows:
+        if packer.collect(0, row):
+            frames += list(packer.drain())
+    frames += list(packer.drain())
+    return blocks_of(frames, 1)[0], packer.sums()
+
+
+def numbered(count: int, tag: str = "") -> list[bytes]:
+    return [f"{tag}row {i}".encode() for i in range(count)]
+
+
+def feed(merge: PartitionMerge, *data: bytes) -> list[bytes]:
+    return [row for one in data for row in rows_of(merge.feed(memoryview(one)))]
+
+
+def one_mapper(rows: list[bytes]) -> tuple[list[bytes], ReadSnapshot]:
+    blocks, sums = packed(rows)
+    return blocks, snapshot_of(0, [(4, 1, sums)])
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    counts=st.lists(st.integers(0, 120), min_size=1, max_size=4),
+    named=st.sets(st.integers(0, 3)),
+)
+def test_any_order_and_any_copies_give_each_row_once(
+    seed: int, counts: list[int], named: set[int]
+) -> None:
+    rng = random.Random(seed)
+    pieces: list[bytes] = []
+    commits, wanted = [], []
+    for mapper, count in enumerate(counts):
+        rows = numbered(count, f"{mapper}/")
+        if count > 3:
+            rows[count // 2] = rng.randbytes(3 << 20)  # comes in fragments
+        blocks, sums = packed(rows, mapper=mapper, attempt=7)
+        pieces += blocks * rng.randint(1, 2)
+        pieces += packed(numbered(count, "lost/"), mapper=mapper, attempt=8)[0]
+        commits.append((mapper, 7, sums))
+        wanted += rows if mapper in named else []
+    pieces += packed(numbered(5, "unknown/"), mapper=50, attempt=7)[0]
+    rng.shuffle(pieces)
+    merge = merge_of(snapshot_of(0, commits), 0, named)
+    found = []
+    while pieces:
+        run = [pieces.pop() for _ in range(min(len(pieces), rng.randint(1, 9)))]
+        found += feed(merge, b"".join(run))
+    merge.verify()
+    assert merge.complete()
+    assert not merge.bad
+    assert sorted(found) == sorted(wanted)
+
+
+def test_copies_are_counted_and_dropped() -> None:
+    blocks, snapshot = one_mapper(numbered(200))
+    merge = merge_of(snapshot, 0, [4])
+    assert feed(merge, *blocks) == numbered(200)
+    assert feed(merge, *blocks) == []
+    assert merge.duplicates == len(blocks) > 1
+
+
+def test_a_missing_block_is_a_loss() -> None:
+    blocks, snapshot = one_mapper(numbered(200))
+    for missing in range(len(blocks)):
+        merge = merge_of(snapshot, 0, [4])
+        feed(merge, *blocks[:missing], *blocks[missing + 1 :])
+        assert not merge.complete()
+        with pytest.raises(DataLost, match=r"found \d+ of 200 committed rows") as raised:
+            merge.verify()
+        error = pickle.loads(pickle.dumps(raised.value))
+        assert (error.shuffle_id, error.partition, error.mappers) == ("s", 0, (4,))
+
+
+def test_nothing_was_committed_and_nothing_is_there() -> None:
+    merge = merge_of(snapshot_of(0, []), 0, [1, 2])
+    assert feed(merge, b"") == []
+    merge.verify()
+
+
+@pytest.mark.parametrize("named", [[4], []])
+def test_a_flipped_byte_is_caught_and_another_copy_makes_up_for_it(named: list[int]) -> None:
+    blocks, snapshot = one_mapper(numbered(60))
+    good = b"".join(blocks)
+    for place in range(0, len(good), 5):
+        bad = bytearray(good)
+        bad[place] ^= 0x10
+        merge = merge_of(snapshot, 0, named)
+        found = feed(merge, bytes(bad))
+        assert merge.bad
+        with pytest.raises(DataCorrupted):
+            merge.verify()
+        found += feed(merge, good)
+        merge.verify()
+        assert found == (numbered(60) if named else [])
+
+
+def test_what_follows_a_broken_block_is_left_to_other_copies() -> None:
+    blocks, snapshot = one_mapper(numbered(200))
+    merge = merge_of(snapshot, 0, [4])
+    broken = blocks[1][:-1] + bytes([blocks[1][-1] ^ 1])
+    rows = feed(merge, blocks[0] + broken + b"".join(blocks[2:]))
+    assert 0 < len(rows) < 200
+    assert len(merge.bad) == 1
+    rows += feed(merge, b"".join(blocks))
+    merge.verify()
+    assert sorted(rows) == sorted(numbered(200))
+
+
+def block(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "exchange": EXCHANGE, "partition": 0, "mapper": 4, "attempt": 1, "first_row": 0,
+        "rows": 1, "content": b"\x01\0\0\0x", "codec": CODEC_LZ4, "lengths": True,
+    }  # fmt: skip
+    header, stored, _ = encode_block(**{**fields, **changes})
+    return header + stored
+
+
+@pytest.mark.parametrize("changes", [{"exchange": EXCHANGE + 1}, {"partition": 1}])
+def test_blocks_of_another_place_are_bad_and_do_not_end_the_walk(changes: dict[str, int]) -> None:
+    blocks, snapshot = one_mapper(numbered(10))
+    merge = merge_of(snapshot, 0, [4])
+    assert feed(merge, block(**changes) + b"".join(blocks)) == numbered(10)
+    assert "lies among those of exchange 9, partition 0" in merge.bad[0]
+    merge.verify()
+
+
+def test_overlapping_rows_are_bad() -> None:
+    blocks, snapshot = one_mapper(numbered(3))
+    merge = merge_of(snapshot, 0, [4])
+    feed(merge, *blocks, block(first_row=2, rows=2, content=bytes(8)))
+    assert "overlaps" in merge.bad[0]
+    merge.verify()
+
+
+@pytest.mark.parametrize("named", [[4], []])
+def test_rows_that_nobody_committed_contradict_the_sums(named: list[int]) -> None:
+    blocks, snapshot = one_mapper(numbered(3))
+    merge = merge_of(snapshot, 0, named)
+    feed(merge, *blocks, block(first_row=3))
+    with pytest.raises(DataCorrupted, match="contradicts the committed sums"):
+        merge.verify()
+
+
+def test_the_digest_sum_decides_when_rows_and_bytes_agree() -> None:
+    blocks, snapshot = one_mapper(numbered(3))
+    merge = merge_of(replace(snapshot, digest=snapshot.digest ^ 1), 0, [4])
+    feed(merge, *blocks)
+    with pytest.raises(DataCorrupted, match="found 3 of 3 committed rows"):
+        merge.verify()
+
+
+def test_fragments_of_a_row_come_in_any_order_and_none_may_be_missing() -> None:
+    row = random.Random(5).randbytes(5 << 20)
+    blocks, snapshot = one_mapper([b"before", row, b"after"])
+    fragments = [b for b in blocks if len(b) > 1 << 19]
+    assert len(fragments) == 5
+    rest = [b for b in blocks if b not in fragments]
+    for missing in range(5):
+        merge = merge_of(snapshot, 0, [4])
+        order = fragments[missing + 1 :] + fragments[:missing]
+        assert feed(merge, *order, *order, *rest) == [b"before", b"after"]
+        with pytest.raises(DataLost):
+            merge.verify()
+        assert feed(merge, fragments[missing]) == [row]
+        merge.verify()
+
+
+def test_other_rows_at_the_same_position_never_pass() -> None:
+    """Whichever comes first: the other is dropped as a copy, and the sums tell."""
+    blocks, snapshot = one_mapper([b"x"])
+    other = block(content=b"\x01\0\0\0y")
+    merge = merge_of(snapshot, 0, [4])
+    assert feed(merge, other, *blocks) == [b"y"]
+    assert merge.duplicates == 1
+    with pytest.raises(DataCorrupted, match="contradicts the committed sums"):
+        merge.verify()
+    merge = merge_of(snapshot, 0, [4])
+    assert feed(merge, *blocks, other) == [b"x"]
+    merge.verify()
+
+
+def test_what_is_kept_of_seen_blocks_grows_with_gaps() -> None:
+    blocks, snapshot = one_mapper(numbered(2000))
+    assert len(blocks) > 10
+    merge = merge_of(snapshot, 0, [4])
+    feed(merge, *blocks[::2])
+    assert merge.gaps == len(blocks[::2]) - 1
+    feed(merge, *blocks, *blocks[1::2])
+    assert merge.gaps == 0
+
+
+def test_reasons_are_bounded() -> None:
+    merge = merge_of(snapshot_of(0, []), 0, [])
+    for _ in range(3 * MAX_REASONS):
+        feed(merge, block(partition=1))
+    assert len(merge.bad) == MAX_REASONS
+    assert merge.refusals == 3 * MAX_REASONS
+
+
+# --- BlockSplitter ------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=90), max_size=8), st.randoms(use_true_random=False))
+def test_pieces_cut_anywhere_become_whole_blocks(contents: list[bytes], rng: random.Random) -> None:
+    blocks = [block(content=c, lengths=False, first_row=i) for i, c in enumerate(contents)]
+    data = memoryview(b"".join(blocks))
+    edges = set(_ends(blocks))
+    splitter = BlockSplitter()
+    out, offset = b"", 0
+    while offset < len(data):
+        step = rng.choice([1, 7, 64, 200, 1000])
+        for run in splitter.feed(data[offset : offset + step]):
+            out += run
+            assert len(out) in edges
+        offset += step
+        # Whatever is whole has been given out.
+        assert len(out) == max((e for e in edges if e <= min(offset, len(data))), default=0)
+    splitter.finish()
+    assert out == data
+
+
+def _ends(blocks: list[bytes]) -> list[int]:
+    return [sum(map(len, blocks[: i + 1])) for i in range(len(blocks))]
+
+
+def test_blocks_inside_a_piece_are_not_copied() -> None:
+    piece = bytearray(block() + block(first_row=1) + b"CBK1")
+    [run] = BlockSplitter().feed(memoryview(piece))
+    piece[0] ^= 1
+    assert run[0] == piece[0]
+    run.release()
+
+
+def test_an_end_inside_a_block_is_corruption() -> None:
+    whole = memoryview(block())
+    for length in range(1, len(whole)):
+        splitter = BlockSplitter()
+        assert splitter.feed(whole[:length]) == []
+        with pytest.raises(DataCorrupted, match=f"{length} bytes of one are left"):
+            splitter.finish()
+
+
+@pytest.mark.parametrize("cut", [0, 10, HEADER_BYTES, 100])
+def test_an_impossible_header_is_corruption(cut: int) -> None:
+    data = memoryview(block() + bytes(HEADER_BYTES))
+    splitter = BlockSplitter()
+    with pytest.raises(DataCorrupted, match="no block begins"):
+        splitter.feed(data[:cut])
+        splitter.feed(data[cut:])
+
+
+def test_a_block_that_comes_byte_by_byte_takes_little_more_than_its_bytes() -> None:
+    header, stored, _ = encode_block(
+        exchange=EXCHANGE, partition=0, mapper=0, attempt=1, first_row=0, rows=1,
+        content=random.Random(7).randbytes(64 << 10), codec=CODEC_LZ4,
+    )  # fmt: skip
+    block, splitter = header + stored, BlockSplitter()
+    tracemalloc.start()
+    try:
+        for at in range(len(block) - 1):
+            assert not splitter.feed(memoryview(block[at : at + 1]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(block)
+    assert [bytes(run) for run in splitter.feed(memoryview(block[-1:]))] == [block]

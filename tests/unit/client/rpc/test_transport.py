@@ -1,0 +1,198 @@
+"""gRPC under the client: forks in the middle of calls, errors, channels that are shared."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosco.client.rpc.scope import Scope, Unreachable
+from cosco.client.rpc.transport import Endpoint, open_channels
+from cosco.errors import (
+    ClientClosed,
+    DataLost,
+    InvalidArgument,
+    NotPicklable,
+    ServiceUnavailable,
+)
+from cosco.protocol.records import MAX_MAPPER
+from cosco.protocol.wire import ERROR_KEY, MAX_ERROR_MAPPERS, error_to_bytes
+
+import grpc  # isort: skip  (after cosco, which turns its fork support on)
+
+WAIT_S = 10.0
+#: As many as a service tells, of the ids that take most bytes.
+MANY_MAPPERS = range(MAX_MAPPER + 1 - MAX_ERROR_MAPPERS, MAX_MAPPER + 1)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server of plain calls: Echo, Wait, Fail (as the request says), Stream."""
+
+    def fail(request: bytes, context: grpc.ServicerContext) -> bytes:
+        if request == b"named":
+            error = DataLost("gone", shuffle_id="x", mappers=(1, 2), partition=3)
+            trailers = ((ERROR_KEY, error_to_bytes(error)),)
+            context.set_trailing_metadata(trailers)
+        elif request == b"many":
+            error = DataLost("gone", mappers=MANY_MAPPERS)
+            context.set_trailing_metadata(((ERROR_KEY, error_to_bytes(error)),))
+        elif request == b"later":
+            context.set_trailing_metadata(((ERROR_KEY, error_to_bytes(ServiceUnavailable("s"))),))
+        elif request == b"garbled":
+            context.set_trailing_metadata(((ERROR_KEY, b"\xff\xff"),))
+        code = grpc.StatusCode.UNAVAILABLE if request == b"away" else grpc.StatusCode.INTERNAL
+        context.abort(code, "two\nlines")
+        raise AssertionError
+
+    stopping = threading.Event()
+
+    def wait(request: bytes, context: grpc.ServicerContext) -> bytes:
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        while not gone.wait(0.05) and not stopping.is_set():
+            pass
+        return b""
+
+    handlers: dict[str, Any] = {
+        "Echo": grpc.unary_unary_rpc_method_handler(lambda request, _: request),
+        "Wait": grpc.unary_unary_rpc_method_handler(wait),
+        "Fail": grpc.unary_unary_rpc_method_handler(fail),
+        "Count": grpc.unary_stream_rpc_method_handler(lambda request, _: iter([b"1", b"2"])),
+        "Stream": grpc.stream_stream_rpc_method_handler(lambda requests, _: requests),
+    }
+    server = grpc.server(ThreadPoolExecutor(8))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    stopping.set()
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def scope() -> Scope:
+    return Scope("a test", "x")
+
+
+@pytest.fixture
+def endpoint(address: str) -> Iterator[Endpoint]:
+    with Endpoint(address) as endpoint:
+        yield endpoint
+
+
+def test_a_process_may_fork_in_the_middle_of_calls() -> None:
+    script = Path(__file__).with_name("forking.py")
+    ended = subprocess.run(
+        [sys.executable, script, "30"], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert ended.stdout.startswith("ok"), ended.stdout + ended.stderr
+
+
+def test_calls_of_all_shapes(endpoint: Endpoint, scope: Scope) -> None:
+    assert endpoint.unary("/t/Echo", b"x", WAIT_S, scope) == b"x"
+    assert list(endpoint.fetch_stream("/t/Count", b"", scope)) == [b"1", b"2"]
+    assert list(endpoint.duplex_stream("/t/Stream", iter([b"a", b"b"]), scope)) == [b"a", b"b"]
+
+
+def test_the_error_a_service_meant_is_raised(endpoint: Endpoint, scope: Scope) -> None:
+    with pytest.raises(DataLost, match=r"^gone$") as caught:
+        endpoint.unary("/t/Fail", b"named", WAIT_S, scope)
+    assert (caught.value.shuffle_id, caught.value.mappers) == ("x", (1, 2))
+    assert caught.value.partition == 3
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert str(pickle.loads(pickle.dumps(caught.value))) == "gone"
+
+
+def test_an_error_may_name_a_hundred_thousand_mappers(endpoint: Endpoint, scope: Scope) -> None:
+    with pytest.raises(DataLost) as caught:
+        endpoint.unary("/t/Fail", b"many", WAIT_S, scope)
+    assert len(MANY_MAPPERS) == 100_000
+    assert caught.value.mappers == tuple(MANY_MAPPERS)
+
+
+def test_what_passes_is_unreachable_and_what_stays_is_not(endpoint: Endpoint, scope: Scope) -> None:
+    for request in (b"away", b"later"):
+        with pytest.raises(Unreachable):
+            endpoint.unary("/t/Fail", request, WAIT_S, scope)
+    with pytest.raises(Unreachable, match="DEADLINE_EXCEEDED"):
+        endpoint.unary("/t/Wait", b"", 0.05, scope)
+    for request in (b"other", b"garbled"):
+        with pytest.raises(ServiceUnavailable, match=r"Fail at 127.0.0.1") as caught:
+            endpoint.unary("/t/Fail", request, WAIT_S, scope)
+        assert "\n" not in str(caught.value)
+        assert not caught.value.retriable
+    with pytest.raises(ServiceUnavailable, match="UNIMPLEMENTED"):
+        endpoint.unary("/t/None", b"", WAIT_S, scope)
+
+
+def test_closing_the_scope_wakes_calls(endpoint: Endpoint, scope: Scope) -> None:
+    results: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            endpoint.unary("/t/Wait", b"", WAIT_S, scope)
+        except BaseException as error:  # noqa: BLE001  looked at below
+            results.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not scope._calls:
+        thread.join(0.005)
+    scope.close()
+    thread.join(WAIT_S)
+    assert [type(error) for error in results] == [ClientClosed]
+    with pytest.raises(ClientClosed):
+        endpoint.unary("/t/Echo", b"", WAIT_S, scope)
+
+
+def test_the_sender_of_a_stream_is_woken_when_it_ends(endpoint: Endpoint, scope: Scope) -> None:
+    woken = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        yield b"a"
+        assert woken.wait(WAIT_S)
+
+    call = endpoint.duplex_stream("/t/Stream", requests(), scope)
+    call.on_end(woken.set)
+    assert next(call) == b"a"
+    call.cancel()
+    assert woken.wait(WAIT_S)
+    again = threading.Event()
+    call.on_end(again.set)
+    assert again.is_set()
+
+
+def test_channels_are_shared_and_closed_with_their_last_user(address: str) -> None:
+    first, second = Endpoint(address), Endpoint(address)
+    assert open_channels() == [address]
+    first.close()
+    first.close()
+    assert open_channels() == [address]
+    second.close()
+    assert open_channels() == []
+
+
+def test_a_forgotten_endpoint_is_closed_by_the_next_one(address: str, scope: Scope) -> None:
+    Endpoint("127.0.0.1:1")
+    with Endpoint(address):
+        assert open_channels() == [address]
+
+
+@pytest.mark.parametrize("bad", ["", "nowhere", "host:", "host:99999", ":1"])
+def test_bad_addresses_are_named(bad: str) -> None:
+    with pytest.raises(InvalidArgument, match="host:port"):
+        Endpoint(bad)
+
+
+def test_not_picklable_is_what_pickle_expects() -> None:
+    assert issubclass(NotPicklable, TypeError)
+    assert issubclass(NotPicklable, ValueError)

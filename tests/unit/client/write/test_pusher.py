@@ -1,0 +1,686 @@
+"""A writer's streams, against daemons and a metadata service that behave as told."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cosco.client.rpc.scope import Scope
+from cosco.client.write import push_streams
+from cosco.client.write import pusher as pusher_module
+from cosco.client.write.pusher import Pusher
+from cosco.client.write.state.framing import PackedFrame
+from cosco.errors import (
+    CapacityExceeded,
+    ClientClosed,
+    CoscoError,
+    ExchangeClosed,
+    GenerationChanged,
+    ServiceUnavailable,
+)
+from cosco.format.block import CODECS, encode_block
+from cosco.format.frame import FRAME_HEADER_BYTES, parse_frame_header
+from cosco.protocol import wire
+from cosco.protocol.records import (
+    Assignment,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    RenewedAssignments,
+    RowKind,
+)
+from cosco.protocol.wire import spb
+
+import grpc  # isort: skip  (after cosco, which turns its fork support on)
+
+WAIT_S = 20.0
+NUMBER = 7
+Answer = Callable[[int, int], Any]  # (range, epoch) → refusal code, or None to acknowledge
+
+
+class FakeDaemon:
+    """Grants and takes frames as `refuse` says; a closed one refuses connections."""
+
+    def __init__(self, incarnation: int) -> None:
+        self.changed = threading.Condition()
+        self.taken: list[tuple[int, int, bytes]] = []  # range, epoch, blocks
+        self.refuse: Answer = lambda _range, _epoch: None
+        self.grants = True
+        self.eager_bytes = 0
+        self.eager: list[bool] = []  # of the frames that came
+        self.cut_after: int | None = None  # end streams after so many frames, all in all
+        self.streams = self.open_streams = 0
+        self.hellos: list[int] = []  # mappers
+        self.opened = 0  # of these, with a frame
+        self._calls: list[Any] = []
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        handler = grpc.stream_stream_rpc_method_handler(self._push)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(wire.SHUFFLE_SERVICE, {"Push": handler}),)
+        )
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self.ref = DaemonRef(incarnation, f"127.0.0.1:{port}")
+        self._server.start()
+
+    def close(self) -> None:
+        self._server.stop(0).wait()
+
+    def cut(self) -> None:
+        """Break all streams."""
+        for call in self._calls:
+            call.cancel()
+        self.wait(lambda: self.open_streams == 0)
+
+    def wait(self, reached: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(reached, WAIT_S)
+
+    def _push(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        with self.changed:
+            self.streams += 1
+            self.open_streams += 1
+            self._calls.append(context)
+            self.changed.notify_all()
+        try:
+            for message in requests:
+                request = wire.push_request(message)
+                reply = spb.PushReply()
+                with self.changed:
+                    pushed = request if isinstance(request, wire.PushedFrame) else None
+                    if pushed is None and request.HasField("opening"):
+                        self._hear(request.opening.hello, reply)
+                        self.opened += 1
+                        pushed = wire.PushedFrame(memoryview(request.opening.frame), eager=True)
+                    if pushed is not None:
+                        self.eager.append(pushed.eager)
+                        if self.cut_after is not None and len(self.taken) >= self.cut_after:
+                            self.cut_after = None
+                            return
+                        self._take(pushed.data, reply)
+                    elif request.HasField("hello"):
+                        self._hear(request.hello, reply)
+                    elif self.grants:
+                        reply.granted = len(request.announce.frame_bytes)
+                    self.changed.notify_all()
+                if reply.ByteSize():
+                    yield reply.SerializeToString()
+        finally:
+            with self.changed:
+                self.open_streams -= 1
+                self.changed.notify_all()
+
+    def _hear(self, hello: spb.Hello, reply: spb.PushReply) -> None:
+        self.hellos.append(hello.mapper)
+        if len(self.hellos) == self.streams:  # the first one of its stream
+            reply.eager_bytes = self.eager_bytes
+        if hello.incarnation != self.ref.incarnation:
+            code = spb.REFUSAL_CODE_WRONG_INCARNATION
+            reply.refused.append(spb.Refusal(sequence=0, code=code, reason="new"))
+
+    def _take(self, frame: memoryview, reply: spb.PushReply) -> None:
+        header = parse_frame_header(frame)
+        code = self.refuse(header.range_index, header.epoch)
+        if code is None:
+            body = bytes(frame[FRAME_HEADER_BYTES:])
+            self.taken.append((header.range_index, header.epoch, body))
+            reply.acknowledged.append(header.sequence)
+        else:
+            reply.refused.append(spb.Refusal(sequence=header.sequence, code=code, reason="no"))
+
+
+class FakeMetadata:
+    """Answers `renew_assignments` by a function of what was asked, and keeps the questions."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[tuple[int, int], ...], DaemonRef | None, bool]] = []
+        self.answer: Callable[[], RenewedAssignments] = RenewedAssignments
+
+    def renew_assignments(
+        self,
+        number: int,
+        generation: int,
+        stale: Sequence[tuple[int, int]],
+        suspect: DaemonRef | None,
+        *,
+        insist: bool,
+        wait_s: float,
+        outage_s: float,
+    ) -> RenewedAssignments:
+        assert (number, generation) == (NUMBER, 3)
+        self.asked.append((tuple(stale), suspect, insist))
+        return self.answer()
+
+
+class Parts:
+    """What a test makes, to be ended with it."""
+
+    def __init__(self) -> None:
+        self.daemons: list[FakeDaemon] = []
+        self.metadata = FakeMetadata()
+        self.scope = Scope("a test", "orders")
+        self.failures: list[CoscoError] = []
+        self.pushers: list[Pusher] = []
+
+    def daemon(self) -> FakeDaemon:
+        self.daemons.append(FakeDaemon(100 + len(self.daemons)))
+        return self.daemons[-1]
+
+    def pusher(
+        self, *primaries: DaemonRef, service_timeout_s: float = WAIT_S, mapper: int = 1
+    ) -> Pusher:
+        info = ExchangeInfo(
+            number=NUMBER,
+            spec=ExchangeSpec("orders", len(primaries)),
+            generation=3,
+            kind=RowKind.BYTES,
+            schema=b"",
+            ranges=tuple(PartitionRange(i, i, 1) for i in range(len(primaries))),
+            assignments=tuple(Assignment(i, 1, 1, ref) for i, ref in enumerate(primaries)),
+        )
+        metadata: Any = self.metadata
+        opened = OpenedAttempt(info, mapper=mapper, attempt=1)
+        pusher = Pusher(opened, metadata, self.scope, service_timeout_s, self.fail)
+        self.pushers.append(pusher)
+        return pusher
+
+    def fail(self, error: CoscoError) -> None:
+        self.failures.append(error)
+        self.scope.close()
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    parts = Parts()
+    yield parts
+    parts.scope.close()
+    for pusher in parts.pushers:
+        pusher.close()
+    push_streams.STREAMS.close()
+    for daemon in parts.daemons:
+        daemon.close()
+
+
+def packed(range_index: int, content: bytes) -> PackedFrame:
+    header, stored, _ = encode_block(
+        exchange=NUMBER, partition=range_index, mapper=1, attempt=1, first_row=0, rows=1,
+        content=content, codec=CODECS["none"],
+    )  # fmt: skip
+    return PackedFrame(range_index, 1, [header, stored], len(header) + len(stored))
+
+
+FRAMES = [packed(0, b"%d" % i) for i in range(20)]
+BODIES = {b"".join(frame.parts) for frame in FRAMES}
+
+
+def test_frames_of_a_sealed_epoch_go_to_the_next_one(parts: Parts) -> None:
+    old, new = parts.daemon(), parts.daemon()
+    old.refuse = lambda _range, _epoch: (
+        spb.REFUSAL_CODE_NOT_ASSIGNED if len(old.taken) >= 5 else None
+    )
+    parts.metadata.answer = lambda: RenewedAssignments((Assignment(0, 2, 1, new.ref),))
+    pusher = parts.pusher(old.ref)
+    for frame in FRAMES:
+        pusher.push(frame)
+    assert pusher.flush() == ((0, 1), (0, 2))
+    assert {epoch for _, epoch, _ in new.taken} == {2}
+    taken = [body for _, _, body in (*old.taken, *new.taken)]
+    assert len(taken) == len(FRAMES)
+    assert set(taken) == BODIES
+    assert parts.metadata.asked == [(((0, 1),), None, False)]
+    old.wait(lambda: old.open_streams == 0)  # nothing leads there any more
+    with pusher.changed:
+        assert [lane.ref for lane in pusher.routes.lanes()] == [new.ref]
+
+
+def test_a_daemon_that_is_dead_at_first_contact_is_suspected_and_replaced(parts: Parts) -> None:
+    dead, new = parts.daemon(), parts.daemon()
+    dead.close()
+    answers = iter(
+        [
+            RenewedAssignments(waiting_for="a host"),
+            RenewedAssignments((Assignment(0, 2, 1, new.ref), Assignment(1, 2, 1, new.ref))),
+        ]
+    )
+    parts.metadata.answer = lambda: next(answers)
+    pusher = parts.pusher(dead.ref, dead.ref)
+    for frame in FRAMES:
+        pusher.push(frame)
+    assert pusher.flush() == ((0, 2),)
+    assert parts.metadata.asked == [(((0, 1), (1, 1)), dead.ref, False)] * 2
+    assert {body for _, _, body in new.taken} == BODIES
+
+
+def test_a_stream_that_breaks_goes_on_with_the_same_daemon_if_it_lives(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.cut_after = 7
+    parts.metadata.answer = lambda: RenewedAssignments(alive=True)
+    pusher = parts.pusher(daemon.ref)
+    for frame in FRAMES:
+        pusher.push(frame)
+    assert pusher.flush() == ((0, 1),)
+    assert {body for _, _, body in daemon.taken} == BODIES
+    assert daemon.streams == 2
+    assert parts.metadata.asked == [(((0, 1),), daemon.ref, False)]
+
+
+def test_another_start_at_the_address_is_reported_and_left(parts: Parts) -> None:
+    daemon = parts.daemon()
+    before = DaemonRef(55, daemon.ref.address)
+    parts.metadata.answer = lambda: RenewedAssignments((Assignment(0, 2, 1, daemon.ref),))
+    pusher = parts.pusher(before)
+    pusher.push(FRAMES[0])
+    assert pusher.flush() == ((0, 2),)
+    assert parts.metadata.asked == [(((0, 1),), before, False)]
+
+
+def test_frames_move_twice_and_only_the_last_epoch_counts(parts: Parts) -> None:
+    first, second, third = parts.daemon(), parts.daemon(), parts.daemon()
+    for daemon in (first, second):
+        daemon.refuse = lambda _range, _epoch: spb.REFUSAL_CODE_NOT_ASSIGNED
+    answers = iter(
+        [
+            RenewedAssignments((Assignment(0, 2, 1, second.ref),)),
+            RenewedAssignments((Assignment(0, 3, 1, third.ref),)),
+        ]
+    )
+    parts.metadata.answer = lambda: next(answers)
+    pusher = parts.pusher(first.ref)
+    for frame in FRAMES:
+        pusher.push(frame)
+    assert pusher.flush() == ((0, 3),)
+    assert len(third.taken) == len(FRAMES)
+
+
+def test_several_daemons_fail_at_once(parts: Parts) -> None:
+    dead = [parts.daemon() for _ in range(3)]
+    new = parts.daemon()
+    for daemon in dead:
+        daemon.close()
+    parts.metadata.answer = lambda: RenewedAssignments(
+        tuple(Assignment(i, 2, 1, new.ref) for i in range(3))
+    )
+    pusher = parts.pusher(*(daemon.ref for daemon in dead))
+    for index in range(30):
+        pusher.push(packed(index % 3, b"%d" % index))
+    assert pusher.flush() == ((0, 2), (1, 2), (2, 2))
+    assert len(new.taken) == 30
+
+
+def test_a_live_stream_begins_anew_when_announced_frames_are_taken_from_it(parts: Parts) -> None:
+    slow, new = parts.daemon(), parts.daemon()
+    slow.grants = False
+    pusher = parts.pusher(slow.ref, slow.ref)
+    pusher.push(packed(0, b"moves"))
+    pusher.push(packed(1, b"stays"))
+    slow.wait(lambda: slow.streams == 1)
+    lane = pusher.routes.lanes()[0]
+    deadline = time.monotonic() + WAIT_S
+    while not lane.window.is_under_way:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    slow.grants = True
+    assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
+    assert pusher.flush() == ((0, 2), (1, 1))
+    assert [index for index, _, _ in slow.taken] == [1]
+    assert slow.streams == 2
+    assert parts.metadata.asked == []  # nobody failed
+
+
+def test_the_stream_to_a_daemon_that_nothing_leads_to_ends(parts: Parts) -> None:
+    left, new = parts.daemon(), parts.daemon()
+    pusher = parts.pusher(left.ref)
+    pusher.push(FRAMES[0])
+    assert pusher.flush() == ((0, 1),)
+    (link,) = pusher._links.values()
+    assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
+    left.wait(lambda: left.open_streams == 0)
+    assert link.join()
+    assert not pusher._links
+    assert not pusher._retired
+    pusher.push(FRAMES[1])
+    assert pusher.flush() == ((0, 1), (0, 2))
+    assert not pusher.renewed([Assignment(0, 2, 1, left.ref)])  # is not newer
+    assert pusher.renewed([Assignment(0, 3, 1, left.ref)])  # and back
+    pusher.push(FRAMES[2])
+    assert pusher.flush() == ((0, 1), (0, 2), (0, 3))
+    assert left.streams == 2
+
+
+def test_waiting_for_a_host_ends_with_its_reason(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.close()
+    parts.metadata.answer = lambda: RenewedAssignments(waiting_for="no host is left")
+    pusher = parts.pusher(daemon.ref, service_timeout_s=0.3)
+    pusher.push(FRAMES[0])
+    with pytest.raises(CapacityExceeded, match="no host is left"):
+        pusher.flush()
+    assert len(parts.failures) == 1
+
+
+def test_a_metadata_service_that_is_away_too_long_ends_the_writer(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.close()
+
+    def away() -> RenewedAssignments:
+        raise ServiceUnavailable("no answer from the metadata service")
+
+    parts.metadata.answer = away
+    pusher = parts.pusher(daemon.ref, service_timeout_s=0.3)
+    pusher.push(FRAMES[0])
+    with pytest.raises(ServiceUnavailable, match="no answer from the metadata service"):
+        pusher.flush()
+
+
+def test_a_daemon_goes_on_while_the_metadata_service_is_away(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.cut_after = 7
+
+    def away() -> RenewedAssignments:
+        raise ServiceUnavailable("no answer from the metadata service")
+
+    parts.metadata.answer = away
+    pusher = parts.pusher(daemon.ref)
+    for frame in FRAMES:
+        pusher.push(frame)
+    assert pusher.flush() == ((0, 1),)
+
+
+@pytest.mark.parametrize("error", [GenerationChanged("generation 2"), ExchangeClosed("closed")])
+def test_what_the_metadata_service_refuses_ends_the_writer(parts: Parts, error: CoscoError) -> None:
+    daemon = parts.daemon()
+    daemon.refuse = lambda _range, _epoch: spb.REFUSAL_CODE_NOT_ASSIGNED
+
+    def refuse() -> RenewedAssignments:
+        raise error
+
+    parts.metadata.answer = refuse
+    pusher = parts.pusher(daemon.ref)
+    pusher.push(FRAMES[0])
+    with pytest.raises(type(error)):
+        pusher.flush()
+
+
+def test_a_full_daemon_is_left_for_the_next_one(parts: Parts) -> None:
+    full, new = parts.daemon(), parts.daemon()
+    full.refuse = lambda _range, _epoch: spb.REFUSAL_CODE_NO_CAPACITY
+    answers = iter([RenewedAssignments(), RenewedAssignments((Assignment(0, 2, 1, new.ref),))])
+    parts.metadata.answer = lambda: next(answers)
+    pusher = parts.pusher(full.ref)
+    pusher.push(FRAMES[0])
+    assert pusher.flush() == ((0, 2),)
+    assert parts.metadata.asked == [(((0, 1),), None, False)] * 2
+
+
+def test_closing_wakes_a_link_that_waits_for_a_host(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.close()
+    asked = threading.Event()
+
+    def never() -> RenewedAssignments:
+        asked.set()
+        return RenewedAssignments(waiting_for="a host")
+
+    parts.metadata.answer = never
+    pusher = parts.pusher(daemon.ref)
+    pusher.push(FRAMES[0])
+    assert asked.wait(WAIT_S)
+    started = time.monotonic()
+    parts.scope.close()
+    pusher.close()
+    assert time.monotonic() - started < 4  # the threads were joined, and not waited out
+    with pytest.raises(ClientClosed):
+        pusher.flush()
+    assert parts.failures == []
+
+
+def test_a_daemon_that_says_nothing_while_the_metadata_service_is_away_too_long(
+    parts: Parts,
+) -> None:
+    daemon = parts.daemon()
+    daemon.grants = False  # as it waits for the service itself
+
+    def away() -> RenewedAssignments:
+        raise ServiceUnavailable("no answer from the metadata service")
+
+    parts.metadata.answer = away
+    pusher = parts.pusher(daemon.ref, service_timeout_s=0.1)
+    pusher.push(FRAMES[0])
+    with pytest.raises(ServiceUnavailable, match="no answer from the metadata service"):
+        pusher.flush()
+
+
+def test_a_slow_daemon_is_waited_for_while_the_metadata_service_is_there(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.grants = False
+    answers = itertools.count()
+
+    def answer() -> RenewedAssignments:
+        if next(answers) == 1:
+            daemon.grants = True
+            assert pusher.renewed([Assignment(0, 2, 1, daemon.ref)])  # so that it hears again
+        return RenewedAssignments()
+
+    parts.metadata.answer = answer
+    pusher = parts.pusher(daemon.ref, service_timeout_s=0.1)
+    pusher.push(FRAMES[0])
+    assert pusher.flush() == ((0, 2),)
+    assert parts.metadata.asked == [((), None, False)] * 2
+
+
+def test_a_short_outage_of_the_metadata_service_while_nothing_moves(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pusher_module, "_QUIET_S", 0.05)
+    daemon = parts.daemon()
+    daemon.grants = False
+    answers = itertools.count()
+
+    def answer() -> RenewedAssignments:
+        asked = next(answers)
+        if asked == 0:
+            raise ServiceUnavailable("no answer from the metadata service")
+        daemon.grants = True
+        # On a busy machine it asks again before the frame is there.
+        assert pusher.renewed([Assignment(0, 2, 1, daemon.ref)]) == (asked == 1)
+        return RenewedAssignments()
+
+    parts.metadata.answer = answer
+    pusher = parts.pusher(daemon.ref)
+    pusher.push(FRAMES[0])
+    assert pusher.flush() == ((0, 2),)
+
+
+def test_an_exchange_that_is_closed_while_nothing_moves(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.grants = False
+
+    def closed() -> RenewedAssignments:
+        raise ExchangeClosed("closed")
+
+    parts.metadata.answer = closed
+    pusher = parts.pusher(daemon.ref, service_timeout_s=0.1)
+    pusher.push(FRAMES[0])
+    with pytest.raises(ExchangeClosed):
+        pusher.flush()
+
+
+def write(parts: Parts, daemon: FakeDaemon, mapper: int) -> None:
+    pusher = parts.pusher(daemon.ref, mapper=mapper)
+    pusher.push(FRAMES[mapper])
+    assert pusher.flush() == ((0, 1),)
+    pusher.close()
+
+
+def push_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("cosco-push-")]
+
+
+def test_writers_one_after_another_share_a_stream(parts: Parts) -> None:
+    daemon = parts.daemon()
+    for mapper in range(5):
+        write(parts, daemon, mapper)
+    assert daemon.hellos == list(range(5))
+    assert daemon.streams == 1
+    assert len(daemon.taken) == 5
+    push_streams.STREAMS.close()
+    daemon.wait(lambda: daemon.open_streams == 0)
+    assert not push_threads()
+    write(parts, daemon, 5)
+    assert daemon.streams == 2
+
+
+def test_writers_at_one_time_have_a_stream_each(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.grants = False
+    pushers = [parts.pusher(daemon.ref, mapper=mapper) for mapper in range(3)]
+    for pusher in pushers:
+        pusher.push(FRAMES[0])
+    daemon.wait(lambda: sorted(daemon.hellos) == [0, 1, 2])
+    assert daemon.streams == 3
+
+
+def test_a_writer_that_is_aborted_takes_its_stream_with_it(parts: Parts) -> None:
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    daemon.grants = False
+    aborted = parts.pusher(daemon.ref, mapper=2)
+    aborted.push(FRAMES[2])
+    daemon.wait(lambda: daemon.hellos == [1, 2])
+    parts.scope.close()
+    aborted.close()
+    daemon.wait(lambda: daemon.open_streams == 0)
+    assert not push_threads()
+    daemon.grants = True
+    parts.scope = Scope("another", "orders")
+    write(parts, daemon, 3)
+    assert daemon.streams == 2
+    assert [body for _, _, body in daemon.taken] == [b"".join(FRAMES[i].parts) for i in (1, 3)]
+
+
+def test_a_kept_stream_that_broke_is_nobodys_failure(parts: Parts) -> None:
+    daemon = parts.daemon()
+    for mapper in range(20):
+        write(parts, daemon, mapper)
+        daemon.cut()  # which the client may notice now, or when the next writer has begun
+    assert len(daemon.taken) == 20
+    assert parts.metadata.asked == []
+    assert parts.failures == []
+
+
+def test_a_kept_stream_ends_after_a_while(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push_streams, "LINGER_S", 0.05)
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    daemon.wait(lambda: daemon.open_streams == 0)
+    write(parts, daemon, 2)
+    assert daemon.streams == 2
+
+
+def test_few_streams_are_kept(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push_streams, "MAX_IDLE_STREAMS", 2)
+    daemons = [parts.daemon() for _ in range(4)]
+    for daemon in daemons:
+        write(parts, daemon, 1)
+    for daemon in daemons[:2]:
+        daemon.wait(lambda daemon=daemon: daemon.open_streams == 0)
+    assert [daemon.open_streams for daemon in daemons[2:]] == [1, 1]
+
+
+def test_a_used_stream_is_left_to_nobody_while_frames_are_owed(parts: Parts) -> None:
+    """Frames that were sent and moved elsewhere will still be answered on it."""
+    slow, new = parts.daemon(), parts.daemon()
+    answer = threading.Event()
+
+    def late(_range: int, _epoch: int) -> None:
+        slow.changed.release()
+        try:
+            assert answer.wait(WAIT_S)
+        finally:
+            slow.changed.acquire()
+
+    slow.refuse = late
+    pusher = parts.pusher(slow.ref)
+    pusher.push(FRAMES[0])
+    lane = pusher.routes.lanes()[0]
+    deadline = time.monotonic() + WAIT_S
+    while not lane.window._sent:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
+    assert not push_streams.STREAMS._idle
+    assert pusher.flush() == ((0, 2),)
+    slow.refuse = lambda _range, _epoch: None
+    write(parts, slow, 3)
+    assert slow.streams == 2  # one of its own
+    answer.set()
+    pusher.close()
+    slow.wait(lambda: slow.open_streams == 1)
+
+
+def test_a_writer_on_a_used_stream_sends_small_frames_at_once(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.eager_bytes = FRAMES[0].body_bytes + FRAME_HEADER_BYTES + 10
+    write(parts, daemon, 1)
+    assert daemon.eager == [False]  # it did not know yet
+    daemon.grants = False
+    for mapper in range(2, 5):
+        write(parts, daemon, mapper)
+    assert daemon.eager == [False, True, True, True]
+    daemon.grants = True
+    pusher = parts.pusher(daemon.ref)
+    for frame in FRAMES:
+        pusher.push(frame)
+    assert pusher.flush() == ((0, 1),)
+    assert any(daemon.eager[4:])
+    assert {body for _, _, body in daemon.taken} == BODIES
+
+
+@pytest.mark.parametrize(("length", "opened"), [(10, 1), (64 << 10, 0)])
+def test_a_short_first_frame_travels_with_the_hello(parts: Parts, length: int, opened: int) -> None:
+    daemon = parts.daemon()
+    daemon.eager_bytes = 1 << 20
+    write(parts, daemon, 1)
+    assert daemon.opened == 0
+    pusher = parts.pusher(daemon.ref, mapper=2)
+    frames = [packed(0, bytes(length)), packed(0, b"more")]
+    for frame in frames:
+        pusher.push(frame)
+    pusher.flush()
+    pusher.close()
+    assert (daemon.streams, daemon.hellos, daemon.opened) == (1, [1, 2], opened)
+    bodies = [body for _, _, body in daemon.taken]
+    assert bodies[-2:] == [b"".join(frame.parts) for frame in frames]
+
+
+def test_what_was_sent_eagerly_is_announced_on_the_next_stream(parts: Parts) -> None:
+    daemon = parts.daemon()
+    daemon.eager_bytes = 1 << 20
+    write(parts, daemon, 1)
+    daemon.eager_bytes = 0
+    daemon.cut_after = 1
+    parts.metadata.answer = lambda: RenewedAssignments(alive=True)
+    write(parts, daemon, 2)
+    assert daemon.eager == [False, True, False]
+    assert daemon.streams == 2
+
+
+def test_a_frame_with_a_mark_goes_when_all_before_it_to_its_range_is_safe(parts: Parts) -> None:
+    daemon = parts.daemon()
+    answers = iter([spb.REFUSAL_CODE_BAD_FRAME])  # so that it is sent again
+    daemon.refuse = lambda *_: next(answers, None)
+    pusher = parts.pusher(daemon.ref, daemon.ref)
+    marked = replace(FRAMES[1], has_mark=True)
+    for frame in (FRAMES[0], marked):
+        pusher.push(frame)
+    pusher.flush()
+    bodies = [body for _, _, body in daemon.taken]
+    assert bodies == [b"".join(frame.parts) for frame in (FRAMES[0], marked)]

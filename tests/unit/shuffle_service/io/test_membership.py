@@ -1,0 +1,235 @@
+"""Heartbeats, sweeps and orders, with a metadata service that answers what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from cosco.errors import InvalidArgument, ServiceUnavailable
+from cosco.protocol import wire
+from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.shuffle_service.io.membership import Membership
+
+REGISTRATION = DaemonRegistration(11, "a:1", "h", "s", 10, 5)
+
+
+def orders(*, known: bool = True, cluster_id: str = "c", **more: Any) -> DaemonOrders:
+    return DaemonOrders(known=known, cluster_id=cluster_id, lease_s=10.0, **more)
+
+
+class Rig:
+    """A Membership, and both sides of it: `answer` is what the service says to a heartbeat."""
+
+    address = "m:1"
+
+    def __init__(self, *, heartbeat_s: float = 0.001, sweep_s: float = 3600.0) -> None:
+        self.heartbeats: list[DaemonHeartbeat] = []
+        self.registrations: list[DaemonRegistration] = []
+        self.told: list[DaemonOrders] = []
+        self.dropped: list[int] = []
+        self.draining = False
+        self.stored: tuple[int, ...] = ()
+        self.answer: Callable[[DaemonHeartbeat], DaemonOrders] = lambda _: orders()
+        self.drop_fails = False
+        self.changed = asyncio.Event()
+        self.membership = Membership(
+            self,  # type: ignore[arg-type]
+            describe=self.describe,
+            condition=lambda: DaemonHeartbeat(11, 5, draining=self.draining, unstored_bytes=3),
+            listed=self.listed,
+            drop=self.drop,
+            told=lambda told, _now: self.told.append(told),
+            heartbeat_s=heartbeat_s,
+            sweep_s=sweep_s,
+        )
+
+    async def describe(self) -> DaemonRegistration:
+        return REGISTRATION
+
+    async def listed(self) -> tuple[int, ...]:
+        return self.stored
+
+    async def drop(self, number: int) -> None:
+        if self.drop_fails:
+            raise OSError("busy")
+        self.dropped.append(number)
+        self._note()
+
+    async def call(self, method: str, request: Any) -> Any:
+        """As of MetadataLink."""
+        if method == "RegisterDaemon":
+            self.registrations.append(wire.registration_from_pb(request))
+            self._note()
+            return wire.orders_to_pb(orders())
+        assert method == "Heartbeat"
+        heartbeat = wire.heartbeat_from_pb(request)
+        self.heartbeats.append(heartbeat)
+        self._note()
+        return wire.orders_to_pb(self.answer(heartbeat))
+
+    def _note(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.changed.wait()
+
+
+def run(main: Callable[[Rig], Coroutine[Any, Any, None]], **options: float) -> None:
+    async def with_rig() -> None:
+        rig = Rig(**options)
+        running = asyncio.create_task(rig.membership.run(orders()))
+        try:
+            async with asyncio.timeout(10):
+                await main(rig)
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError, InvalidArgument):
+                await running
+
+    asyncio.run(with_rig())
+
+
+def test_a_heartbeat_says_how_the_daemon_is_and_its_answer_is_passed_on() -> None:
+    async def main(rig: Rig) -> None:
+        rig.answer = lambda _: orders(drain=True)
+        await rig.until(lambda: len(rig.heartbeats) >= 2)
+        assert rig.heartbeats[0] == DaemonHeartbeat(11, 5, unstored_bytes=3)
+        assert orders(drain=True) in rig.told
+
+    run(main)
+
+
+def test_a_drain_is_told_at_once_and_then_often() -> None:
+    async def main(rig: Rig) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)  # it has begun to wait for the next heartbeat
+        assert not rig.heartbeats
+        rig.draining = True
+        rig.membership.hurry()
+        await rig.until(lambda: len(rig.heartbeats) >= 3)
+        assert all(heartbeat.draining for heartbeat in rig.heartbeats)
+
+    run(main, heartbeat_s=3600.0)
+
+
+def test_an_order_is_carried_out_and_confirmed_until_that_is_answered() -> None:
+    async def main(rig: Rig) -> None:
+        failing = True
+
+        def answer(heartbeat: DaemonHeartbeat) -> DaemonOrders:
+            nonlocal failing
+            if heartbeat.dropped:
+                if failing:
+                    failing = False
+                    raise ServiceUnavailable("gone for a moment")
+                return orders()
+            return orders(drop=(4,))
+
+        rig.answer = answer
+        await rig.until(lambda: sum(bool(h.dropped) for h in rig.heartbeats) >= 2)
+        assert rig.dropped == [4]
+        assert {h.dropped for h in rig.heartbeats} == {(), (4,)}
+
+    run(main)
+
+
+def test_an_order_that_fails_is_not_confirmed_and_is_tried_again() -> None:
+    async def main(rig: Rig) -> None:
+        rig.drop_fails = True
+        rig.answer = lambda h: orders(drop=() if h.dropped else (4,))
+        await rig.until(lambda: len(rig.heartbeats) >= 5)
+        assert not any(h.dropped for h in rig.heartbeats)
+        rig.drop_fails = False
+        await rig.until(lambda: rig.heartbeats[-1].dropped == (4,))
+
+    run(main)
+
+
+def test_an_order_that_comes_while_others_are_carried_out_is_not_lost() -> None:
+    async def main(rig: Rig) -> None:
+        held = asyncio.Event()
+        first = rig.drop
+
+        async def slow(number: int) -> None:
+            await held.wait()
+            await first(number)
+
+        rig.membership._drop = slow
+        given: list[tuple[int, ...]] = [(4,), (5,)]
+        rig.answer = lambda _: orders(drop=given.pop(0) if given else ())
+        await rig.until(lambda: not given)
+        await rig.until(lambda: len(rig.heartbeats) >= 4)
+        held.set()
+        await rig.until(lambda: rig.dropped == [4, 5])
+
+    run(main)
+
+
+def test_what_a_sweep_finds_is_told_and_what_the_answer_names_is_dropped() -> None:
+    async def main(rig: Rig) -> None:
+        rig.stored = (4, 7)
+        rig.answer = lambda h: orders(drop=(7,) if 7 in h.exchanges else ())
+        await rig.until(lambda: rig.dropped == [7])
+        assert {h.exchanges for h in rig.heartbeats if h.exchanges} == {(4, 7)}  # whole
+        # A folder that appears again is found again.
+        await rig.until(lambda: rig.dropped == [7, 7])
+
+    run(main, sweep_s=0.01)
+
+
+def test_one_sweep_is_told_once() -> None:
+    async def main(rig: Rig) -> None:
+        sweeps = iter([(4, 7)])
+
+        async def listed() -> tuple[int, ...]:
+            for found in sweeps:
+                return found
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        rig.membership._listed = listed
+        await rig.until(lambda: any(h.exchanges for h in rig.heartbeats))
+        told = len(rig.heartbeats)
+        await rig.until(lambda: len(rig.heartbeats) >= told + 5)
+        assert sum(bool(h.exchanges) for h in rig.heartbeats) == 1
+
+    run(main, sweep_s=0.001)
+
+
+def test_a_store_that_cannot_be_listed_does_not_hold_up_heartbeats() -> None:
+    async def main(rig: Rig) -> None:
+        async def listed() -> tuple[int, ...]:
+            raise OSError("cannot be read")
+
+        rig.membership._listed = listed
+        await rig.until(lambda: len(rig.heartbeats) >= 20)
+        assert not any(h.exchanges for h in rig.heartbeats)
+
+    run(main, sweep_s=0.001)
+
+
+def test_a_daemon_that_is_not_known_registers_again() -> None:
+    async def main(rig: Rig) -> None:
+        rig.answer = lambda _: orders(known=bool(rig.registrations))
+        await rig.until(lambda: bool(rig.registrations))
+        assert rig.registrations == [REGISTRATION]
+        before = len(rig.heartbeats)
+        await rig.until(lambda: len(rig.heartbeats) > before)
+
+    run(main)
+
+
+def test_another_cluster_ends_it() -> None:
+    async def main() -> None:
+        rig = Rig()
+        rig.answer = lambda _: orders(cluster_id="d")
+        with pytest.raises(InvalidArgument, match="is of cluster d now and was of c"):
+            await rig.membership.run(orders())
+
+    asyncio.run(main())
