@@ -1,0 +1,46 @@
+"""What things are known by: each key a type of its own, so that mypy can tell them apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RangeEpoch(NamedTuple):
+    """One epoch of a partition range, where the exchange is known."""
+
+    range_index: int
+    epoch: int
+
+
+class RangeKey(NamedTuple):
+    """A partition range, by the number of its exchange."""
+
+    number: int
+    range_index: int
+
+
+class AssignmentKey(NamedTuple):
+    """One epoch of a partition range, by the number of its exchange."""
+
+    number: int
+    range_index: int
+    epoch: int
+
+    @property
+    def range_epoch(self) -> RangeEpoch:
+        """Return the same without the exchange."""
+        return RangeEpoch(self.range_index, self.epoch)
+
+
+class Sender(NamedTuple):
+    """One run of a mapper, as a daemon knows who sends."""
+
+    mapper: int
+    attempt: int
+
+
+class CopyId(NamedTuple):
+    """A forwarded frame: the incarnation of its primary, and its sequence on their stream."""
+
+    primary: int
+    sequence: int
