@@ -22,14 +22,13 @@ from cosco.protocol.wire.attempt_records import (
     renewed_to_pb,
 )
 from cosco.protocol.wire.bulk import (
-    PushedFrame,
-    eager_frame,
     fetch_data,
     fetch_reply,
     fetch_request,
-    opening,
-    push_frame,
-    push_request,
+    push_reply_from_bytes,
+    push_reply_to_bytes,
+    push_request_from_bytes,
+    push_request_to_bytes,
 )
 from cosco.protocol.wire.daemons import (
     daemon_status_from_pb,
@@ -89,7 +88,6 @@ from cosco.protocol.wire.methods import (
     MAX_METADATA_MESSAGE_BYTES,
     METADATA_METHODS,
     METADATA_SERVICE,
-    PUSH_PROTOCOL,
     SHUFFLE_SERVICE,
 )
 from cosco.protocol.wire.reads import (

@@ -8,8 +8,6 @@ from cosco.protocol.pb import metadata_pb2 as mpb
 
 METADATA_SERVICE: Final = "cosco.v1.Metadata"
 SHUFFLE_SERVICE: Final = "cosco.v1.Shuffle"
-#: Version of the push stream that Hello names.
-PUSH_PROTOCOL: Final = 1
 #: Messages of the metadata service stay below this; 100,000 mappers take 1.2 MB.
 MAX_METADATA_MESSAGE_BYTES: Final = 64 << 20
 
