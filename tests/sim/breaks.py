@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,6 @@ from cosco.client.read.state import merge
 from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
 from cosco.format import block
-from cosco.format.frame import FRAME_HEADER_BYTES
 from cosco.metadata.service import journal
 from cosco.metadata.state.daemons import failover
 from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
@@ -26,7 +26,7 @@ from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameCredits
-from cosco.protocol.push.window import OutFrame, PushWindow
+from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import DaemonOrders
 from cosco.shuffle_service.io import control, flusher, membership
 from cosco.shuffle_service.io.push import take_in
@@ -79,7 +79,7 @@ def _early_ack() -> None:
     def taken(self: replica.Replica, frame: replica.Forward, chunks: Any) -> None:
         before(self, frame, chunks)
         if frame.refusal is None:
-            self._settle(frame, None)
+            self._answer(frame, None)
 
     before = replica.Replica.taken
     replica.Replica.taken = taken
@@ -118,23 +118,21 @@ def _acks_of_sealed() -> None:
     def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
         self.frames -= 1
         self.frame_bytes -= frame.frame_bytes
-        self._acknowledged.add((frame.range_index, frame.epoch))
+        self._acknowledged.add(frame.range_epoch)
 
     routes.Routes._restamp = restamp
 
 
 @_break("sent-is-acked", "of a broken stream a writer sends again only what it had not sent")
 def _sent_is_acked() -> None:
-    def restart(self: PushWindow) -> None:
-        sent = [s for s in self._sent if s in self._kept]
-        before(self)
-        self._sent.update(sent)
-        self._unannounced = type(self._unannounced)(
-            f for f in self._unannounced if f.sequence not in self._sent
-        )
+    def begin_stream(self: PushSender, eager_bytes: int = 0) -> None:
+        sent = {s: f for s, f in self._sent.items() if s in self._kept}
+        before(self, eager_bytes)
+        self._sent |= sent
+        self._waiting = deque(f for f in self._waiting if f.sequence not in sent)
 
-    before = PushWindow.restart
-    PushWindow.restart = restart
+    before = PushSender.begin_stream
+    PushSender.begin_stream = begin_stream
 
 
 # --- sealing ------------------------------------------------------------------------------
@@ -143,9 +141,9 @@ def _sent_is_acked() -> None:
 @_break("no-fence", "survivors of a sealed epoch are not fenced")
 def _no_fence() -> None:
     def begin_move(self: failover.Failover, exchange: Any, index: int) -> None:
-        assignment = exchange_state.placed[index][-1].assignment
-        self._moves[exchange_state.number, index] = failover._Move(assignment.epoch, set())
-        self._place((exchange_state.number, index))
+        assignment = exchange.placed[index][-1].assignment
+        self._moves[exchange.number, index] = failover._Move(assignment.epoch, set())
+        self._place((exchange.number, index))
 
     failover.Failover._fence = lambda *_: None
     failover.Failover._fence_returned = lambda *_: None
@@ -175,7 +173,7 @@ def _epoch_without_copies() -> None:
     def drain(self: failover.Failover, incarnation: int) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
-            if exchange_state.placed[index][-1].assignment.primary.incarnation == incarnation:
+            if exchange.placed[index][-1].assignment.primary.incarnation == incarnation:
                 self.seal(exchange, index)
 
     failover.Failover.drain = drain
@@ -423,13 +421,13 @@ def _second_mark() -> None:
 @_break("unsent-mark", "what ends with a mark is not sent again to a new epoch", groups=True)
 def _unsent_mark() -> None:
     def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
-        data = memoryview(frame.message)[-frame.frame_bytes :]
-        if not any(header.is_mark for _, header in block.walk_blocks(data[FRAME_HEADER_BYTES:])):
+        body = memoryview(b"".join(frame.payload))
+        if not any(header.is_mark for _, header in block.walk_blocks(body)):
             before(self, frame, assignment)
             return
         self.frames -= 1
         self.frame_bytes -= frame.frame_bytes
-        self._acknowledged.add((frame.range_index, frame.epoch))
+        self._acknowledged.add(frame.range_epoch)
 
     before = routes.Routes._restamp
     routes.Routes._restamp = restamp

@@ -11,7 +11,9 @@ from support.frame_making import EXCHANGE, frame
 from cosco.errors import CoscoError
 from cosco.format.block import walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader, encode_frame_header
+from cosco.format.frame import FRAME_HEADER_BYTES, encode_frame_header
+from cosco.protocol.push.messages import PushReply, PushRequest, Refusal, RefusalCode
+from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.assignments import NotAssigned
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
@@ -43,11 +45,9 @@ class Link:
     """One primary's stream to its replica: messages wait in order until they are delivered."""
 
     replica: Replica
-    #: Frames, None in place of one that is not sent, and sequences that are released.
-    to_replica: deque[tuple[FrameHeader, memoryview] | list[int] | None] = field(
-        default_factory=deque
-    )
-    to_primary: deque[tuple[int, CoscoError | None]] = field(default_factory=deque)
+    to_replica: deque[PushRequest[OutFrame]] = field(default_factory=deque)
+    to_primary: deque[PushReply] = field(default_factory=deque)
+    bodies: dict[int, bytes] = field(default_factory=dict)  # of the frames to the replica
 
 
 class Pair:
@@ -105,7 +105,7 @@ class Pair:
                     return
                 sent.forward = core.replication.forward(
                     held.key, held.replica, sent.checked.header,
-                    memoryview(sent.data)[FRAME_HEADER_BYTES:], now=self.now, settle=sent.settle,
+                    memoryview(sent.data)[FRAME_HEADER_BYTES:], now=self.now, answer=sent.settle,
                 )  # fmt: skip
             try:
                 sent.next_run = core.take(held, sent.checked, sent.next_run).next_run
@@ -125,27 +125,32 @@ class Pair:
         link = self.links.get(primary)
         if link is None:
             return
-        if sequences := link.replica.take_released():
-            link.to_replica.append(sequences)
-        if lengths := link.replica.announce():  # granted at once: credits have their own tests
-            for item in link.replica.granted(len(lengths)):
-                link.to_replica.append(item)
+        while (request := link.replica.next_request()) is not None:
+            link.to_replica.append(request)
+            if (frame := request.frame) is not None:  # its payload may go before it is delivered
+                link.bodies[frame.sequence] = b"".join(frame.payload)
+            if request.announce:  # granted at once: credits have their own tests
+                link.replica.on_reply(PushReply(granted=len(request.announce)), self.now)
 
     def deliver_request(self, primary: int) -> bool:
         """The replica gets the next message of a primary."""
         link = self.links.get(primary)
         if link is None or not link.to_replica:
             return False
-        message = link.to_replica.popleft()
+        request = link.to_replica.popleft()
         core = self.cores[3 - primary]
-        if isinstance(message, list):
-            core.copies.released(primary, message)
-        elif message is not None:
-            header, body = message
-            data = memoryview(encode_frame_header(header) + bytes(body))
+        if request.released:
+            core.copies.released(primary, request.released)
+        if request.frame is not None:
+            header = request.frame.header
+            body = link.bodies.pop(header.sequence)
+            data = memoryview(encode_frame_header(header) + body)
 
             def settle(error: CoscoError | None) -> None:
-                link.to_primary.append((header.sequence, error))
+                sequence = header.sequence
+                refused = [Refusal(sequence, RefusalCode.NOT_ASSIGNED, str(error))]
+                reply = PushReply(refused=refused) if error else PushReply([sequence])
+                link.to_primary.append(reply)
 
             held = core.assignment((header.exchange, header.range_index, header.epoch))
             assert held is not None
@@ -163,12 +168,8 @@ class Pair:
         link = self.links.get(primary)
         if link is None or not link.to_primary:
             return False
-        sequence, error = link.to_primary.popleft()
-        if error is None:
-            link.replica.acknowledged([sequence], self.now)
-        elif (refused := link.replica.refused(sequence)) is not None:
-            self.cores[primary].seal([refused.key])
-            link.replica.refuse(refused, error)
+        reply = link.to_primary.popleft()
+        self.cores[primary].seal(link.replica.on_reply(reply, self.now))
         return True
 
     def break_link(self, primary: int) -> None:

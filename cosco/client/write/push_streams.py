@@ -20,6 +20,8 @@ from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Call, Endpoint
 from cosco.errors import ClientClosed
 from cosco.protocol import wire
+from cosco.protocol.push.messages import PushRequest
+from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import DaemonRef
 
 #: A stream without a user ends after about so long.
@@ -30,9 +32,9 @@ _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Push"
 _LOG = logging.getLogger("cosco")
 
-#: Messages to send; None ends them. Goes to the thread of gRPC that sends: that one may run
-#: while the process is about to fork and must not meet a lock of ours.
-Outbox = SimpleQueue[bytes | None]
+#: What to say; None ends it. Goes to the thread of gRPC that sends, which makes the messages: that
+#: one may run while the process is about to fork and must not meet a lock of ours.
+Outbox = SimpleQueue[PushRequest[OutFrame] | None]
 
 
 class User(Protocol):
@@ -205,14 +207,14 @@ class Stream:
         """What is sent, for a thread of gRPC's."""
         while True:
             try:
-                message = outbox.get(timeout=LINGER_S)
+                request = outbox.get(timeout=LINGER_S)
             except Empty:
                 if self._streams.claim(self):
                     return
                 continue
-            if message is None:
+            if request is None:
                 return
-            yield message
+            yield wire.push_request_to_bytes(request)
 
 
 class Streams:

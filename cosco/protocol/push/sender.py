@@ -39,8 +39,7 @@ class ProtocolBroken(Exception):
 class OutFrame:
     """A frame on its way out, kept until it is answered.
 
-    payload: its blocks, as whoever carries them wants them (here: a sequence of bytes-like pieces);
-    None once they need not be sent (again).
+    payload: its blocks, as whoever carries them wants them (here: a sequence of bytes-like pieces).
     """
 
     header: FrameHeader
@@ -148,8 +147,6 @@ class PushSender:
 
     def forget_all(self) -> None:
         """Drop everything: the receiver is gone for ever."""
-        for frame in self._kept.values():
-            frame.payload = None
         self._kept.clear()
         self._to_release.clear()
         self._told.clear()
@@ -212,7 +209,6 @@ class PushSender:
         acknowledged = [frame for s in reply.acknowledged if (frame := self._answer(s)) is not None]
         for frame in acknowledged:
             del self._kept[frame.sequence]
-            frame.payload = None
         refused: list[tuple[OutFrame | None, Refusal]] = []
         for refusal in reply.refused:
             frame = self._answer(refusal.sequence) if refusal.sequence else None
@@ -229,7 +225,7 @@ class PushSender:
 
     def _opening(self) -> PushRequest[OutFrame]:
         """The hello, with the first frame if that may go at once and is short."""
-        first = self._waiting[0] if self._waiting else None
+        first = self._next_waiting()
         if first is None or first.frame_bytes > min(self._eager_limit, MAX_OPENING_BYTES):
             return PushRequest(hello=self._hello)
         self._waiting.popleft()
@@ -237,16 +233,20 @@ class PushSender:
         self._note_sent(first)
         return PushRequest(hello=self._hello, eager=True, frame=first)
 
+    def _next_waiting(self) -> OutFrame | None:
+        """The first frame that waits, where it is."""
+        while self._waiting and self._waiting[0].is_withdrawn:
+            self._waiting.popleft()
+        return self._waiting[0] if self._waiting else None
+
     def _lend(self) -> None:
         """Have frames sent eagerly as far as the loan reaches."""
-        while self._waiting:
-            frame = self._waiting[0]
-            if not frame.is_withdrawn:
-                if self._eager_bytes + frame.frame_bytes > self._eager_limit:
-                    return
-                self._borrow(frame)
-                self._ready.append((frame, True))
+        while (frame := self._next_waiting()) is not None:
+            if self._eager_bytes + frame.frame_bytes > self._eager_limit:
+                return
             self._waiting.popleft()
+            self._borrow(frame)
+            self._ready.append((frame, True))
 
     def _announce(self) -> list[int]:
         """Return the lengths of the frames to announce now.
@@ -258,11 +258,10 @@ class PushSender:
             return []
         lengths: list[int] = []
         room = MAX_UNDER_WAY - len(self._announced) - len(self._ready) - len(self._sent)
-        while self._waiting and len(lengths) < room:
-            frame = self._waiting.popleft()
-            if not frame.is_withdrawn:
-                self._announced.append(frame)
-                lengths.append(frame.frame_bytes)
+        while len(lengths) < room and (frame := self._next_waiting()) is not None:
+            self._waiting.popleft()
+            self._announced.append(frame)
+            lengths.append(frame.frame_bytes)
         return lengths
 
     def _grant(self, count: int) -> None:

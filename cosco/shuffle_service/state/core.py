@@ -77,7 +77,9 @@ class DaemonCore:
         self.shares = PoolShares(self.pool)
         self.copies = CopyLog(self.pool, arena, self.shares)
         self.copies.on_last_gone = self._copies_gone
-        self.replication = ReplicationLog(frames_max=forwards_max(len(arena)))
+        self.replication = ReplicationLog(
+            incarnation=incarnation, frames_max=forwards_max(len(arena))
+        )
         self.cluster_id = ""  # known after registration
         self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
         self._to_flush = FlushOrder(self.replication)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cosco.client.write.state.routes import Pair, Routes
+from cosco.client.write.state.routes import Routes
 from cosco.errors import CapacityExceeded, CoscoError, ServiceUnavailable
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import DaemonRef, RenewedAssignments
 
 #: A daemon that is alive for the service and out of reach for so long is insisted on.
@@ -31,7 +32,7 @@ _MAX_PAUSE_S: Final = 1.0
 class Question:
     """What to ask of `RenewAssignments`."""
 
-    stale: tuple[Pair, ...]
+    stale: tuple[RangeEpoch, ...]
     suspect: DaemonRef | None
     insist: bool
 
@@ -42,7 +43,7 @@ class LinkTrouble:
     def __init__(self, ref: DaemonRef, service_timeout_s: float) -> None:
         self._ref = ref
         self._service_timeout_s = service_timeout_s
-        self._refused: set[Pair] = set()
+        self._refused: set[RangeEpoch] = set()
         self._silent_since: float | None = None  # out of reach
         # The last silence and its end, if the daemon has taken no frame since.
         self._last_silence: tuple[float, float] | None = None
@@ -74,10 +75,12 @@ class LinkTrouble:
         self._is_replaced = True
         self._begin_refusing(now)
 
-    def refused(self, pair: Pair, reason: str, now: float, *, full: bool = False) -> None:
+    def refused(
+        self, range_epoch: RangeEpoch, reason: str, now: float, *, full: bool = False
+    ) -> None:
         """The daemon does not take frames of an assignment; `full`: it has no room for them."""
         self._reason = reason
-        self._refused.add(pair)
+        self._refused.add(range_epoch)
         self._is_full = full
         self._begin_refusing(now)
 

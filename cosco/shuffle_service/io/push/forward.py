@@ -10,36 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 
-from cosco.errors import (
-    CapacityExceeded,
-    CoscoError,
-    DataCorrupted,
-    ExchangeClosed,
-    ServiceUnavailable,
-)
-from cosco.format.frame import FrameHeader, encode_frame_header
+from cosco.errors import CapacityExceeded, CoscoError, ServiceUnavailable
 from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
 from cosco.protocol import wire
-from cosco.protocol.push.window import ProtocolBroken
-from cosco.protocol.wire import mpb, spb
+from cosco.protocol.wire import mpb
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.membership import MetadataLink
 from cosco.shuffle_service.io.page_waiters import PageWaiters
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.replication.replica import Replica
+from cosco.shuffle_service.state.replication.replica import Replica, ReplicaReplaced
 
 log = logging.getLogger(__name__)
 
-#: A replica that is out of reach for so long, though it is said to live, is given up.
+#: A replica that is out of reach for this time, though it is said to live, is given up.
 INSIST_AFTER_S: Final = 5.0
-#: A link with nothing to say ends after so long.
+#: A link with nothing to say ends after this time.
 LINGER_S: Final = 5.0
 _TICK_S: Final = 0.1
 _RETRY_MIN_S: Final = 0.1
@@ -47,11 +37,6 @@ _RETRY_MAX_S: Final = 2.0
 #: The replica ends a stream that is done within this time, or it counts as broken.
 _END_S: Final = 5.0
 _OPTIONS: Final = (*CHANNEL_OPTIONS, *keepalive(5_000, 5_000))
-_EMPTY_FRAME: Final = wire.push_frame([])
-
-
-class _Gone(Exception):
-    """Another process listens at the replica's address."""
 
 
 class Forwards:
@@ -136,19 +121,10 @@ class _Link:
         self._metadata = metadata
         self._changed = changed
         self._wake = asyncio.Event()
-        self._to_send: deque[bytes | tuple[FrameHeader, memoryview, bool]] = deque()  # eager?
-        self._has_reply = False  # one that came since frames were announced last
         self._unreached_since: float | None = None
         self._said_alive = False
         self._channel = grpc.aio.insecure_channel(replica.ref.address, options=_OPTIONS)
         self._open_stream: Any = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
-        self._hello = spb.PushRequest(
-            hello=spb.Hello(
-                protocol=wire.PUSH_PROTOCOL,
-                incarnation=replica.ref.incarnation,
-                primary=core.incarnation,
-            )
-        ).SerializeToString()
         replica.wake = self._wake.set
 
     async def run(self) -> None:
@@ -178,7 +154,7 @@ class _Link:
         """One stream; whether it ended well."""
         try:
             await self._stream()
-        except _Gone:
+        except ReplicaReplaced:
             self._core.replication.lost(self._replica.ref.incarnation)
         except Exception as error:  # noqa: BLE001  whatever it is, another stream is tried
             log.warning("copies to %s: %s", self._replica.ref.address, _reason(error))
@@ -215,8 +191,6 @@ class _Link:
     async def _stream(self) -> None:
         """One stream, until nothing is left to be said; raises if it breaks."""
         self._replica.begin_stream()
-        self._to_send.clear()
-        self._has_reply = True
         call = self._open_stream()
         reading = asyncio.create_task(self._read(call), name="replica-replies")
         writing = asyncio.create_task(self._write(call), name="replica-requests")
@@ -236,12 +210,11 @@ class _Link:
 
     async def _write(self, call: Any) -> None:
         """Send what there is to send; returns when there was nothing for a while."""
-        await call.write(self._hello)
         while True:
             self._wake.clear()
-            message = self._next_message()
-            if message is not None:
-                await call.write(message)
+            request = self._replica.next_request()
+            if request is not None:
+                await call.write(wire.push_request_to_bytes(request))
             elif not self._replica.is_idle:
                 await self._wake.wait()
             else:
@@ -251,68 +224,18 @@ class _Link:
                     await call.done_writing()
                     return
 
-    def _next_message(self) -> bytes | None:
-        sequences = self._replica.take_released()
-        if sequences:
-            released = spb.Released(sequences=sequences)
-            return spb.PushRequest(released=released).SerializeToString()
-        self._to_send += ((*frame, True) for frame in self._replica.send_eagerly())
-        if self._has_reply or not self._replica.is_under_way:
-            # Else with others, at the next reply: messages cost by their number.
-            self._has_reply = False
-            lengths = self._replica.announce()
-            if lengths:
-                announce = spb.Announce(frame_bytes=lengths)
-                return spb.PushRequest(announce=announce).SerializeToString()
-        if self._to_send:
-            frame = self._to_send.popleft()
-            if isinstance(frame, bytes):
-                return frame
-            header, body, eager = frame
-            return wire.push_frame([encode_frame_header(header), body], eager=eager)
-        return None
-
     async def _read(self, call: Any) -> None:
         """Take note of replies; returns at the end of a stream that ended well."""
         while (message := await call.read()) is not grpc.aio.EOF:
             self._unreached_since = None
             self._said_alive = False
-            self._on_reply(spb.PushReply.FromString(message))
-            self._has_reply = True
+            reply = wire.push_reply_from_bytes(message)
+            sealed = self._replica.on_reply(reply, time.monotonic())
+            if sealed:
+                self._core.seal(sealed)
+            if sealed or reply.acknowledged:
+                self._changed()
             self._wake.set()
-
-    def _on_reply(self, reply: spb.PushReply) -> None:
-        if reply.eager_bytes:
-            self._replica.allow_eager(reply.eager_bytes)
-        if reply.acknowledged:
-            self._replica.acknowledged(reply.acknowledged, time.monotonic())
-            self._changed()
-        for refusal in reply.refused:
-            self._on_refusal(refusal)
-        self._replica.bounded(reply.copies_max_bytes)
-        for frame in self._replica.granted(reply.granted):
-            self._to_send.append(_EMPTY_FRAME if frame is None else (*frame, False))
-
-    def _on_refusal(self, refusal: spb.Refusal) -> None:
-        reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"
-        if refusal.code == spb.REFUSAL_CODE_WRONG_INCARNATION:
-            raise _Gone
-        frame = self._replica.refused(refusal.sequence) if refusal.sequence else None
-        match refusal.code:
-            case spb.REFUSAL_CODE_NOT_ASSIGNED:
-                # It was sealed there, and so it is here: what is in is stored.
-                if frame is not None:
-                    self._core.seal([frame.key])
-                    self._replica.refuse(frame, NotAssigned(reason))
-                    self._changed()
-            case spb.REFUSAL_CODE_EXCHANGE_CLOSED:
-                if frame is not None:
-                    self._replica.refuse(frame, ExchangeClosed(reason))
-            case spb.REFUSAL_CODE_BAD_FRAME if refusal.sequence:
-                if frame is not None and not self._replica.resend(frame):
-                    self._replica.refuse(frame, DataCorrupted(reason))
-            case _:
-                raise ProtocolBroken(reason)
 
 
 def _reason(error: Exception) -> str:

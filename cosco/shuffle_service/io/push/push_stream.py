@@ -17,7 +17,8 @@ from cosco.errors import (
 )
 from cosco.format.frame import MAX_FRAME_BYTES
 from cosco.protocol.push.credits import FrameCredits, StreamCredits
-from cosco.protocol.wire import PUSH_PROTOCOL, PushedFrame, push_request, spb
+from cosco.protocol.push.messages import PUSH_PROTOCOL, Hello
+from cosco.protocol.wire import push_request_from_bytes, spb
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.push.take_copies import Copies
 from cosco.shuffle_service.io.push.take_in import TakeIn, WriterFrames
@@ -187,25 +188,24 @@ class PushStream:
             while len(self._reply.acknowledged) + len(self._reply.refused) >= MAX_UNTOLD:
                 self._told.clear()
                 await self._told.wait()
-            request = push_request(message)
-            if isinstance(request, PushedFrame):
-                await self._on_frame(*request)
-            elif request.HasField("opening"):
-                self._on_hello(request.opening.hello)
-                await self._on_frame(memoryview(request.opening.frame), eager=True)
-            elif request.HasField("hello"):
+            request = push_request_from_bytes(message)
+            if request.hello is not None:
                 self._on_hello(request.hello)
-            elif request.HasField("announce"):
-                self._on_announce(list(request.announce.frame_bytes))
-            elif request.HasField("released"):
-                self._opened()[1].released(list(request.released.sequences))
-            else:
-                raise InvalidArgument("a push message of no known kind")
+            share, frames = self._opened()
+            if request.released:
+                frames.released(list(request.released))
+            if request.announce:
+                self._board.credits.announce(share, list(request.announce))
+                self._board.give_out()
+            if request.withdrawn:
+                await self._on_frame(memoryview(b""), eager=False)
+            if request.frame is not None:
+                await self._on_frame(request.frame, eager=request.eager)
         while self._under_way:  # the sender has no more, and waits for what becomes of these
             self._has_settled.clear()
             await self._has_settled.wait()
 
-    def _on_hello(self, hello: spb.Hello) -> None:
+    def _on_hello(self, hello: Hello) -> None:
         if hello.protocol != PUSH_PROTOCOL:
             raise InvalidArgument(
                 f"push protocol {hello.protocol}, this daemon speaks {PUSH_PROTOCOL}"
@@ -227,18 +227,13 @@ class PushStream:
             reason = "this daemon was started again since; ask for the assignment again"
             self._refuse(0, spb.REFUSAL_CODE_WRONG_INCARNATION, reason)
 
-    def _end_sender(self, share: StreamCredits, hello: spb.Hello) -> None:
+    def _end_sender(self, share: StreamCredits, hello: Hello) -> None:
         """Another writer goes on with the stream of one that has nothing under way."""
         if hello.primary or not isinstance(self._frames, WriterFrames):
             raise InvalidArgument("a second hello on the stream of a primary")
         if self._under_way or not share.is_idle:
             raise InvalidArgument("a second hello while frames are under way")
         self._frames.hung_up()
-
-    def _on_announce(self, frame_bytes: list[int]) -> None:
-        share, _ = self._opened()
-        self._board.credits.announce(share, frame_bytes)
-        self._board.give_out()
 
     async def _on_frame(self, data: memoryview, eager: bool) -> None:
         share, frames = self._opened()

@@ -111,7 +111,7 @@ class TakeIn:
             frame.header,
             data[FRAME_HEADER_BYTES:],
             now=time.monotonic(),
-            settle=settle,
+            answer=settle,
             is_mark=not frame.runs,
         )
 
@@ -151,7 +151,7 @@ class WriterFrames:
 
         key, forward = await self._take_in.take(frame, data, settled)
         self._keys.add(key)
-        if forward is not None and forward.settle is not None:
+        if forward is not None and forward.answer is not None:
             self._unsafe[forward] = None
 
     def released(self, sequences: list[int]) -> None:

@@ -21,9 +21,10 @@ from typing import Final
 
 from cosco.errors import CoscoError
 from cosco.format.frame import FrameHeader
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import DaemonRef
-from cosco.shuffle_service.state.buffers.assignments import Settle
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk
+from cosco.shuffle_service.state.buffers.assignments import Settle as Answer
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.replication.replica import Forward, Replica
 
 #: Daemons that are remembered to be gone.
@@ -33,13 +34,18 @@ _REMEMBERED_LOST: Final = 1024
 class ReplicationLog:
     """All forwarded frames of one daemon, and their replicas by incarnation."""
 
-    def __init__(self, *, frames_max: int) -> None:
-        """frames_max: beyond so many frames no more are to be forwarded; see `is_full`."""
+    def __init__(self, *, incarnation: int, frames_max: int) -> None:
+        """Begin with nothing forwarded.
+
+        incarnation: of this daemon. frames_max: beyond this number of frames no more are to be
+        forwarded; see `is_full`.
+        """
         #: Whether what this daemon stores ends with it, so that storing makes nothing safe.
         self.volatile = False
         #: Called with a daemon that a link is to be made to.
         self.on_replica: Callable[[Replica], None] = lambda _: None
         self.replicas: dict[int, Replica] = {}
+        self._incarnation = incarnation
         self._frames_max = frames_max
         self._sequence = 0
         self._lost: OrderedDict[int, None] = OrderedDict()
@@ -55,29 +61,38 @@ class ReplicationLog:
 
     def forward(
         self,
-        key: AssignmentKey,
+        key: tuple[int, int, int],
         ref: DaemonRef,
         header: FrameHeader,
         body: memoryview,
         *,
         now: float,
-        settle: Settle,
+        answer: Answer,
         is_mark: bool = False,
     ) -> Forward:
-        """Have a frame forwarded to a replica; `settle` is called when it is safe and taken.
+        """Have a frame forwarded to a replica; `answer` is called when it is safe and taken.
 
         It is not called any more once `abandon` was. `is_mark`: the frame has a mark alone.
         """
         replica = self.replicas.get(ref.incarnation)
         if replica is None:
-            replica = self.replicas[ref.incarnation] = Replica(ref, volatile=self.volatile)
+            replica = Replica(ref, primary=self._incarnation, volatile=self.volatile)
+            self.replicas[ref.incarnation] = replica
             if ref.incarnation in self._lost:
                 replica.lose()
             else:
                 self.on_replica(replica)
         self._sequence += 1
         restamped = replace(header, incarnation=ref.incarnation, sequence=self._sequence)
-        frame = Forward(replica, key, restamped, body, now, settle, is_mark)
+        frame = Forward(
+            header=restamped,
+            payload=(body,),
+            replica=replica,
+            key=AssignmentKey(*key),
+            since=now,
+            answer=answer,
+            is_mark=is_mark,
+        )
         replica.add(frame)
         return frame
 

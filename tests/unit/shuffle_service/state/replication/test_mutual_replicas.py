@@ -61,7 +61,7 @@ def push_all(pair: Pair, rng: random.Random) -> list[Sent]:
         assert not one.settled  # no reply was delivered, no flush ended
         one.settle = checked_settle(pair, one.checked.header.incarnation, one)
         if one.forward is not None:
-            one.forward.settle = one.settle
+            one.forward.answer = one.settle
     return sent
 
 
