@@ -24,7 +24,7 @@ from cosco.protocol.push.messages import PushRequest
 from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import DaemonRef
 
-#: A stream without a user ends after about so long.
+#: A stream without a user ends after about this time.
 LINGER_S: Final = 5.0
 #: Streams without a user that a process keeps, the last used ones.
 MAX_IDLE_STREAMS: Final = 64
@@ -95,7 +95,7 @@ class Stream:
         )
 
     def start(self, user: User) -> None:
-        """Begin with a first user."""
+        """Begin, with a first user."""
         self._user = user
         user.scope.add_call(self)
         self._thread.start()
@@ -268,7 +268,7 @@ class Streams:
         self._idle = deque()
 
 
-#: Of this process.
+#: The one of this process.
 STREAMS: Final = Streams()
 os.register_at_fork(after_in_child=STREAMS.forget_parent)
 atexit.register(STREAMS.close)
