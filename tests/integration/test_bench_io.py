@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from support.commands import command, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
-
-
-def environment(**more: str) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COSCO_", "GRPC_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
-
-
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "cosco_bench.cli.main", "io", *args]
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*args),
+        command("bench", "io", *args),
         capture_output=True,
         text=True,
         check=False,
@@ -112,7 +101,9 @@ def test_what_cannot_run_is_refused_in_one_line(args: tuple[str, ...], about: st
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, children: int) -> None:
     """Two workers of the sort shuffle, or two daemons and writers and the metadata service."""
     process = subprocess.Popen(
-        command("--bytes", "100MB", "--mappers", "100", "--directory", str(tmp_path)),
+        command(
+            "bench", "io", "--bytes", "100MB", "--mappers", "100", "--directory", str(tmp_path)
+        ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(TMPDIR=str(tmp_path)),
