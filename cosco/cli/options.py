@@ -40,17 +40,21 @@ def format_size(size: int) -> str:
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A number of bytes, given as `256MiB`, `1GB` or `4096`."""
+    """A number of bytes, given as `256MiB`, `1GB` or `4096`, at least `least`."""
 
     name = "size"
 
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
         try:
-            return parse_size(str(value))
+            size = value if isinstance(value, int) else parse_size(str(value))
         except InvalidArgument as error:
             self.fail(str(error), param, ctx)
+        if size < self._least:
+            self.fail(f"{format_size(size)} is less than {format_size(self._least)}", param, ctx)
+        return size
 
 
 SIZE = SizeType()

@@ -52,7 +52,7 @@ class Scratch:
         self._reaper.wait()
 
     def cpu_s(self) -> float:
-        """CPU seconds that the processes which run have used, with those of ended children."""
+        """Return the CPU seconds of the processes that run, with those of ended children."""
         total = 0.0
         for process in self._processes():
             with suppress(psutil.NoSuchProcess):
@@ -77,7 +77,7 @@ class Scratch:
         process.wait()
 
     def _processes(self) -> list[psutil.Process]:
-        """Those with the mark, and their children: some write over their environment."""
+        """Find those with the mark, and their children: some write over their environment."""
         found: list[psutil.Process] = []
         ours: set[int] = set()
         # Parents before children, but where numbers began anew: the mark finds most of those.
