@@ -131,6 +131,7 @@ def group_rows(
                 if index:
                     group.release(index - 1)
                 on_step(1)
+            handle.flush()  # commits go in batches, and the service may end soon
             return _latencies(readers, began, warm_ups)
 
 
