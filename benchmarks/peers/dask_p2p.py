@@ -14,7 +14,7 @@ from harness import Job, Tally, Tasks, main, scratch_directory
 
 
 def cluster(threads: int, scratch: str) -> distributed.LocalCluster:
-    """A cluster of as many workers of one thread, with all its files below `scratch`."""
+    """Start `threads` workers of one thread, with all their files below `scratch`."""
     return distributed.LocalCluster(
         n_workers=threads,
         threads_per_worker=1,

@@ -14,7 +14,7 @@ from harness import Job, Tally, Tasks, main
 
 @contextmanager
 def session(threads: int, scratch: str) -> Iterator[None]:
-    """Ray on as many CPUs as `threads`, with all its files below `scratch`."""
+    """Start Ray on `threads` CPUs, with all its files below `scratch`."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         num_cpus=threads,

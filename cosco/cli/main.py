@@ -88,7 +88,7 @@ def drain(daemon: str, metadata: str, timeout_s: float) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run_command(command, NAME)
 
 

@@ -72,7 +72,7 @@ class Supervisor:
     def __init__(
         self, name: str, module: str, configs: Sequence[DaemonConfig], log_level: str
     ) -> None:
-        """Daemons run the program `module`; `name` is that of the command."""
+        """Run the program `module` for each of `configs`; `name` is that of the command."""
         self._name = name
         self._command = [
             *(sys.executable, "-P", "-m", with_parent.__name__, str(os.getpid()), module)

@@ -37,7 +37,7 @@ def has_token(pid: int, token: str) -> bool:
 
 
 def kill_marked(token: str) -> bool:
-    """Kill all processes that have the token; whether there were any."""
+    """Kill all processes that have the token; return whether there were any."""
     marked = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
     marked = [pid for pid in marked if has_token(pid, token)]
     for pid in marked:

@@ -46,7 +46,7 @@ class Link:
         self._cpu_start_s = _cpu_s()
 
     def progress(self, amount: int) -> None:
-        """So many more units of work are done."""
+        """Tell that `amount` more units of work are done."""
         self._connection.send(("progress", amount))
 
     def wait_for_start(self) -> None:
@@ -65,7 +65,7 @@ def _cpu_s() -> float:
 
 
 def peak_rss_bytes(pid: int | str = "self") -> int:
-    """The highest resident memory of a process so far.
+    """Return the highest resident memory of a process so far.
 
     Not from getrusage, whose figure a child begins with that of the process it came from.
     """
@@ -94,7 +94,7 @@ def _worker_main(connection: Connection, *, lives_on: bool) -> None:
 def _call(
     connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[str, Any]:
-    """The message that tells how `function` ended."""
+    """Call `function` and return the message that tells how it ended."""
     link = Link(connection)
     try:
         return "result", link.measured(function(link, *arguments))

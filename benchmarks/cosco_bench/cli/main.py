@@ -25,7 +25,7 @@ from cosco_bench.settings import (
 
 NAME = "cosco-bench"
 
-#: Of each command: what it can be told, the module whose `measure` runs it, what it can draw.
+#: By command: what it can be told, the module whose `measure` runs it, what it can draw.
 _BENCHMARKS: Final[dict[str, tuple[type[Settings], str, str]]] = {
     "throughput": (ThroughputSettings, "throughput.throughput", ""),
     "io": (IoSettings, "io.io_report", "IO sizes, and service time against memory"),
@@ -118,7 +118,7 @@ def require_bench_extra(*modules: str) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run_command(command, NAME)
 
 

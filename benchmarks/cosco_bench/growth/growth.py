@@ -41,7 +41,7 @@ _AXES: Final = {
 
 @dataclass(slots=True)
 class ShapeFigures:
-    """Of each run: its seconds, those of writing, and CPU seconds of all processes."""
+    """Seconds of each run, those of writing, and CPU seconds of all processes."""
 
     seconds: list[float] = field(default_factory=list)
     write_s: list[float] = field(default_factory=list)

@@ -34,7 +34,7 @@ from cosco_bench.harness.bench_report import MIB, table
 from cosco_bench.harness.measuring import Quantiles, quantiles
 from cosco_bench.settings import ScaleSettings
 
-#: Of the one daemon that is real, as a cluster has one; it is given no ranges.
+#: Page pool of the one daemon that is real, as a cluster has one; it is given no ranges.
 _DAEMON_MEMORY: Final = 16 << 20
 _CLIENTS: Final = 2
 #: Mappers that a client process takes at a time.
@@ -45,10 +45,12 @@ TARGET_COMMITS_PER_S: Final = 1_000.0
 
 @dataclass(frozen=True, slots=True)
 class ScaleResult:
-    """`*_rss_bytes`: the service's highest resident memory so far, before the exchange was
-    created, with all attempts open, with all committed, and after all; `restarted`: of the
-    process that was started again. `service_cores`: what it used of the processors while
-    attempts were committed."""
+    """What the service did.
+
+    *_rss_bytes: its highest resident memory so far, before the exchange was created, with all
+    attempts open, with all committed, and after all; that of the process that was started again.
+    service_cores: what it used of the processors while attempts were committed.
+    """
 
     opens_per_s: float
     commits_per_s: float

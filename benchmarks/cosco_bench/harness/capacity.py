@@ -10,7 +10,7 @@ from typing import Final
 from cosco.errors import CapacityExceeded
 
 GB: Final = 10**9
-#: Of every row of every benchmark.
+#: The length of every row of every benchmark.
 ROW_BYTES: Final = 100
 #: Rows that are handed to `collect_batch` at a time.
 #: About a writer's buffer: smaller batches are copied once more before they are sorted

@@ -154,7 +154,7 @@ def _memory_table(measured: dict[str, Any]) -> Table:
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:
-    """Write sizes of IOs, and service time against memory; the kind of file is its ending's."""
+    """Draw sizes of IOs, and service time against memory; the ending tells the kind of file."""
     # Here and not above: only who plots waits for its import.
     from matplotlib.figure import Figure  # noqa: PLC0415
 

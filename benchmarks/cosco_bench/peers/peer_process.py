@@ -114,7 +114,7 @@ def _started(
 def _watched(
     process: subprocess.Popen[bytes], scratch: Scratch, timeout_s: float
 ) -> Iterator[threading.Event]:
-    """End what a peer leaves behind, or itself when it is late; the event tells that it was.
+    """End what a peer leaves behind, or itself when it is late; yield the event that tells so.
 
     Its children may hold its end of the pipe: without this nobody would see that it is gone.
     """

@@ -42,7 +42,7 @@ class PeersResult:
     missing: list[str] = field(default_factory=list)
 
     def add(self, name: str, result: PeerResult) -> None:
-        """Take a result if its rows are those of the files."""
+        """Add a result if its rows are those of the files."""
         if result.tally != asdict(self.tally):
             self.problems[name] = f"the files hold {self.tally}, it counted {result.tally}"
         elif name in _CPU_UNKNOWN:
