@@ -33,6 +33,7 @@ MIN_MEMORY: Final = 16 << 20
 #: Page pool of each daemon where latency is measured: nothing fills it.
 LATENCY_MEMORY: Final = 64 << 20
 WARM_UP_ROWS: Final = 1_000_000
+MAX_PEER_ROWS: Final = 1 << 27
 
 #: Peers of the large job, and their programs below benchmarks/peers.
 PEERS: Final = {
@@ -544,7 +545,7 @@ class PeersSettings(Settings):
 
     rows: int = option(
         10_000_000,
-        click.IntRange(1, 1 << 27),
+        click.IntRange(1, MAX_PEER_ROWS),
         "rows of 100 bytes: an int64 key and a text that half compresses",
     )
     files: int = option(8, _COUNT, "Parquet files")

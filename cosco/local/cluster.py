@@ -236,7 +236,9 @@ class _Home:
         self._made_base = not folder.exists()
         self.directory = folder / f"cosco-{token[:16]}"
         # Before there is anything to clear up.
-        self._reaper = self._start_reaper(f"{_MARK_VARIABLE}={token}")
+        emptied = [str(folder)] if self._made_base else []
+        mark = f"{_MARK_VARIABLE}={token}"
+        self._reaper = reaper.start(mark, str(self.directory), *emptied)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700)
@@ -308,18 +310,6 @@ class _Home:
                     self.directory.parent.rmdir()
             self._reaper.kill()
             self._reaper.wait()
-
-    def _start_reaper(self, token: str) -> subprocess.Popen[bytes]:
-        arguments = [str(self._owner), token, str(self.directory)]
-        if self._made_base:
-            arguments.append(str(self.directory.parent))
-        return subprocess.Popen(  # noqa: S603 - our own command
-            # -I -S: it needs nothing but the standard library, and soon.
-            [sys.executable, "-I", "-S", reaper.__file__, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
 
 
 def _environment(token: str) -> dict[str, str]:

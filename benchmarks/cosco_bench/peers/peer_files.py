@@ -19,9 +19,8 @@ from cosco.local.workers import Link
 from cosco_bench.harness.bench_rows import RowTally
 from cosco_bench.harness.capacity import BATCH_ROWS, ROW_BYTES, even_parts
 
+#: The sum of the keys of MAX_PEER_ROWS rows stays below 2^63.
 KEY_BITS: Final = 36
-#: So that the sum of all keys stays below 2^63.
-MAX_ROWS: Final = 1 << 27
 _RANDOM_CHARACTERS: Final = 46
 _PAYLOAD_CHARACTERS: Final = ROW_BYTES - 8
 _ALPHABET: Final = np.frombuffer(

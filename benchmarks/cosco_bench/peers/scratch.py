@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -35,14 +34,8 @@ class Scratch:
         self.directory: Final = Path(base or tempfile.gettempdir()).absolute() / f"cosco-{token}"
 
     def __enter__(self) -> Self:
-        arguments = [str(os.getpid()), self._mark, str(self.directory)]
         # Before there is anything to clear up.
-        self._reaper = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-I", "-S", reaper.__file__, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._reaper = reaper.start(self._mark, str(self.directory))
         self.directory.mkdir(mode=0o700)
         return self
 

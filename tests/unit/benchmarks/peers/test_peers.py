@@ -13,7 +13,6 @@ from cosco_bench.harness.capacity import ROW_BYTES
 from cosco_bench.peers import peer_process
 from cosco_bench.peers.peer_files import (
     KEY_BITS,
-    MAX_ROWS,
     file_tasks,
     make_batch,
     read_batches,
@@ -22,7 +21,7 @@ from cosco_bench.peers.peer_files import (
 )
 from cosco_bench.peers.peer_process import PeerMissing, PeerResult, find_peer
 from cosco_bench.peers.peers import PeersResult, speedup
-from cosco_bench.settings import PEERS, PeersSettings
+from cosco_bench.settings import MAX_PEER_ROWS, PEERS, PeersSettings
 
 from cosco.errors import CapacityExceeded
 
@@ -45,7 +44,7 @@ def test_rows_are_a_key_that_sums_up_and_a_text() -> None:
     assert batch.schema.types == [pa.int64(), pa.string()]
     assert tally_of(batch).payload_bytes == 1000 * (ROW_BYTES - 8)
     assert 0 <= min(batch["key"].to_pylist()) <= max(batch["key"].to_pylist()) < 1 << KEY_BITS
-    assert MAX_ROWS << KEY_BITS <= 1 << 63
+    assert MAX_PEER_ROWS << KEY_BITS <= 1 << 63
     assert tally_of(make_batch(0, np.random.default_rng(1))) == RowTally()
 
 
