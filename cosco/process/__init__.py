@@ -1,1 +1,1 @@
-"""What a process of Cosco sets for itself: its allocator, gRPC, and with whom it ends."""
+"""What every process of Cosco sets for itself: its allocator and gRPC's settings."""
