@@ -46,9 +46,6 @@ PROGRAMS = {"cosco.client", "cosco.shuffle_service", "cosco.metadata"}
 TOO_LONG = {
     "cosco.client.groups.group.__init__",
     "cosco.metadata.state.restore.restore_exchanges",
-    "cosco_bench.peers.peer_cosco.run_cosco",
-    "cosco_bench.throughput.client_calls.run_calls",
-    "cosco_bench.throughput.throughput.run_throughput",
 }
 CIRCLES = [
     [

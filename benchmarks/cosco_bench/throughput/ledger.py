@@ -54,8 +54,8 @@ from cosco.shuffle_service.state.buffers.frame_check import (
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
 from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco_bench.harness.bench_rows import ROW_BYTES, key_sum, keys_of, make_batches, partition_keys
-from cosco_bench.harness.capacity import BUFFER_BYTES, GB
+from cosco_bench.harness.bench_rows import key_sum, keys_of, make_batches, partition_keys
+from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES
 
 _MIB: Final = 1 << 20
 _EXCHANGE, _MAPPER, _ATTEMPT, _INCARNATION = 1, 0, 1, 1
@@ -114,7 +114,7 @@ class _Clock:
 def run_ledger(link: Link, rows: int, partitions: int, codec: str, directory: str) -> list[Stage]:
     """Measure every stage on `rows` rows; `directory` gets the stored files.
 
-    Tells `link` one unit of progress a stage. Raises DataCorrupted if the rows that come out
+    `link` is told one unit of progress a stage. Raises DataCorrupted if the rows that come out
     are not those that went in.
     """
     keep_large_blocks()  # as all processes of a shuffle do
@@ -139,7 +139,7 @@ def _write_side(
         batches = make_batches(rows, seed=0)
     ledger.add(making.cpu_s, "numpy: random keys and payloads to Arrow arrays")
     with partitioning.running():
-        numbers = [partition_keys(keys, partitions) for keys, _ in batches]
+        row_partitions = [partition_keys(keys, partitions) for keys, _ in batches]
     ledger.add(partitioning.cpu_s, "hash of the key modulo partitions, vectorised")
 
     def packer(with_codec: int) -> RowPacker:
@@ -153,8 +153,8 @@ def _write_side(
         )
 
     def frames_of(packer: RowPacker) -> Iterator[PackedFrame]:
-        for number, (_, batch) in zip(numbers, batches, strict=True):
-            yield from packer.collect_batch(number, batch)
+        for each, (_, batch) in zip(row_partitions, batches, strict=True):
+            yield from packer.collect_batch(each, batch)
         yield from packer.drain()
 
     coded = packer(codec)
@@ -200,7 +200,10 @@ def _encode_cpu_s(contents: list[bytes], codec: int) -> float:
 
 
 async def _over_loopback(handlers: dict[str, Any], client: Callable[[grpc.Channel], None]) -> float:
-    """Serve `handlers`, run `client` in a thread; CPU seconds of both ends together."""
+    """Serve `handlers` and run `client` in a thread.
+
+    Returns: the CPU seconds of both ends together.
+    """
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -266,7 +269,10 @@ def _take_in(ledger: _Ledger, frames: list[memoryview]) -> list[CheckedFrame]:
 async def _daemon_side(
     ledger: _Ledger, frames: list[CheckedFrame], partitions: int, directory: str
 ) -> dict[int, list[memoryview]]:
-    """Copy to pages, store, fetch; returns the runs of blocks of each partition."""
+    """Copy to pages, store and fetch.
+
+    Returns: the runs of blocks of each partition.
+    """
     body_bytes = sum(frame.header.body_bytes for frame in frames)
     arena = Arena(pool_bytes(3 * body_bytes + partitions * 4 * padded(1) + 64 * _MIB))
     arena.memory[:] = bytes(len(arena.memory))  # a daemon's pages are warm after a while
@@ -302,7 +308,7 @@ async def _daemon_side(
 
 
 async def _no_copies(_key: AssignmentKey) -> None:
-    """There are none to settle."""
+    """Do nothing: there are no copies."""
 
 
 async def _fetch(
@@ -344,7 +350,7 @@ async def _fetch(
 
 
 def _read_side(ledger: _Ledger, fetched: dict[int, list[memoryview]], sums: AttemptSums) -> int:
-    """Returns the sum of the keys that came out."""
+    """Return the sum of the keys that came out."""
     everything, verifying = _Clock(), _Clock()
     keys = 0
     for index, partition in enumerate(sums.partitions.tolist()):

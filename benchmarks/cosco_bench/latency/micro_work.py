@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 
-#: That one mapper makes.
+#: Numbers that one mapper makes.
 NUMBERS = 10_000
-#: Of each reducer.
+#: Keys of each reducer.
 KEYS = 16
 #: The key of a number is its product with this (Knuth's multiplicative hash), without as many
 #: low bits, modulo the number of keys: integer arithmetic that SQL can do as well. Numbers are
@@ -27,7 +27,7 @@ VALUE_MASK = 1_023
 
 
 def map_sums(iteration: int, mapper: int, tasks: int) -> I64:
-    """A mapper's sums by reducer and by the keys of each: `tasks` × KEYS."""
+    """Return a mapper's sums by reducer and by the keys of each: `tasks` × KEYS."""
     numbers = np.arange(NUMBERS, dtype=np.int64) + (iteration * tasks + mapper) * NUMBERS
     keys = ((numbers * FACTOR) >> LOW_BITS) % (tasks * KEYS)
     # In float64, which is exact: they stay far below 2^53.
@@ -36,7 +36,7 @@ def map_sums(iteration: int, mapper: int, tasks: int) -> I64:
 
 
 def exact_sums(iteration: int, tasks: int) -> I64:
-    """What all reducers must find, computed at once: `tasks` × KEYS."""
+    """Return what all reducers must find, computed at once: `tasks` × KEYS."""
     first = iteration * tasks * NUMBERS
     numbers = np.arange(first, first + tasks * NUMBERS, dtype=np.int64)
     sums = np.zeros(tasks * KEYS, dtype=np.int64)

@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cosco_bench.cli.bench_latency import _NAMES
-from cosco_bench.micro.micro_batches import MicroSettings
-from cosco_bench.micro.micro_peers import MICRO_PROGRAMS
-from cosco_bench.micro.micro_work import FACTOR, KEYS, LOW_BITS, NUMBERS, exact_sums, map_sums
+from cosco_bench.latency.micro_work import FACTOR, KEYS, LOW_BITS, NUMBERS, exact_sums, map_sums
 from cosco_bench.peers.peer_process import SCRIPTS
+from cosco_bench.settings import MICRO_PEERS, LatencySettings
 
 TASKS = 3
 
@@ -36,15 +34,15 @@ def test_exact_sums_are_those_of_plain_integers() -> None:
     ("groups", "warm_ups", "steps"), [((1,), 2, 7), ((3,), 2, 8), ((1, 3), 0, 11)]
 )
 def test_iterations_fill_whole_groups(groups: tuple[int, ...], warm_ups: int, steps: int) -> None:
-    settings = MicroSettings(
-        groups=groups, tasks=(2,), iterations=5, warm_ups=warm_ups, rounds=0, peers=(),
+    settings = LatencySettings(
+        group=groups, tasks=(2,), iterations=5, warm_ups=warm_ups, rounds=0, peers=(),
         replicas=(1,),
-    )  # fmt: skip
+    ).micro  # fmt: skip
+    assert settings is not None
     assert settings.steps == steps + warm_ups
     assert replace(settings, replicas=(1, 2)).steps == 2 * settings.steps
 
 
 def test_every_peer_has_a_program() -> None:
-    assert set(MICRO_PROGRAMS) == set(_NAMES)
-    for program in MICRO_PROGRAMS.values():
+    for program in MICRO_PEERS.values():
         assert (SCRIPTS / program).exists()

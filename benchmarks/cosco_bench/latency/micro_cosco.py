@@ -21,13 +21,13 @@ import numpy as np
 from cosco import CoscoExchangeGroup, CoscoReader, GroupHandle
 from cosco.errors import DataCorrupted
 from cosco.local.workers import Link, TaskPool
-from cosco_bench.harness.quantiles import quantiles
-from cosco_bench.micro.micro_work import I64, KEYS, exact_sums, map_sums
+from cosco_bench.harness.measuring import quantiles
+from cosco_bench.latency.micro_work import I64, KEYS, exact_sums, map_sums
 
 
 @dataclass(frozen=True, slots=True)
 class MicroFigures:
-    """Of iterations in groups of one size, in milliseconds.
+    """Iterations in groups of one size, in milliseconds.
 
     p50_ms to max_ms: of an iteration. It begins when the first worker may start its mappers,
     and ends when the last reducer has its sums; but the first of a group begins before the
@@ -78,7 +78,7 @@ def run_cosco(
     replicas: int,
     on_step: Callable[[int], None],
 ) -> MicroFigures:
-    """At least `iterations` iterations in whole groups of `size`, after at least `warm_ups`.
+    """Run at least `iterations` iterations in whole groups of `size`, after `warm_ups` or more.
 
     `on_step` is told the iterations of each group that is done. Raises DataCorrupted if any
     sum is not the exact one.
@@ -135,7 +135,7 @@ class _Driver:
         self._done = 0  # iterations
 
     def make(self, size: int) -> CoscoExchangeGroup:
-        """The exchanges of the first group; those of others are added by `run`."""
+        """Make the exchanges of the first group; those of others are added by `run`."""
         self._group = CoscoExchangeGroup(
             f"micro-{uuid.uuid4()}",
             self._tasks,
@@ -190,7 +190,7 @@ class _Driver:
 def run_batches(
     _link: Link, handle: GroupHandle, first: int, count: int, worker: int, workers: int
 ) -> WorkerBatches:
-    """Every `workers`-th mapper and reducer of `count` iterations from `first` on."""
+    """Run every `workers`-th mapper and reducer of `count` iterations from `first` on."""
     tasks = handle.mappers
     mine = range(worker, tasks, workers)
     began, ended = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
@@ -217,7 +217,7 @@ def run_batches(
 
 
 def _map(handle: GroupHandle, iteration: int, mapper: int, tasks: int) -> float:
-    """A mapper: one row for each reducer, of its sums. The seconds that summing took."""
+    """Write one row for each reducer, of a mapper's sums; return the seconds that summing took."""
     with handle.writer(iteration, mapper) as writer:
         before = time.perf_counter()
         sums = map_sums(iteration, mapper, tasks)
@@ -228,7 +228,7 @@ def _map(handle: GroupHandle, iteration: int, mapper: int, tasks: int) -> float:
 
 
 def _reduce(reader: CoscoReader, total: I64) -> float:
-    """A reducer: add the mappers' sums up in `total`. The seconds that adding took."""
+    """Add the mappers' sums up in `total`, as a reducer; return the seconds that adding took."""
     with reader:
         rows = list(reader)
     before = time.perf_counter()

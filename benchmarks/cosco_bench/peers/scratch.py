@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -35,14 +34,8 @@ class Scratch:
         self.directory: Final = Path(base or tempfile.gettempdir()).absolute() / f"cosco-{token}"
 
     def __enter__(self) -> Self:
-        arguments = [str(os.getpid()), self._mark, str(self.directory)]
         # Before there is anything to clear up.
-        self._reaper = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-I", "-S", reaper.__file__, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._reaper = reaper.start(self._mark, str(self.directory))
         self.directory.mkdir(mode=0o700)
         return self
 
@@ -52,7 +45,7 @@ class Scratch:
         self._reaper.wait()
 
     def cpu_s(self) -> float:
-        """CPU seconds that the processes which run have used, with those of ended children."""
+        """Return the CPU seconds of the processes that run, with those of ended children."""
         total = 0.0
         for process in self._processes():
             with suppress(psutil.NoSuchProcess):
@@ -77,7 +70,7 @@ class Scratch:
         process.wait()
 
     def _processes(self) -> list[psutil.Process]:
-        """Those with the mark, and their children: some write over their environment."""
+        """Find those with the mark, and their children: some write over their environment."""
         found: list[psutil.Process] = []
         ours: set[int] = set()
         # Parents before children, but where numbers began anew: the mark finds most of those.
