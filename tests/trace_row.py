@@ -81,9 +81,7 @@ class Services:
             serve(config, ready=address.set_result, **events), self._loop
         )
         self._running.append((running, stop))
-        running.add_done_callback(
-            lambda ended: address.done() or address.set_exception(ended.exception())
-        )
+        running.add_done_callback(lambda ended: _failed(ended, address))
         return address.result(_START_TIMEOUT_S)
 
     def __enter__(self) -> Self:
@@ -97,6 +95,12 @@ class Services:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _failed(ended: Future[None], address: Future[str]) -> None:
+    """Say why a service has ended to who waits for its address."""
+    if not address.done():
+        address.set_exception(ended.exception() or RuntimeError("it ended at once"))
 
 
 def start_all(services: Services, directory: str) -> str:
