@@ -271,7 +271,7 @@ class Runner:
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
         self._locks = [threading.Lock() for _ in range(len(cluster.daemons) + 1)]
-        self._processes = multiprocessing.get_context("spawn").Pool(_WORKER_PROCESSES)
+        self._processes = multiprocessing.get_context("forkserver").Pool(_WORKER_PROCESSES)
         self._threads = ThreadPoolExecutor(64)
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ import ctypes
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import select
@@ -30,6 +31,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace, TracebackType
 from typing import IO, Any, Final, Self
@@ -165,7 +167,7 @@ def run_module(
         return Process(program, nothing.fileno(), stdout, stderr)
 
 
-# --- LocalCluster ------------------------------------------------------------------------------
+# --- cosco.local -------------------------------------------------------------------------------
 
 
 def _popen(arguments: Sequence[str], **options: Any) -> Process | subprocess.Popen[bytes]:
@@ -182,29 +184,41 @@ def _popen(arguments: Sequence[str], **options: Any) -> Process | subprocess.Pop
     )
 
 
+def _context(_: str) -> BaseContext:
+    """What `cosco.local.workers` starts processes with: they are forked as well."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTS))
+    return context
+
+
 @contextmanager
 def services() -> Iterator[None]:
-    """Have every LocalCluster of this process fork its services."""
-    with _subprocess_of_clusters(SimpleNamespace(Popen=_popen, DEVNULL=subprocess.DEVNULL)):
-        yield
+    """Have every LocalCluster and all worker processes of this process forked."""
+    processes = SimpleNamespace(Popen=_popen, DEVNULL=subprocess.DEVNULL)
+    workers = SimpleNamespace(get_context=_context, parent_process=multiprocessing.parent_process)
+    with _replaced("cluster", "subprocess", processes):
+        with _replaced("workers", "multiprocessing", workers):
+            yield
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Have every LocalCluster of this process start its services as it does for its users."""
-    with _subprocess_of_clusters(subprocess):
-        yield
+    """Have them started as users have them."""
+    with _replaced("cluster", "subprocess", subprocess):
+        with _replaced("workers", "multiprocessing", multiprocessing):
+            yield
 
 
 @contextmanager
-def _subprocess_of_clusters(module: Any) -> Iterator[None]:
-    cluster: Any = importlib.import_module("cosco.local.cluster")
-    before = cluster.subprocess
-    cluster.subprocess = module
+def _replaced(file: str, name: str, by: Any) -> Iterator[None]:
+    """Have a file of `cosco.local` find another module by a name."""
+    module: Any = importlib.import_module(f"cosco.local.{file}")
+    before = getattr(module, name)
+    setattr(module, name, by)
     try:
         yield
     finally:
-        cluster.subprocess = before
+        setattr(module, name, before)
 
 
 # --- the process that forks --------------------------------------------------------------------
