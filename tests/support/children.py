@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import cosco.client.rpc.transport  # noqa: F401  which must be imported before gRPC
@@ -26,20 +27,27 @@ Case = Callable[[str], None]
 
 def run_case(engine: str, case: str, metadata: str) -> None:
     """Run one case of an engine, a module of `support`, in a fresh interpreter."""
-    ended = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", f"support.{engine}", case, metadata],
         cwd=_TESTS,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=_CASE_TIMEOUT_S,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+    ) as process:
+        try:
+            out, error = process.communicate(timeout=_CASE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)  # it shows where its threads are, see `main`
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.kill()
+            out, error = process.communicate()
+    assert (process.returncode, out, error) == (0, "ok\n", ""), (process.returncode, out, error)
 
 
 def main(cases: Mapping[str, Case]) -> None:
     """Be the process of one case: its name and the metadata service are the arguments."""
-    faulthandler.dump_traceback_later(_CASE_TIMEOUT_S - 10, exit=True)
+    faulthandler.register(signal.SIGUSR1)
     name, metadata = sys.argv[1:]
     cases[name](metadata)
     print("ok")
