@@ -16,6 +16,7 @@ from queue import SimpleQueue
 import psutil
 import pytest
 from support.commands import command, environment
+from support.processes import Services
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.observe import fetch_status
@@ -86,9 +87,8 @@ def service(name: str, *args: str) -> Iterator[Service]:
 
 @pytest.fixture
 def metadata(tmp_path: Path) -> Iterator[str]:
-    store = f"sqlite:///{tmp_path}/metadata.db"
-    with service("metadata", "--listen", "127.0.0.1:0", "--store", store) as running:
-        yield running.ready()
+    with Services(tmp_path) as services:
+        yield services.metadata
 
 
 def daemons(metadata: str, store: Path, host: str, *more: str) -> tuple[str, ...]:

@@ -103,11 +103,15 @@ def never(mappers: list[int], reason: str) -> None:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str = "it") -> float:
-    """Ask until a condition outside this process is true; seconds that it took."""
+    """Ask until a condition outside this process is true, less often as time goes by.
+
+    Returns: the seconds that it took.
+    """
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < timeout_s, f"{what} did not happen in {timeout_s} s"
-        threading.Event().wait(0.02)
+        waited_s = time.monotonic() - began
+        assert waited_s < timeout_s, f"{what} did not happen in {timeout_s} s"
+        threading.Event().wait(min(max(0.02, waited_s / 10), 0.1))
     return time.monotonic() - began
 
 

@@ -49,7 +49,7 @@ class Scope:
         self._closed = threading.Event()
         # Only single operations on it, which the interpreter makes atomic: closing takes no
         # lock, so that it may happen at any time, also inside the fork gate.
-        self._calls: set[_Call] = set()
+        self._calls: dict[_Call, None] = {}  # in their order
         _SCOPES.add(self)
 
     @property
@@ -84,13 +84,13 @@ class Scope:
 
     def add_call(self, call: _Call) -> None:
         """Have `call` cancelled when the scope is closed."""
-        self._calls.add(call)
+        self._calls[call] = None
         if self.is_closed:
             call.cancel()
 
     def remove_call(self, call: _Call) -> None:
         """The call has ended."""
-        self._calls.discard(call)
+        self._calls.pop(call, None)
 
     def close(self) -> None:
         """Close the scope; may be called by any thread and more than once."""
