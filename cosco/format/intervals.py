@@ -47,7 +47,3 @@ class IntervalSet:
             end = max(end, ends[hi - 1])
         starts[lo:hi] = [start]
         ends[lo:hi] = [end]
-
-    def intervals(self) -> list[tuple[int, int]]:
-        """The intervals as (start, end) pairs, ascending."""
-        return list(zip(self._starts, self._ends, strict=True))

@@ -15,11 +15,10 @@ from cosco.format.block import BlockHeader, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 
 if TYPE_CHECKING:
-    from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk
-
     from cosco.protocol.mark import Mark
     from cosco.protocol.records import Assignment
     from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
+    from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk
     from cosco.shuffle_service.state.core import DaemonCore
 
     from .world import World

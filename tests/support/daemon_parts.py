@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from support.frame_making import EXCHANGE, INCARNATION
 
 from cosco.dfs import Store
@@ -22,6 +21,7 @@ from cosco.shuffle_service.io.push.take_in import TakeIn
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
+from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, Page
 from cosco.shuffle_service.state.core import DaemonCore
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
+from cosco.client.content import Decoded
 from cosco.client.content.byte_rows import iter_rows
-from cosco.client.read.state.merge import Decoded, PartitionMerge
+from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.write.state.packing import PackedFrame
 from cosco.format.block import CODEC_LZ4, walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from cosco.client.read.state.merge import Decoded
+from cosco.client.content import Decoded
 from cosco.errors import DataCorrupted, SchemaMismatch
 
 _Map = Callable[[Any], Any]

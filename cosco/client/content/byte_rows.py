@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cosco.client.read.state.merge import Decoded
+from cosco.client.content import Decoded
 from cosco.errors import DataCorrupted
 from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES, MAX_FRAGMENTS
 

@@ -7,10 +7,8 @@ may carry PUSHED_BYTES together, and no more of it for one than ANSWER_BYTES.
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Call, Endpoint
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument
@@ -210,13 +209,8 @@ class FollowStream:
                 return
 
 
-class Following:
+class Following(ProcessWide):
     """The streams of this process, and what answers may carry."""
-
-    def __init__(self) -> None:
-        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
-        self._inherited: list[object] = []
-        self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -282,11 +276,6 @@ class Following:
             if not stream.join():
                 _LOG.warning("the stream that follows %s did not end", stream.ref.address)
 
-    def forget_parent(self) -> None:
-        """Begin anew in a forked child."""
-        self._inherited.append(self._streams)
-        self._reset()
-
     def _ended(self, stream: FollowStream) -> None:
         with self._lock:
             if self._streams.get(stream.ref) is stream:
@@ -302,7 +291,4 @@ class Following:
             return stream
 
 
-#: Of this process.
-FOLLOWING: Final = Following()
-os.register_at_fork(after_in_child=FOLLOWING.forget_parent)
-atexit.register(FOLLOWING.close)
+FOLLOWING: Final = process_wide(Following(), at_exit=Following.close)

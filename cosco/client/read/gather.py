@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from cosco.client.content import Decoded
 from cosco.client.read.fetch_call import Stalled, StallWatch, fetch_blocks
-from cosco.client.read.state.merge import Decoded, PartitionMerge
+from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.read.state.read_plan import (
     AwaitCommits,
     Begin,

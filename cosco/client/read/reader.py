@@ -18,10 +18,11 @@ from cosco.client.argument_checks import (
     shuffle_name,
     whole_number,
 )
+from cosco.client.content import Decoded
 from cosco.client.content.arrow import batch_from_content, schema_from_bytes
 from cosco.client.content.byte_rows import BYTES_SCHEMA, iter_rows, rows_to_batch
 from cosco.client.read.gather import BegunAnew, Gatherer
-from cosco.client.read.state.merge import Decoded, PartitionMerge
+from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.read.state.read_plan import AwaitCommits, Fetch, ReadPlan
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import LiveObject, Scope

@@ -23,7 +23,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc  # noqa: E402
 
-from cosco.client.rpc.fork_gate import ForkGate  # noqa: E402
+from cosco.client.rpc.fork_gate import ForkGate, ProcessWide  # noqa: E402
 from cosco.client.rpc.scope import Scope, Unreachable, inherit_scopes  # noqa: E402
 from cosco.config import parse_address  # noqa: E402
 from cosco.errors import CoscoError, ServiceUnavailable  # noqa: E402
@@ -62,21 +62,22 @@ class _Shared:
         self.users = 0
 
 
-class _Channels:
-    """The channels of this process, one an address.
+class _Channels(ProcessWide):
+    """The channels of this process, one for each address; the gate has forked children forget them.
 
     The lock guards the table alone: channels are made and closed outside of it, in the gate.
     """
 
     def __init__(self) -> None:
+        super().__init__()
+        self._is_set_up = False  # what is set up then stays in forked children
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._table: dict[str, _Shared] = {}
         self._idle: OrderedDict[str, _Shared] = OrderedDict()  # the one used last is last
-        self._is_set_up = False
         #: Addresses that collected endpoints leave: a finalizer must not touch gRPC.
         self.abandoned: deque[str] = deque()
-        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
-        self._inherited: list[object] = []
 
     def acquire(self, address: str) -> grpc.Channel:
         while self.abandoned:
@@ -121,25 +122,8 @@ class _Channels:
             with _gate:
                 oldest.channel.close()
 
-    def addresses(self) -> list[str]:
-        with self._lock:
-            return sorted(self._table)
-
-    def forget_parent(self) -> None:
-        """Begin anew in a forked child."""
-        self._inherited += [self._table, self._idle]
-        self._lock = threading.Lock()
-        self._table = {}
-        self._idle = OrderedDict()
-        self.abandoned.clear()
-
 
 _channels = _Channels()
-
-
-def open_channels() -> list[str]:
-    """The addresses that objects of this process have a channel to."""
-    return _channels.addresses()
 
 
 class Endpoint:

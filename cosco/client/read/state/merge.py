@@ -13,6 +13,7 @@ from typing import Final
 
 from pyroaring import BitMap
 
+from cosco.client.content import Decoded
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import (
     FLAG_LAST,
@@ -31,20 +32,6 @@ from cosco.protocol.records import MASK64, ReadSnapshot
 MAX_REASONS: Final = 16
 #: Shorter pieces are joined as they come: kept one by one they take many times their bytes.
 _MIN_PART_BYTES: Final = 4 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Whole rows of one mapper.
-
-    `lengths`: the content begins with the table of its rows' lengths. A row that came in
-    fragments is joined again: it is alone in its content and has no table.
-    """
-
-    mapper: int
-    rows: int
-    content: bytes | memoryview
-    lengths: bool
 
 
 @dataclass(slots=True)
@@ -87,8 +74,6 @@ class PartitionMerge:
         #: Reasons why blocks were refused, the first MAX_REASONS of `refusals`.
         self.bad: list[str] = []
         self.refusals = 0
-        #: Blocks dropped because they were seen before.
-        self.duplicates = 0
         #: What the distinct committed blocks add up to so far; `digest` modulo 2^64.
         self.rows = 0
         self.row_bytes = 0
@@ -124,11 +109,6 @@ class PartitionMerge:
         self.refusals += 1
         if len(self.bad) < MAX_REASONS:
             self.bad.append(reason)
-
-    @property
-    def gaps(self) -> int:
-        """Between blocks that were seen, over all mappers: what memory grows with."""
-        return sum(len(seen) - 1 for seen in self._seen.values())
 
     def complete(self) -> bool:
         """Whether everything committed was seen: the sums are the snapshot's."""
@@ -187,7 +167,6 @@ class PartitionMerge:
         if seen is None:
             seen = self._seen[mapper] = IntervalSet()
         elif seen.covers(header.position, header.end):
-            self.duplicates += 1
             return None
         elif seen.overlaps(header.position, header.end):
             raise DataCorrupted(

@@ -15,6 +15,7 @@ from typing import Final
 
 from pyroaring import BitMap
 
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import CommitWait, DaemonRef, LossCause, ReadSnapshot, Source
 
 #: A fetch without progress for so long counts as out of reach; twice as long for the same
@@ -39,8 +40,6 @@ _REASK_AFTER_S: Final = 4.0
 MARKS_BUILD: Final = 0
 #: Commits follow marks sooner than this, unless the process is gone.
 _COMMITS_S: Final = 1.0
-
-_SourceKey = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +165,8 @@ class ReadPlan:
         """Begin the first pass of a snapshot."""
         self._sources: tuple[Source, ...] = self.snapshot.sources if self.snapshot else ()
         self._is_second_pass = False
-        self._answered_well: set[_SourceKey] = set()
-        self._answered: set[tuple[_SourceKey, DaemonRef]] = set()
+        self._answered_well: set[RangeEpoch] = set()
+        self._answered: set[tuple[RangeEpoch, DaemonRef]] = set()
         self._down: set[DaemonRef] = set()  # in this round
         self._bad = ""  # a reason, once anything was bad in this pass
         self._must_renew = True  # before a loss is reported
@@ -374,8 +373,8 @@ class ReadPlan:
             self._reask_at = now + self._reask_gap_s
 
 
-def _key(source: Source) -> _SourceKey:
-    return source.range_index, source.epoch
+def _key(source: Source) -> RangeEpoch:
+    return RangeEpoch(source.range_index, source.epoch)
 
 
 def _goes_on(old: ReadSnapshot, new: ReadSnapshot) -> bool:

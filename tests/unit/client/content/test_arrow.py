@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cosco.client.content import Decoded
 from cosco.client.content.arrow import (
     batch_from_content,
     check_schema,
@@ -17,7 +18,6 @@ from cosco.client.content.arrow import (
     to_transport,
     transport,
 )
-from cosco.client.read.state.merge import Decoded
 from cosco.errors import DataCorrupted, SchemaMismatch
 
 

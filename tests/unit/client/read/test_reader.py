@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 
+from cosco.client.content import Decoded
 from cosco.client.read import reader as module
 from cosco.client.read.gather import BegunAnew
 from cosco.client.read.reader import CoscoReader
-from cosco.client.read.state.merge import Decoded
 from cosco.client.read.state.read_plan import AwaitCommits, ReadPlan
 from cosco.errors import ClientClosed, DataCorrupted, DataLost, PartitionOutOfRange
 from cosco.protocol.records import CommitWait, ExchangeInfo, ExchangeSpec, RowKind

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from hypothesis import given
 from hypothesis import strategies as st
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
@@ -15,6 +14,7 @@ from cosco.format.block import walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 

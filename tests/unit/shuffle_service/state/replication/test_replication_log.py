@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from support.frame_making import EXCHANGE, block
 
 from cosco.errors import CapacityExceeded, ExchangeClosed
@@ -11,6 +10,7 @@ from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader
 from cosco.protocol.push.window import MAX_RESENDS, ProtocolBroken
 from cosco.protocol.records import DaemonRef
 from cosco.shuffle_service.state.buffers.assignments import NotAssigned
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import (
     MAX_RELEASED,
     MAX_UNDER_WAY,
