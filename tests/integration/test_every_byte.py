@@ -23,6 +23,7 @@ from cosco.client.content.arrow import batch_from_content
 from cosco.client.content.byte_rows import iter_rows
 from cosco.client.read.fetch_call import runs_of
 from cosco.client.read.state.merge import PartitionMerge
+from cosco.client.write.state.framing import Packing
 from cosco.client.write.state.packing import ArrowPacker, RowPacker
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
@@ -69,26 +70,18 @@ def text(length: int) -> bytes:
 
 def packed(kind: str, codec: str, mapper: int, attempt: int, rows: int) -> tuple[bytes, list[Row]]:
     """One block of an attempt, as its writer packs it, and its rows."""
-    options = {
-        "exchange": EXCHANGE,
-        "mapper": mapper,
-        "attempt": attempt,
-        "ranges": (RANGE,),
-        "codec": CODECS[codec],
-        "buffer_bytes": 1 << 20,
-        "shuffle_id": "s",
-    }
+    packing = Packing(EXCHANGE, mapper, attempt, (RANGE,), CODECS[codec], 1 << 20)
     made: list[Row] = []
     packer: RowPacker | ArrowPacker
     if kind == "arrow":
         made = [(CHANCE.getrandbits(40), text(24).decode()) for _ in range(rows)]
         columns = [pa.array([row[i] for row in made], SCHEMA.types[i]) for i in range(2)]
-        packer = ArrowPacker(schema=SCHEMA, **options)
+        packer = ArrowPacker(packing, SCHEMA)
         batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
         frames = packer.collect_batch([PARTITION] * rows, batch)
     else:
         made = [text(CHANCE.randrange(60)) for _ in range(rows)]
-        packer = RowPacker(**options)
+        packer = RowPacker(packing)
         frames = packer.collect_batch([PARTITION] * rows, made)
     parts = [b"".join(one.parts) for one in [*frames, *packer.drain()]]
     return b"".join(parts), made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pyroaring import BitMap
 from cosco.client.content import Decoded
 from cosco.client.content.byte_rows import iter_rows
 from cosco.client.read.state.merge import PartitionMerge
-from cosco.client.write.state.packing import PackedFrame
+from cosco.client.write.state.framing import PackedFrame, Packing
 from cosco.format.block import CODEC_LZ4, walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
 from cosco.protocol.records import MASK64, AttemptSums, PartitionRange, ReadSnapshot
@@ -30,19 +31,10 @@ def cut_ranges(partitions: int, ranges: int = 3) -> tuple[PartitionRange, ...]:
     )
 
 
-def packing(
-    partitions: int, *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 1 << 20
-) -> dict[str, Any]:
-    """Arguments of a packer."""
-    return {
-        "exchange": EXCHANGE,
-        "mapper": mapper,
-        "attempt": attempt,
-        "ranges": cut_ranges(partitions),
-        "codec": CODEC_LZ4,
-        "buffer_bytes": buffer_bytes,
-        "shuffle_id": "s",
-    }
+def packing(partitions: int, **options: Any) -> Packing:
+    """What a packer is made with, but for `options`."""
+    one = Packing(EXCHANGE, 4, 1, cut_ranges(partitions), CODEC_LZ4, 1 << 20, "s")
+    return replace(one, **options)
 
 
 def blocks_of(frames: Iterable[PackedFrame], partitions: int) -> dict[int, list[bytes]]:

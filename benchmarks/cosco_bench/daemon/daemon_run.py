@@ -24,6 +24,7 @@ from cosco import CoscoExchange
 from cosco.client.read.fetch_call import runs_of
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
+from cosco.client.write.state.framing import Packing
 from cosco.client.write.state.packing import RowPacker
 from cosco.errors import DataCorrupted
 from cosco.format.block import CODECS, walk_blocks
@@ -224,12 +225,14 @@ def _cpu_s(process: psutil.Process) -> float:
 def _pack(attempt: OpenedAttempt, settings: DaemonBenchSettings) -> _Packed:
     info, mapper = attempt.info, attempt.mapper
     packer = RowPacker(
-        exchange=info.number,
-        mapper=mapper,
-        attempt=attempt.attempt,
-        ranges=info.ranges,
-        codec=CODECS[settings.codec],
-        buffer_bytes=BUFFER_BYTES,
+        Packing(
+            exchange=info.number,
+            mapper=mapper,
+            attempt=attempt.attempt,
+            ranges=info.ranges,
+            codec=CODECS[settings.codec],
+            buffer_bytes=BUFFER_BYTES,
+        )
     )
     by_range: dict[int, Assignment] = {one.range_index: one for one in info.assignments}
     partitions = info.ranges[-1].first + info.ranges[-1].count

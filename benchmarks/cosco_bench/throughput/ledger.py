@@ -23,7 +23,8 @@ from pyroaring import BitMap
 
 from cosco.client.content.byte_rows import rows_to_batch
 from cosco.client.read.state.merge import BlockSplitter, PartitionMerge
-from cosco.client.write.state.packing import PackedFrame, RowPacker
+from cosco.client.write.state.framing import PackedFrame, Packing
+from cosco.client.write.state.packing import RowPacker
 from cosco.dfs import open_store
 from cosco.errors import DataCorrupted
 from cosco.format.block import (
@@ -144,12 +145,14 @@ def _write_side(
 
     def packer(with_codec: int) -> RowPacker:
         return RowPacker(
-            exchange=_EXCHANGE,
-            mapper=_MAPPER,
-            attempt=_ATTEMPT,
-            ranges=[PartitionRange(0, 0, partitions)],
-            codec=with_codec,
-            buffer_bytes=BUFFER_BYTES,
+            Packing(
+                exchange=_EXCHANGE,
+                mapper=_MAPPER,
+                attempt=_ATTEMPT,
+                ranges=[PartitionRange(0, 0, partitions)],
+                codec=with_codec,
+                buffer_bytes=BUFFER_BYTES,
+            )
         )
 
     def frames_of(packer: RowPacker) -> Iterator[PackedFrame]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol
+
+from pyroaring import BitMap
 
 from cosco.client.content import Decoded
 from cosco.client.read.fetch_call import Stalled, StallWatch, fetch_blocks
@@ -31,15 +33,99 @@ from cosco.errors import (
     ExchangeClosed,
     ServiceUnavailable,
 )
-from cosco.protocol.records import CommitWait, LossReport, ReadSnapshot
+from cosco.protocol.records import CommitWait, ExchangeInfo, LossReport, ReadSnapshot
 
 _MAX_REASON_CHARS: Final = 500
-#: Of many mappers a message names so many; the error has them all.
+#: How many of the missing mappers a message names; the error has them all.
 _SHOWN_MAPPERS: Final = 8
+#: How long what the service said when a reader was made is not asked for again.
+_FIRST_WAIT_S: Final = 1.0
 
 
 class BegunAnew(Exception):
     """What was gathered does not count: call `gather` again. Never leaves this package."""
+
+
+class Watch(Protocol):
+    """How a reader learns what there is to read of its partition, for every build of it."""
+
+    def describe(self) -> ExchangeInfo:
+        """Return the exchange as it is when the reader begins; comes before all else."""
+        ...
+
+    def start(self) -> None:
+        """Begin to wait: the reader's arguments were found to be good."""
+        ...
+
+    def wait(self, step: AwaitCommits) -> CommitWait:
+        """Wait for the mappers; raise what ends the reader."""
+        ...
+
+    def ahead(self, fetch: Fetch) -> list[memoryview] | None:
+        """Return the runs of blocks that came before this fetch was asked for, once.
+
+        Returns: None if there are none, so that the fetch must be made.
+        """
+        ...
+
+    def close(self) -> None:
+        """Want nothing any more."""
+        ...
+
+
+class CommitWatch:
+    """Learns from the metadata service what is committed. A `Watch`."""
+
+    def __init__(
+        self,
+        metadata: MetadataClient,
+        scope: Scope,
+        mappers: BitMap,
+        partition: int,
+        info: ExchangeInfo | None = None,
+    ) -> None:
+        """Begin without asking; `info` is the exchange, if it is known already."""
+        self._info = info
+        self._metadata = metadata
+        self._scope = scope
+        self._mappers = mappers
+        self._partition = partition
+        self._first: CommitWait | None = None  # what was said at once
+        self._first_until = 0.0
+
+    def describe(self) -> ExchangeInfo:
+        """See `Watch`."""
+        if self._info is None:
+            self._info, self._first = self._metadata.begin_reading(
+                self._scope.shuffle_id, self._mappers, self._partition
+            )
+            self._first_until = time.monotonic() + _FIRST_WAIT_S
+        return self._info
+
+    def start(self) -> None:
+        """See `Watch`."""
+
+    def wait(self, step: AwaitCommits) -> CommitWait:
+        """See `Watch`."""
+        first, self._first = self._first, None
+        if first is not None and time.monotonic() < self._first_until:
+            return first
+        info = self.describe()
+        return self._metadata.await_commits(
+            info.number,
+            self._mappers,
+            self._partition,
+            info.generation,
+            wait_s=step.wait_s,
+            outage_s=step.outage_s,
+        )
+
+    def ahead(self, fetch: Fetch) -> list[memoryview] | None:
+        """See `Watch`."""
+        return None
+
+    def close(self) -> None:
+        """See `Watch`."""
 
 
 class Gatherer:
@@ -57,21 +143,20 @@ class Gatherer:
         partition: int,
         named: int,
         *,
-        ask: Callable[[AwaitCommits], CommitWait],
+        watch: Watch,
         begin: Callable[[ReadSnapshot], PartitionMerge],
-        ahead: Callable[[Fetch], list[memoryview] | None],
     ) -> None:
-        """`named`: so many mappers are waited for. `ask` asks the metadata service for their
-        commits, `begin` makes the merge of a build. `ahead`: runs of blocks that came ahead of
-        a fetch, once; None: there are none, so fetch."""
+        """Begin without connections.
+
+        named: how many mappers are waited for. begin: makes the merge of a build.
+        """
         self._metadata = metadata
         self._scope = scope
         self._number = number
         self._partition = partition
         self._named = named
-        self._ask = ask
+        self._watch = watch
         self._begin = begin
-        self._ahead = ahead
         self._endpoints: dict[str, Endpoint] = {}
         self._loss: CoscoError | None = None  # of the build that was reported last
 
@@ -83,23 +168,23 @@ class Gatherer:
     def gather(self, plan: ReadPlan) -> Iterator[Decoded]:
         """Yield the rows of one build, until it is verified that none is missing.
 
-        Raises BegunAnew when another build is to be read, which `plan` allows until rows were
+        Raises: BegunAnew when another build is to be read, which `plan` allows until rows were
         given to the caller, and what `CoscoReader.next` raises.
         """
-        watch = StallWatch(self._scope)
+        stalls = StallWatch(self._scope)
         try:
-            yield from self._steps(plan, watch)
+            yield from self._steps(plan, stalls)
         finally:
-            watch.stop()
+            stalls.stop()
 
-    def _steps(self, plan: ReadPlan, watch: StallWatch) -> Iterator[Decoded]:
+    def _steps(self, plan: ReadPlan, stalls: StallWatch) -> Iterator[Decoded]:
         merge: PartitionMerge | None = None
         while True:
             step = plan.step(time.monotonic(), is_complete=merge is not None and merge.complete())
             match step:
                 case AwaitCommits():
                     self._scope.sleep(step.pause_s)
-                    plan.told(self._ask(step), time.monotonic())
+                    plan.told(self._watch.wait(step), time.monotonic())
                 case Begin():
                     if merge is not None:
                         raise BegunAnew
@@ -107,7 +192,7 @@ class Gatherer:
                     plan.begun()
                 case Fetch():
                     assert merge is not None  # as Begin comes first
-                    yield from self._fetch(plan, merge, step, watch)
+                    yield from self._fetch(plan, merge, step, stalls)
                 case ReportDaemon():
                     alive = self._metadata.report_daemon(step.daemon, insist=step.insist)
                     plan.reported(step.daemon, alive=alive)
@@ -123,9 +208,9 @@ class Gatherer:
                     raise self._error(step, plan)
 
     def _fetch(
-        self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, watch: StallWatch
+        self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, stalls: StallWatch
     ) -> Iterator[Decoded]:
-        """Feed `merge` with what the daemon has and tell `plan` how that went."""
+        """Feed `merge` with what the daemon has, and tell `plan` how that went."""
         address = fetch.daemon.address
         refusals, last_bad = merge.refusals, ""
 
@@ -135,7 +220,7 @@ class Gatherer:
             merge.refuse(last_bad)
 
         try:
-            for run in self._runs(fetch, watch, bad):
+            for run in self._runs(fetch, stalls, bad):
                 yield from merge.feed(run)
         except ClientClosed:
             raise
@@ -158,13 +243,15 @@ class Gatherer:
             plan.answered(fetch)
 
     def _runs(
-        self, fetch: Fetch, watch: StallWatch, bad: Callable[[str], None]
+        self, fetch: Fetch, stalls: StallWatch, bad: Callable[[str], None]
     ) -> Iterable[memoryview]:
-        ahead = self._ahead(fetch)
+        ahead = self._watch.ahead(fetch)
         if ahead is not None:
             return ahead
         endpoint = self._endpoint(fetch.daemon.address)
-        return fetch_blocks(endpoint, self._scope, watch, self._number, self._partition, fetch, bad)
+        return fetch_blocks(
+            endpoint, self._scope, stalls, self._number, self._partition, fetch, bad
+        )
 
     def _report_loss(self, step: ReportLoss, merge: PartitionMerge) -> None:
         self._loss = merge.failure()
@@ -221,7 +308,7 @@ class Gatherer:
 
 
 def _shown(mappers: list[int]) -> str:
-    """The first of them, for a message."""
+    """Return the first of the mappers, for a message."""
     shown = ", ".join(map(str, mappers[:_SHOWN_MAPPERS]))
     more = len(mappers) - _SHOWN_MAPPERS
     return shown if more <= 0 else f"{shown} and {more} more"

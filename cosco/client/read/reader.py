@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 import pyarrow as pa
+from pyroaring import BitMap
 
 from cosco.client.argument_checks import (
     mapper_set,
-    metadata_address,
     seconds,
     shuffle_name,
     whole_number,
@@ -21,11 +20,12 @@ from cosco.client.argument_checks import (
 from cosco.client.content import Decoded
 from cosco.client.content.arrow import batch_from_content, schema_from_bytes
 from cosco.client.content.byte_rows import BYTES_SCHEMA, iter_rows, rows_to_batch
-from cosco.client.read.gather import BegunAnew, Gatherer
+from cosco.client.live_object import LiveObject
+from cosco.client.read.gather import BegunAnew, CommitWatch, Gatherer, Watch
 from cosco.client.read.state.merge import PartitionMerge
-from cosco.client.read.state.read_plan import AwaitCommits, Fetch, ReadPlan
+from cosco.client.read.state.read_plan import ReadPlan
 from cosco.client.rpc.metadata_client import MetadataClient
-from cosco.client.rpc.scope import LiveObject, Scope
+from cosco.client.rpc.scope import Scope
 from cosco.errors import (
     ClientClosed,
     CoscoError,
@@ -34,20 +34,20 @@ from cosco.errors import (
     PartitionOutOfRange,
     SchemaMismatch,
 )
-from cosco.protocol.records import CommitWait, ExchangeInfo, ReadSnapshot, RowKind
+from cosco.protocol.records import ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
+#: Makes the watch of a reader, of the mappers and of the partition.
+MakeWatch = Callable[[MetadataClient, Scope, BitMap, int], Watch]
 
-#: So much of a partition is held back until it is verified, or more has come: a reader that
+#: How much of a partition is held back until it is verified, or more has come: a reader that
 #: has given no row yet can begin anew when others of its partition turn out to be lost.
 HOLD_BYTES: Final = 32 << 20
 #: What a block's rows, or a batch, take beside their bytes while they are held back.
 HELD_OVERHEAD_BYTES: Final = 160
 #: Where a batch's columns must stay below 2 GiB.
 _MAX_BATCH_BYTES: Final = 1 << 30
-#: What the service said when a reader was made is not asked for again for so long.
-_FIRST_WAIT_S: Final = 1.0
-#: Of the batches that make a table.
+#: The length of the batches that make a table.
 _TABLE_BATCH_BYTES: Final = 4 << 20
 
 
@@ -77,12 +77,15 @@ class CoscoReader(LiveObject):
         timeout_s: float | None = None,
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
+        _watch: MakeWatch = CommitWatch,
     ) -> None:
-        """`timeout_s` bounds each wait for commits or for a rebuild; 0: do not wait, None:
-        without bound. `service_timeout_s` is how long daemons, and the metadata service, may
-        be out of reach.
+        """Ask what the exchange is.
 
-        Raises ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
+        `timeout_s` bounds each wait for commits or for a rebuild; 0: do not wait, None: without
+        bound. `service_timeout_s` is how long daemons, and the metadata service, may be out of
+        reach. `_watch` is for handles: what tells the reader when it can begin.
+
+        Raises: ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
         InvalidArgument, ServiceUnavailable.
         """
         self.shuffle_id: Final = shuffle_name(shuffle_id)
@@ -93,17 +96,12 @@ class CoscoReader(LiveObject):
         self._timeout_s = (
             None if timeout_s is None else seconds("timeout_s", timeout_s, 0.0, shuffle_id)
         )
-        self._service_timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._scope = Scope("a CoscoReader", shuffle_id, on_inherited=self._hold)
-        address = metadata_address(metadata)
-        self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
-        try:
-            self._info, self._first_wait = self._describe()
-            self._first_wait_until = time.monotonic() + _FIRST_WAIT_S
+        self._connect(shuffle_id, metadata, service_timeout_s, self._hold)
+        self._watch = _watch(self._metadata, self._scope, self._mappers, self.partition)
+        with self._opening():
+            self._info = self._watch.describe()
             self._check_place(generation)
-        except BaseException:
-            self._metadata.close()
-            raise
+            self._watch.start()
         #: The generation of the exchange that is read.
         self.generation: Final = self._info.generation
         self._gatherer = Gatherer(
@@ -112,9 +110,8 @@ class CoscoReader(LiveObject):
             self._info.number,
             self.partition,
             len(self._mappers),
-            ask=self._ask_commits,
+            watch=self._watch,
             begin=self._begin_build,
-            ahead=self._take_ahead,
         )
         self._mode: str | None = None
         self._rows: Iterator[bytes] = iter(())
@@ -126,9 +123,10 @@ class CoscoReader(LiveObject):
     # --- rows -----------------------------------------------------------------------------
 
     def next(self) -> bool:
-        """Go to the next row; False when there was none left, and all were verified.
+        """Go to the next row.
 
-        Raises CommitTimeout, DataLost, DataCorrupted, RecomputeMismatch, GenerationChanged,
+        Returns: False when there was none left, and all were verified.
+        Raises: CommitTimeout, DataLost, DataCorrupted, RecomputeMismatch, GenerationChanged,
         ExchangeClosed, ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow
         exchange.
         """
@@ -137,7 +135,10 @@ class CoscoReader(LiveObject):
         return row is not None
 
     def row(self) -> bytes:
-        """The row that `next` went to; raises InvalidArgument if there is none."""
+        """Return the row that `next` went to.
+
+        Raises: InvalidArgument if there is none.
+        """
         if self._row is None:
             raise InvalidArgument(
                 "there is no row: call next() first, and row() only if it returned True",
@@ -147,7 +148,7 @@ class CoscoReader(LiveObject):
         return self._row
 
     def __iter__(self) -> Iterator[bytes]:
-        """The rows that are left; errors as of `next`."""
+        """Yield the rows that are left; raises what `next` raises."""
         self._check()
         if self._mode != "rows":
             self._begin("rows")
@@ -165,9 +166,9 @@ class CoscoReader(LiveObject):
     # --- batches --------------------------------------------------------------------------
 
     def read_batches(self, *, max_bytes: int = 4 << 20) -> Iterator[pa.RecordBatch]:
-        """The rows as record batches of about `max_bytes`; errors as of `next`.
+        """Yield the rows as record batches of about `max_bytes`; raises what `next` raises.
 
-        They have the exchange's schema, or the one column `row: binary` for rows of bytes,
+        Batches have the exchange's schema, or the one column `row: binary` for rows of bytes,
         and stay valid after `close`.
         """
         limit = whole_number("max_bytes", max_bytes, 1, None, self.shuffle_id)
@@ -179,9 +180,10 @@ class CoscoReader(LiveObject):
         return self._guarded(self._while_open(batches))
 
     def read_table(self) -> pa.Table:
-        """All rows, verified, as one table, whose schema is there even without rows.
+        """Return all rows, verified, as one table, whose schema is there even without rows.
 
-        Errors as of `next`; no DataLost that is `retriable`, as it waits for rebuilds itself.
+        Raises: what `next` raises, but no DataLost that is `retriable`, as it waits for rebuilds
+        itself.
         """
         self._check()
         self._begin("batches")
@@ -198,35 +200,7 @@ class CoscoReader(LiveObject):
         self._hold()
         self._gatherer.close()
         self._metadata.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    # --- what a reader of a group does otherwise ------------------------------------------
-
-    def _describe(self) -> tuple[ExchangeInfo, CommitWait | None]:
-        """The exchange, and what its mappers have committed if that is known already."""
-        return self._metadata.begin_reading(self.shuffle_id, self._mappers, self.partition)
-
-    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
-        first, self._first_wait = self._first_wait, None
-        if first is not None and time.monotonic() < self._first_wait_until:
-            return first
-        return self._metadata.await_commits(
-            self._info.number,
-            self._mappers,
-            self.partition,
-            self.generation,
-            wait_s=step.wait_s,
-            outage_s=step.outage_s,
-        )
-
-    def _take_ahead(self, _fetch: Fetch) -> list[memoryview] | None:
-        """All that the daemon has to send, if it came before it was asked for."""
-        return None
+        self._watch.close()
 
     # --- inside ---------------------------------------------------------------------------
 
@@ -248,7 +222,7 @@ class CoscoReader(LiveObject):
             )
 
     def _hold(self) -> None:
-        """Have the next row asked for through `_check`."""
+        """Have the next row go through `_check` first."""
         self._open_rows = None
 
     def _check(self) -> None:
@@ -287,21 +261,23 @@ class CoscoReader(LiveObject):
             raise
 
     def _while_open(self, stream: Iterator[_T]) -> Iterator[_T]:
-        """`stream`, until the reader is closed or forked: what it holds is not given then, nor
-        does it seem to have ended."""
+        """Yield from `stream` until the reader is closed or forked.
+
+        What it holds is not given then, nor does it seem to have ended.
+        """
         for item in stream:
             yield item
             self._scope.check()
 
     def _row_stream(self) -> Iterator[Iterator[bytes]]:
-        """All rows, block by block."""
+        """Yield all rows, block by block."""
         self._require_bytes()
         blocks = self._held_back(lambda rows: rows, lambda one: len(one.content))
         for decoded in self._while_open(blocks):
             yield iter_rows(decoded)
 
     def _table_stream(self) -> Iterator[pa.Table]:
-        """One table, of rows that are verified: so it can begin anew at any time."""
+        """Yield one table, of rows that are verified: so it can begin anew at any time."""
         plan = self._plan()
         while True:
             try:
@@ -314,7 +290,7 @@ class CoscoReader(LiveObject):
     def _held_back(
         self, made: Callable[[Iterator[Decoded]], Iterator[_T]], size: Callable[[_T], int]
     ) -> Iterator[_T]:
-        """What is `made` of all rows, its first HOLD_BYTES once those, or all, are there."""
+        """Yield what is `made` of all rows, its first HOLD_BYTES once those, or all, are there."""
         plan = self._plan()
         while True:
             held: deque[_T] | None = deque()
@@ -354,7 +330,7 @@ class CoscoReader(LiveObject):
         return self._gatherer.gather(plan) if self._mappers else iter(())
 
     def _begin_build(self, snapshot: ReadSnapshot) -> PartitionMerge:
-        """Every named mapper has committed, or run again: what is to be read is known."""
+        """Make the merge of a build: every named mapper has committed, or run again."""
         if self._info.kind is RowKind.UNDECIDED:  # the writers may have decided it
             self._info = self._metadata.describe_exchange(self.shuffle_id)
         if self._mode == "rows":
@@ -377,7 +353,7 @@ class CoscoReader(LiveObject):
             )
 
     def _joined(self, decoded: list[Decoded]) -> pa.RecordBatch:
-        """One batch of all these rows."""
+        """Return one batch of all these rows."""
         if self._info.kind is not RowKind.ARROW:
             return rows_to_batch(decoded)
         schema = self._schema()
@@ -391,13 +367,13 @@ class CoscoReader(LiveObject):
 
 
 def _emptied(held: deque[_T]) -> Iterator[_T]:
-    """What is held, which goes with it."""
+    """Yield what is held, and keep nothing of it."""
     while held:
         yield held.popleft()
 
 
 def _sliced(batch: pa.RecordBatch, batch_bytes: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    """The batch in parts of about `max_bytes`, of one row at least."""
+    """Yield the batch in parts of about `max_bytes`, of one row at least."""
     parts = min(-(-batch_bytes // max_bytes), batch.num_rows)
     for part in range(parts):
         first = batch.num_rows * part // parts

@@ -45,18 +45,15 @@ class MetadataClient:
     was, else after `service_timeout_s`.
     """
 
-    def __init__(
-        self, address: str, scope: Scope, service_timeout_s: float, *, is_met: bool = False
-    ) -> None:
-        """`is_met`: the service has answered this process before."""
+    def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
         self.address: Final = address
         self._scope = scope
         self._service_timeout_s = service_timeout_s
         self._endpoint = Endpoint(address)
-        self._met = is_met
+        self._met = False
 
     def set_met(self) -> None:
-        """The service has answered whoever speaks for this object."""
+        """Count the service as one that has answered, as it has answered others of its exchange."""
         self._met = True
 
     def close(self) -> None:

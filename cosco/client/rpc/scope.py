@@ -6,11 +6,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 import tenacity
 
-from cosco.errors import ClientClosed, NotPicklable
+from cosco.errors import ClientClosed
 
 _PAUSE = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 
@@ -114,16 +114,6 @@ def inherit_scopes() -> None:
     for scope in list(_SCOPES):
         scope._inherit()
     _SCOPES.clear()
-
-
-class LiveObject:
-    """Base of the public classes: they hold connections and cannot be pickled."""
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise NotPicklable(
-            f"a {type(self).__name__} cannot be pickled or copied: pass the shuffle_id and the "
-            "metadata address instead, and make a new one there"
-        )
 
 
 class Patience:

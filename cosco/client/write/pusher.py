@@ -20,7 +20,7 @@ from cosco.protocol import wire
 from cosco.protocol.records import Assignment, OpenedAttempt
 
 if TYPE_CHECKING:
-    from cosco.client.write.state.packing import PackedFrame
+    from cosco.client.write.state.framing import PackedFrame
 
 #: Unacknowledged frames of one writer, over all its daemons; one frame always passes.
 WINDOW_BYTES: Final = 16 << 20

@@ -1,4 +1,4 @@
-"""What `collect` and `collect_batch` take, checked and brought to plain buffers.
+"""The arguments of `collect` and `collect_batch`, checked and brought to plain buffers.
 
 Nothing is copied here that need not be: the callers copy what they keep.
 """
@@ -21,10 +21,10 @@ from cosco.errors import InvalidArgument, InvalidRow, PartitionOutOfRange, Schem
 #: What a row of a batch takes beside its bytes: length, partition, and places while sorting.
 BATCH_ROW_OVERHEAD: Final = 32
 
-#: So many rows of a sequence are looked at together, to bound what is kept of them.
+#: How many rows of a sequence are looked at together, to bound what is kept of them.
 _ROWS_AT_A_TIME: Final = 1 << 16
 
-Partitions = npt.NDArray[np.unsignedinteger[Any]]
+RowPartitions = npt.NDArray[np.unsignedinteger[Any]]
 Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
@@ -39,25 +39,28 @@ class RowRun(NamedTuple):
         return int(self.offsets[-1]) - int(self.offsets[0])
 
 
-def partition_number(partition: object, partitions: int, shuffle_id: str) -> int:
-    """A valid partition as an int; raises InvalidRow or PartitionOutOfRange."""
+def checked_partition(partition: object, partitions: int, shuffle_id: str) -> int:
+    """Return a valid partition as an int.
+
+    Raises: InvalidRow, PartitionOutOfRange.
+    """
     try:
         if isinstance(partition, bool):
             raise TypeError
-        number = operator.index(partition)  # type: ignore[arg-type]
+        checked = operator.index(partition)  # type: ignore[arg-type]
     except TypeError:
         raise InvalidRow(
             f"a partition is an integer, not {type(partition).__name__}", shuffle_id=shuffle_id
         ) from None
-    if not 0 <= number < partitions:
-        raise _out_of_range(number, partitions, shuffle_id)
-    return number
+    if not 0 <= checked < partitions:
+        raise _out_of_range(checked, partitions, shuffle_id)
+    return checked
 
 
-def partition_array(values: Any, *, rows: int, partitions: int, shuffle_id: str) -> Partitions:
-    """A batch's partitions, copied to the narrowest unsigned type that holds `partitions`.
+def partition_array(values: Any, *, rows: int, partitions: int, shuffle_id: str) -> RowPartitions:
+    """Return a batch's row partitions, copied to the narrowest type that holds `partitions`.
 
-    Raises InvalidRow for what is no one-dimensional array or sequence of integers,
+    Raises: InvalidRow for what is no one-dimensional array or sequence of integers,
     InvalidArgument unless it has `rows` of them, PartitionOutOfRange.
     """
     array = _integers(values, shuffle_id)
@@ -73,7 +76,10 @@ def partition_array(values: Any, *, rows: int, partitions: int, shuffle_id: str)
 
 
 def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
-    """A bytes-like row's bytes, without a copy where they are contiguous; or InvalidRow."""
+    """Return the bytes of a bytes-like row, without a copy where they are contiguous.
+
+    Raises: InvalidRow.
+    """
     if isinstance(row, bytes):
         return row
     try:
@@ -91,7 +97,10 @@ class BatchRows:
     """The rows of a `collect_batch` on a bytes exchange: Arrow binary or bytes-likes."""
 
     def __init__(self, rows: Any, shuffle_id: str) -> None:
-        """Check all of `rows`; raises InvalidRow (SchemaMismatch for Arrow tables)."""
+        """Check all of `rows`.
+
+        Raises: InvalidRow (SchemaMismatch for Arrow tables).
+        """
         self._shuffle_id = shuffle_id
         self._arrays: list[Any] = []
         self._sequence: Sequence[Any] = ()
@@ -136,7 +145,7 @@ class BatchRows:
             self._sequence = list(compress(self._sequence, keep.tolist()))
 
     def runs(self, room: Callable[[], int]) -> Iterator[RowRun]:
-        """The rows in runs of at most `room()` bytes, overhead counted, or of one row.
+        """Yield the rows in runs of at most `room()` bytes, overhead counted, or of one row.
 
         Runs of Arrow arrays lie in the caller's memory.
         """
@@ -171,7 +180,7 @@ class BatchRows:
 
 
 def offsets_of(rows: Sequence[bytes | memoryview]) -> npt.NDArray[np.int64]:
-    """Where each of the rows would begin if they were joined, and where the last one ends."""
+    """Return where each row would begin if they were joined, and where the last one ends."""
     offsets = np.zeros(len(rows) + 1, np.int64)
     # A third faster than numpy's own way.
     lengths = np.frombuffer(struct.pack(f"={len(rows)}Q", *map(len, rows)), np.uint64)
@@ -180,7 +189,7 @@ def offsets_of(rows: Sequence[bytes | memoryview]) -> npt.NDArray[np.int64]:
 
 
 def cuts(offsets: Offsets, room: Callable[[], int]) -> Iterator[tuple[int, int]]:
-    """Cut rows into runs (first, end) of at most `room()` bytes, overhead counted, or of one."""
+    """Cut rows into runs (first, end) of one row, or of at most `room()` bytes with overhead."""
     first, count = 0, len(offsets) - 1
     while first < count:
         base = int(offsets[first]) + BATCH_ROW_OVERHEAD * first
@@ -197,7 +206,7 @@ def cuts(offsets: Offsets, room: Callable[[], int]) -> Iterator[tuple[int, int]]
 
 
 def _array_runs(array: Any) -> Iterator[RowRun]:
-    """An Arrow array's rows as they lie in its buffers."""
+    """Yield an Arrow array's rows as they lie in its buffers."""
     kind = array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         yield _binary_run(array)
@@ -261,9 +270,10 @@ def _integers(values: Any, shuffle_id: str) -> npt.NDArray[np.integer[Any]]:
     return array
 
 
-def _out_of_range(number: int, partitions: int, shuffle_id: str) -> PartitionOutOfRange:
+def _out_of_range(partition: int, partitions: int, shuffle_id: str) -> PartitionOutOfRange:
     return PartitionOutOfRange(
-        f"partition {number} of exchange {shuffle_id!r}: it has partitions 0 to {partitions - 1}",
+        f"partition {partition} of exchange {shuffle_id!r}: it has partitions 0 to "
+        f"{partitions - 1}",
         shuffle_id=shuffle_id,
-        partition=number,
+        partition=partition,
     )

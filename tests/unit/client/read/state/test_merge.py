@@ -22,7 +22,7 @@ def packed(
     rows: list[bytes], *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 2000
 ) -> tuple[list[bytes], AttemptSums]:
     """The blocks of one attempt that writes `rows` to partition 0, and its sums."""
-    packer = RowPacker(**packing(1, mapper=mapper, attempt=attempt, buffer_bytes=buffer_bytes))
+    packer = RowPacker(packing(1, mapper=mapper, attempt=attempt, buffer_bytes=buffer_bytes))
     frames = []
     for row in rows:
         if packer.collect(0, row):
