@@ -23,13 +23,22 @@ from cosco.client.content.arrow import batch_from_content
 from cosco.client.content.byte_rows import iter_rows
 from cosco.client.read.fetch_call import runs_of
 from cosco.client.read.state.merge import PartitionMerge
-from cosco.client.write.state.framing import Packing
 from cosco.client.write.state.packing import ArrowPacker, RowPacker
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import CODECS, encode_block, parse_header, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.protocol.records import MASK64, Assignment, DaemonRef, PartitionRange, ReadSnapshot
+from cosco.protocol.records import (
+    MASK64,
+    Assignment,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    ReadSnapshot,
+    RowKind,
+)
 from cosco.protocol.wire import fetch_reply
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -70,18 +79,20 @@ def text(length: int) -> bytes:
 
 def packed(kind: str, codec: str, mapper: int, attempt: int, rows: int) -> tuple[bytes, list[Row]]:
     """One block of an attempt, as its writer packs it, and its rows."""
-    packing = Packing(EXCHANGE, mapper, attempt, (RANGE,), CODECS[codec], 1 << 20)
+    spec = ExchangeSpec("s", RANGE.count, codec=codec)
+    info = ExchangeInfo(EXCHANGE, spec, 1, RowKind.UNDECIDED, b"", (RANGE,), ())
+    opened = OpenedAttempt(info, mapper, attempt)
     made: list[Row] = []
     packer: RowPacker | ArrowPacker
     if kind == "arrow":
         made = [(CHANCE.getrandbits(40), text(24).decode()) for _ in range(rows)]
         columns = [pa.array([row[i] for row in made], SCHEMA.types[i]) for i in range(2)]
-        packer = ArrowPacker(packing, SCHEMA)
+        packer = ArrowPacker(opened, 1 << 20, SCHEMA)
         batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
         frames = packer.collect_batch([PARTITION] * rows, batch)
     else:
         made = [text(CHANCE.randrange(60)) for _ in range(rows)]
-        packer = RowPacker(packing)
+        packer = RowPacker(opened, 1 << 20)
         frames = packer.collect_batch([PARTITION] * rows, made)
     parts = [b"".join(one.parts) for one in [*frames, *packer.drain()]]
     return b"".join(parts), made
@@ -201,7 +212,6 @@ async def read(
         exchange=EXCHANGE,
         partition=PARTITION,
         named=BitMap(COMMITTED),
-        shuffle_id="s",
     )
     found: Counter[Row] = Counter()
     try:

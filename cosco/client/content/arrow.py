@@ -59,7 +59,7 @@ def schema_from_bytes(data: bytes) -> pa.Schema:
         raise DataCorrupted(f"{len(data)} bytes are no Arrow schema: {_line(error)}") from error
 
 
-def check_schema(found: pa.Schema, expected: pa.Schema, shuffle_id: str) -> None:
+def check_schema(found: pa.Schema, expected: pa.Schema) -> None:
     """Raise SchemaMismatch with the first difference; `expected` is normalized."""
     if found.equals(expected) or (found := normalize_schema(found)).equals(expected):
         return
@@ -68,10 +68,7 @@ def check_schema(found: pa.Schema, expected: pa.Schema, shuffle_id: str) -> None
         if not one.equals(other):
             difference = f"column {index} is {_show(one)} instead of {_show(other)}"
             break
-    raise SchemaMismatch(
-        f"the batch does not have the schema of exchange {shuffle_id!r}: {difference}",
-        shuffle_id=shuffle_id,
-    )
+    raise SchemaMismatch(f"the batch does not have the schema of the exchange: {difference}")
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +136,7 @@ def batch_from_content(decoded: Decoded, schema: pa.Schema) -> pa.RecordBatch:
         batch = decode_batch(decoded.content, sent, dictionaries=dictionaries)
         batch.validate()
         if dictionaries:
-            check_schema(batch.schema, sent, "")
+            check_schema(batch.schema, sent)
         if batch.schema != schema and len(schema):
             batch = batch.cast(schema)
     except (pa.ArrowException, OSError, EOFError, SchemaMismatch, StopIteration) as error:

@@ -205,7 +205,7 @@ class Gatherer:
                 case Done():
                     return
                 case GiveUp():
-                    raise self._error(step, plan)
+                    raise self._placed(self._error(step, plan))
 
     def _fetch(
         self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, stalls: StallWatch
@@ -254,7 +254,7 @@ class Gatherer:
         )
 
     def _report_loss(self, step: ReportLoss, merge: PartitionMerge) -> None:
-        self._loss = merge.failure()
+        self._loss = self._placed(merge.failure())
         reason = f"{self._loss}; {step.reason}"
         self._metadata.report_loss(
             LossReport(
@@ -274,35 +274,28 @@ class Gatherer:
             endpoint = self._endpoints[address] = Endpoint(address)
         return endpoint
 
+    def _placed(self, error: CoscoError) -> CoscoError:
+        return error.place(self._scope.shuffle_id, self._partition)
+
     def _error(self, step: GiveUp, plan: ReadPlan) -> CoscoError:
-        shuffle_id, partition = self._scope.shuffle_id, self._partition
-        where = f"partition {partition} of exchange {shuffle_id!r}"
         if step.why is Failure.TIMEOUT:
             missing = list(step.missing or ())
             verb = "run again" if step.recompute else "commit"
             return CommitTimeout(
-                f"{len(missing)} of {self._named} mappers that {where} waits for did not {verb} "
+                f"{len(missing)} of {self._named} mappers that it waits for did not {verb} "
                 f"{step.reason}: {_shown(missing)}; see that they run, or wait longer",
                 recompute=step.recompute,
-                shuffle_id=shuffle_id,
                 mappers=missing,
-                partition=partition,
             )
         if step.why is Failure.UNREACHABLE:
-            return ServiceUnavailable(
-                f"{where} cannot be fetched: {step.reason}",
-                shuffle_id=shuffle_id,
-                partition=partition,
-            )
+            return ServiceUnavailable(f"it cannot be fetched: {step.reason}")
         if step.why is Failure.LOST and self._loss is not None:
             return self._loss
         snapshot = plan.snapshot
         return DataLost(
-            f"rows of {where} were lost after others of them had been read: forget those and "
-            "begin anew with another reader, which waits for the rebuild",
-            shuffle_id=shuffle_id,
+            "rows were lost after others had been read: forget those and begin anew with another "
+            "reader, which waits for the rebuild",
             mappers=() if snapshot is None else snapshot.mappers.tolist(),
-            partition=partition,
             retriable=True,
         )
 

@@ -140,10 +140,10 @@ class CoscoReader(LiveObject):
         Raises: InvalidArgument if there is none.
         """
         if self._row is None:
-            raise InvalidArgument(
-                "there is no row: call next() first, and row() only if it returned True",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
+            raise self._placed(
+                InvalidArgument(
+                    "there is no row: call next() first, and row() only if it returned True"
+                )
             )
         return self._row
 
@@ -207,19 +207,17 @@ class CoscoReader(LiveObject):
     def _check_place(self, generation: int | None) -> None:
         partitions = self._info.spec.partitions
         if not 0 <= self.partition < partitions:
-            raise PartitionOutOfRange(
-                f"partition {self.partition} of exchange {self.shuffle_id!r}: it has partitions "
-                f"0 to {partitions - 1}",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
-            )
+            raise self._placed(PartitionOutOfRange(f"there are partitions 0 to {partitions - 1}"))
         if generation is not None and generation != self._info.generation:
-            raise GenerationChanged(
-                f"exchange {self.shuffle_id!r} is at generation {self._info.generation}, not "
-                f"{generation}: begin anew with that one",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
+            raise self._placed(
+                GenerationChanged(
+                    f"it is at generation {self._info.generation}, not {generation}: begin anew "
+                    "with that one"
+                )
             )
+
+    def _placed(self, error: CoscoError) -> CoscoError:
+        return error.place(self.shuffle_id, self.partition)
 
     def _hold(self) -> None:
         """Have the next row go through `_check` first."""
@@ -232,11 +230,11 @@ class CoscoReader(LiveObject):
 
     def _begin(self, mode: str) -> None:
         if self._mode is not None:
-            raise InvalidArgument(
-                f"this CoscoReader was read by {self._mode} already, it makes one pass: "
-                "make another reader",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
+            raise self._placed(
+                InvalidArgument(
+                    f"this CoscoReader was read by {self._mode} already, it makes one pass: "
+                    "make another reader"
+                )
             )
         self._mode = mode
 
@@ -245,17 +243,14 @@ class CoscoReader(LiveObject):
         try:
             yield from stream
         except CoscoError as error:
-            if error.shuffle_id is None:  # as of what was found in a block
-                error.shuffle_id, error.partition = self.shuffle_id, self.partition
-            self._broken = error
+            self._broken = self._placed(error)
             self._hold()
             raise
         except BaseException as error:
-            self._broken = ClientClosed(
-                f"reading partition {self.partition} of {self.shuffle_id!r} was broken off "
-                f"by {type(error).__name__}: make another reader",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
+            self._broken = self._placed(
+                ClientClosed(
+                    f"reading was broken off by {type(error).__name__}: make another reader"
+                )
             )
             self._hold()
             raise
@@ -340,16 +335,12 @@ class CoscoReader(LiveObject):
             exchange=self._info.number,
             partition=self.partition,
             named=self._mappers,
-            shuffle_id=self.shuffle_id,
         )
 
     def _require_bytes(self) -> None:
         if self._info.kind is RowKind.ARROW:
-            raise SchemaMismatch(
-                f"exchange {self.shuffle_id!r} carries ARROW rows: read them with read_batches "
-                "or read_table",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
+            raise self._placed(
+                SchemaMismatch("it carries ARROW rows: read them with read_batches or read_table")
             )
 
     def _joined(self, decoded: list[Decoded]) -> pa.RecordBatch:

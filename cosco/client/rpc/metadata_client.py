@@ -9,7 +9,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
-from cosco.client.rpc.scope import Patience, Scope, Unreachable, retrying
+from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ServiceUnavailable
 from cosco.protocol import wire
@@ -287,7 +287,7 @@ class MetadataClient:
             return reply
 
         try:
-            reply = retrying(self._scope, Patience(limit_s))(attempt)
+            reply = retrying(self._scope, limit_s, attempt)
         except Unreachable as error:
             raise self._unavailable(error, time.monotonic() - started) from None
         try:

@@ -270,17 +270,8 @@ def _named(call: Any, where: str, shuffle_id: str) -> Exception:
 
 def _meant(detail: bytes, where: str, shuffle_id: str) -> CoscoError:
     try:
-        meant = wire.error_from_bytes(detail)
-        if meant.shuffle_id is not None:
-            return meant
-        # The service knew a number where its user knows a name.
-        return type(meant)(
-            f"exchange {shuffle_id!r}: {meant}",
-            shuffle_id=shuffle_id,
-            mappers=meant.mappers,
-            partition=meant.partition,
-            retriable=meant.retriable,
-        )
+        # The service may know a number where its user knows a name.
+        return wire.error_from_bytes(detail).place(shuffle_id)
     except Exception:  # noqa: BLE001  whatever the decoder thinks of bytes that are no ErrorDetail
         return ServiceUnavailable(
             f"{where} failed and its reason cannot be read: do the versions differ?",

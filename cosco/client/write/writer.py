@@ -20,10 +20,9 @@ from cosco.client.content.arrow import (
 from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.write.pusher import Pusher
-from cosco.client.write.state.framing import PackedFrame, Packing
+from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import ArrowPacker, PendingRows, RowPacker
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
-from cosco.format.block import CODECS
 from cosco.protocol.records import (
     MAX_MAPPER,
     Commit,
@@ -222,7 +221,12 @@ class CoscoWriter(LiveObject):
         with self._using:
             self._check()
             packer = self._row_packer()
-            if packer.collect(partition, row):
+            try:
+                is_due = packer.collect(partition, row)
+            except CoscoError as error:
+                error.place(self.shuffle_id)
+                raise
+            if is_due:
                 self._send(packer.join_pending())
             if not self._opened.partial:
                 self._arm(packer.pending)
@@ -262,31 +266,22 @@ class CoscoWriter(LiveObject):
     def _row_packer(self) -> RowPacker:
         if not isinstance(self._packer, RowPacker):
             self._fix_kind(RowKind.BYTES, b"")
-            self._packer = RowPacker(self._packing())
+            self._packer = RowPacker(self._opened, self._buffer_bytes)
         return self._packer
 
     def _arrow_packer(self, schema: pa.Schema) -> ArrowPacker:
         if not isinstance(self._packer, ArrowPacker):
             found = normalize_schema(schema)
-            transport(found)  # refuses what cannot be shuffled before anyone is bound to it
-            info = self._fix_kind(RowKind.ARROW, schema_to_bytes(found))
-            expected = schema_from_bytes(info.schema)
-            check_schema(found, expected, self.shuffle_id)
-            self._packer = ArrowPacker(self._packing(), expected)
+            try:
+                transport(found)  # refuses what cannot be shuffled before anyone is bound to it
+                info = self._fix_kind(RowKind.ARROW, schema_to_bytes(found))
+                expected = schema_from_bytes(info.schema)
+                check_schema(found, expected)
+            except SchemaMismatch as error:
+                error.place(self.shuffle_id)
+                raise
+            self._packer = ArrowPacker(self._opened, self._buffer_bytes, expected)
         return self._packer
-
-    def _packing(self) -> Packing:
-        opened, info = self._opened, self._opened.info
-        return Packing(
-            exchange=info.number,
-            mapper=opened.mapper,
-            attempt=opened.attempt,
-            ranges=info.ranges,
-            codec=CODECS[info.spec.codec],
-            buffer_bytes=self._buffer_bytes,
-            shuffle_id=self.shuffle_id,
-            wanted=frozenset(opened.ranges) if opened.partial else None,
-        )
 
     def _fix_kind(self, kind: RowKind, schema: bytes) -> ExchangeInfo:
         """Make the exchange's rows of this kind if it is undecided; else check that they are."""
@@ -299,10 +294,8 @@ class CoscoWriter(LiveObject):
         if info.kind is not kind:
             hint = "a RecordBatch" if info.kind is RowKind.ARROW else "bytes"
             raise SchemaMismatch(
-                f"exchange {self.shuffle_id!r} carries {info.kind.name} rows, not {kind.name} "
-                f"rows: give collect_batch {hint}",
-                shuffle_id=self.shuffle_id,
-            )
+                f"it carries {info.kind.name} rows, not {kind.name} rows: give collect_batch {hint}"
+            ).place(self.shuffle_id)
         return info
 
     # --- pushing --------------------------------------------------------------------------
@@ -318,12 +311,9 @@ class CoscoWriter(LiveObject):
             for frame in frames:
                 pushed = True
                 self._pusher.push(frame)
-        except (InvalidArgument, InvalidRow):
-            if pushed:
-                self.abort()
-            raise
         except BaseException as error:
-            self.abort()
+            if pushed or not isinstance(error, InvalidArgument | InvalidRow):
+                self.abort()
             self._raise_failure(error)
             raise
 
@@ -331,23 +321,25 @@ class CoscoWriter(LiveObject):
         """If a stream's failure is why a call was woken as closed, raise that instead."""
         if isinstance(error, ClientClosed) and self._failure is not None:
             raise copy.copy(self._failure) from None
+        if isinstance(error, CoscoError):
+            error.place(self.shuffle_id)
 
     def _close(self) -> Commit:
         self._check()
         opened, info = self._opened, self._opened.info
         try:
             # Where no row was collected it does not matter for which kind of rows a packer is.
-            packer = self._packer = self._packer or RowPacker(self._packing())
+            packer = self._packer = self._packer or RowPacker(self._opened, self._buffer_bytes)
             self._disarm()  # before the last rows are drained: later ones are refused
             self._send(packer.drain(marks=self._attempts.has_marks))
-            acknowledged = self._pusher.flush()
+            acknowledged, sums = self._pusher.flush(), packer.sums()
             request = CommitRequest(
                 number=info.number,
                 mapper=opened.mapper,
                 attempt=opened.attempt,
                 generation=info.generation,
                 acknowledged=pairs_array(acknowledged),
-                sums=packer.sums(),
+                sums=sums,
                 partial=opened.partial,
                 ranges=opened.ranges,
             )
@@ -358,8 +350,8 @@ class CoscoWriter(LiveObject):
                 attempt=opened.attempt,
                 won=won,
                 generation=info.generation,
-                rows=packer.rows,
-                bytes=packer.row_bytes,
+                rows=int(sums.rows.sum()),
+                bytes=int(sums.raw_bytes.sum()),
             )
         except BaseException as error:
             if isinstance(error, CoscoError):

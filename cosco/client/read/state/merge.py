@@ -28,7 +28,7 @@ from cosco.format.block import (
 from cosco.format.intervals import IntervalSet
 from cosco.protocol.records import MASK64, ReadSnapshot
 
-#: So many reasons are kept for the message of an error; the rest is only counted.
+#: How many reasons are kept for the message of an error; the rest is only counted.
 MAX_REASONS: Final = 16
 #: Shorter pieces are joined as they come: kept one by one they take many times their bytes.
 _MIN_PART_BYTES: Final = 4 << 10
@@ -58,14 +58,15 @@ class PartitionMerge:
         exchange: int,
         partition: int,
         named: BitMap,
-        shuffle_id: str,
     ) -> None:
-        """`named`: the mappers whose rows are yielded; the others' are only added up."""
+        """Begin without blocks.
+
+        named: the mappers whose rows are yielded; those of others are only added up.
+        """
         self._snapshot = snapshot
         self._exchange = exchange
         self._partition = partition
         self._named = named
-        self._shuffle_id = shuffle_id
         self._attempts: dict[int, int] = dict(
             zip(snapshot.mappers.tolist(), snapshot.attempts.tolist(), strict=True)
         )
@@ -80,11 +81,11 @@ class PartitionMerge:
         self.digest = 0
 
     def feed(self, data: memoryview) -> Iterator[Decoded]:
-        """Take one run of whole blocks, yield the rows of the named mappers in it.
+        """Read one run of whole blocks, and yield the rows of the named mappers in it.
 
         A block that fails its checks is recorded in `bad` and counts as absent. When its
         length cannot be trusted (its CRC fails) the rest of `data` is skipped with it. Each
-        block is taken when the iterator comes to it, and is taken before it is yielded.
+        block is counted when the iterator comes to it, before its rows are yielded.
         """
         offset, end = 0, len(data)
         while offset < end:
@@ -97,7 +98,7 @@ class PartitionMerge:
             start = offset + HEADER_BYTES
             offset += header.block_bytes
             try:
-                decoded = self._take(header, data[start:offset])
+                decoded = self._accept(header, data[start:offset])
             except DataCorrupted as error:
                 self.refuse(str(error))
                 continue
@@ -111,7 +112,7 @@ class PartitionMerge:
             self.bad.append(reason)
 
     def complete(self) -> bool:
-        """Whether everything committed was seen: the sums are the snapshot's."""
+        """Whether everything committed was seen, as the sums are the snapshot's."""
         return (
             self.rows == self._snapshot.rows
             and self.row_bytes == self._snapshot.raw_bytes
@@ -125,16 +126,16 @@ class PartitionMerge:
             raise self.failure()
 
     def failure(self) -> CoscoError:
-        """What is wrong as long as this is not `complete`.
+        """Say what is wrong while this is not `complete`.
 
-        DataCorrupted if blocks failed their checks or those that passed contradict the
-        committed sums, DataLost if blocks are only missing. `mappers` of the error are all
-        that wrote to the partition's range.
+        Returns: DataCorrupted if blocks failed their checks or those that passed contradict the
+        committed sums, DataLost if blocks are only missing; its `mappers` are all that wrote to
+        the partition's range.
         """
         expected = self._snapshot
         message = (
-            f"partition {self._partition} of exchange {self._shuffle_id!r}: found {self.rows} of "
-            f"{expected.rows} committed rows ({self.row_bytes} of {expected.raw_bytes} bytes)"
+            f"found {self.rows} of {expected.rows} committed rows "
+            f"({self.row_bytes} of {expected.raw_bytes} bytes)"
         )
         # Fewer of both is what missing blocks look like; no missing block explains the rest.
         missing = self.row_bytes < expected.raw_bytes or self.rows < expected.rows
@@ -146,15 +147,13 @@ class PartitionMerge:
         else:
             message += "; run its mappers again"
         error = DataCorrupted if self.bad or contradiction or not missing else DataLost
-        return error(
-            message,
-            shuffle_id=self._shuffle_id,
-            mappers=expected.mappers.tolist(),
-            partition=self._partition,
-        )
+        return error(message, mappers=expected.mappers.tolist())
 
-    def _take(self, header: BlockHeader, stored: memoryview) -> Decoded | None:
-        """Take a block whose CRC matched; its rows if they are wanted and whole."""
+    def _accept(self, header: BlockHeader, stored: memoryview) -> Decoded | None:
+        """Count a block whose CRC matched.
+
+        Returns: its rows if they are wanted and whole.
+        """
         if header.exchange != self._exchange or header.partition != self._partition:
             raise DataCorrupted(
                 f"a block of exchange {header.exchange}, partition {header.partition} lies among "
@@ -188,13 +187,16 @@ class PartitionMerge:
         return decoded
 
     def _join(self, header: BlockHeader, content: bytes) -> Decoded | None:
-        """Keep a fragment; the row, once none is missing."""
+        """Keep a fragment.
+
+        Returns: the row, once no fragment of it is missing.
+        """
         key = header.mapper, header.first_row
         row = self._long_rows.setdefault(key, _LongRow())
-        number = header.position & (MAX_FRAGMENTS - 1)
-        row.parts[number] = content
+        fragment = header.position & (MAX_FRAGMENTS - 1)
+        row.parts[fragment] = content
         if header.flags & FLAG_LAST:
-            row.last = number
+            row.last = fragment
         if row.last is None or len(row.parts) <= row.last:
             return None
         # The last fragment covers every later position, so there are exactly 0 .. last.
@@ -217,10 +219,12 @@ class BlockSplitter:
         self._block_bytes = 0  # of the whole block; 0 as long as its header is cut
 
     def feed(self, piece: memoryview) -> list[memoryview]:
-        """The blocks that `piece` completes, as runs; raises DataCorrupted.
+        """Return the blocks that `piece` completes, as runs.
 
         Runs lie in `piece` itself, except for a block that began in an earlier one, which
         is copied.
+
+        Raises: DataCorrupted.
         """
         runs: list[memoryview] = []
         offset = self._fill(piece)
@@ -251,7 +255,10 @@ class BlockSplitter:
             )
 
     def _fill(self, piece: memoryview) -> int:
-        """Keep what `piece` has of the partial block, if there is one; where that ends."""
+        """Keep what `piece` has of the partial block, if there is one.
+
+        Returns: where that ends in `piece`.
+        """
         offset = 0
         if not self._partial_bytes:
             return offset

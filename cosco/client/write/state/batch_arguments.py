@@ -39,7 +39,7 @@ class RowRun(NamedTuple):
         return int(self.offsets[-1]) - int(self.offsets[0])
 
 
-def checked_partition(partition: object, partitions: int, shuffle_id: str) -> int:
+def checked_partition(partition: object, partitions: int) -> int:
     """Return a valid partition as an int.
 
     Raises: InvalidRow, PartitionOutOfRange.
@@ -49,33 +49,29 @@ def checked_partition(partition: object, partitions: int, shuffle_id: str) -> in
             raise TypeError
         checked = operator.index(partition)  # type: ignore[arg-type]
     except TypeError:
-        raise InvalidRow(
-            f"a partition is an integer, not {type(partition).__name__}", shuffle_id=shuffle_id
-        ) from None
+        raise InvalidRow(f"a partition is an integer, not {type(partition).__name__}") from None
     if not 0 <= checked < partitions:
-        raise _out_of_range(checked, partitions, shuffle_id)
+        raise _out_of_range(checked, partitions)
     return checked
 
 
-def partition_array(values: Any, *, rows: int, partitions: int, shuffle_id: str) -> RowPartitions:
+def partition_array(values: Any, *, rows: int, partitions: int) -> RowPartitions:
     """Return a batch's row partitions, copied to the narrowest type that holds `partitions`.
 
     Raises: InvalidRow for what is no one-dimensional array or sequence of integers,
     InvalidArgument unless it has `rows` of them, PartitionOutOfRange.
     """
-    array = _integers(values, shuffle_id)
+    array = _integers(values)
     if len(array) != rows:
-        raise InvalidArgument(
-            f"{len(array)} partitions for {rows} rows: give one for each", shuffle_id=shuffle_id
-        )
+        raise InvalidArgument(f"{len(array)} partitions for {rows} rows: give one for each")
     if rows and (int(array.min()) < 0 or int(array.max()) >= partitions):
         wrong = int(array[(array < 0) | (array >= partitions)][0])
-        raise _out_of_range(wrong, partitions, shuffle_id)
+        raise _out_of_range(wrong, partitions)
     # A stable sort of 8 or 16 bits is a radix sort.
     return array.astype(np.min_scalar_type(partitions - 1))
 
 
-def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
+def byte_view(row: object) -> bytes | memoryview:
     """Return the bytes of a bytes-like row, without a copy where they are contiguous.
 
     Raises: InvalidRow.
@@ -87,7 +83,7 @@ def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
     except TypeError:
         view = None
     if view is None or view.ndim == 0:
-        raise InvalidRow(f"a row is bytes-like, not {type(row).__name__}", shuffle_id=shuffle_id)
+        raise InvalidRow(f"a row is bytes-like, not {type(row).__name__}")
     if view.nbytes == 0:
         return b""
     return view.cast("B") if view.c_contiguous else view.tobytes()
@@ -96,12 +92,11 @@ def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
 class BatchRows:
     """The rows of a `collect_batch` on a bytes exchange: Arrow binary or bytes-likes."""
 
-    def __init__(self, rows: Any, shuffle_id: str) -> None:
+    def __init__(self, rows: Any) -> None:
         """Check all of `rows`.
 
         Raises: InvalidRow (SchemaMismatch for Arrow tables).
         """
-        self._shuffle_id = shuffle_id
         self._arrays: list[Any] = []
         self._sequence: Sequence[Any] = ()
         if isinstance(rows, pa.ChunkedArray):
@@ -110,9 +105,7 @@ class BatchRows:
             self._arrays = [rows]
         elif isinstance(rows, pa.RecordBatch | pa.Table):
             raise SchemaMismatch(
-                f"exchange {shuffle_id!r} takes rows as bytes, not Arrow batches: "
-                "give an array of binary",
-                shuffle_id=shuffle_id,
+                "it takes rows as bytes, not Arrow batches: give an array of binary"
             )
         elif isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1:
             self._sequence = rows.tolist()
@@ -121,14 +114,13 @@ class BatchRows:
         else:
             raise InvalidRow(
                 f"rows are an Arrow array of binary or a sequence of bytes, not "
-                f"{type(rows).__name__}",
-                shuffle_id=shuffle_id,
+                f"{type(rows).__name__}"
             )
         for array in self._arrays:
             self._check_array(array)
         if set(map(type, self._sequence)) - {bytes}:
             for row in self._sequence:
-                byte_view(row, shuffle_id)
+                byte_view(row)
 
     def __len__(self) -> int:
         return sum(map(len, self._arrays)) + len(self._sequence)
@@ -155,7 +147,7 @@ class BatchRows:
                     yield RowRun(run.offsets[first : end + 1], run.data)
         for start in range(0, len(self._sequence), _ROWS_AT_A_TIME):
             views = [
-                row if type(row) is bytes else byte_view(row, self._shuffle_id)
+                row if type(row) is bytes else byte_view(row)
                 for row in self._sequence[start : start + _ROWS_AT_A_TIME]
             ]
             offsets = offsets_of(views)
@@ -171,12 +163,9 @@ class BatchRows:
             or pa.types.is_fixed_size_binary(kind)
             or pa.types.is_binary_view(kind)
         ):
-            raise InvalidRow(
-                f"rows are an Arrow array of binary, not {kind}: cast it",
-                shuffle_id=self._shuffle_id,
-            )
+            raise InvalidRow(f"rows are an Arrow array of binary, not {kind}: cast it")
         if array.null_count:
-            raise InvalidRow(f"{array.null_count} rows are null", shuffle_id=self._shuffle_id)
+            raise InvalidRow(f"{array.null_count} rows are null")
 
 
 def offsets_of(rows: Sequence[bytes | memoryview]) -> npt.NDArray[np.int64]:
@@ -235,45 +224,39 @@ def _bytes_of(buffer: Any) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"" if buffer is None else buffer, np.uint8)
 
 
-def _integers(values: Any, shuffle_id: str) -> npt.NDArray[np.integer[Any]]:
+def _integers(values: Any) -> npt.NDArray[np.integer[Any]]:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         if values.null_count:
-            raise InvalidRow(f"{values.null_count} partitions are null", shuffle_id=shuffle_id)
+            raise InvalidRow(f"{values.null_count} partitions are null")
         if not pa.types.is_integer(values.type):
-            raise InvalidRow(f"partitions are integers, not {values.type}", shuffle_id=shuffle_id)
+            raise InvalidRow(f"partitions are integers, not {values.type}")
         array = values.to_numpy() if isinstance(values, pa.ChunkedArray) else np.asarray(values)
     elif isinstance(values, np.ndarray):
         array = values
     elif isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray):
         for kind in set(map(type, values)):
             if not issubclass(kind, int | np.integer) or kind is bool:
-                raise InvalidRow(
-                    f"a partition is an integer, not {kind.__name__}", shuffle_id=shuffle_id
-                )
+                raise InvalidRow(f"a partition is an integer, not {kind.__name__}")
         try:
             array = np.array(values, np.int64)
         except OverflowError:
             array = np.array(values, object)
     else:
         raise InvalidRow(
-            f"partitions are an array or a sequence of integers, not {type(values).__name__}",
-            shuffle_id=shuffle_id,
+            f"partitions are an array or a sequence of integers, not {type(values).__name__}"
         )
     if array.ndim != 1 or array.dtype.kind not in "iuO":
         raise InvalidRow(
             f"partitions are a one-dimensional array of integers, not {array.ndim} dimensions of "
-            f"{array.dtype}",
-            shuffle_id=shuffle_id,
+            f"{array.dtype}"
         )
     if array.dtype.kind == "O" and not isinstance(values, Sequence):
-        return _integers(array.tolist(), shuffle_id)
+        return _integers(array.tolist())
     return array
 
 
-def _out_of_range(partition: int, partitions: int, shuffle_id: str) -> PartitionOutOfRange:
+def _out_of_range(partition: int, partitions: int) -> PartitionOutOfRange:
     return PartitionOutOfRange(
-        f"partition {partition} of exchange {shuffle_id!r}: it has partitions 0 to "
-        f"{partitions - 1}",
-        shuffle_id=shuffle_id,
+        f"there is no partition {partition}, it has partitions 0 to {partitions - 1}",
         partition=partition,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,29 +12,17 @@ import numpy.typing as npt
 
 from cosco.client.content.byte_rows import MAX_ROW_BYTES
 from cosco.errors import CoscoError
-from cosco.format.block import HEADER_BYTES, LENGTH_BYTES, MAX_CONTENT_BYTES, Buffer, encode_block
+from cosco.format.block import (
+    CODECS,
+    HEADER_BYTES,
+    LENGTH_BYTES,
+    MAX_CONTENT_BYTES,
+    Buffer,
+    encode_block,
+)
 from cosco.format.frame import TARGET_FRAME_BYTES
 from cosco.protocol.mark import Mark, encode_mark
-from cosco.protocol.records import MASK64, AttemptSums, PartitionRange
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """What the packer of an attempt is made with.
-
-    ranges: cover all partitions. codec: one of the values of `cosco.format.block.CODECS`.
-    shuffle_id: for the messages of errors. wanted: indexes of the ranges whose rows are wanted,
-    None for all; rows of others are checked and dropped.
-    """
-
-    exchange: int
-    mapper: int
-    attempt: int
-    ranges: Sequence[PartitionRange]
-    codec: int
-    buffer_bytes: int
-    shuffle_id: str = ""
-    wanted: Collection[int] | None = None
+from cosco.protocol.records import MASK64, AttemptSums, OpenedAttempt, PartitionRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +46,20 @@ class FrameBuilder:
     An attempt may be wanted for some ranges only: rows of others must not be added.
     """
 
-    def __init__(self, packing: Packing) -> None:
-        self._packing = packing
-        self._ranges = sorted(packing.ranges, key=lambda one: one.first)
+    def __init__(self, opened: OpenedAttempt) -> None:
+        info = opened.info
+        self._exchange = info.number
+        self._mapper = opened.mapper
+        self._attempt = opened.attempt
+        self._codec = CODECS[info.spec.codec]
+        self._ranges = sorted(info.ranges, key=lambda one: one.first)
         self.partitions = self._ranges[-1].first + self._ranges[-1].count
         #: Which partitions' rows are wanted; None: all.
         self.wanted: npt.NDArray[np.bool_] | None = None
-        if packing.wanted is not None:
+        if opened.partial:
             self.wanted = np.zeros(self.partitions, np.bool_)
             for one in self._ranges:
-                self.wanted[one.first : one.first + one.count] = one.index in packing.wanted
+                self.wanted[one.first : one.first + one.count] = one.index in opened.ranges
         # Per partition. `array` reads and writes single items faster than numpy, and smaller
         # than a list.
         zeros = bytes(8 * self.partitions)
@@ -81,8 +73,6 @@ class FrameBuilder:
         self._has_mark = False  # the open frame
         self._parts: list[bytes] = []
         self._body_bytes = 0
-        self.rows = 0
-        self.row_bytes = 0
 
     def add(
         self,
@@ -106,14 +96,14 @@ class FrameBuilder:
         elif self._body_bytes >= TARGET_FRAME_BYTES:
             frame = self.finish()
         header, stored, digest = encode_block(
-            exchange=self._packing.exchange,
+            exchange=self._exchange,
             partition=partition,
-            mapper=self._packing.mapper,
-            attempt=self._packing.attempt,
+            mapper=self._mapper,
+            attempt=self._attempt,
             first_row=self._rows[partition],
             rows=rows,
             content=content,
-            codec=self._packing.codec,
+            codec=self._codec,
             lengths=lengths,
             fragment=fragment,
             last=last,
@@ -126,8 +116,6 @@ class FrameBuilder:
         self._row_bytes[partition] += row_bytes
         self._stored_bytes[partition] += block_bytes
         self._digests[partition] = (self._digests[partition] + digest) & MASK64
-        self.rows += rows
-        self.row_bytes += row_bytes
         return frame
 
     def add_long_row(self, partition: int, content: memoryview) -> Iterator[PackedFrame]:
@@ -192,8 +180,8 @@ class FrameBuilder:
         del self._unmarked[partition_range.index]
         first, end = partition_range.first, partition_range.first + partition_range.count
         sums = [of[first:end] for of in (self._rows, self._row_bytes, self._digests)]
-        mark = Mark(self._packing.mapper, self._packing.attempt, np.array(sums, np.uint64))
-        parts = encode_mark(mark, self._packing.exchange, partition_range)
+        mark = Mark(self._mapper, self._attempt, np.array(sums, np.uint64))
+        parts = encode_mark(mark, self._exchange, partition_range)
         self._parts += parts
         self._body_bytes += sum(map(len, parts))
         self._has_mark = True

@@ -42,7 +42,7 @@ from cosco.client.write.state.batch_arguments import (
     offsets_of,
     partition_array,
 )
-from cosco.client.write.state.framing import FrameBuilder, PackedFrame, Packing
+from cosco.client.write.state.framing import FrameBuilder, PackedFrame
 from cosco.client.write.state.sorting import (
     PartitionRows,
     RowSorter,
@@ -52,7 +52,7 @@ from cosco.client.write.state.sorting import (
 )
 from cosco.errors import InvalidRow, SchemaMismatch
 from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES
-from cosco.protocol.records import U32, AttemptSums
+from cosco.protocol.records import U32, AttemptSums, OpenedAttempt
 
 #: Buffers are kept below this, so that offsets of 32 bits reach everywhere in them.
 MAX_BUFFER_BYTES: Final = 1 << 30
@@ -129,23 +129,12 @@ class PendingRows:
 class Packer(ABC, Generic[_Batch]):
     """What packers of both kinds share: the frames, and when the buffer is full."""
 
-    def __init__(self, packing: Packing) -> None:
+    def __init__(self, opened: OpenedAttempt, buffer_bytes: int) -> None:
         """Begin with an empty buffer and row 0 of every partition."""
-        self._frames = FrameBuilder(packing)
-        self._shuffle_id = packing.shuffle_id
-        self._limit = min(packing.buffer_bytes, MAX_BUFFER_BYTES)
+        self._frames = FrameBuilder(opened)
+        self._limit = min(buffer_bytes, MAX_BUFFER_BYTES)
         #: Memory that buffered rows take, overhead included.
         self.buffered_bytes = 0
-
-    @property
-    def rows(self) -> int:
-        """How many rows are in all blocks made so far."""
-        return self._frames.rows
-
-    @property
-    def row_bytes(self) -> int:
-        """The length of those rows before compression, as AttemptSums counts it."""
-        return self._frames.row_bytes
 
     def sums(self) -> AttemptSums:
         """Return what all blocks made so far add up to."""
@@ -190,19 +179,14 @@ class Packer(ABC, Generic[_Batch]):
         yield from self._frames.end()
 
     def _partitions_of_rows(self, partitions: Any, rows: int) -> RowPartitions:
-        return partition_array(
-            partitions,
-            rows=rows,
-            partitions=self._frames.partitions,
-            shuffle_id=self._shuffle_id,
-        )
+        return partition_array(partitions, rows=rows, partitions=self._frames.partitions)
 
 
 class RowPacker(Packer[RowRun]):
     """Packs rows that are bytes."""
 
-    def __init__(self, packing: Packing) -> None:
-        super().__init__(packing)
+    def __init__(self, opened: OpenedAttempt, buffer_bytes: int) -> None:
+        super().__init__(opened, buffer_bytes)
         #: Rows that were collected one by one and not joined yet.
         self.pending: Final = PendingRows(self._limit)
         self._sorter = RowSorter(self._frames.partitions, self._limit)
@@ -213,8 +197,8 @@ class RowPacker(Packer[RowRun]):
         Returns: whether `join_pending` is due.
         Raises: PartitionOutOfRange, InvalidRow.
         """
-        partition = checked_partition(partition, self._frames.partitions, self._shuffle_id)
-        view = byte_view(row, self._shuffle_id)
+        partition = checked_partition(partition, self._frames.partitions)
+        view = byte_view(row)
         if self._frames.wanted is not None and not self._frames.wanted[partition]:
             return False
         return self.pending.add(partition, bytes(view))
@@ -240,7 +224,7 @@ class RowPacker(Packer[RowRun]):
 
         Raises: InvalidRow, InvalidArgument, PartitionOutOfRange.
         """
-        batch = BatchRows(rows, self._shuffle_id)
+        batch = BatchRows(rows)
         row_partitions = self._partitions_of_rows(partitions, len(batch))
         if self._frames.wanted is not None:
             keep = self._frames.wanted[row_partitions]
@@ -303,12 +287,12 @@ class RowPacker(Packer[RowRun]):
 class ArrowPacker(Packer[pa.RecordBatch]):
     """Packs rows of Arrow batches of one schema."""
 
-    def __init__(self, packing: Packing, schema: pa.Schema) -> None:
+    def __init__(self, opened: OpenedAttempt, buffer_bytes: int, schema: pa.Schema) -> None:
         """Begin with an empty buffer.
 
         Raises: SchemaMismatch for a schema with types that cannot be sorted.
         """
-        super().__init__(packing)
+        super().__init__(opened, buffer_bytes)
         self._schema = normalize_schema(schema)
         self._sent, self._dictionaries = transport(self._schema)
         # The sort buffer, with rows as they came, and what was sorted of it before: see
@@ -329,11 +313,10 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         """
         if not isinstance(batch, pa.RecordBatch | pa.Table):
             raise SchemaMismatch(
-                f"exchange {self._shuffle_id!r} takes Arrow batches, not {type(batch).__name__}: "
-                "give a RecordBatch or a Table of its schema",
-                shuffle_id=self._shuffle_id,
+                f"it takes Arrow batches, not {type(batch).__name__}: give a RecordBatch or a "
+                "Table of its schema"
             )
-        check_schema(batch.schema, self._schema, self._shuffle_id)
+        check_schema(batch.schema, self._schema)
         row_partitions = self._partitions_of_rows(partitions, batch.num_rows)
         batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         for one in batches:
@@ -341,8 +324,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
             if length > _MAX_DICTIONARY_BYTES:
                 raise InvalidRow(
                     f"ordered or nested dictionaries of {length} bytes would travel with every "
-                    f"block, the limit is {_MAX_DICTIONARY_BYTES}: cast them to their values",
-                    shuffle_id=self._shuffle_id,
+                    f"block, the limit is {_MAX_DICTIONARY_BYTES}: cast them to their values"
                 )
         if self._frames.wanted is not None and not self._frames.wanted[row_partitions].any():
             return

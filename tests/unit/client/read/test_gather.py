@@ -173,7 +173,7 @@ class Cluster:
             1,
             watch=SimpleNamespace(wait=self._ask, ahead=lambda _: None),
             begin=lambda snapshot: PartitionMerge(
-                snapshot, exchange=5, partition=0, named=BitMap([1]), shuffle_id="x"
+                snapshot, exchange=5, partition=0, named=BitMap([1])
             ),
         )
         plan = ReadPlan(timeout_s=timeout_s, service_timeout_s=service_timeout_s)

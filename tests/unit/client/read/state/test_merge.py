@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.packed import EXCHANGE, blocks_of, merge_of, packing, rows_of, snapshot_of
+from support.packed import EXCHANGE, blocks_of, merge_of, row_packer, rows_of, snapshot_of
 
 from cosco.client.read.state.merge import MAX_REASONS, BlockSplitter, PartitionMerge
-from cosco.client.write.state.packing import RowPacker
 from cosco.errors import DataCorrupted, DataLost
 from cosco.format.block import CODEC_LZ4, HEADER_BYTES, encode_block
 from cosco.protocol.records import AttemptSums, ReadSnapshot
@@ -22,7 +21,7 @@ def packed(
     rows: list[bytes], *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 2000
 ) -> tuple[list[bytes], AttemptSums]:
     """The blocks of one attempt that writes `rows` to partition 0, and its sums."""
-    packer = RowPacker(packing(1, mapper=mapper, attempt=attempt, buffer_bytes=buffer_bytes))
+    packer = row_packer(1, mapper=mapper, attempt=attempt, buffer_bytes=buffer_bytes)
     frames = []
     for row in rows:
         if packer.collect(0, row):
@@ -95,7 +94,7 @@ def test_a_missing_block_is_a_loss() -> None:
         with pytest.raises(DataLost, match=r"found \d+ of 200 committed rows") as raised:
             merge.verify()
         error = pickle.loads(pickle.dumps(raised.value))
-        assert (error.shuffle_id, error.partition, error.mappers) == ("s", 0, (4,))
+        assert (error.shuffle_id, error.partition, error.mappers) == (None, None, (4,))
 
 
 def test_nothing_was_committed_and_nothing_is_there() -> None:
