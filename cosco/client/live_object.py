@@ -23,7 +23,7 @@ class LiveObject(ABC):
         service_timeout_s: float,
         on_inherited: Callable[[], None] | None = None,
     ) -> None:
-        """Begin to live; arguments are those of `Scope` and `MetadataClient`.
+        """Make the scope and the client of the metadata service.
 
         Raises: InvalidArgument.
         """

@@ -19,7 +19,7 @@ class IntervalSet:
         self._ends: list[int] = []
 
     def __len__(self) -> int:
-        """The number of intervals, not of integers."""
+        """Return the number of intervals, not of integers."""
         return len(self._starts)
 
     def covers(self, start: int, end: int) -> bool:

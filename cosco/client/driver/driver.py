@@ -46,7 +46,7 @@ class Driver:
         callback: GroupCallback | None,
         service_timeout_s: float,
     ) -> None:
-        """Prepare the threads; `shuffle_id` is the exchange's, or the group's id."""
+        """Prepare the threads. `shuffle_id` is the exchange's, or the group's id."""
         self._shuffle_id: Final = shuffle_id
         self._poll_service = poll
         self._callback = callback
@@ -73,7 +73,7 @@ class Driver:
             thread.start()
 
     def close(self) -> None:
-        """Stop both threads; a callback that is running is not waited for."""
+        """Stop both threads, without waiting for a callback that is running."""
         self._scope.close()
         self._calls.put(None)
         if threading.current_thread() not in self._threads:
@@ -156,7 +156,7 @@ def exchange_driver(
     callback: RecomputeCallback | None,
     service_timeout_s: float,
 ) -> Driver:
-    """Return the driver of one exchange; `start` it."""
+    """Return the driver of one exchange, which is to be started."""
 
     def poll(
         metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
@@ -183,7 +183,7 @@ def group_driver(
     callback: GroupCallback | None,
     service_timeout_s: float,
 ) -> Driver:
-    """Return the driver of all exchanges of a group, which `spec` names; `start` it."""
+    """Return the driver of all exchanges of a group, which `spec` names; it is to be started."""
 
     def poll(
         metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float

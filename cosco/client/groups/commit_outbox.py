@@ -156,7 +156,7 @@ class BatchOutbox(Generic[_T]):
                     return
 
     def _deliver(self, batch: Sequence[_T]) -> CoscoError | None:
-        """Send a batch; wait for a service that is away, as long as there is patience.
+        """Send a batch, and wait for a service that is away while there is patience.
 
         Returns: why it could not be sent; None if it was.
         """

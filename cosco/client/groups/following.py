@@ -29,7 +29,7 @@ ANSWER_BYTES: Final = 256 << 10
 PUSHED_BYTES: Final = 64 << 20
 #: A daemon that serves answers a question to be answered at once in this time.
 _NOW_S: Final = 2.0
-#: A stream that nobody waits on ends after about so long.
+#: A stream that nobody waits on ends after about this time.
 LINGER_S: Final = 5.0
 #: Streams that may end under a question before the daemon counts as out of reach.
 _STREAMS_MAX: Final = 3
@@ -42,7 +42,7 @@ _Outbox = SimpleQueue[Follow | None]
 
 
 def follow_question(number: int, one: Assignment, ref: DaemonRef, partition: int) -> Follow:
-    """What is asked of a daemon of an assignment about an exchange and a partition."""
+    """Return the question to a daemon of an assignment about an exchange and a partition."""
     return Follow(
         id=0,
         incarnation=ref.incarnation,
@@ -59,21 +59,17 @@ class Waiter:
     def __init__(self, follow: Follow) -> None:
         self.follow = follow
         self._is_over = threading.Event()
-        self._answer: Followed | None = None
+        #: None: there will be none, as the daemon is out of reach.
+        self.answer: Followed | None = None
 
     def wait(self, timeout_s: float) -> bool:
         """Whether there is an answer, or will be none, waiting for that."""
         return self._is_over.wait(timeout_s)
 
-    @property
-    def answer(self) -> Followed | None:
-        """None: there will be none, as the daemon is out of reach."""
-        return self._answer
-
     def end(self, answer: Followed | None) -> None:
-        """Wake the reader; the first call counts."""
+        """Wake the reader with an answer, or None. Only the first call counts."""
         if not self._is_over.is_set():
-            self._answer = answer
+            self.answer = answer
             self._is_over.set()
 
     def cancel(self) -> None:
@@ -102,7 +98,10 @@ class FollowStream:
         self._thread.start()
 
     def ask(self, waiter: Waiter) -> bool:
-        """Ask a question; False if the stream has ended, or is about to."""
+        """Ask a question.
+
+        Returns: False if the stream has ended, or is about to.
+        """
         with self._lock:
             follow = waiter.follow = replace(waiter.follow, id=next(self._ids))
             self._waiters[follow.id] = waiter
@@ -114,7 +113,7 @@ class FollowStream:
         return True
 
     def leave(self, waiter: Waiter) -> None:
-        """A waiter wants no answer any more; harmless if it has one."""
+        """Forget a waiter that wants no answer any more; harmless if it has one."""
         with self._lock:
             follow = waiter.follow
             if self._waiters.get(follow.id) is not waiter:  # it may be of an earlier stream
@@ -152,7 +151,10 @@ class FollowStream:
             self._on_end(self)
 
     def _stream(self, endpoint: Endpoint) -> bool:
-        """One call; whether another one is to follow, as it was cancelled for a fork."""
+        """Make one call.
+
+        Returns: whether another one is to follow, as this one was cancelled for a fork.
+        """
         outbox: _Outbox = SimpleQueue()
         call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
         call.on_end(lambda: outbox.put(None))
@@ -182,7 +184,7 @@ class FollowStream:
                     waiter.end(answer)
 
     def _requests(self, outbox: _Outbox) -> Iterator[bytes]:
-        """What is sent, for a thread of gRPC's."""
+        """Yield what is to be sent, to a thread of gRPC's."""
         follow: Follow | None
         while True:
             try:
@@ -220,7 +222,7 @@ class Following(ProcessWide):
         self.abandoned: deque[tuple[DaemonRef, Waiter]] = deque()
 
     def ask(self, ref: DaemonRef, follow: Follow) -> Waiter:
-        """Ask a daemon; `leave` must follow."""
+        """Ask a daemon. `leave` must follow."""
         while self.abandoned:
             self.leave(*self.abandoned.popleft())
         with self._lock:
@@ -240,10 +242,12 @@ class Following(ProcessWide):
         return waiter
 
     def ask_now(self, ref: DaemonRef, follow: Follow, scope: Scope) -> Followed | None:
-        """How far the mappers are; None if the daemon does not answer soon.
+        """Ask a daemon how far the mappers are.
 
-        It answers in order: what was to be said to earlier questions it has said then.
-        Raises ClientClosed.
+        It answers in order: what was to be said to earlier questions it has said by then.
+
+        Returns: None if the daemon does not answer soon.
+        Raises: ClientClosed.
         """
         waiter = self.ask(ref, replace(follow, now=True))
         scope.add_call(waiter)
@@ -256,7 +260,7 @@ class Following(ProcessWide):
             self.leave(ref, waiter)
 
     def leave(self, ref: DaemonRef, waiter: Waiter) -> None:
-        """The reader wants no answer any more, or has used the rows of it."""
+        """Forget a question whose reader wants no answer any more, or has used the rows of it."""
         stream = self._streams.get(ref)
         if stream is not None:  # also for a reader that was woken because it is closed
             stream.leave(waiter)

@@ -17,7 +17,7 @@ from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
 from cosco.client.groups.commit_outbox import BatchOutbox
 from cosco.client.groups.handle import GroupHandle, GroupLife
 from cosco.client.live_object import LiveObject
-from cosco.errors import ClientClosed, CoscoError, ExchangeClosed, InvalidArgument
+from cosco.errors import ClientClosed, CoscoError, ExchangeClosed
 from cosco.protocol.group_records import (
     MAX_BLOCK_SIZE,
     MAX_GROUP_MAPPERS,
@@ -72,7 +72,7 @@ class CoscoExchangeGroup(LiveObject):
         """
         self.group_id: Final = shuffle_name(group_id)
         self.mappers: Final = whole_number("mappers", mappers, 1, MAX_GROUP_MAPPERS, group_id)
-        size = _size(size, group_id)
+        size = whole_number("size", size, 1, MAX_GROUP_SIZE, group_id)
         self._spec = new_spec(
             group_id,
             partitions,
@@ -133,7 +133,7 @@ class CoscoExchangeGroup(LiveObject):
         Raises: InvalidArgument, ExchangeClosed, CapacityExceeded, ServiceUnavailable.
         """
         self._scope.check()
-        n = _size(n, self.group_id)
+        n = whole_number("n", n, 1, MAX_GROUP_SIZE, self.group_id)
         with self._extending:
             self._grow(n)
 
@@ -206,12 +206,3 @@ class CoscoExchangeGroup(LiveObject):
         with suppress(ExchangeClosed, ClientClosed):
             if not self._scope.is_closed:  # else the whole group is
                 self._metadata.release_exchanges(self.group_id, BitMap(indexes), try_s=try_s)
-
-
-def _size(size: object, group_id: str) -> int:
-    try:
-        return whole_number("size", size, 1, MAX_GROUP_SIZE, group_id)
-    except InvalidArgument as error:
-        raise InvalidArgument(
-            f"group {group_id!r}: {error} exchanges", shuffle_id=group_id
-        ) from None

@@ -14,15 +14,10 @@ from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES
 from cosco.client.groups.mark_watch import MarkWatch
 from cosco.client.read.reader import CoscoReader
 from cosco.client.rpc.metadata_client import MetadataClient
-from cosco.client.write.writer import CoscoWriter
+from cosco.client.write.writer import Attempts, CoscoWriter
 from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.protocol.group_records import GroupBlock, member_name
-from cosco.protocol.records import (
-    FIRST_OWN_ATTEMPT,
-    CommitRequest,
-    ExchangeInfo,
-    OpenedAttempt,
-)
+from cosco.protocol.records import FIRST_OWN_ATTEMPT, CommitRequest, ExchangeInfo, OpenedAttempt
 
 #: The buffer of a writer of a group: micro-batches are small.
 BUFFER_BYTES: Final = 4 << 20
@@ -45,8 +40,8 @@ class GroupLife:
         return GroupLife(BitMap(self.released), self.is_closed)
 
 
-class GroupAttempts:
-    """Attempts of a group that ask nobody: see `cosco.client.write.writer.Attempts`.
+class GroupAttempts(Attempts):
+    """Attempts of a group, which ask nobody.
 
     Rows end with marks, on which waiting readers are given them. When a writer's `close` returns
     every copy has them; the commit follows a moment later, with those of other writers of the

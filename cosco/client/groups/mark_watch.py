@@ -27,13 +27,7 @@ from cosco.client.rpc.scope import Scope
 from cosco.errors import ServiceUnavailable
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
 from cosco.protocol.keys import RangeEpoch
-from cosco.protocol.records import (
-    Assignment,
-    CommitWait,
-    ExchangeInfo,
-    ReadSnapshot,
-    Source,
-)
+from cosco.protocol.records import Assignment, CommitWait, ExchangeInfo, ReadSnapshot, Source
 
 #: How often it asks the metadata service, once it does: mappers that have marked and do not commit
 #: are noticed between two questions.
@@ -49,8 +43,8 @@ PARTLY_S: Final = 20.0
 REPORT_AGAIN_S: Final = 10.0
 
 
-class MarkWatch:
-    """Waits at the daemon of a partition, for its marks or else for commits. A `Watch`.
+class MarkWatch(CommitWatch):
+    """Waits at the daemon of a partition for its marks, or else for commits.
 
     The daemon sends attempts, sums and rows when every mapper is done. They are checked as all
     rows are. Where that does not come about, or does not add up, the reader goes by commits.
@@ -64,32 +58,24 @@ class MarkWatch:
         mappers: BitMap,
         partition: int,
     ) -> None:
-        """Begin without a question; `info` is the exchange with its first epochs."""
-        self._info = info
-        self._metadata = metadata
-        self._scope = scope
-        self._mappers = mappers
-        self._partition = partition
-        self._commits = CommitWatch(metadata, scope, mappers, partition, info)
+        """Begin without a question. `info` is the exchange with its first epochs."""
+        super().__init__(metadata, scope, mappers, partition, info)
+        self._exchange = info
         self._orphans = OrphanWatch(
             info, lambda: metadata.describe_exchange(scope.shuffle_id), scope
         )
         self._waiter: Waiter | None = None
         self._ahead: list[memoryview] | None = None
 
-    def describe(self) -> ExchangeInfo:
-        """See `Watch`."""
-        self._metadata.set_met()  # by who gave the handle: an outage is waited for
-        return self._info
-
     def start(self) -> None:
-        """See `Watch`."""
+        """See `CommitWatch`."""
+        self._metadata.set_met()  # by who gave the handle: an outage is waited for
         index = next(
             one.index
-            for one in self._info.ranges
+            for one in self._exchange.ranges
             if one.first <= self._partition < one.first + one.count
         )
-        self._assignment = next(a for a in self._info.assignments if a.range_index == index)
+        self._assignment = next(a for a in self._exchange.assignments if a.range_index == index)
         primary = self._assignment.primary
         self._waiter = FOLLOWING.ask(primary, self._question())
         self._scope.add_call(self._waiter)
@@ -98,7 +84,7 @@ class MarkWatch:
         self._finalizer.atexit = False
 
     def wait(self, step: AwaitCommits) -> CommitWait:
-        """See `Watch`."""
+        """See `CommitWatch`."""
         if self._waiter is not None:
             found = self._wait_for_marks(self._waiter, step.wait_s)
             if found is None and self._waiter is not None:
@@ -106,24 +92,24 @@ class MarkWatch:
             if found is not None:
                 return found
             step = replace(step, wait_s=0.0)
-        wait = self._commits.wait(replace(step, wait_s=min(step.wait_s, _POLL_S)))
+        wait = super().wait(replace(step, wait_s=min(step.wait_s, _POLL_S)))
         if wait.snapshot is None and self._waiter is None:
             orphans = self._orphans.look(wait.missing)
             if orphans:
                 self._metadata.report_uncommitted(
-                    self._info.number,
+                    self._exchange.number,
                     orphans,
                     f"{len(orphans)} mappers ended before they committed",
                 )
         return wait
 
     def ahead(self, fetch: Fetch) -> list[memoryview] | None:
-        """See `Watch`."""
+        """See `CommitWatch`."""
         ahead, self._ahead = self._ahead, None
         return ahead if fetch.daemon == self._assignment.primary else None
 
     def close(self) -> None:
-        """See `Watch`."""
+        """See `CommitWatch`."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._finalizer.detach()
@@ -132,7 +118,7 @@ class MarkWatch:
 
     def _question(self) -> Follow:
         one = self._assignment
-        return follow_question(self._info.number, one, one.primary, self._partition)
+        return follow_question(self._exchange.number, one, one.primary, self._partition)
 
     def _ask_beside(self, waiter: Waiter, step: AwaitCommits) -> CommitWait | None:
         """Ask who is missing, as the daemon has said nothing in the time of `step`.
@@ -143,7 +129,7 @@ class MarkWatch:
             # The reader's time is over, but for what is on its way already.
             return self._ask_done(waiter)
         try:  # it may know that the daemon has been replaced
-            wait = self._commits.wait(replace(step, wait_s=0.0, outage_s=0.0))
+            wait = super().wait(replace(step, wait_s=0.0, outage_s=0.0))
         except ServiceUnavailable as error:
             if not error.retriable:
                 raise
@@ -153,7 +139,7 @@ class MarkWatch:
         return wait
 
     def _ask_done(self, waiter: Waiter) -> CommitWait | None:
-        """Ask the daemon who is missing; it says what `waiter` waits for before that.
+        """Ask the daemon who is missing, which says what `waiter` waits for before that.
 
         Returns: None if it does not answer.
         """
@@ -187,7 +173,7 @@ class MarkWatch:
         one = self._assignment
         return ReadSnapshot(
             version=0,
-            generation=self._info.generation,
+            generation=self._exchange.generation,
             build=MARKS_BUILD,
             mappers=np.arange(count, dtype=np.uint32),
             attempts=answer.attempts,
@@ -218,7 +204,7 @@ class OrphanWatch:
         self._reported: dict[int, float] = {}  # mapper → when it was last
 
     def look(self, missing: BitMap) -> BitMap:
-        """Return the mappers of `missing` to report; ask daemons when it is time to.
+        """Return the mappers of `missing` to report, and ask daemons when it is time to.
 
         Raises: ClientClosed, and what `describe` raises.
         """
@@ -250,7 +236,7 @@ class OrphanWatch:
         return BitMap.intersection(*by_range.values()) if by_range else BitMap()
 
     def _ask_epoch(self, assignment: Assignment) -> BitMap | None:
-        """Return the mappers that its primary or a replica has marks of; None if none answers."""
+        """Return the mappers that a daemon of an epoch has marks of, or None if none answers."""
         marked: BitMap | None = None
         first = self._info.ranges[assignment.range_index].first
         for ref in (assignment.primary, *assignment.replicas):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from pyroaring import BitMap
 
@@ -46,35 +46,11 @@ class BegunAnew(Exception):
     """What was gathered does not count: call `gather` again. Never leaves this package."""
 
 
-class Watch(Protocol):
-    """How a reader learns what there is to read of its partition, for every build of it."""
-
-    def describe(self) -> ExchangeInfo:
-        """Return the exchange as it is when the reader begins; comes before all else."""
-        ...
-
-    def start(self) -> None:
-        """Begin to wait: the reader's arguments were found to be good."""
-        ...
-
-    def wait(self, step: AwaitCommits) -> CommitWait:
-        """Wait for the mappers; raise what ends the reader."""
-        ...
-
-    def ahead(self, fetch: Fetch) -> list[memoryview] | None:
-        """Return the runs of blocks that came before this fetch was asked for, once.
-
-        Returns: None if there are none, so that the fetch must be made.
-        """
-        ...
-
-    def close(self) -> None:
-        """Want nothing any more."""
-        ...
-
-
 class CommitWatch:
-    """Learns from the metadata service what is committed. A `Watch`."""
+    """How a reader learns what there is to read of its partition: by the metadata service.
+
+    Handles whose readers do without it give them another one.
+    """
 
     def __init__(
         self,
@@ -84,17 +60,17 @@ class CommitWatch:
         partition: int,
         info: ExchangeInfo | None = None,
     ) -> None:
-        """Begin without asking; `info` is the exchange, if it is known already."""
-        self._info = info
+        """Begin without asking. `info` is the exchange, if it is known already."""
         self._metadata = metadata
         self._scope = scope
         self._mappers = mappers
         self._partition = partition
+        self._info = info
         self._first: CommitWait | None = None  # what was said at once
         self._first_until = 0.0
 
     def describe(self) -> ExchangeInfo:
-        """See `Watch`."""
+        """Return the exchange as it is when the reader begins."""
         if self._info is None:
             self._info, self._first = self._metadata.begin_reading(
                 self._scope.shuffle_id, self._mappers, self._partition
@@ -103,10 +79,13 @@ class CommitWatch:
         return self._info
 
     def start(self) -> None:
-        """See `Watch`."""
+        """Begin to wait: the reader's arguments were found to be good."""
 
     def wait(self, step: AwaitCommits) -> CommitWait:
-        """See `Watch`."""
+        """Ask what the mappers have committed, waiting for them.
+
+        Raises: what ends the reader.
+        """
         first, self._first = self._first, None
         if first is not None and time.monotonic() < self._first_until:
             return first
@@ -121,11 +100,14 @@ class CommitWatch:
         )
 
     def ahead(self, fetch: Fetch) -> list[memoryview] | None:
-        """See `Watch`."""
+        """Return the runs of blocks that came before this fetch was asked for, once.
+
+        Returns: None if there are none, so that the fetch must be made.
+        """
         return None
 
     def close(self) -> None:
-        """See `Watch`."""
+        """Want nothing any more."""
 
 
 class Gatherer:
@@ -143,7 +125,7 @@ class Gatherer:
         partition: int,
         named: int,
         *,
-        watch: Watch,
+        watch: CommitWatch,
         begin: Callable[[ReadSnapshot], PartitionMerge],
     ) -> None:
         """Begin without connections.

@@ -11,17 +11,12 @@ from typing import Final, TypeVar
 import pyarrow as pa
 from pyroaring import BitMap
 
-from cosco.client.argument_checks import (
-    mapper_set,
-    seconds,
-    shuffle_name,
-    whole_number,
-)
+from cosco.client.argument_checks import mapper_set, seconds, shuffle_name, whole_number
 from cosco.client.content import Decoded
 from cosco.client.content.arrow import batch_from_content, schema_from_bytes
 from cosco.client.content.byte_rows import BYTES_SCHEMA, iter_rows, rows_to_batch
 from cosco.client.live_object import LiveObject
-from cosco.client.read.gather import BegunAnew, CommitWatch, Gatherer, Watch
+from cosco.client.read.gather import BegunAnew, CommitWatch, Gatherer
 from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.read.state.read_plan import ReadPlan
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -38,7 +33,7 @@ from cosco.protocol.records import ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
 #: Makes the watch of a reader, of the mappers and of the partition.
-MakeWatch = Callable[[MetadataClient, Scope, BitMap, int], Watch]
+MakeWatch = Callable[[MetadataClient, Scope, BitMap, int], CommitWatch]
 
 #: How much of a partition is held back until it is verified, or more has come: a reader that
 #: has given no row yet can begin anew when others of its partition turn out to be lost.
@@ -148,7 +143,10 @@ class CoscoReader(LiveObject):
         return self._row
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the rows that are left; raises what `next` raises."""
+        """Yield the rows that are left.
+
+        Raises: what `next` raises.
+        """
         self._check()
         if self._mode != "rows":
             self._begin("rows")
@@ -166,10 +164,12 @@ class CoscoReader(LiveObject):
     # --- batches --------------------------------------------------------------------------
 
     def read_batches(self, *, max_bytes: int = 4 << 20) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as record batches of about `max_bytes`; raises what `next` raises.
+        """Yield the rows as record batches of about `max_bytes`.
 
-        Batches have the exchange's schema, or the one column `row: binary` for rows of bytes,
-        and stay valid after `close`.
+        They have the exchange's schema, or the one column `row: binary` for rows of bytes, and
+        stay valid after `close`.
+
+        Raises: what `next` raises.
         """
         limit = whole_number("max_bytes", max_bytes, 1, None, self.shuffle_id)
         self._check()
@@ -193,7 +193,7 @@ class CoscoReader(LiveObject):
     # --- ending ---------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop reading; a call that another thread waits in raises ClientClosed."""
+        """Stop reading. A call that another thread waits in raises ClientClosed."""
         if self._scope.inherited:
             return
         self._scope.close()
@@ -331,10 +331,7 @@ class CoscoReader(LiveObject):
         if self._mode == "rows":
             self._require_bytes()
         return PartitionMerge(
-            snapshot,
-            exchange=self._info.number,
-            partition=self.partition,
-            named=self._mappers,
+            snapshot, exchange=self._info.number, partition=self.partition, named=self._mappers
         )
 
     def _require_bytes(self) -> None:

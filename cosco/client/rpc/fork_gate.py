@@ -29,7 +29,7 @@ class Cancellable(Protocol):
     """A call under way."""
 
     def cancel_for_fork(self) -> None:
-        """End the call soon, and remember why; called outside of the gate's lock."""
+        """End the call soon, and remember why. Called outside of the gate's lock."""
 
 
 class ForkGate:
@@ -73,7 +73,7 @@ class ForkGate:
             call.cancel_for_fork()
 
     def discard(self, call: Cancellable) -> None:
-        """The call has ended; gRPC's own thread says so."""
+        """Forget a call that has ended, as gRPC's own thread says."""
         with self._changed:
             self._calls.discard(call)
             if self._forking:
@@ -112,7 +112,7 @@ class ForkGate:
         self._reset()
 
     def install(self, *, in_child: Callable[[], None]) -> None:
-        """Have every fork of this process go through the gate; `in_child` runs after it."""
+        """Have every fork of this process go through the gate, and `in_child` run after it."""
 
         def after_in_child() -> None:
             self.after_fork_in_child()
@@ -141,7 +141,7 @@ class ProcessWide(ABC):
         """Set every attribute to what a new process begins with."""
 
     def forget_parent(self) -> None:
-        """Begin anew in a forked child; nobody there releases a lock of the parent's threads."""
+        """Begin anew in a forked child, where nobody releases a lock of the parent's threads."""
         inherited = vars(self).copy()
         self._reset()
         self._inherited = inherited

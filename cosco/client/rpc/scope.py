@@ -77,12 +77,12 @@ class Scope:
             )
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises ClientClosed as soon as the scope is closed."""
+        """Wait, and raise ClientClosed as soon as the scope is closed."""
         self.wait(seconds)
         self.check()
 
     def wait(self, seconds: float) -> None:
-        """Wait, or until the scope is closed."""
+        """Wait, at most until the scope is closed."""
         self._closed.wait(seconds)
 
     def add_call(self, call: _Call) -> None:
@@ -92,11 +92,11 @@ class Scope:
             call.cancel()
 
     def remove_call(self, call: _Call) -> None:
-        """The call has ended."""
+        """Forget a call that has ended."""
         self._calls.discard(call)
 
     def close(self) -> None:
-        """Close the scope; may be called by any thread and more than once."""
+        """Close the scope. May be called by any thread, and more than once."""
         if self.inherited:
             return
         self._closed.set()
@@ -113,7 +113,7 @@ _SCOPES: weakref.WeakSet[Scope] = weakref.WeakSet()
 
 
 def inherit_scopes() -> None:
-    """In a forked child: make every object of the parent refuse its use."""
+    """Make every object of the parent refuse its use, in a forked child."""
     for scope in list(_SCOPES):
         scope._inherit()
     _SCOPES.clear()

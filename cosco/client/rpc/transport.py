@@ -133,7 +133,10 @@ class Endpoint:
     """
 
     def __init__(self, address: str) -> None:
-        """Raises InvalidArgument for what is no host:port; connects at the first call."""
+        """Prepare a connection, which is made at the first call.
+
+        Raises: InvalidArgument for what is no host:port.
+        """
         parse_address(address)
         self.address: Final = address
         self._channel: Any = _channels.acquire(address)
@@ -141,9 +144,9 @@ class Endpoint:
         self._finalizer.atexit = False
 
     def unary(self, method: str, request: bytes, timeout_s: float, scope: Scope) -> bytes:
-        """Make a unary call: the reply.
+        """Make a unary call, and return its reply.
 
-        Raises the CoscoError that the service meant, Unreachable where another try may
+        Raises: the CoscoError that the service meant, Unreachable where another try may
         help, ServiceUnavailable for other failures, ClientClosed when `scope` is closed.
         """
         scope.check()
@@ -153,13 +156,13 @@ class Endpoint:
         return call.result()
 
     def fetch_stream(self, method: str, request: bytes, scope: Scope) -> Call:
-        """Start a call with one request: iterate over it for the replies."""
+        """Start a call with one request. Iterate over it for the replies."""
         scope.check()
         with _gate:
             return Call(self._channel.unary_stream(method)(request), self.address, method, scope)
 
     def duplex_stream(self, method: str, requests: Iterator[bytes], scope: Scope) -> Call:
-        """Start a call that sends what `requests` yields: iterate over it for the replies.
+        """Start a call that sends what `requests` yields. Iterate over it for the replies.
 
         A thread of gRPC's takes from `requests`; see `Call.on_end` for how to wake it.
         """
@@ -194,14 +197,14 @@ class Call:
         scope.add_call(self)
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the call ends, or now; it may not take any lock."""
+        """Have `callback` called when the call ends, or now. It may not take any lock."""
         with _gate:
             pending = self._call.add_callback(callback)
         if not pending:
             callback()
 
     def result(self) -> bytes:
-        """The reply of a unary call."""
+        """Return the reply of a unary call."""
         try:
             with _gate:
                 reply: bytes = self._call.result()
@@ -227,7 +230,7 @@ class Call:
         return reply
 
     def cancel(self) -> None:
-        """End the call; whoever waits for it gets ClientClosed if the scope is closed."""
+        """End the call. Whoever waits for it gets ClientClosed if the scope is closed."""
         self._scope.remove_call(self)
         if os.getpid() == self._pid:  # not the parent's call, which this would reach
             with _gate:
@@ -242,7 +245,7 @@ class Call:
         _gate.discard(self)
 
     def _failure(self) -> Exception:
-        """The exception to raise for one of gRPC's."""
+        """Return the exception to raise for one of gRPC's."""
         try:
             self._scope.check()
         except CoscoError as closed:
@@ -254,7 +257,7 @@ class Call:
 
 
 def _named(call: Any, where: str, shuffle_id: str) -> Exception:
-    """What a call that has failed means."""
+    """Return what a call that has failed means."""
     code, details, trailers = call.code(), call.details(), call.trailing_metadata() or ()
     for key, value in trailers:
         if key == wire.ERROR_KEY:

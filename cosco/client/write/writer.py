@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
@@ -38,37 +38,24 @@ MIN_BUFFER_BYTES: Final = 64 << 10
 _CALL_END_S: Final = 0.5
 
 
-class Attempts(Protocol):
-    """How a writer's attempt begins, ends and comes to count."""
+class Attempts:
+    """How a writer's attempt begins, ends and comes to count: by the metadata service.
 
-    @property
-    def has_marks(self) -> bool:
-        """Whether the last frame to each range ends with a mark (`cosco.protocol.mark`)."""
-        ...
+    Handles whose writers do without it give them another one.
+    """
+
+    #: Whether the last frame to each range ends with a mark (`cosco.protocol.mark`).
+    has_marks: ClassVar[bool] = False
 
     def open(self, metadata: MetadataClient, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
-        """Begin an attempt of `mapper`; None: of one that is not in use."""
-        ...
+        """Begin an attempt of `mapper`, or for None of one that is not in use."""
+        return metadata.open_attempt(shuffle_id, mapper)
 
     def count(self, metadata: MetadataClient, commit: CommitRequest) -> bool:
         """Have an attempt counted, all of which is acknowledged.
 
         Returns: whether it is the mapper's first, as far as is known.
         """
-        ...
-
-
-class ServiceAttempts:
-    """Attempts that the metadata service opens, and counts before the writer goes on."""
-
-    has_marks = False
-
-    def open(self, metadata: MetadataClient, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
-        """See `Attempts`."""
-        return metadata.open_attempt(shuffle_id, mapper)
-
-    def count(self, metadata: MetadataClient, commit: CommitRequest) -> bool:
-        """See `Attempts`."""
         return metadata.commit(commit)
 
 
@@ -103,9 +90,9 @@ class CoscoWriter(LiveObject):
         buffer_bytes: int = 32 << 20,
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
-        _attempts: Attempts = ServiceAttempts(),  # noqa: B008  it holds nothing
+        _attempts: Attempts = Attempts(),  # noqa: B008  it holds nothing
     ) -> None:
-        """Open an attempt of `mapper`; None: the service chooses an id that is not in use.
+        """Open an attempt of `mapper`. For None the service chooses an id that is not in use.
 
         `_attempts` is for handles, which open and count attempts in their own way.
 
@@ -160,11 +147,13 @@ class CoscoWriter(LiveObject):
             self._collect_any(partition, row)
 
     def collect_batch(self, partitions: Any, rows: Any) -> None:
-        """Add many rows; nothing of the arguments is kept.
+        """Add many rows. Nothing of the arguments is kept.
 
         partitions: one integer a row, as an array or a sequence. rows: an Arrow array of
         binary or a sequence of bytes-like rows, or, for an Arrow exchange, a RecordBatch or
-        Table. They are checked before any is added; raises what `collect` raises.
+        Table. They are checked before any is added.
+
+        Raises: what `collect` raises.
         """
         with self._using:
             self._check()
@@ -284,7 +273,7 @@ class CoscoWriter(LiveObject):
         return self._packer
 
     def _fix_kind(self, kind: RowKind, schema: bytes) -> ExchangeInfo:
-        """Make the exchange's rows of this kind if it is undecided; else check that they are."""
+        """Make the exchange's rows of this kind if that is undecided, else check that they are."""
         info = self._opened.info
         if info.kind is RowKind.UNDECIDED:
             try:
@@ -375,12 +364,12 @@ class CoscoWriter(LiveObject):
         self._scope.check()
 
     def _inherit(self) -> None:
-        """In a forked child: nobody there releases a lock of the parent's threads."""
+        """Begin anew in a forked child, where nobody releases a lock of the parent's threads."""
         self._using = threading.RLock()
         self._disarm()
 
     def _fail(self, error: CoscoError) -> None:
-        """A stream of ours failed: called on its thread."""
+        """End the writer, as a stream of it failed. Called on the thread of the stream."""
         self._failure = error
         self._disarm()
         self._scope.close()

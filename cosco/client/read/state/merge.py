@@ -52,12 +52,7 @@ class PartitionMerge:
     """
 
     def __init__(
-        self,
-        snapshot: ReadSnapshot,
-        *,
-        exchange: int,
-        partition: int,
-        named: BitMap,
+        self, snapshot: ReadSnapshot, *, exchange: int, partition: int, named: BitMap
     ) -> None:
         """Begin without blocks.
 

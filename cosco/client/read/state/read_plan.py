@@ -18,7 +18,7 @@ from pyroaring import BitMap
 from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import CommitWait, DaemonRef, LossCause, ReadSnapshot, Source
 
-#: A fetch without progress for so long counts as out of reach; twice as long for the same
+#: A fetch without progress for this time counts as out of reach; twice as long for the same
 #: daemon each time, as it may only be slow.
 STALL_S: Final = 5.0
 _MAX_STALLS: Final = 6
@@ -29,13 +29,13 @@ _POLL_PAUSE_S: Final = 0.05
 #: Between two rounds of asking daemons that are out of reach; doubled up to the second.
 _MIN_PAUSE_S: Final = 0.05
 _MAX_PAUSE_S: Final = 1.0
-#: A daemon that is alive for the service, and out of reach here for so long, is insisted on.
+#: A daemon that is alive for the service, and out of reach here for this time, is insisted on.
 INSIST_AFTER_S: Final = 3.0
-#: While others are out of reach those that answered are asked again after so long, then after
+#: While others are out of reach those that answered are asked again after this time, then after
 #: twice as long: they serve files that somebody may have written meanwhile.
 _REASK_AFTER_S: Final = 4.0
 
-#: Of a snapshot that was made of marks (`cosco.protocol.mark`): no range has it. What is committed
+#: The build of a snapshot made of marks (`cosco.protocol.mark`); no range has it. What is committed
 #: goes on with it if that is of the same attempts and sums, else reading begins anew.
 MARKS_BUILD: Final = 0
 #: Commits follow marks sooner than this, unless the process is gone.
@@ -144,8 +144,11 @@ class ReadPlan:
     """
 
     def __init__(self, *, timeout_s: float | None, service_timeout_s: float) -> None:
-        """`timeout_s` bounds each wait for commits or a rebuild (None: nothing does), and
-        `service_timeout_s` the one for a daemon out of reach."""
+        """Begin by waiting.
+
+        timeout_s: bounds each wait for commits or a rebuild; None: nothing does.
+        service_timeout_s: bounds the wait for a daemon that is out of reach.
+        """
         self._timeout_s = timeout_s
         self._service_timeout_s = service_timeout_s
         #: Whether rows were given to the caller: then nothing can begin anew.
@@ -178,7 +181,7 @@ class ReadPlan:
     # --- what to do -------------------------------------------------------------------------
 
     def step(self, now: float, *, is_complete: bool = False) -> Step:
-        """What to do now; `is_complete`: the merge of this build has every row."""
+        """Return what to do now. `is_complete`: the merge of this build has every row."""
         if self._end is not None:
             return self._end
         if self._phase is _Phase.WAITING:
@@ -244,7 +247,7 @@ class ReadPlan:
         return None
 
     def _open_sources(self) -> list[Source]:
-        """Those of which somebody is to be asked yet in this pass, if there is anybody."""
+        """Return the sources of which a daemon is to be asked yet in this pass, if there is one."""
         if self._is_second_pass:
             return list(self._sources)
         return [source for source in self._sources if _key(source) not in self._answered_well]
@@ -276,7 +279,7 @@ class ReadPlan:
     # --- how it went ------------------------------------------------------------------------
 
     def told(self, wait: CommitWait, now: float) -> None:
-        """The metadata service answered AwaitCommits."""
+        """Note what the metadata service answered to AwaitCommits."""
         snapshot = wait.snapshot
         if self.has_given and (self._is_lost or snapshot is None):
             self._end = GiveUp(Failure.BROKEN_OFF)
@@ -300,15 +303,15 @@ class ReadPlan:
             self._renew(snapshot.sources, now)
 
     def begun(self) -> None:
-        """There is a merge for the snapshot of Begin."""
+        """Note that there is a merge for the snapshot of Begin."""
         self._phase = _Phase.READING
 
     def gave(self) -> None:
-        """Rows were given to the caller."""
+        """Note that rows were given to the caller."""
         self.has_given = True
 
     def answered(self, fetch: Fetch, bad: str = "") -> None:
-        """The daemon gave all it has; `bad` tells what of it was not good, if anything."""
+        """Note that the daemon gave all it has. `bad` tells what was bad in it, if anything."""
         self._answered.add((_key(fetch.source), fetch.daemon))
         self._troubles.pop(fetch.daemon, None)
         self._pause_s = _MIN_PAUSE_S
@@ -319,15 +322,17 @@ class ReadPlan:
             self._answered_well.add(_key(fetch.source))
 
     def closed(self, fetch: Fetch) -> None:
-        """The daemon says that the exchange is closed, which the metadata service knows."""
+        """Note that the daemon says that the exchange is closed: the metadata service knows."""
         self._is_closed = True
         self.answered(fetch, f"{fetch.daemon.address} dropped the exchange")
 
     def unreachable(
         self, fetch: Fetch, now: float, reason: str, *, stalled: bool = False, busy: bool = False
     ) -> None:
-        """The daemon did not answer to the end. `stalled`: nothing came for too long. `busy`:
-        it did answer, that it cannot serve now."""
+        """Note that the daemon did not answer to the end.
+
+        stalled: nothing came for too long. busy: it did answer, that it cannot serve now.
+        """
         daemon = fetch.daemon
         trouble = self._troubles.setdefault(daemon, _Trouble(now, reason))
         trouble.reason, trouble.report = reason, not busy
@@ -336,12 +341,12 @@ class ReadPlan:
             self._stalls[daemon] = min(self._stalls.get(daemon, 0) + 1, _MAX_STALLS)
 
     def reported(self, daemon: DaemonRef, *, alive: bool) -> None:
-        """The metadata service took the report; `alive` as it said."""
+        """Note that the metadata service took the report, and what it said."""
         trouble = self._troubles[daemon]
         trouble.reported, trouble.alive = True, alive
 
     def loss_reported(self) -> None:
-        """The metadata service took the report."""
+        """Note that the metadata service took the report."""
         self._is_lost = True
         self._await()
 
@@ -350,7 +355,7 @@ class ReadPlan:
         self._wait_began = self._last_wait = None
 
     def _renew(self, sources: tuple[Source, ...], now: float) -> None:
-        """Another round, with what the service says now of the same build's sources."""
+        """Begin another round, with what the service says now of the same build's sources."""
         before = {_key(source): source for source in self._sources}
         for source in sources:
             old = before.get(_key(source))
@@ -384,5 +389,5 @@ def _goes_on(old: ReadSnapshot, new: ReadSnapshot) -> bool:
     sums = [(one.generation, one.rows, one.raw_bytes, one.digest) for one in (old, new)]
     attempts = dict(zip(old.mappers.tolist(), old.attempts.tolist(), strict=True))
     named = zip(new.mappers.tolist(), new.attempts.tolist(), strict=True)
-    # Of mappers that wrote nothing here marks tell more.
+    # Marks also tell of mappers that wrote nothing here.
     return sums[0] == sums[1] and all(attempts.get(mapper) == one for mapper, one in named)

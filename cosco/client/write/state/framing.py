@@ -84,7 +84,7 @@ class FrameBuilder:
         fragment: int | None = None,
         last: bool = False,
     ) -> PackedFrame | None:
-        """Make a block of the next rows of `partition`; arguments are those of `encode_block`.
+        """Make a block of the next rows of `partition`, with the arguments of `encode_block`.
 
         Returns: the frame that came to its end before this block, if one did.
         """

@@ -204,7 +204,7 @@ class RowPacker(Packer[RowRun]):
         return self.pending.add(partition, bytes(view))
 
     def join_pending(self) -> Iterator[PackedFrame]:
-        """Buffer the rows that are pending; yield frames whenever the buffer is full."""
+        """Buffer the rows that are pending, and yield frames whenever the buffer is full."""
         row_partitions, rows = self.pending.drain()
         if not rows:  # another thread was faster, say
             return
@@ -216,7 +216,7 @@ class RowPacker(Packer[RowRun]):
             yield from self._add(row_partitions[first:end], run, run.row_bytes)
 
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
-        """Buffer many rows; yield frames whenever the buffer is full.
+        """Buffer many rows, and yield frames whenever the buffer is full.
 
         partitions: a one-dimensional array or sequence of integers. rows: an Arrow array of
         binary or a sequence of bytes-likes, of the same length. All are checked before any is
@@ -304,7 +304,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         self._sorted: list[tuple[RowPartitions, pa.RecordBatch]] = []
 
     def collect_batch(self, partitions: Any, batch: Any) -> Iterator[PackedFrame]:
-        """Buffer the rows of a RecordBatch or Table; yield frames whenever the buffer is full.
+        """Buffer the rows of a RecordBatch or Table, and yield frames whenever the buffer is full.
 
         `partitions` are as for `RowPacker.collect_batch`. All is checked before any row is
         buffered.

@@ -55,7 +55,7 @@ class RowSorter:
     """A buffer for `limit` bytes of rows; a single longer row passes as well."""
 
     def __init__(self, partitions: int, limit: int) -> None:
-        """Begin empty; limit: the most bytes of rows that are added between two drains."""
+        """Begin empty. `limit`: the most bytes of rows that are added between two drains."""
         self._limit = limit
         self._sort_buffer = _new_array(sort_buffer_bytes(partitions, limit), _spare_sort_buffer)
         self._unsorted_bytes = 0
