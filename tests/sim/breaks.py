@@ -291,13 +291,13 @@ def _no_reader_dedupe() -> None:
 
 @_break("any-attempt", "a reader takes the rows of any attempt")
 def _any_attempt() -> None:
-    def take(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
+    def accept(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
         if header.mapper in self._attempts:
             self._attempts[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    before = merge.PartitionMerge._take
-    merge.PartitionMerge._take = take
+    before = merge.PartitionMerge._accept
+    merge.PartitionMerge._accept = accept
 
 
 # --- commits ------------------------------------------------------------------------------
