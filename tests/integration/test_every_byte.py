@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 from support.frame_making import frame
+from support.packed import verify
 
 from cosco.client.content.arrow import batch_from_content
 from cosco.client.content.byte_rows import iter_rows
@@ -220,7 +221,7 @@ async def read(
         ]
         for row in rows_of(case, merge, runs_of(iter(replies), merge.bad.append)):
             found[row] += 1
-        merge.verify()
+        verify(merge)
     except CoscoError as error:
         return found, error
     return found, None

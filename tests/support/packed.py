@@ -113,5 +113,11 @@ def merge_of(snapshot: ReadSnapshot, partition: int, named: Iterable[int]) -> Pa
     return PartitionMerge(snapshot, exchange=EXCHANGE, partition=partition, named=BitMap(named))
 
 
+def verify(merge: PartitionMerge) -> None:
+    """Raise what a reader would if the rows are not all there."""
+    if not merge.complete():
+        raise merge.failure()
+
+
 def rows_of(decoded: Iterable[Decoded]) -> list[bytes]:
     return [row for one in decoded for row in iter_rows(one)]

@@ -380,7 +380,8 @@ def _read_side(ledger: _Ledger, fetched: dict[int, list[memoryview]], sums: Atte
         )
         with everything.running():
             decoded = [rows for run in fetched[partition] for rows in merge.feed(run)]
-            merge.verify()
+            if not merge.complete():
+                raise merge.failure()
             batch = rows_to_batch(decoded)
         keys += key_sum(keys_of(batch.column(0)))
         verifying.cpu_s += _verify_cpu_s(fetched[partition])

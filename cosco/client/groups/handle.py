@@ -36,8 +36,8 @@ class GroupLife:
     is_closed: bool = False
     infos: dict[int, ExchangeInfo] = field(default_factory=dict)
 
-    def copy(self) -> GroupLife:
-        return GroupLife(BitMap(self.released), self.is_closed)
+    def __reduce__(self) -> Any:
+        return GroupLife, (self.released, self.is_closed)
 
 
 class GroupAttempts(Attempts):
@@ -153,10 +153,6 @@ class GroupHandle:
                 spec = replace(info.spec, shuffle_id=member_name(self.group_id, i))
                 return replace(info, number=info.number + offset, spec=spec)
         raise self._over(i)
-
-    def __reduce__(self) -> Any:
-        values = (self.metadata, self.group_id, self.mappers, self.service_timeout_s, self.parts)
-        return GroupHandle, (*values, self.life.copy())
 
     def _index(self, i: int) -> int:
         if self.life.is_closed:

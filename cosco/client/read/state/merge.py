@@ -115,11 +115,6 @@ class PartitionMerge:
             and not self._long_rows
         )
 
-    def verify(self) -> None:
-        """Return if `complete`, else raise the `failure`."""
-        if not self.complete():
-            raise self.failure()
-
     def failure(self) -> CoscoError:
         """Say what is wrong while this is not `complete`.
 

@@ -11,7 +11,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.packed import arrow_packer, blocks_of, merge_of, row_packer, rows_of, snapshot_of
+from support.packed import (
+    arrow_packer,
+    blocks_of,
+    merge_of,
+    row_packer,
+    rows_of,
+    snapshot_of,
+    verify,
+)
 
 from cosco.client.content.arrow import batch_from_content
 from cosco.client.write.state import framing
@@ -35,7 +43,7 @@ def read_back(blocks: Iterable[bytes], partition: int, sums: AttemptSums) -> lis
     """What a reader of the partition gets from these blocks, in their order."""
     merge = merge_of(snapshot_of(partition, [(4, 1, sums)]), partition, [4])
     rows = [row for block in blocks for row in rows_of(merge.feed(memoryview(block)))]
-    merge.verify()
+    verify(merge)
     return rows
 
 
@@ -392,7 +400,7 @@ def read_batches(
 ) -> pa.Table:
     merge = merge_of(snapshot_of(partition, [(4, 1, packer.sums())]), partition, [4])
     decoded = [one for block in blocks for one in merge.feed(memoryview(block))]
-    merge.verify()
+    verify(merge)
     batches = [batch_from_content(one, schema) for one in decoded]
     for batch in batches:
         batch.validate(full=True)
