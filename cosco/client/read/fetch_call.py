@@ -103,15 +103,11 @@ def fetch_blocks(
     )
     call = endpoint.fetch_stream(_PATH, request.SerializeToString(), scope)
     try:
-        yield from runs_of(map(_reply, watch.replies(call, fetch.stall_s)), bad)
+        yield from runs_of(map(wire.fetch_reply, watch.replies(call, fetch.stall_s)), bad)
     except (DecodeError, InvalidArgument) as error:
         raise Unreachable(f"the daemon at {endpoint.address} sent nonsense: {error}") from None
     finally:
         call.cancel()
-
-
-def _reply(message: bytes) -> memoryview | spb.Section:
-    return wire.fetch_reply(message)
 
 
 def runs_of(

@@ -30,8 +30,6 @@ from cosco.protocol.records import MASK64, ReadSnapshot
 
 #: How many reasons are kept for the message of an error; the rest is only counted.
 MAX_REASONS: Final = 16
-#: Shorter pieces are joined as they come: kept one by one they take many times their bytes.
-_MIN_PART_BYTES: Final = 4 << 10
 
 
 @dataclass(slots=True)
@@ -198,33 +196,30 @@ class PartitionMerge:
 class BlockSplitter:
     """Cuts a stream of blocks that arrives in arbitrary pieces into runs of whole blocks.
 
-    Keeps the pieces in which a block lies that is not whole yet. After it raised it is of no
+    Keeps a copy of the beginning of a block that is not whole yet. After it raised it is of no
     more use.
     """
 
     def __init__(self) -> None:
-        # The beginning of a block, shorter than the block.
-        self._parts: list[memoryview | bytearray] = []
-        self._partial_bytes = 0
-        self._block_bytes = 0  # of the whole block; 0 as long as its header is cut
+        self._partial = bytearray()  # shorter than its block
+        self._block_bytes = 0  # of the whole block; 0 while its header is cut
 
     def feed(self, piece: memoryview) -> list[memoryview]:
         """Return the blocks that `piece` completes, as runs.
 
-        Runs lie in `piece` itself, except for a block that began in an earlier one, which
-        is copied.
+        Runs lie in `piece` itself, except for a block that began in an earlier one.
 
         Raises: DataCorrupted.
         """
         runs: list[memoryview] = []
-        offset = self._fill(piece)
-        if self._partial_bytes:
-            if self._partial_bytes != self._block_bytes:
+        start = 0
+        if self._partial:
+            start = self._fill(piece)
+            if len(self._partial) != self._block_bytes:
                 return runs
-            runs.append(memoryview(b"".join(self._parts)))
-            self._parts.clear()
-            self._partial_bytes = self._block_bytes = 0
-        start, end = offset, len(piece)
+            runs.append(memoryview(self._partial))
+            self._partial, self._block_bytes = bytearray(), 0
+        offset, end = start, len(piece)
         while end - offset >= HEADER_BYTES:
             block_bytes = parse_header(piece, offset).block_bytes
             if offset + block_bytes > end:
@@ -233,41 +228,26 @@ class BlockSplitter:
             offset += block_bytes
         if offset > start:
             runs.append(piece[start:offset])
-        if offset < end:
-            self._keep(piece[offset:])
+        self._partial += piece[offset:]
         return runs
 
     def finish(self) -> None:
         """Raise DataCorrupted if the stream ended inside a block."""
-        if self._partial_bytes:
-            raise DataCorrupted(
-                f"blocks are cut short: {self._partial_bytes} bytes of one are left"
-            )
+        if self._partial:
+            raise DataCorrupted(f"blocks are cut short: {len(self._partial)} bytes of one are left")
 
     def _fill(self, piece: memoryview) -> int:
-        """Keep what `piece` has of the partial block, if there is one.
+        """Add what `piece` has of the partial block.
 
         Returns: where that ends in `piece`.
         """
         offset = 0
-        if not self._partial_bytes:
-            return offset
         if not self._block_bytes:
-            offset = HEADER_BYTES - self._partial_bytes
-            self._keep(piece[:offset])
-            if self._partial_bytes < HEADER_BYTES:
+            offset = HEADER_BYTES - len(self._partial)
+            self._partial += piece[:offset]
+            if len(self._partial) < HEADER_BYTES:
                 return len(piece)
-            self._block_bytes = parse_header(b"".join(self._parts)).block_bytes
-        end = offset + self._block_bytes - self._partial_bytes
-        self._keep(piece[offset:end])
+            self._block_bytes = parse_header(self._partial).block_bytes
+        end = offset + self._block_bytes - len(self._partial)
+        self._partial += piece[offset:end]
         return min(end, len(piece))
-
-    def _keep(self, part: memoryview) -> None:
-        last = self._parts[-1] if self._parts else None
-        if len(part) >= _MIN_PART_BYTES:
-            self._parts.append(part)
-        elif isinstance(last, bytearray):
-            last += part
-        else:
-            self._parts.append(bytearray(part))
-        self._partial_bytes += len(part)
