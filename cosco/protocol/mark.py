@@ -1,8 +1,8 @@
 """The mark: one mapper's word to a partition range that all of its rows are there.
 
-In exchanges of a group (docs/architecture.md, "Exchange groups") an attempt ends with one mark
-for each range, the last block of its last frame to it, and rows are read on its strength before
-the metadata service has heard of the commit. A mark travels as a block (`cosco.format.block`) of
+In exchanges of a group (docs/architecture/groups.md) an attempt ends with one mark for each range,
+the last block of its last frame to it, and rows are read on its strength before the metadata
+service has heard of the commit. A mark travels as a block (`cosco.format.block`) of
 the range's first partition, with the flag for it: so it is checked, forwarded and sent again as
 rows are. It is counted and not kept: what readers need of all marks are one attempt a mapper and
 sums.
@@ -36,9 +36,9 @@ from cosco.format.block import (
 )
 from cosco.protocol.records import U64, PartitionRange
 
-#: Sums of each partition.
+#: How many sums a mark has of each partition.
 MARK_FIELDS: Final = 3
-#: Partitions of a range that one mark can speak of.
+#: The most partitions of a range that one mark can speak of.
 MAX_MARK_PARTITIONS: Final = MAX_CONTENT_BYTES // (MARK_FIELDS * 8)
 
 

@@ -52,7 +52,7 @@ class Driver:
         self._callback = callback
         self._poll_s = min(lease_s / 3, _POLL_S)
         self._scope = Scope("the driver", self._shuffle_id)
-        # Whoever makes a driver has just met the service, which may be away by the first poll.
+        # Whoever makes a driver has just reached the service, which may be away by the first poll.
         self._metadata = MetadataClient(address, self._scope, service_timeout_s)
         self._metadata.set_met()
         self._lock = threading.Lock()

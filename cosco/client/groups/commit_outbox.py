@@ -109,7 +109,7 @@ class BatchOutbox(Generic[_T]):
     def _begin(self) -> None:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=False)
-            thread.start()  # not before it is there does anybody count on it
+            thread.start()  # only a thread that runs is counted on
             self._failure, self._thread = None, thread
 
     def _wait(self) -> None:

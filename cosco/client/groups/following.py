@@ -1,8 +1,8 @@
-"""Readers of groups that wait at daemons: one stream a process and daemon for all of them.
+"""Readers of groups that wait at daemons: all those of a process share one stream to each.
 
 A reader asks a daemon to be told when all mappers of its exchange are done; the answer carries
-its rows, if they are few. So that a process that has many readers waiting holds little, answers
-may carry PUSHED_BYTES together, and no more of it for one than ANSWER_BYTES.
+its rows, if they are few. So that a process that has many readers waiting holds little, one answer
+may carry ANSWER_BYTES, and all together PUSHED_BYTES.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cosco.protocol import wire
 from cosco.protocol.group_records import Follow, Followed
 from cosco.protocol.records import Assignment, DaemonRef
 
-#: Rows that one answer may carry, and all answers together that no reader has taken yet.
+#: How many bytes of rows one answer may carry, and all answers together that wait for a reader.
 ANSWER_BYTES: Final = 256 << 10
 PUSHED_BYTES: Final = 64 << 20
-#: A daemon that serves answers a question to be answered at once in this time.
+#: How soon a daemon that serves answers a question that is to be answered at once.
 _NOW_S: Final = 2.0
 #: A stream that nobody waits on ends after about this time.
 LINGER_S: Final = 5.0
-#: Streams that may end under a question before the daemon counts as out of reach.
+#: How many streams may end under a question before the daemon counts as out of reach.
 _STREAMS_MAX: Final = 3
 _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
@@ -192,7 +192,7 @@ class FollowStream:
             except Empty:
                 if self._waiters:
                     continue
-                # Who asks adds itself before it looks at this.
+                # Whoever asks adds its waiter before it looks at this flag.
                 self._is_ending = True
                 if not self._waiters and outbox.empty():
                     return
@@ -218,7 +218,7 @@ class Following(ProcessWide):
         self._lock = threading.Lock()
         self._streams: dict[DaemonRef, FollowStream] = {}
         self._left_bytes = PUSHED_BYTES
-        #: What readers that were collected have not left: a finalizer may not take locks.
+        #: Waiters of readers that were garbage-collected: a finalizer may not take locks.
         self.abandoned: deque[tuple[DaemonRef, Waiter]] = deque()
 
     def ask(self, ref: DaemonRef, follow: Follow) -> Waiter:
@@ -235,7 +235,7 @@ class Following(ProcessWide):
                 if stream.ask(waiter):
                     return waiter
                 self._ended(stream)
-        except BaseException:  # as where no thread can begin
+        except BaseException:  # if no thread can begin, say
             self.leave(ref, waiter)
             raise
         waiter.end(None)
@@ -290,7 +290,7 @@ class Following(ProcessWide):
             stream = self._streams.get(ref)
             if stream is None:
                 stream = FollowStream(ref, self._ended)
-                stream.start()  # where no thread can begin, there is no stream to wait on
+                stream.start()  # if no thread can begin, there is no stream to wait on
                 self._streams[ref] = stream
             return stream
 

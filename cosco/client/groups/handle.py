@@ -58,7 +58,7 @@ class GroupAttempts(Attempts):
     def open(self, metadata: MetadataClient, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
         """See `Attempts`."""
         assert mapper is not None  # as the handle has checked
-        metadata.set_met()  # by who gave the handle: an outage is waited for
+        metadata.set_met()  # whoever gave the handle has: an outage is waited for
         return OpenedAttempt(self._info, mapper, FIRST_OWN_ATTEMPT | secrets.randbits(63))
 
     def count(self, metadata: MetadataClient, commit: CommitRequest) -> bool:

@@ -69,7 +69,7 @@ class MarkWatch(CommitWatch):
 
     def start(self) -> None:
         """See `CommitWatch`."""
-        self._metadata.set_met()  # by who gave the handle: an outage is waited for
+        self._metadata.set_met()  # whoever gave the handle has: an outage is waited for
         index = next(
             one.index
             for one in self._exchange.ranges

@@ -32,7 +32,7 @@ from cosco.errors import (
 from cosco.protocol.records import ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
-#: Makes the watch of a reader, of the mappers and of the partition.
+#: Makes the watch of a reader of these mappers and this partition.
 MakeWatch = Callable[[MetadataClient, Scope, BitMap, int], CommitWatch]
 
 #: How much of a partition is held back until it is verified, or more has come: a reader that
@@ -110,7 +110,8 @@ class CoscoReader(LiveObject):
         )
         self._mode: str | None = None
         self._rows: Iterator[bytes] = iter(())
-        # The same while the reader may go on: what `next` asks for each row costs more than it.
+        # The same, or None when it must be checked first whether the reader may go on: a check for
+        # each row would cost more than the row.
         self._open_rows: Iterator[bytes] | None = None
         self._row: bytes | None = None
         self._broken: CoscoError | None = None

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 from cosco.errors import ClientClosed
 
 _T = TypeVar("_T")
-#: The longest pause after a first failure; doubled after each other one, up to the second.
+#: The longest pause after a first failure, and after any: it doubles with each failure.
 _MIN_PAUSE_S: Final = 0.05
 _MAX_PAUSE_S: Final = 1.0
 

@@ -319,7 +319,7 @@ class CoscoWriter(LiveObject):
         try:
             # Where no row was collected it does not matter for which kind of rows a packer is.
             packer = self._packer = self._packer or RowPacker(self._opened, self._buffer_bytes)
-            self._disarm()  # before the last rows are drained: later ones are refused
+            self._disarm()  # before the last rows are drained, so that later ones are refused
             self._send(packer.drain(marks=self._attempts.has_marks))
             acknowledged, sums = self._pusher.flush(), packer.sums()
             request = CommitRequest(
@@ -352,7 +352,7 @@ class CoscoWriter(LiveObject):
             self._end()
         finally:
             self._scope.close()
-        if isinstance(packer, RowPacker):  # not before nobody can be in it any more
+        if isinstance(packer, RowPacker):  # only now can no thread be in it any more
             packer.close()
         return commit
 

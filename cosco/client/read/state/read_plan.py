@@ -24,9 +24,9 @@ STALL_S: Final = 5.0
 _MAX_STALLS: Final = 6
 #: One wait at the service for commits; a longer one is made of several.
 POLL_S: Final = 20.0
-#: Between two polls that were answered early.
+#: The pause between two polls that were answered early.
 _POLL_PAUSE_S: Final = 0.05
-#: Between two rounds of asking daemons that are out of reach; doubled up to the second.
+#: The pause between two rounds of asking daemons that are out of reach; doubled up to the longest.
 _MIN_PAUSE_S: Final = 0.05
 _MAX_PAUSE_S: Final = 1.0
 #: A daemon that is alive for the service, and out of reach here for this time, is insisted on.
@@ -134,7 +134,7 @@ class _Trouble:
     reason: str
     report: bool = True  # False: it did answer, it cannot serve now
     reported: bool = False  # in this round
-    alive: bool | None = None  # as the service said last
+    alive: bool | None = None  # as the service said in the end
 
 
 class ReadPlan:
@@ -186,7 +186,7 @@ class ReadPlan:
             return self._end
         if self._phase is _Phase.WAITING:
             return self._wait_step(now)
-        assert self.snapshot is not None  # as of any phase but WAITING
+        assert self.snapshot is not None  # as in every phase but WAITING
         if self._phase is _Phase.BEGINNING:
             return Begin(self.snapshot)
         return Done() if is_complete else self._reading_step(self.snapshot, now)
@@ -233,7 +233,7 @@ class ReadPlan:
 
     def _next_fetch(self) -> Fetch | None:
         for source in self._open_sources():
-            # Those that were in trouble last.
+            # Daemons that were in trouble come last.
             for daemon in sorted(source.daemons, key=self._troubles.__contains__):
                 if daemon in self._down or (_key(source), daemon) in self._answered:
                     continue

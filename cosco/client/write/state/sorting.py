@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from cosco.client.write.state.batch_arguments import Offsets, RowPartitions, RowRun
 from cosco.format.block import LENGTH_BYTES
 
-#: A sort buffer stays in a cache, and its pieces are long; but
+#: A sort buffer of this length stays in a cache.
 _MIN_SORT_BUFFER_BYTES: Final = 4 << 20
-#: it is the longer the more partitions there are, as every piece costs some Python.
+#: With many partitions it is longer, by this for each: every piece of a partition costs some Python.
 _PIECE_BYTES: Final = 32 << 10
 #: Rows of a longer one leave the cache before they are sorted: to copy them there is in vain.
 _MAX_CACHED_BYTES: Final = 8 << 20
