@@ -24,7 +24,7 @@ from cosco.format.block import LENGTH_BYTES
 
 #: A sort buffer of this length stays in a cache.
 _MIN_SORT_BUFFER_BYTES: Final = 4 << 20
-#: With many partitions it is longer, by this for each: every piece of a partition costs some Python.
+#: With many partitions it is longer, by this for each: every piece costs some Python.
 _PIECE_BYTES: Final = 32 << 10
 #: Rows of a longer one leave the cache before they are sorted: to copy them there is in vain.
 _MAX_CACHED_BYTES: Final = 8 << 20
