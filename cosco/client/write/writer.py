@@ -59,6 +59,9 @@ class Attempts:
         return metadata.commit(commit)
 
 
+_BY_SERVICE: Final = Attempts()
+
+
 class CoscoWriter(LiveObject):
     """One run of a mapper: collects rows, and commits them when it is closed.
 
@@ -90,7 +93,7 @@ class CoscoWriter(LiveObject):
         buffer_bytes: int = 32 << 20,
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
-        _attempts: Attempts = Attempts(),  # noqa: B008  it holds nothing
+        _attempts: Attempts = _BY_SERVICE,
     ) -> None:
         """Open an attempt of `mapper`. For None the service chooses an id that is not in use.
 

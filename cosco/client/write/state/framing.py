@@ -83,18 +83,18 @@ class FrameBuilder:
         lengths: bool = False,
         fragment: int | None = None,
         last: bool = False,
-    ) -> PackedFrame | None:
+    ) -> tuple[PackedFrame, ...]:
         """Make a block of the next rows of `partition`, with the arguments of `encode_block`.
 
         Returns: the frame that came to its end before this block, if one did.
         """
-        frame = None
+        ended: tuple[PackedFrame, ...] = ()
         if not self._range_first <= partition < self._range_end:
             self._mark_open()
-            frame = self.finish()
+            ended = self.finish()
             self._enter_range(partition)
         elif self._body_bytes >= TARGET_FRAME_BYTES:
-            frame = self.finish()
+            ended = self.finish()
         header, stored, digest = encode_block(
             exchange=self._exchange,
             partition=partition,
@@ -116,7 +116,7 @@ class FrameBuilder:
         self._row_bytes[partition] += row_bytes
         self._stored_bytes[partition] += block_bytes
         self._digests[partition] = (self._digests[partition] + digest) & MASK64
-        return frame
+        return ended
 
     def add_long_row(self, partition: int, content: memoryview) -> Iterator[PackedFrame]:
         """Cut the content of one row into fragments, and make a block of each.
@@ -133,21 +133,19 @@ class FrameBuilder:
         for fragment, start in enumerate(cuts):
             last = fragment == len(cuts) - 1
             part = content[start : start + MAX_CONTENT_BYTES]
-            frame = self.add(partition, int(last), part, fragment=fragment, last=last)
-            if frame is not None:
-                yield frame
+            yield from self.add(partition, int(last), part, fragment=fragment, last=last)
 
-    def finish(self) -> PackedFrame | None:
+    def finish(self) -> tuple[PackedFrame, ...]:
         """End the open frame.
 
-        Returns: the frame; None if it has no blocks.
+        Returns: the frame, if it has any blocks.
         """
         parts, body_bytes = self._parts, self._body_bytes
         if not parts:
-            return None
+            return ()
         self._parts, self._body_bytes = [], 0
         has_mark, self._has_mark = self._has_mark, False
-        return PackedFrame(self._range_index, len(parts) // 2, parts, body_bytes, has_mark)
+        return (PackedFrame(self._range_index, len(parts) // 2, parts, body_bytes, has_mark),)
 
     def begin_marks(self) -> None:
         """End the last frame of each range with its mark from now on.
@@ -159,15 +157,11 @@ class FrameBuilder:
     def end(self) -> Iterator[PackedFrame]:
         """End the open frame, and make one for each range whose mark has no other."""
         self._mark_open()
-        frame = self.finish()
-        if frame is not None:
-            yield frame
+        yield from self.finish()
         for partition_range in list(self._unmarked.values()):
             self._range_index = partition_range.index
             self._add_mark(partition_range)
-            frame = self.finish()
-            assert frame is not None
-            yield frame
+            yield from self.finish()
 
     def _mark_open(self) -> None:
         """Add the mark of its range to the open frame, unless that is full."""

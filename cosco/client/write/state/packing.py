@@ -262,9 +262,7 @@ class RowPacker(Packer[RowRun]):
         if table_bytes + sum(map(len, pieces)) <= MAX_CONTENT_BYTES:
             count = table_bytes // LENGTH_BYTES
             content = b"".join((*tables, *pieces))
-            frame = self._frames.add(partition, count, content, lengths=True)
-            if frame is not None:
-                yield frame
+            yield from self._frames.add(partition, count, content, lengths=True)
             return
         table = memoryview(b"".join(tables))
         joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -277,11 +275,8 @@ class RowPacker(Packer[RowRun]):
                 yield from self._frames.add_long_row(partition, part)
                 continue
             lengths = table[LENGTH_BYTES * first : LENGTH_BYTES * last]
-            frame = self._frames.add(
-                partition, last - first, b"".join((lengths, part)), lengths=True
-            )
-            if frame is not None:
-                yield frame
+            content = b"".join((lengths, part))
+            yield from self._frames.add(partition, last - first, content, lengths=True)
 
 
 class ArrowPacker(Packer[pa.RecordBatch]):
@@ -444,9 +439,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         if length > MAX_CONTENT_BYTES:
             yield from self._frames.add_long_row(partition, content)
             return
-        frame = self._frames.add(partition, rows, content)
-        if frame is not None:
-            yield frame
+        yield from self._frames.add(partition, rows, content)
 
     def _dictionary_bytes(self, batch: pa.RecordBatch) -> int:
         """Return the length of the dictionaries that travel with every block of `batch`."""
