@@ -136,11 +136,9 @@ class CoscoReader(LiveObject):
         Raises: InvalidArgument if there is none.
         """
         if self._row is None:
-            raise self._placed(
-                InvalidArgument(
-                    "there is no row: call next() first, and row() only if it returned True"
-                )
-            )
+            raise InvalidArgument(
+                "there is no row: call next() first, and row() only if it returned True"
+            ).place(self.shuffle_id, self.partition)
         return self._row
 
     def __iter__(self) -> Iterator[bytes]:
@@ -208,17 +206,14 @@ class CoscoReader(LiveObject):
     def _check_place(self, generation: int | None) -> None:
         partitions = self._info.spec.partitions
         if not 0 <= self.partition < partitions:
-            raise self._placed(PartitionOutOfRange(f"there are partitions 0 to {partitions - 1}"))
-        if generation is not None and generation != self._info.generation:
-            raise self._placed(
-                GenerationChanged(
-                    f"it is at generation {self._info.generation}, not {generation}: begin anew "
-                    "with that one"
-                )
+            raise PartitionOutOfRange(f"there are partitions 0 to {partitions - 1}").place(
+                self.shuffle_id, self.partition
             )
-
-    def _placed(self, error: CoscoError) -> CoscoError:
-        return error.place(self.shuffle_id, self.partition)
+        if generation is not None and generation != self._info.generation:
+            raise GenerationChanged(
+                f"it is at generation {self._info.generation}, not {generation}: begin anew with "
+                "that one"
+            ).place(self.shuffle_id, self.partition)
 
     def _hold(self) -> None:
         """Have the next row go through `_check` first."""
@@ -231,12 +226,10 @@ class CoscoReader(LiveObject):
 
     def _begin(self, mode: str) -> None:
         if self._mode is not None:
-            raise self._placed(
-                InvalidArgument(
-                    f"this CoscoReader was read by {self._mode} already, it makes one pass: "
-                    "make another reader"
-                )
-            )
+            raise InvalidArgument(
+                f"this CoscoReader was read by {self._mode} already, it makes one pass: make "
+                "another reader"
+            ).place(self.shuffle_id, self.partition)
         self._mode = mode
 
     def _guarded(self, stream: Iterator[_T]) -> Iterator[_T]:
@@ -244,17 +237,15 @@ class CoscoReader(LiveObject):
         try:
             yield from stream
         except CoscoError as error:
-            self._broken = self._placed(error)
-            self._hold()
+            self._break(error)
             raise
         except BaseException as error:
-            self._broken = self._placed(
-                ClientClosed(
-                    f"reading was broken off by {type(error).__name__}: make another reader"
-                )
-            )
-            self._hold()
+            self._break(ClientClosed(f"broken off by {type(error).__name__}: make another reader"))
             raise
+
+    def _break(self, error: CoscoError) -> None:
+        self._broken = error.place(self.shuffle_id, self.partition)
+        self._hold()
 
     def _while_open(self, stream: Iterator[_T]) -> Iterator[_T]:
         """Yield from `stream` until the reader is closed or forked.
@@ -337,9 +328,9 @@ class CoscoReader(LiveObject):
 
     def _require_bytes(self) -> None:
         if self._info.kind is RowKind.ARROW:
-            raise self._placed(
-                SchemaMismatch("it carries ARROW rows: read them with read_batches or read_table")
-            )
+            raise SchemaMismatch(
+                "it carries ARROW rows: read them with read_batches or read_table"
+            ).place(self.shuffle_id, self.partition)
 
     def _joined(self, decoded: list[Decoded]) -> pa.RecordBatch:
         """Return one batch of all these rows."""
