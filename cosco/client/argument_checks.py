@@ -19,7 +19,7 @@ MAX_SHUFFLE_ID_BYTES: Final = 1024
 
 
 def metadata_address(metadata: str | None) -> str:
-    """The address given, else that of the environment, else the default."""
+    """Return the address given, else that of the environment, else the default."""
     address = metadata or os.environ.get(METADATA_VARIABLE) or DEFAULT_METADATA
     if not isinstance(address, str):
         raise InvalidArgument(f"metadata is {address!r}, it must be host:port")
@@ -28,7 +28,7 @@ def metadata_address(metadata: str | None) -> str:
 
 
 def shuffle_name(shuffle_id: object) -> str:
-    """A valid shuffle id."""
+    """Return a valid shuffle id."""
     if not isinstance(shuffle_id, str):
         raise InvalidArgument(f"shuffle_id is {shuffle_id!r}, it must be a string")
     try:
@@ -45,7 +45,7 @@ def shuffle_name(shuffle_id: object) -> str:
 def whole_number(
     name: str, value: object, low: int | None, high: int | None, shuffle_id: str
 ) -> int:
-    """An integer within its bounds, if it has any; numpy's count, booleans do not."""
+    """Return an integer within its bounds, if it has any. Numpy's count, booleans do not."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -61,7 +61,7 @@ def whole_number(
 
 
 def seconds(name: str, value: object, low: float, shuffle_id: str) -> float:
-    """A finite number of seconds, at least `low`."""
+    """Return a finite number of seconds, at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidArgument(
             f"{name} is {value!r}, it must be a number of seconds", shuffle_id=shuffle_id
@@ -74,7 +74,7 @@ def seconds(name: str, value: object, low: float, shuffle_id: str) -> float:
 
 
 def mapper_set(mappers: Iterable[object], shuffle_id: str) -> BitMap:
-    """The mapper ids a reader names."""
+    """Return the mapper ids that a reader names."""
     try:
         named = list(mappers)
         ids = [operator.index(mapper) for mapper in named]  # type: ignore[arg-type]

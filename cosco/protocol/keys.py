@@ -44,3 +44,10 @@ class CopyId(NamedTuple):
 
     primary: int
     sequence: int
+
+
+class LossKey(NamedTuple):
+    """A loss, as drivers know it: its id in the exchange of this index in the group, or of 0."""
+
+    exchange_index: int
+    loss_id: int

@@ -33,7 +33,7 @@ from cosco import (
     ServiceUnavailable,
 )
 from cosco.client.groups.following import FOLLOWING
-from cosco.client.rpc.transport import open_channels
+from cosco.client.rpc import transport
 from cosco.client.write.push_streams import STREAMS
 
 WAIT_S = 20.0
@@ -227,7 +227,7 @@ def test_nothing_is_left_of_many_exchanges(name: str, metadata: str) -> None:
                 assert list(reader) == [b"x"]
     STREAMS.close()  # those that are kept for the next writer
     FOLLOWING.close()
-    assert open_channels() == []
+    assert not transport._channels._table
     until(lambda: not client_threads(), WAIT_S)
 
 
@@ -282,7 +282,7 @@ def test_first_contact_fails_in_seconds(name: str) -> None:
             assert "\n" not in str(caught.value)
             assert caught.value.retriable
             assert caught.value.__suppress_context__
-    assert open_channels() == []
+    assert not transport._channels._table
 
 
 def test_outages_of_the_metadata_service(name: str, pool: ThreadPoolExecutor) -> None:

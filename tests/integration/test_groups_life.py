@@ -206,7 +206,7 @@ def test_a_large_group_is_made_of_blocks(
     with CoscoExchangeGroup(name, 2, 7, 1, replicas=1, metadata=metadata) as group:
         group.extend(4)
         handle = group.handle()
-        assert (group.size, [block.size for block in handle.blocks]) == (11, [3, 3, 1, 3, 1])
+        assert (group.size, [part.size for part in handle.parts]) == (11, [3, 3, 1, 3, 1])
         for i in (0, 2, 3, 6, 10):
             with handle.writer(i, 0) as writer:
                 writer.collect(1, b"%d" % i)

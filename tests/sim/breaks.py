@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cosco.client.groups import commit_outbox, group_reader, orphans
-from cosco.client.read.state import merge
+from cosco.client.groups import commit_outbox, mark_watch
+from cosco.client.read.state import merge, read_plan
 from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
 from cosco.format import block
@@ -289,13 +289,13 @@ def _no_reader_dedupe() -> None:
 
 @_break("any-attempt", "a reader takes the rows of any attempt")
 def _any_attempt() -> None:
-    def take(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
+    def accept(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
         if header.mapper in self._attempts:
             self._attempts[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    before = merge.PartitionMerge._take
-    merge.PartitionMerge._take = take
+    before = merge.PartitionMerge._accept
+    merge.PartitionMerge._accept = accept
 
 
 # --- commits ------------------------------------------------------------------------------
@@ -448,10 +448,10 @@ def _admitted_again() -> None:
 )
 def _no_mark_sums() -> None:
     def complete(self: merge.PartitionMerge) -> bool:
-        if self._snapshot.build == group_reader.MARKS_BUILD and self not in asked:
+        if self._snapshot.build == read_plan.MARKS_BUILD and self not in asked:
             asked[self] = None  # it asks before the first fetch
             return False
-        return self._snapshot.build == group_reader.MARKS_BUILD or before(self)
+        return self._snapshot.build == read_plan.MARKS_BUILD or before(self)
 
     asked: dict[Any, None] = {}
     before = merge.PartitionMerge.complete
@@ -467,22 +467,22 @@ def _forgotten_orphans() -> None:
     "moved-orphans", "marks of ranges that moved are asked for at first epochs only", groups=True
 )
 def _moved_orphans() -> None:
-    def look(self: orphans.OrphanWatch, missing: Any) -> Any:
+    def look(self: mark_watch.OrphanWatch, missing: Any) -> Any:
         self._describe = lambda: self._info
         self._partly.clear()
         return before(self, missing)
 
-    before = orphans.OrphanWatch.look
-    orphans.OrphanWatch.look = look
+    before = mark_watch.OrphanWatch.look
+    mark_watch.OrphanWatch.look = look
 
 
 @_break("dropped-commits", "commits are tried once, and dropped if that fails", groups=True)
 def _dropped_commits() -> None:
-    def sent(self: commit_outbox.Batches, batch: Any) -> None:
+    def deliver(self: commit_outbox.BatchOutbox, batch: Any) -> None:
         with contextlib.suppress(ServiceUnavailable):
             self._send(batch, 1.0)
 
-    commit_outbox.Batches._sent = sent
+    commit_outbox.BatchOutbox._deliver = deliver
 
 
 @_break("no-release", "the release of an exchange is forgotten", groups=True)

@@ -27,7 +27,7 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.client.write.state.packing import RowPacker
 from cosco.errors import DataCorrupted
-from cosco.format.block import CODECS, walk_blocks
+from cosco.format.block import walk_blocks
 from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
 from cosco.local.cluster import LocalCluster
 from cosco.local.workers import Link, TaskPool
@@ -218,14 +218,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 def _pack(attempt: OpenedAttempt, settings: DaemonSettings) -> _Packed:
     info, mapper = attempt.info, attempt.mapper
-    packer = RowPacker(
-        exchange=info.number,
-        mapper=mapper,
-        attempt=attempt.attempt,
-        ranges=info.ranges,
-        codec=CODECS[settings.codec],
-        buffer_bytes=BUFFER_BYTES,
-    )
+    packer = RowPacker(attempt, BUFFER_BYTES)
     by_range: dict[int, Assignment] = {one.range_index: one for one in info.assignments}
     partitions = info.ranges[-1].first + info.ranges[-1].count
     packed = _Packed(attempt, [], 0, 0, 0)

@@ -23,7 +23,8 @@ from pyroaring import BitMap
 
 from cosco.client.content.byte_rows import rows_to_batch
 from cosco.client.read.state.merge import BlockSplitter, PartitionMerge
-from cosco.client.write.state.packing import PackedFrame, RowPacker
+from cosco.client.write.state.framing import PackedFrame
+from cosco.client.write.state.packing import RowPacker
 from cosco.dfs import open_store
 from cosco.errors import DataCorrupted
 from cosco.format.block import (
@@ -41,7 +42,17 @@ from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
 from cosco.local.workers import Link
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
-from cosco.protocol.records import Assignment, AttemptSums, DaemonRef, PartitionRange, ReadSnapshot
+from cosco.protocol.records import (
+    Assignment,
+    AttemptSums,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    ReadSnapshot,
+    RowKind,
+)
 from cosco.protocol.wire import PushedFrame, fetch_reply, push_frame, push_request
 from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.metrics import DaemonMetrics
@@ -143,14 +154,17 @@ def _write_side(
     ledger.add(partitioning.cpu_s, "hash of the key modulo partitions, vectorised")
 
     def packer(with_codec: int) -> RowPacker:
-        return RowPacker(
-            exchange=_EXCHANGE,
-            mapper=_MAPPER,
-            attempt=_ATTEMPT,
-            ranges=[PartitionRange(0, 0, partitions)],
-            codec=with_codec,
-            buffer_bytes=BUFFER_BYTES,
+        names = {number: name for name, number in CODECS.items()}
+        info = ExchangeInfo(
+            number=_EXCHANGE,
+            spec=ExchangeSpec("ledger", partitions, codec=names[with_codec]),
+            generation=1,
+            kind=RowKind.BYTES,
+            schema=b"",
+            ranges=(PartitionRange(0, 0, partitions),),
+            assignments=(),
         )
+        return RowPacker(OpenedAttempt(info, _MAPPER, _ATTEMPT), BUFFER_BYTES)
 
     def frames_of(packer: RowPacker) -> Iterator[PackedFrame]:
         for each, (_, batch) in zip(row_partitions, batches, strict=True):
@@ -369,11 +383,11 @@ def _read_side(ledger: _Ledger, fetched: dict[int, list[memoryview]], sums: Atte
             exchange=_EXCHANGE,
             partition=partition,
             named=BitMap([_MAPPER]),
-            shuffle_id="ledger",
         )
         with everything.running():
             decoded = [rows for run in fetched[partition] for rows in merge.feed(run)]
-            merge.verify()
+            if not merge.complete():
+                raise merge.failure()
             batch = rows_to_batch(decoded)
         keys += key_sum(keys_of(batch.column(0)))
         verifying.cpu_s += _verify_cpu_s(fetched[partition])

@@ -1,4 +1,4 @@
-"""What a driver asks for, of an exchange or of each one of a group, checked option by option."""
+"""What a driver asks for, for an exchange or for each one of a group: checks of its options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def new_spec(
     lease_s: float,
     deterministic: bool = True,
 ) -> ExchangeSpec:
-    """Raises InvalidArgument, or SchemaMismatch for a schema that cannot be shuffled."""
+    """Return what a driver asks for, checked.
+
+    Raises: InvalidArgument, or SchemaMismatch for a schema that cannot be shuffled.
+    """
     return ExchangeSpec(
         shuffle_id=shuffle_name(shuffle_id),
         partitions=whole_number("partitions", partitions, 1, MAX_PARTITIONS, shuffle_id),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
-from cosco.client.rpc.scope import Patience, Scope, Unreachable, retrying
+from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ServiceUnavailable
 from cosco.protocol import wire
@@ -30,7 +30,7 @@ from cosco.protocol.records import (
 )
 from cosco.protocol.wire import mpb
 
-#: A service that never answered this object is given up after so long.
+#: A service that never answered this object is given up after this time.
 FIRST_CONTACT_S: Final = 3.0
 #: The deadline of one try, on top of what the service is asked to wait.
 CALL_TIMEOUT_S: Final = 10.0
@@ -45,18 +45,15 @@ class MetadataClient:
     was, else after `service_timeout_s`.
     """
 
-    def __init__(
-        self, address: str, scope: Scope, service_timeout_s: float, *, is_met: bool = False
-    ) -> None:
-        """`is_met`: the service has answered this process before."""
+    def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
         self.address: Final = address
         self._scope = scope
         self._service_timeout_s = service_timeout_s
         self._endpoint = Endpoint(address)
-        self._met = is_met
+        self._met = False
 
     def set_met(self) -> None:
-        """The service has answered whoever speaks for this object."""
+        """Count the service as one that has answered, as it has answered others of its exchange."""
         self._met = True
 
     def close(self) -> None:
@@ -64,8 +61,11 @@ class MetadataClient:
         self._endpoint.close()
 
     def create_exchange(self, spec: ExchangeSpec, owner: bytes, *, callback: bool) -> ExchangeInfo:
-        """`owner` are 16 random bytes that tell this call's repetition from another's;
-        `callback`: the driver can have mappers run again."""
+        """Create an exchange.
+
+        owner: 16 random bytes that tell this call's repetition from another's. callback: the
+        driver can have mappers run again.
+        """
         request = mpb.CreateExchangeRequest(
             spec=wire.spec_to_pb(spec), owner=owner, callback=callback
         )
@@ -74,16 +74,17 @@ class MetadataClient:
     def describe_exchange(
         self, shuffle_id: str, owner: bytes = b"", *, callback: bool = False
     ) -> ExchangeInfo:
-        """The exchange; `owner`, if not empty, takes it over, and can call back or not."""
+        """Return the exchange. An `owner`, if not empty, takes it over, with a callback or not."""
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner, callback=callback)
         return wire.info_from_pb(self._call("DescribeExchange", request))
 
     def begin_reading(
         self, shuffle_id: str, mappers: BitMap, partition: int
     ) -> tuple[ExchangeInfo, CommitWait | None]:
-        """The exchange, and what `await_commits` answers, if that is a snapshot at once.
+        """Ask for the exchange and for the commits of `mappers`.
 
-        Also None for an exchange that may begin a new generation, of which a reader must hear.
+        Returns: the exchange, and what `await_commits` answers, if that is a snapshot at once;
+        else None, as for an exchange that may begin a new generation, of which a reader must hear.
         """
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
         if 0 <= partition < MAX_PARTITIONS:  # else it is in no exchange
@@ -145,7 +146,9 @@ class MetadataClient:
 
         `suspect` is a daemon out of reach, asked by the service before it answers; `insist`:
         it was said to be alive and stays out of reach. `outage_s` shortens the wait for the
-        service. Raises GenerationChanged, ExchangeClosed.
+        service.
+
+        Raises: GenerationChanged, ExchangeClosed.
         """
         request = mpb.RenewAssignmentsRequest(
             number=number,
@@ -172,7 +175,7 @@ class MetadataClient:
         wait_s: float,
         outage_s: float | None = None,
     ) -> CommitWait:
-        """Wait up to `wait_s` for the mappers; `outage_s` shortens the wait for the service."""
+        """Wait up to `wait_s` for the mappers. `outage_s` shortens the wait for the service."""
         request = mpb.AwaitCommitsRequest(
             number=number,
             mappers=mappers.serialize(),
@@ -186,18 +189,22 @@ class MetadataClient:
     def report_daemon(
         self, daemon: DaemonRef, *, insist: bool = False, outage_s: float | None = None
     ) -> bool:
-        """Say that a daemon is out of reach; whether the service can reach it.
+        """Say that a daemon is out of reach.
 
         `insist`: it was said to be alive before. `outage_s` shortens the wait for the service.
+
+        Returns: whether the service can reach it.
         """
         request = mpb.ReportDaemonRequest(daemon=wire.ref_to_pb(daemon), insist=insist)
         return bool(self._call("ReportDaemon", request, outage_s=outage_s).alive)
 
     def report_loss(self, report: LossReport, *, outage_s: float | None = None) -> None:
-        """Say that rows are missing; one of a build that has ended does nothing.
+        """Say that rows are missing. A report of a build that has ended does nothing.
 
-        `outage_s` shortens the wait for the service. Raises what readers of the partition
-        are to see: DataLost, DataCorrupted, GenerationChanged, ExchangeClosed.
+        `outage_s` shortens the wait for the service.
+
+        Raises: what readers of the partition are to see: DataLost, DataCorrupted,
+        GenerationChanged, ExchangeClosed.
         """
         self._call("ReportLoss", wire.loss_to_pb(report), outage_s=outage_s)
 
@@ -241,7 +248,7 @@ class MetadataClient:
         return tuple(map(wire.group_call_from_pb, reply.calls))
 
     def release_exchanges(self, group_id: str, indexes: BitMap, *, try_s: float) -> None:
-        """Close exchanges of a group; those that are closed are passed over. Tries once."""
+        """Close exchanges of a group, and pass over those that are closed. Tries once."""
         request = mpb.ReleaseExchangesRequest(group_id=group_id, indexes=indexes.serialize())
         self._call("ReleaseExchanges", request, outage_s=0.0, try_s=try_s)
 
@@ -252,7 +259,7 @@ class MetadataClient:
     def commit_batch(
         self, commits: Iterable[CommitRequest], *, try_s: float
     ) -> tuple[CommitResult, ...]:
-        """What became of each commit, of exchanges of groups, in their order; tries once."""
+        """Commit attempts of exchanges of groups, and return what became of each. Tries once."""
         request = mpb.CommitBatchRequest(commits=map(wire.commit_to_pb, commits))
         reply = self._call("CommitBatch", request, outage_s=0.0, try_s=try_s)
         return tuple(map(wire.commit_result_from_pb, reply.results))
@@ -290,7 +297,7 @@ class MetadataClient:
             return reply
 
         try:
-            reply = retrying(self._scope, Patience(limit_s))(attempt)
+            reply = retrying(self._scope, limit_s, attempt)
         except Unreachable as error:
             raise self._unavailable(error, time.monotonic() - started) from None
         try:

@@ -251,7 +251,7 @@ def test_a_stream_ends_when_nobody_waits_and_a_question_then_is_not_forgotten(
 def test_a_reader_that_was_forgotten_holds_nothing(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, readers: Following
 ) -> None:
-    monkeypatch.setattr("cosco.client.groups.group_reader.FOLLOWING", readers)
+    monkeypatch.setattr("cosco.client.groups.mark_watch.FOLLOWING", readers)
     daemon.script = silence
     info = ExchangeInfo(
         number=1,

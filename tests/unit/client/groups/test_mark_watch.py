@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from cosco.client.groups import orphans
+from cosco.client.groups import mark_watch
 from cosco.client.rpc.scope import Scope
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
 from cosco.protocol.records import (
@@ -31,9 +31,9 @@ class _World:
         self.marks: dict[tuple[DaemonRef, int, int], BitMap] = {}
         self.first = [Assignment(0, 1, 1, A), Assignment(1, 1, 1, B)]
         self.present = list(self.first)
-        monkeypatch.setattr(orphans.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(orphans.FOLLOWING, "ask_now", self._ask_now)
-        self.watch = orphans.OrphanWatch(
+        monkeypatch.setattr(mark_watch.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(mark_watch.FOLLOWING, "ask_now", self._ask_now)
+        self.watch = mark_watch.OrphanWatch(
             self._info(self.first), lambda: self._info(self.present), Scope("a test", "x")
         )
 
@@ -68,7 +68,7 @@ def test_who_has_marked_at_all_ranges_is_found_soon(monkeypatch: pytest.MonkeyPa
     world.marks = {(A, 0, 1): BitMap([0, 1]), (B, 1, 1): BitMap([0])}
     assert world.look(3) == [0]
     assert world.look(3) == []  # once
-    assert world.look(orphans.REPORT_AGAIN_S) == [0]  # its re-run may have died as well
+    assert world.look(mark_watch.REPORT_AGAIN_S) == [0]  # its re-run may have died as well
 
 
 def test_marks_of_a_range_that_moved_count_in_both_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +83,5 @@ def test_who_has_marked_at_one_range_is_given_longer(monkeypatch: pytest.MonkeyP
     # The mark at the first range went with its daemon.
     world.present = [Assignment(0, 2, 1, C), world.first[1]]
     world.marks = {(C, 0, 2): BitMap(), (B, 1, 1): BitMap([2])}
-    assert world.look(orphans.PARTLY_S - 1) == []
+    assert world.look(mark_watch.PARTLY_S - 1) == []
     assert world.look(4) == [2]
