@@ -9,17 +9,10 @@ from typing import Final
 from pyroaring import BitMap
 
 from cosco.errors import CoscoError
+from cosco.protocol.api_limits import MAX_GROUP_EXCHANGES
 from cosco.protocol.records import U64, Assignment, ExchangeInfo, PartitionRange, RecomputeCall
 
-#: Exchanges that a driver asks for at once, at most; and that one call of the metadata service
-#: makes, which answers nobody else meanwhile.
-MAX_GROUP_SIZE: Final = 10_000
-MAX_BLOCK_SIZE: Final = 1_000
-#: Exchanges that a group has in all, at most.
-MAX_GROUP_EXCHANGES: Final = 1 << 31
 _INDEX_DIGITS: Final = len(str(MAX_GROUP_EXCHANGES - 1))
-#: Mappers of each exchange of a group, at most: each has a mark at each of its daemons.
-MAX_GROUP_MAPPERS: Final = 1 << 16
 
 
 def member_name(group_id: str, index: int) -> str:

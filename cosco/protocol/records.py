@@ -17,11 +17,6 @@ from pyroaring import BitMap
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
-#: Mapper ids are 0 .. MAX_MAPPER.
-MAX_MAPPER = 2**31 - 1
-#: One exchange has at most so many partitions (block headers carry them in 32 bits; the
-#: bound keeps a hostile request from asking for arrays of gigabytes).
-MAX_PARTITIONS = 1 << 20
 #: Attempt ids from here on are made by writers of groups, at random; below by the service.
 FIRST_OWN_ATTEMPT = 1 << 63
 MASK64 = (1 << 64) - 1

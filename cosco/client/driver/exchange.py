@@ -12,10 +12,11 @@ import pyarrow as pa
 from cosco.client.argument_checks import metadata_address, seconds, shuffle_name
 from cosco.client.content.arrow import schema_from_bytes
 from cosco.client.driver.driver import Driver, RecomputeCallback, exchange_driver
-from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
+from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import LiveObject, Scope
 from cosco.errors import ExchangeClosed, InvalidArgument
+from cosco.protocol.api_limits import OWNER_BYTES
 from cosco.protocol.records import ExchangeInfo, ExchangeProgress
 
 

@@ -13,18 +13,14 @@ from pyroaring import BitMap
 
 from cosco.client.argument_checks import metadata_address, seconds, shuffle_name, whole_number
 from cosco.client.driver.driver import GroupCallback, group_driver
-from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
+from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.groups.commit_outbox import Batches
 from cosco.client.groups.handle import GroupHandle, GroupLife
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import LiveObject, Scope
 from cosco.errors import ClientClosed, CoscoError, ExchangeClosed, InvalidArgument
-from cosco.protocol.group_records import (
-    MAX_BLOCK_SIZE,
-    MAX_GROUP_MAPPERS,
-    MAX_GROUP_SIZE,
-    GroupBlock,
-)
+from cosco.protocol.api_limits import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, MAX_PART_SIZE, OWNER_BYTES
+from cosco.protocol.group_records import GroupBlock
 
 #: The metadata service hears of released exchanges after so long at the latest.
 _RELEASE_WITHIN_S: Final = 0.05
@@ -188,7 +184,7 @@ class CoscoExchangeGroup(LiveObject):
             block = self._metadata.create_group(
                 self._spec,
                 mappers=self.mappers,
-                size=min(end - first, MAX_BLOCK_SIZE),
+                size=min(end - first, MAX_PART_SIZE),
                 first=first,
                 owner=self._owner,
                 callback=self._has_callback,

@@ -13,9 +13,9 @@ from cosco.client.rpc.scope import Patience, Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ServiceUnavailable
 from cosco.protocol import wire
+from cosco.protocol.api_limits import MAX_PARTITIONS
 from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupBlock, GroupCall
 from cosco.protocol.records import (
-    MAX_PARTITIONS,
     CommitRequest,
     CommitWait,
     DaemonRef,

@@ -26,8 +26,8 @@ from cosco.client.write.state.packing import ArrowPacker, PackedFrame, RowPacker
 from cosco.client.write.state.pending_rows import PendingRows
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
 from cosco.format.block import CODECS
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
-    MAX_MAPPER,
     AttemptSums,
     Commit,
     CommitRequest,

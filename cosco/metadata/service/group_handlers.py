@@ -12,6 +12,7 @@ from cosco.errors import CoscoError
 from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
 from cosco.metadata.state.state import MetadataState
 from cosco.protocol import wire
+from cosco.protocol.api_limits import check_part
 from cosco.protocol.group_records import CommitResult, GroupCall
 from cosco.protocol.wire import mpb
 
@@ -57,7 +58,7 @@ class GroupHandlers:
 
     async def create_group(self, request: mpb.CreateGroupRequest) -> mpb.GroupBlock:
         spec = wire.spec_from_pb(request.spec)
-        wire.check_group_size(request.first, request.size, request.mappers)
+        check_part(request.first, request.size, request.mappers)
         used = await self._used(spec.shuffle_id)
         taken = None
         if not (request.first or used or self._groups.knows(spec.shuffle_id)):

@@ -22,11 +22,12 @@ from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.daemons.shunning import RangeKey
 from cosco.metadata.state.daemons.suspicion import ProbeOutcome
 from cosco.metadata.state.exchange.directory import Directory
+from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.groups.group_table import Groups
 from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
-from cosco.metadata.state.records.validate import check_generation, check_owner, check_spec, shown
 from cosco.metadata.state.restore import restore_exchanges
+from cosco.protocol.api_limits import check_owner, check_spec, shown
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import (
     CommitRequest,

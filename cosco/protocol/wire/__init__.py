@@ -69,7 +69,6 @@ from cosco.protocol.wire.exchanges import (
 )
 from cosco.protocol.wire.groups import (
     MAX_FOLLOWS,
-    check_group_size,
     commit_result_from_pb,
     commit_result_to_pb,
     followed_from_bytes,

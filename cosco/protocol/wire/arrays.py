@@ -8,11 +8,8 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import (
-    MAX_MAPPER,
-    U32,
-    U64,
-)
+from cosco.protocol.api_limits import MAX_MAPPER
+from cosco.protocol.records import U32, U64
 
 #: Bytes of a number in a narrow array → how numpy calls it.
 _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}

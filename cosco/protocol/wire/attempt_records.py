@@ -7,10 +7,9 @@ from typing import Final
 import numpy as np
 
 from cosco.errors import InvalidArgument
+from cosco.protocol.api_limits import MAX_MAPPER, MAX_PARTITIONS
 from cosco.protocol.pb import metadata_pb2 as mpb
 from cosco.protocol.records import (
-    MAX_MAPPER,
-    MAX_PARTITIONS,
     AttemptSums,
     CommitRequest,
     ExchangeInfo,

@@ -8,10 +8,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from cosco.errors import InvalidArgument
+from cosco.protocol.api_limits import check_part
 from cosco.protocol.group_records import (
-    MAX_BLOCK_SIZE,
-    MAX_GROUP_EXCHANGES,
-    MAX_GROUP_MAPPERS,
     Alike,
     CommitResult,
     Follow,
@@ -52,20 +50,8 @@ def group_block_to_pb(b: GroupBlock) -> mpb.GroupBlock:
 
 
 def group_block_from_pb(pb: mpb.GroupBlock) -> GroupBlock:
-    check_group_size(pb.first, pb.size, pb.mappers)
+    check_part(pb.first, pb.size, pb.mappers)
     return GroupBlock(pb.group_id, pb.first, pb.size, pb.mappers, info_from_pb(pb.info))
-
-
-def check_group_size(first: int, size: int, mappers: int) -> None:
-    """Raise InvalidArgument unless a group may have `size` exchanges from index `first` on."""
-    if not 1 <= size <= MAX_BLOCK_SIZE:
-        raise InvalidArgument(f"a group of {size} exchanges; give 1 to {MAX_BLOCK_SIZE}")
-    if first + size > MAX_GROUP_EXCHANGES:
-        raise InvalidArgument(
-            f"a group of {first + size} exchanges; it has {MAX_GROUP_EXCHANGES} at most"
-        )
-    if not 1 <= mappers <= MAX_GROUP_MAPPERS:
-        raise InvalidArgument(f"a group of {mappers} mappers; give 1 to {MAX_GROUP_MAPPERS}")
 
 
 def group_call_to_pb(c: GroupCall) -> mpb.GroupCall:
@@ -103,7 +89,7 @@ def found_assignment_from_pb(pb: mpb.LookupAssignmentReply) -> FoundAssignment |
     if pb.HasField("alike"):
         without = bitmap_from_bytes(pb.alike.without, "without")
         alike = Alike(pb.alike.first_number, pb.alike.size, without)
-        check_group_size(0, alike.size, pb.mappers)
+        check_part(0, alike.size, pb.mappers)
     return FoundAssignment(
         assignment_from_pb(pb.assignment), range_from_pb(pb.range), pb.mappers, alike
     )

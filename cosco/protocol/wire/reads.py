@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cosco.errors import InvalidArgument
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.pb import metadata_pb2 as mpb
 from cosco.protocol.records import (
-    MAX_MAPPER,
     U32,
     U64,
     CommitWait,

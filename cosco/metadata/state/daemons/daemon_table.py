@@ -10,7 +10,7 @@ from cosco.errors import InvalidArgument
 from cosco.metadata.state.daemons.placement import Candidate
 from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
 from cosco.metadata.state.records.leases import Leases
-from cosco.metadata.state.records.validate import shown
+from cosco.protocol.api_limits import shown
 from cosco.protocol.records import (
     VOLATILE_STORE,
     DaemonHeartbeat,

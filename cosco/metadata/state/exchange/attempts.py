@@ -6,8 +6,8 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.metadata.state.records.changes import ChangeLog, Row, signed64
-from cosco.metadata.state.records.validate import check_mapper
-from cosco.protocol.records import FIRST_OWN_ATTEMPT, MAX_MAPPER, U32, U64
+from cosco.protocol.api_limits import MAX_MAPPER, check_mapper
+from cosco.protocol.records import FIRST_OWN_ATTEMPT, U32, U64
 
 
 class Attempts:

@@ -10,7 +10,7 @@ from cosco.errors import ExchangeClosed, ExchangeNotFound
 from cosco.metadata.state.exchange.closing import ClosingTable
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.leases import Leases
-from cosco.metadata.state.records.validate import shown
+from cosco.protocol.api_limits import shown
 
 
 class Directory:

@@ -13,21 +13,20 @@ from typing import Final
 
 from pyroaring import BitMap
 
-from cosco.errors import DataCorrupted, InvalidArgument, RecomputeMismatch
+from cosco.errors import DataCorrupted, InvalidArgument, RecomputeMismatch, SchemaMismatch
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.exchange.builds import Builds
-from cosco.metadata.state.exchange.commits import Written, check_commit
 from cosco.metadata.state.exchange.epochs import Epochs
+from cosco.metadata.state.exchange.exchange_checks import (
+    Written,
+    check_commit,
+    check_generation,
+    check_partition,
+)
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, Losses, one_line
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed, range_row, spec_row
-from cosco.metadata.state.records.validate import (
-    check_generation,
-    check_kind,
-    check_partition,
-    check_schema,
-    shown,
-)
+from cosco.protocol.api_limits import check_schema, shown
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
     Assignment,
@@ -199,8 +198,15 @@ class ExchangeState:
             self.kind, self.schema = kind, schema
             self._info = None
             self.put_exchange()
-        else:
-            check_kind(self.spec, (kind, schema), (self.kind, self.schema))
+        elif (kind, schema) != (self.kind, self.schema):
+            difference = "Arrow rows of another schema"
+            if kind is not self.kind:
+                difference = f"{self.kind.name} rows, not {kind.name} rows"
+            raise SchemaMismatch(
+                f"exchange {shown(self.spec.shuffle_id)} carries {difference}; write all its rows "
+                "with the schema it was created with, or that of its first writer",
+                shuffle_id=self.spec.shuffle_id,
+            )
 
     def commit(self, request: CommitRequest) -> bool:
         """Whether this attempt counts: the first of its mapper does, and a later one for

@@ -22,7 +22,7 @@ from pyroaring import BitMap
 
 from cosco.errors import CoscoError, DataCorrupted, DataLost, RecomputeMismatch
 from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
-from cosco.metadata.state.records.validate import shown
+from cosco.protocol.api_limits import shown
 from cosco.protocol.records import RecomputeCall
 
 #: A range is built anew so often; the next time its loss has failed.

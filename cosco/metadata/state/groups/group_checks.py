@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeClosed, ExchangeExists, ExchangeNotFound, InvalidArgument
 from cosco.metadata.state.groups.group_rows import Group
-from cosco.metadata.state.records.validate import MAX_SHUFFLE_ID_BYTES, check_spec, shown
-from cosco.protocol.group_records import MAX_GROUP_EXCHANGES, member_name
+from cosco.protocol.api_limits import shown
 from cosco.protocol.records import ExchangeSpec
-
-_MAX_ID_BYTES: Final = MAX_SHUFFLE_ID_BYTES - len(member_name("", MAX_GROUP_EXCHANGES - 1))
 
 
 def not_open(group_id: str, *, used: bool) -> ExchangeClosed | ExchangeNotFound:
@@ -26,20 +21,6 @@ def not_open(group_id: str, *, used: bool) -> ExchangeClosed | ExchangeNotFound:
         f"there is no group {shown(group_id)}; create it first, or correct the id",
         shuffle_id=group_id,
     )
-
-
-def check_group_spec(spec: ExchangeSpec) -> None:
-    """Raise InvalidArgument for a spec that no group can have."""
-    check_spec(spec)
-    id_bytes = len(spec.shuffle_id.encode())
-    if id_bytes > _MAX_ID_BYTES:
-        raise InvalidArgument(f"group_id is {id_bytes} bytes long, it must be 1 to {_MAX_ID_BYTES}")
-    if not spec.deterministic:
-        raise InvalidArgument(
-            f"group {shown(spec.shuffle_id)} is to have deterministic=False: groups are for "
-            "mappers that give each partition the same rows when they run again",
-            shuffle_id=spec.shuffle_id,
-        )
 
 
 def check_same(group: Group, spec: ExchangeSpec, mappers: int, first: int, owner: bytes) -> None:

@@ -25,7 +25,6 @@ from cosco.metadata.state.exchange.losses import one_line
 from cosco.metadata.state.groups.alike_exchanges import alike_in
 from cosco.metadata.state.groups.group_checks import (
     check_driver,
-    check_group_spec,
     check_indexes,
     check_same,
     not_open,
@@ -39,7 +38,7 @@ from cosco.metadata.state.groups.group_rows import (
 )
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import Leases
-from cosco.metadata.state.records.validate import check_owner, shown
+from cosco.protocol.api_limits import check_group_spec, check_owner, shown
 from cosco.protocol.group_records import (
     FoundAssignment,
     GroupAnswer,

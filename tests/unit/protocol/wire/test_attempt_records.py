@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import MAX_PARTITIONS, AttemptSums, CommitRequest, pairs_array
+from cosco.protocol.api_limits import MAX_PARTITIONS
+from cosco.protocol.records import AttemptSums, CommitRequest, pairs_array
 from cosco.protocol.wire import commit_from_pb, commit_to_pb, mpb
 
 TOP = 2**64 - 1

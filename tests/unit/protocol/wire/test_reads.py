@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import MAX_MAPPER, CommitWait, DaemonRef, ReadSnapshot, Source
+from cosco.protocol.api_limits import MAX_MAPPER
+from cosco.protocol.records import (
+    CommitWait,
+    DaemonRef,
+    ReadSnapshot,
+    Source,
+)
 from cosco.protocol.wire import mpb, snapshot_mappers, wait_from_pb, wait_reply
 
 SOURCES = (Source(1, 2, (DaemonRef(3, "a:4"), DaemonRef(5, "b:6")), sealed=True), Source(1, 3, ()))

@@ -36,9 +36,9 @@ from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, MAX_TRIES
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
-    MAX_MAPPER,
     Assignment,
     CommitRequest,
     LossCause,

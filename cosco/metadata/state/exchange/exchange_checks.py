@@ -1,4 +1,4 @@
-"""What a commit says, held against the exchange that it is of."""
+"""What calls say of an exchange, held against it: commits above all."""
 
 from __future__ import annotations
 
@@ -7,17 +7,39 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cosco.errors import GenerationChanged, InvalidArgument
+from cosco.errors import GenerationChanged, InvalidArgument, PartitionOutOfRange
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.exchange.builds import Builds
 from cosco.metadata.state.exchange.epochs import Epochs
-from cosco.metadata.state.records.validate import (
-    check_generation,
-    check_mapper,
-    check_partition,
-    shown,
-)
+from cosco.protocol.api_limits import check_mapper, shown
 from cosco.protocol.records import CommitRequest, ExchangeSpec
+
+
+def check_partition(spec: ExchangeSpec, partition: int) -> None:
+    """Raise PartitionOutOfRange for a partition the exchange does not have."""
+    if not 0 <= partition < spec.partitions:
+        raise PartitionOutOfRange(
+            f"partition {partition} is out of range: exchange {shown(spec.shuffle_id)} has "
+            f"partitions 0 to {spec.partitions - 1}",
+            shuffle_id=spec.shuffle_id,
+            partition=partition,
+        )
+
+
+def check_generation(spec: ExchangeSpec, generation: int, present: int) -> None:
+    """Raise GenerationChanged for a generation before the `present` one of the exchange, and
+    InvalidArgument for one that there never was."""
+    if 0 < generation < present:
+        raise GenerationChanged(
+            f"exchange {shown(spec.shuffle_id)} is at generation {present}, not {generation}: it "
+            "lost rows and began anew; begin anew as well",
+            shuffle_id=spec.shuffle_id,
+        )
+    if generation != present:
+        raise InvalidArgument(
+            f"exchange {shown(spec.shuffle_id)}: there is no generation {generation} yet",
+            shuffle_id=spec.shuffle_id,
+        )
 
 
 class Written(NamedTuple):
