@@ -31,7 +31,7 @@ def group_of(shuffle_id: str) -> tuple[str, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupBlock:
+class GroupPart:
     """Exchanges of a group that one call has made: `size` of them, with indexes from `first` on.
 
     mappers: of each, with ids from 0 on. info: of the first exchange; the numbers of the others
@@ -64,7 +64,7 @@ class FoundAssignment:
     """
 
     assignment: Assignment
-    partitions: PartitionRange
+    partition_range: PartitionRange
     mappers: int = 0
     alike: Alike | None = None
 

@@ -159,6 +159,15 @@ class Assignment:
     replicas: tuple[DaemonRef, ...] = ()
     sealed: bool = False
 
+    @property
+    def daemons(self) -> tuple[DaemonRef, ...]:
+        """Return the primary and the replicas, in this order."""
+        return self.primary, *self.replicas
+
+    def names(self, incarnation: int) -> bool:
+        """Whether one of its daemons has this incarnation."""
+        return any(ref.incarnation == incarnation for ref in self.daemons)
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeInfo:

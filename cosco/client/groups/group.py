@@ -20,7 +20,7 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import LiveObject, Scope
 from cosco.errors import ClientClosed, CoscoError, ExchangeClosed, InvalidArgument
 from cosco.protocol.api_limits import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, MAX_PART_SIZE, OWNER_BYTES
-from cosco.protocol.group_records import GroupBlock
+from cosco.protocol.group_records import GroupPart
 
 #: The metadata service hears of released exchanges after so long at the latest.
 _RELEASE_WITHIN_S: Final = 0.05
@@ -88,7 +88,7 @@ class CoscoExchangeGroup(LiveObject):
         self._closing = threading.Lock()
         self._changing = threading.Lock()  # of `_blocks` and what is released: held briefly
         self._life = GroupLife()
-        self._blocks: tuple[GroupBlock, ...] = ()
+        self._blocks: tuple[GroupPart, ...] = ()
         try:
             self._grow(size)
         except BaseException:
@@ -193,7 +193,7 @@ class CoscoExchangeGroup(LiveObject):
                 kept = tuple(one for one in self._blocks if not self._is_released(one))
                 self._blocks = (*kept, block)
 
-    def _is_released(self, block: GroupBlock) -> bool:
+    def _is_released(self, block: GroupPart) -> bool:
         end = block.first + block.size
         return self._life.released.range_cardinality(block.first, end) == block.size
 

@@ -12,7 +12,7 @@ from cosco.client.groups.committer import COMMITTERS
 from cosco.client.groups.group_reader import GroupReader
 from cosco.client.groups.group_writer import BUFFER_BYTES, GroupWriter
 from cosco.errors import ExchangeClosed, InvalidArgument
-from cosco.protocol.group_records import GroupBlock, member_name
+from cosco.protocol.group_records import GroupPart, member_name
 from cosco.protocol.records import ExchangeInfo
 
 #: Exchanges that a handle remembers the description of.
@@ -46,7 +46,7 @@ class GroupHandle:
     group_id: str
     mappers: int
     service_timeout_s: float
-    blocks: tuple[GroupBlock, ...]
+    blocks: tuple[GroupPart, ...]
     life: GroupLife = field(default_factory=GroupLife, compare=False, repr=False)
 
     @property

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
 from cosco.errors import CoscoError
-from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
+from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, bounded_s
 from cosco.metadata.state.state import MetadataState
 from cosco.protocol import wire
 from cosco.protocol.api_limits import check_part
-from cosco.protocol.group_records import CommitResult, GroupCall
+from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupPart
+from cosco.protocol.records import CommitRequest, ExchangeSpec
 from cosco.protocol.wire import mpb
 
 #: After so many commits of a batch, other calls have their turn.
@@ -56,14 +57,14 @@ class GroupHandlers:
             "ReportUncommitted": self.report_uncommitted,
         }
 
-    async def create_group(self, request: mpb.CreateGroupRequest) -> mpb.GroupBlock:
-        spec = wire.spec_from_pb(request.spec)
+    async def create_group(self, request: mpb.CreateGroupRequest) -> GroupPart:
+        spec = wire.from_pb(ExchangeSpec, request.spec)
         check_part(request.first, request.size, request.mappers)
         used = await self._used(spec.shuffle_id)
         taken = None
         if not (request.first or used or self._groups.knows(spec.shuffle_id)):
             taken = await self._used_ids.used_in_group(spec.shuffle_id)
-        block = self._groups.create(
+        return self._groups.create(
             spec,
             request.mappers,
             request.size,
@@ -74,49 +75,42 @@ class GroupHandlers:
             used=used,
             taken=taken,
         )
-        return wire.group_block_to_pb(block)
 
     async def poll_group(self, request: mpb.PollGroupRequest) -> mpb.PollGroupReply:
         group_id, owner = request.group_id, request.owner
         used = await self._used(group_id)
-        answers = map(wire.group_answer_from_pb, request.answers)
+        answers = [wire.from_pb(GroupAnswer, answer) for answer in request.answers]
         self._told(self._groups.answer(group_id, owner, answers, used=used))
         wait_s = min(bounded_s(request.wait_s), self._groups.lease_s(group_id) / POLLS_PER_LEASE)
+        calls = await self._polls.poll(
+            lambda: self._groups.poll(group_id, owner, time.monotonic(), used=True),
+            bool,
+            lambda _, waiter: self._polls.waiting.add_group(group_id, waiter),
+            wait_s,
+        )
+        return mpb.PollGroupReply(calls=map(wire.to_pb, calls))
 
-        def look() -> tuple[GroupCall, ...]:
-            return self._groups.poll(group_id, owner, time.monotonic(), used=True)
-
-        def add(_: tuple[GroupCall, ...], waiter: Waiter) -> None:
-            self._polls.waiting.add_group(group_id, waiter)
-
-        calls = await self._polls.poll(look, bool, add, wait_s)
-        return mpb.PollGroupReply(calls=map(wire.group_call_to_pb, calls))
-
-    async def release_exchanges(
-        self, request: mpb.ReleaseExchangesRequest
-    ) -> mpb.ReleaseExchangesReply:
+    async def release_exchanges(self, request: mpb.ReleaseExchangesRequest) -> None:
         indexes = wire.bitmap_from_bytes(request.indexes, "indexes")
         used = await self._used(request.group_id)
         self._told(self._groups.release(request.group_id, indexes, used=used))
-        return mpb.ReleaseExchangesReply()
 
-    async def close_group(self, request: mpb.CloseGroupRequest) -> mpb.CloseGroupReply:
+    async def close_group(self, request: mpb.CloseGroupRequest) -> None:
         used = await self._used(request.group_id)
         self._told(self._groups.close(request.group_id, used=used))
         self._polls.wake(self._polls.waiting.group(request.group_id))
-        return mpb.CloseGroupReply()
 
     async def commit_batch(self, request: mpb.CommitBatchRequest) -> mpb.CommitBatchReply:
         results = []
         for at, commit in enumerate(request.commits, 1):
-            results.append(wire.commit_result_to_pb(self._commit(commit)))
+            results.append(wire.to_pb(self._commit(commit)))
             if at % _COMMITS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return mpb.CommitBatchReply(results=results)
 
     def _commit(self, request: mpb.CommitRequest) -> CommitResult:
         try:
-            commit = wire.commit_from_pb(request)
+            commit = wire.from_pb(CommitRequest, request)
             with self._polls.telling(commit.number):
                 won = self._state.commit(commit)
         except CoscoError as error:
@@ -124,15 +118,12 @@ class GroupHandlers:
         self._polls.wake(self._polls.waiting.committed(request.number, request.mapper))
         return CommitResult(won)
 
-    async def report_uncommitted(
-        self, request: mpb.ReportUncommittedRequest
-    ) -> mpb.ReportUncommittedReply:
+    async def report_uncommitted(self, request: mpb.ReportUncommittedRequest) -> None:
         mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
         with self._polls.telling(request.number):
             self._groups.report_uncommitted(
                 request.number, mappers, request.reason, time.monotonic()
             )
-        return mpb.ReportUncommittedReply()
 
     async def _used(self, group_id: str) -> bool:
         """What the state wants to know of a group that it does not hold."""

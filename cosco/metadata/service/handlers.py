@@ -10,20 +10,36 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
 from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.metadata.service.encoded_parts import EncodedParts
 from cosco.metadata.service.group_handlers import GroupHandlers, UsedIds
 from cosco.metadata.service.journal import Journal
 from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
-from cosco.metadata.service.replies import Replies
-from cosco.metadata.state.daemons.fences import AssignmentKey
 from cosco.metadata.state.daemons.suspicion import ProbeOutcome
 from cosco.metadata.state.state import MetadataState
 from cosco.protocol import wire
-from cosco.protocol.records import CommitWait, DaemonRef, DriverOrders, RenewedAssignments
+from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.keys import AssignmentKey, RangeEpoch
+from cosco.protocol.records import (
+    CommitRequest,
+    CommitWait,
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRef,
+    DaemonRegistration,
+    DriverOrders,
+    ExchangeInfo,
+    ExchangeProgress,
+    ExchangeSpec,
+    LossReport,
+    RenewedAssignments,
+)
 from cosco.protocol.wire import mpb
 
 log = logging.getLogger(__name__)
@@ -31,8 +47,10 @@ log = logging.getLogger(__name__)
 #: A report is answered after so many seconds at the latest, with what was believed before.
 MAX_REPORT_S: Final = 5.0
 
-#: A writer that opens is kept so many seconds, at most, from an epoch that has ended.
+#: A writer that opens waits at most this for the epoch that follows one that has ended.
 MAX_MOVE_S: Final = 1.0
+#: Bound of the encoded parts that are kept for further replies.
+MAX_ENCODED_BYTES: Final = 32 << 20
 
 
 class Handlers:
@@ -44,7 +62,8 @@ class Handlers:
         self._used_ids = used_ids
         self._polls = Polls(state)
         self._groups = GroupHandlers(state, self._polls, used_ids)
-        self._replies = Replies()
+        #: What many writers, or readers, are told alike.
+        self._parts = EncodedParts(MAX_ENCODED_BYTES)
         #: Set when the state has probes or fences to take.
         self.errands = self._polls.errands
 
@@ -76,7 +95,6 @@ class Handlers:
                 name: grpc.unary_unary_rpc_method_handler(
                     self._answering(name, methods[name]),
                     request_deserializer=request_type.FromString,
-                    response_serializer=_serialized,
                 )
                 for name, (request_type, _) in wire.METADATA_METHODS.items()
             },
@@ -110,40 +128,36 @@ class Handlers:
 
     # --- daemons ---------------------------------------------------------------------------
 
-    async def register_daemon(self, request: mpb.RegisterDaemonRequest) -> mpb.DaemonOrdersReply:
-        orders = self._state.register(wire.registration_from_pb(request), time.monotonic())
-        return wire.orders_to_pb(orders)
+    async def register_daemon(self, request: mpb.RegisterDaemonRequest) -> DaemonOrders:
+        registration = wire.from_pb(DaemonRegistration, request)
+        return self._state.register(registration, time.monotonic())
 
-    async def heartbeat(self, request: mpb.HeartbeatRequest) -> mpb.DaemonOrdersReply:
-        orders = self._state.heartbeat(wire.heartbeat_from_pb(request), time.monotonic())
-        return wire.orders_to_pb(orders)
+    async def heartbeat(self, request: mpb.HeartbeatRequest) -> DaemonOrders:
+        return self._state.heartbeat(wire.from_pb(DaemonHeartbeat, request), time.monotonic())
 
     async def lookup_assignment(
         self, request: mpb.LookupAssignmentRequest
-    ) -> mpb.LookupAssignmentReply:
-        found = self._state.lookup_assignment(
+    ) -> FoundAssignment | None:
+        return self._state.lookup_assignment(
             request.number, request.range_index, request.epoch, request.incarnation
         )
-        return wire.found_assignment_to_pb(found)
 
     async def report_daemon(self, request: mpb.ReportDaemonRequest) -> mpb.ReportDaemonReply:
-        suspect = wire.ref_from_pb(request.daemon)
+        suspect = wire.from_pb(DaemonRef, request.daemon)
         alive = await self._ask(suspect, request.reporter, request.insist)
         return mpb.ReportDaemonReply(alive=alive)
 
-    async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> mpb.DrainDaemonReply:
+    async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> None:
         self._state.drain(request.daemon)
-        return mpb.DrainDaemonReply()
 
     # --- drivers ---------------------------------------------------------------------------
 
-    async def create_exchange(self, request: mpb.CreateExchangeRequest) -> mpb.ExchangeInfoReply:
-        spec = wire.spec_from_pb(request.spec)
+    async def create_exchange(self, request: mpb.CreateExchangeRequest) -> ExchangeInfo:
+        spec = wire.from_pb(ExchangeSpec, request.spec)
         used = await self._used(spec.shuffle_id)
-        info = self._state.create_exchange(
+        return self._state.create_exchange(
             spec, request.owner, time.monotonic(), used=used, callback=request.callback
         )
-        return wire.info_to_pb(info)
 
     async def describe_exchange(
         self, request: mpb.DescribeExchangeRequest
@@ -155,36 +169,37 @@ class Handlers:
         )
         if owner:  # the driver before learns it now, and readers what it can do
             self._polls.wake(self._polls.waiting.exchange(info.number))
-        reading = request.reading if request.HasField("reading") else None
-        return self._replies.described(info, reading, self._state, now)
+        reply: mpb.ExchangeInfoReply = wire.to_pb(info)
+        if request.HasField("reading") and info.spec.deterministic:
+            with suppress(CoscoError):  # which the reader meets when it asks for itself
+                mappers = wire.bitmap_from_bytes(request.reading.mappers, "mappers")
+                partition = request.reading.partition
+                wait = self._state.await_commits(info.number, mappers, partition, 0, now)
+                if wait.snapshot is not None:
+                    reply.commits.ParseFromString(self._wait_reply(wait))
+        return reply
 
-    async def poll_driver(self, request: mpb.PollDriverRequest) -> mpb.PollDriverReply:
+    async def poll_driver(self, request: mpb.PollDriverRequest) -> DriverOrders:
         number, owner = request.number, request.owner
         answers = request.arranged, [(f.loss_id, f.reason) for f in request.failed]
         with self._polls.telling(number):
             self._state.poll_driver(number, owner, time.monotonic(), *answers)
         wait_s = min(bounded_s(request.wait_s), self._state.lease_s(number) / POLLS_PER_LEASE)
-
-        def look() -> DriverOrders:
-            return self._state.poll_driver(number, owner, time.monotonic())
-
-        orders = await self._polls.poll(
-            look,
+        return await self._polls.poll(
+            lambda: self._state.poll_driver(number, owner, time.monotonic()),
             lambda orders: bool(orders.calls),
             lambda _, waiter: self._polls.waiting.add_driver(number, waiter),
             wait_s,
         )
-        return wire.driver_orders_to_pb(orders)
 
-    async def close_exchange(self, request: mpb.CloseExchangeRequest) -> mpb.CloseExchangeReply:
+    async def close_exchange(self, request: mpb.CloseExchangeRequest) -> None:
         used = await self._used(request.shuffle_id)
         number = self._state.close_exchange(request.shuffle_id, used=used)
         if number is not None:
             self._polls.wake(self._polls.waiting.exchange(number))
-        return mpb.CloseExchangeReply()
 
-    async def progress(self, request: mpb.ProgressRequest) -> mpb.ProgressReply:
-        return wire.progress_to_pb(self._state.progress(request.number))
+    async def progress(self, request: mpb.ProgressRequest) -> ExchangeProgress:
+        return self._state.progress(request.number)
 
     # --- writers and readers ---------------------------------------------------------------
 
@@ -199,15 +214,17 @@ class Handlers:
         used = await self._used(request.shuffle_id)
         mapper = request.mapper if request.HasField("mapper") else None
         opened = self._state.open_attempt(request.shuffle_id, mapper, used=used)
-        return self._replies.opened(opened)
+        # All writers are told of the same ranges and daemons.
+        info = self._parts.get(opened.info, lambda: wire.opened_info(opened.info))
+        return wire.opened_reply(opened, info)
 
-    async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> mpb.ExchangeInfoReply:
-        kind = wire.kind_from_pb(request)
-        return wire.info_to_pb(self._state.fix_row_kind(request.number, kind, request.schema))
+    async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> ExchangeInfo:
+        kind = wire.fixed_kind(request)
+        return self._state.fix_row_kind(request.number, kind, request.schema)
 
     async def commit(self, request: mpb.CommitRequest) -> mpb.CommitReply:
         with self._polls.telling(request.number):
-            won = self._state.commit(wire.commit_from_pb(request))
+            won = self._state.commit(wire.from_pb(CommitRequest, request))
         self._polls.wake(self._polls.waiting.committed(request.number, request.mapper))
         return mpb.CommitReply(won=won)
 
@@ -227,36 +244,30 @@ class Handlers:
         found = await self._polls.poll(
             look, lambda wait: wait.snapshot is not None, add, bounded_s(request.wait_s)
         )
-        return self._replies.waited(found)
+        return self._wait_reply(found)
 
-    async def renew_assignments(
-        self, request: mpb.RenewAssignmentsRequest
-    ) -> mpb.RenewAssignmentsReply:
+    async def renew_assignments(self, request: mpb.RenewAssignmentsRequest) -> RenewedAssignments:
         number, generation = request.number, request.generation
-        stale = {(pair.range_index, pair.epoch) for pair in request.stale}
+        stale = {wire.from_pb(RangeEpoch, pair) for pair in request.stale}
         if request.HasField("suspect"):
-            keys = [(number, index, epoch) for index, epoch in stale]
-            await self._ask(wire.ref_from_pb(request.suspect), 0, request.insist, keys)
-
-        def look() -> RenewedAssignments:
-            return self._state.renew_assignments(number, generation, stale)
+            keys = [AssignmentKey(number, *pair) for pair in stale]
+            await self._ask(wire.from_pb(DaemonRef, request.suspect), 0, request.insist, keys)
 
         def add(renewed: RenewedAssignments, waiter: Waiter) -> None:
             newer = {assignment.range_index for assignment in renewed.assignments}
-            self._polls.waiting.add_writer(number, {index for index, _ in stale} - newer, waiter)
+            waited_for = {pair.range_index for pair in stale} - newer
+            self._polls.waiting.add_writer(number, waited_for, waiter)
 
-        renewed = await self._polls.poll(
-            look,
+        return await self._polls.poll(
+            lambda: self._state.renew_assignments(number, generation, stale),
             lambda renewed: renewed.alive or not renewed.waiting_for,
             add,
             bounded_s(request.wait_s),
         )
-        return wire.renewed_to_pb(renewed)
 
-    async def report_loss(self, request: mpb.ReportLossRequest) -> mpb.ReportLossReply:
+    async def report_loss(self, request: mpb.ReportLossRequest) -> None:
         with self._polls.telling(request.number):
-            self._state.report_loss(wire.loss_from_pb(request))
-        return mpb.ReportLossReply()
+            self._state.report_loss(wire.from_pb(LossReport, request))
 
     # --- people ----------------------------------------------------------------------------
 
@@ -264,19 +275,19 @@ class Handlers:
         daemons, exchanges = self._state.status()
         return mpb.StatusReply(
             cluster_id=self._state.cluster_id,
-            daemons=map(wire.daemon_status_to_pb, daemons),
-            exchanges=map(wire.exchange_status_to_pb, exchanges),
+            daemons=map(wire.to_pb, daemons),
+            exchanges=map(wire.to_pb, exchanges),
         )
 
     # --- inside ----------------------------------------------------------------------------
 
     def _answering(
         self, name: str, method: Callable[[Any], Awaitable[Any]]
-    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            reply, failure = None, None
+    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            reply, failure = b"", None
             try:
-                reply = await method(request)
+                reply = _serialized(await method(request))
             except CoscoError as error:
                 failure = error
             except Exception:
@@ -298,6 +309,16 @@ class Handlers:
             return reply
 
         return call
+
+    def _wait_reply(self, wait: CommitWait) -> bytes:
+        """Encode what a reader is told; readers of a range, and often of all, are told of the
+        same mappers."""
+        snapshot, mappers = wait.snapshot, b""
+        if snapshot is not None:
+            mappers = self._parts.get(
+                snapshot.mappers, lambda: wire.snapshot_mappers(snapshot.mappers, snapshot.attempts)
+            )
+        return wire.wait_reply(wait, mappers)
 
     async def _used(self, shuffle_id: str) -> bool:
         """What the state wants to know of an id that it does not hold."""
@@ -322,5 +343,10 @@ class Handlers:
 
 
 def _serialized(reply: Any) -> bytes:
-    serialized: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
-    return serialized
+    """Return a reply as it is sent: a record, a message, bytes that are one, or nothing."""
+    if reply is None:
+        return b""  # a message without fields
+    if isinstance(reply, bytes):
+        return reply
+    message = reply if isinstance(reply, Message) else wire.to_pb(reply)
+    return bytes(message.SerializeToString())

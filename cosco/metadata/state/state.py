@@ -16,10 +16,9 @@ from collections.abc import Collection, Iterable
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeExists
-from cosco.metadata.state.daemons.fences import AssignmentKey, Fence
+from cosco.metadata.state.daemons.fences import Fence
 from cosco.metadata.state.daemons.lifecycle import Lifecycle
 from cosco.metadata.state.daemons.members import Members
-from cosco.metadata.state.daemons.shunning import RangeKey
 from cosco.metadata.state.daemons.suspicion import ProbeOutcome
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_checks import check_generation
@@ -29,6 +28,7 @@ from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
 from cosco.metadata.state.restore import restore_exchanges
 from cosco.protocol.api_limits import check_owner, check_spec, shown
 from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.keys import AssignmentKey, RangeKey
 from cosco.protocol.records import (
     CommitRequest,
     CommitWait,
@@ -212,9 +212,7 @@ class MetadataState:
         """
         exchange = self._exchanges.get(number)
         assignment = exchange.assignment(range_index, epoch)
-        if assignment is None or incarnation not in {
-            ref.incarnation for ref in (assignment.primary, *assignment.replicas)
-        }:
+        if assignment is None or not assignment.names(incarnation):
             return None
         return self.groups.found(exchange, assignment)
 

@@ -63,6 +63,11 @@ def bytes64(array: U64) -> bytes:
     return np.ascontiguousarray(array, dtype="<u8").tobytes()
 
 
+def bitmap_bytes(bitmap: BitMap) -> bytes:
+    """Return the set as a roaring bitmap; nothing for an empty one."""
+    return bitmap.serialize() if bitmap else b""
+
+
 def bitmap_from_bytes(data: bytes, what: str) -> BitMap:
     """A roaring bitmap of mapper ids; raises InvalidArgument."""
     if not data:

@@ -31,7 +31,7 @@ METADATA_METHODS: Final[dict[str, tuple[Any, Any]]] = {
     "Commit": (mpb.CommitRequest, mpb.CommitReply),
     "AwaitCommits": (mpb.AwaitCommitsRequest, mpb.AwaitCommitsReply),
     "ReportLoss": (mpb.ReportLossRequest, mpb.ReportLossReply),
-    "CreateGroup": (mpb.CreateGroupRequest, mpb.GroupBlock),
+    "CreateGroup": (mpb.CreateGroupRequest, mpb.GroupPart),
     "PollGroup": (mpb.PollGroupRequest, mpb.PollGroupReply),
     "ReleaseExchanges": (mpb.ReleaseExchangesRequest, mpb.ReleaseExchangesReply),
     "CloseGroup": (mpb.CloseGroupRequest, mpb.CloseGroupReply),

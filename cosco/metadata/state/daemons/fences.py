@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import DaemonRef
 
-#: (exchange number, range index, epoch)
-AssignmentKey = tuple[int, int, int]
 #: One call seals so many assignments at most.
 MAX_FENCE_KEYS: Final = 4096
 
@@ -74,7 +73,7 @@ class Fences:
     def closed(self, number: int) -> None:
         """The assignments of an exchange are nobody's any more."""
         for incarnation, untold in list(self._untold.items()):
-            self._drop(incarnation, [key for key in untold.keys if key[0] == number])
+            self._drop(incarnation, [key for key in untold.keys if key.number == number])
 
     def _drop(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
         untold = self._untold.get(incarnation)

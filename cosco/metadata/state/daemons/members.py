@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from cosco.errors import CapacityExceeded
 from cosco.metadata.state.daemons.daemon_table import DaemonTable
-from cosco.metadata.state.daemons.failover import Failover, members
-from cosco.metadata.state.daemons.fences import AssignmentKey
+from cosco.metadata.state.daemons.failover import Failover
 from cosco.metadata.state.daemons.placement import (
     cut_ranges,
     group_range_count,
@@ -20,6 +19,7 @@ from cosco.metadata.state.exchange.closing import Closing, ClosingTable, Party
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.changes import ChangeLog, Stored
 from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import (
     VOLATILE_STORE,
     Assignment,
@@ -245,14 +245,14 @@ class Members:
         """Whether all daemons of these assignments can be given others like them."""
         able = {candidate.incarnation for candidate in self._daemons.candidates()}
         able.difference_update(daemon.ref.incarnation for daemon in self._daemons.silent_ones())
-        return all(ref.incarnation in able for p in placed for ref in members(p.assignment))
+        return all(ref.incarnation in able for p in placed for ref in p.assignment.daemons)
 
     def exchange_closed(self, exchange: ExchangeState) -> None:
         """Have everybody who may hold something of an exchange drop it."""
         holders: dict[int, str] = {}
         for epochs in exchange.placed:
             for placed in epochs:
-                for ref in members(placed.assignment):
+                for ref in placed.assignment.daemons:
                     holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
         pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
         pending.update(i for i in holders if self._daemons.live(i) is not None)
@@ -267,7 +267,7 @@ class Members:
         others of their stores; last the dead whose store nobody serves, as long as they may
         still be started again and adopt what they left. When there are none: nobody.
         """
-        refs = members(placed.assignment)
+        refs = placed.assignment.daemons
         found = [ref for ref in refs if self._daemons.live(ref.incarnation) is not None]
         awaited = []
         for ref in refs:

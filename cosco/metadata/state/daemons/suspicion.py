@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cosco.metadata.state.daemons.fences import AssignmentKey
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import DaemonRef
 
 

@@ -155,18 +155,21 @@ class ExchangeState:
         """The present build of a range; its current epoch may still be of one that ended."""
         return int(self.builds.numbers[index])
 
-    def seal(self, index: int) -> Placed:
+    def current(self, index: int) -> Assignment:
+        """Return the last epoch of a range, sealed or not."""
+        return self.placed[index][-1].assignment
+
+    def seal(self, index: int) -> None:
         """Mark the current epoch of a range as sealed; harmless if it is."""
         if self._epochs.seal(index):
             self._info = None
             self._next_version()
-        return self.placed[index][-1]
 
     def begin_epoch(
         self, index: int, primary: DaemonRef, replicas: tuple[DaemonRef, ...], store_id: str
     ) -> Assignment:
         """The next epoch of a range, in its present build."""
-        epoch = self.placed[index][-1].assignment.epoch + 1
+        epoch = self.current(index).epoch + 1
         assignment = Assignment(index, epoch, self.build(index), primary, replicas)
         self._epochs.begin(Placed(assignment, store_id))
         self._info = None

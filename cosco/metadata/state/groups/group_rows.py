@@ -86,7 +86,7 @@ def block_row(block: Block) -> Row:
             part.first,
             part.count,
             epoch.store_id,
-            [[ref.incarnation, ref.address] for ref in _members(epoch.assignment)],
+            [[ref.incarnation, ref.address] for ref in epoch.assignment.daemons],
         ]
         for part, epoch in zip(block.ranges, block.placed, strict=True)
     ]
@@ -115,7 +115,3 @@ def _block(first: int, size: int, number: int, rows: str) -> Block:
         ranges.append(PartitionRange(index, partition, count))
         placed.append(Placed(Assignment(index, 1, 1, primary, tuple(replicas)), store_id))
     return Block(first, size, number, tuple(ranges), tuple(placed))
-
-
-def _members(assignment: Assignment) -> tuple[DaemonRef, ...]:
-    return assignment.primary, *assignment.replicas

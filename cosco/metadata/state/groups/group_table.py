@@ -42,8 +42,8 @@ from cosco.protocol.api_limits import check_group_spec, check_owner, shown
 from cosco.protocol.group_records import (
     FoundAssignment,
     GroupAnswer,
-    GroupBlock,
     GroupCall,
+    GroupPart,
     group_of,
     member_name,
 )
@@ -146,7 +146,7 @@ class Groups:
         callback: bool,
         used: bool = False,
         taken: str | None = None,
-    ) -> GroupBlock:
+    ) -> GroupPart:
         """Make a group (`first` is 0) or extend it, or answer the repeated call that did.
 
         spec: its shuffle_id is the group's. The sizes are checked by the caller.
@@ -386,7 +386,7 @@ class Groups:
         return numbers
 
 
-def _made(group: Group, block: Block) -> GroupBlock:
+def _made(group: Group, block: Block) -> GroupPart:
     """What a driver is told of a block, whatever became of it since."""
     schema = group.spec.schema
     info = ExchangeInfo(
@@ -398,4 +398,4 @@ def _made(group: Group, block: Block) -> GroupBlock:
         ranges=block.ranges,
         assignments=tuple(placed.assignment for placed in block.placed),
     )
-    return GroupBlock(group.id, block.first, block.size, group.mappers, info)
+    return GroupPart(group.id, block.first, block.size, group.mappers, info)

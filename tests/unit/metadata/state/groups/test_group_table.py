@@ -32,8 +32,8 @@ from cosco.protocol.group_records import (
     Alike,
     FoundAssignment,
     GroupAnswer,
-    GroupBlock,
     GroupCall,
+    GroupPart,
     group_of,
     member_name,
 )
@@ -84,7 +84,7 @@ class GroupCluster(Cluster):
         owner: bytes = OWNER,
         callback: bool = True,
         **options: Any,
-    ) -> GroupBlock:
+    ) -> GroupPart:
         """CreateGroup, with what the database knows."""
         self.persist()
         defaults = {"partitions": 4, "replicas": 1, "lease_s": DRIVER_LEASE_S}
@@ -645,7 +645,7 @@ def test_reports_leave_losses_of_ranges_alone(cluster: GroupCluster) -> None:
 # --- what daemons look up -----------------------------------------------------------------
 
 
-def check_alike(cluster: GroupCluster, block: GroupBlock) -> None:
+def check_alike(cluster: GroupCluster, block: GroupPart) -> None:
     """What every look-up says holds for each exchange that it names, asked for one by one."""
     exchanges = cluster.state._exchanges
     for offset in range(block.size):
