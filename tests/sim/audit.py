@@ -115,7 +115,7 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
         return False
     failover = states[-1]._failover
     there = {core.incarnation for core in cores if core is not None}
-    if failover._moves or failover._thin or failover._fences._untold:
+    if failover._moves or failover._thin or failover._fences._errands:
         return False
     if not there.issuperset(failover._current):
         return False
@@ -177,7 +177,7 @@ def _left_in_state(state: Any) -> Iterator[str]:
         "current epochs": len(failover._current),
         "thin ranges": len(failover._thin),
         "insisted ranges": len(failover._shunning._moves),
-        "fences": len(failover._fences._untold),
+        "fences": len(failover._fences._errands),
         "groups": len(state.groups._groups),
         "exchanges of groups": len(state.groups._of),
     }

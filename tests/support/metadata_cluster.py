@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.metadata.state.daemons.fences import Fence
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.records.changes import Change, Stored
 from cosco.metadata.state.state import TICK_S, MetadataState
 from cosco.protocol.records import (
@@ -60,7 +59,7 @@ class Cluster:
     # --- the database ---
 
     def persist(self) -> list[Change]:
-        changes = self.state.take_changes()
+        changes = self.state.drain_changes()
         for table, key, row in changes:
             rows = self.tables.setdefault(table, {})
             if row is not None:
@@ -105,7 +104,7 @@ class Cluster:
     def probe(self, incarnation: int, outcome: ProbeOutcome) -> None:
         """Report a daemon, ask it, and have this answer."""
         self.report(incarnation)
-        self.state.take_probes()
+        self.state.drain_probes()
         assert self.state.is_probed(incarnation)
         self.state.probed(incarnation, outcome, self.now)
 
@@ -114,7 +113,7 @@ class Cluster:
 
     def fence(self, *but: int) -> list[Fence]:
         """Carry out all fences there are, but those of these daemons."""
-        fences = self.state.take_fences()
+        fences = self.state.drain_fences()
         self.persist()
         for fence in fences:
             if fence.daemon.incarnation not in but:

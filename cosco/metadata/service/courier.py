@@ -10,8 +10,7 @@ import grpc
 
 from cosco.metadata.service.handlers import Handlers
 from cosco.metadata.service.journal import Journal
-from cosco.metadata.state.daemons.fences import Fence
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.state import MetadataState
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
 from cosco.protocol import wire
@@ -52,9 +51,9 @@ class Courier:
             while True:
                 await self._handlers.errands.wait()
                 self._handlers.errands.clear()
-                for daemon in self._state.take_probes():
+                for daemon in self._state.drain_probes():
                     tasks.create_task(self._probe(daemon))
-                for fence in self._state.take_fences():
+                for fence in self._state.drain_fences():
                     tasks.create_task(self._seal(fence))
 
     async def _probe(self, daemon: DaemonRef) -> None:

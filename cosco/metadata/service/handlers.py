@@ -21,7 +21,7 @@ from cosco.metadata.service.encoded_parts import EncodedParts
 from cosco.metadata.service.group_handlers import GroupHandlers, UsedIds
 from cosco.metadata.service.journal import Journal
 from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.state import MetadataState
 from cosco.protocol import wire
 from cosco.protocol.group_records import FoundAssignment

@@ -75,7 +75,7 @@ class Polls:
 
     def changed(self) -> None:
         """The state may have begun epochs, or have something to be told to daemons."""
-        for number, index in self._state.take_begun():
+        for number, index in self._state.drain_begun():
             self.wake(self.waiting.begun(number, index))
         if self._state.has_errands:
             self.errands.set()

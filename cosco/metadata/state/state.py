@@ -1,8 +1,8 @@
 """What the metadata service knows and decides: one class, free of IO and of clocks.
 
 Times (`now`) are seconds of one monotonic clock. Deadlines are kept in memory only. What
-must survive a restart is named in a `ChangeLog`; an answer may leave once `take_changes` of
-everything before it is in the database. The same holds for what `take_fences` gives.
+must survive a restart is named in a `ChangeLog`; an answer may leave once `drain_changes` of
+everything before it is in the database. The same holds for what `drain_fences` gives.
 
 An exchange is open, then closing, then only a used id. Ids that are neither open nor closing
 are not in memory: before a call that names such an id (`knows` says so) the caller asks the
@@ -16,10 +16,9 @@ from collections.abc import Collection, Iterable
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeExists
-from cosco.metadata.state.daemons.fences import Fence
+from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.daemons.lifecycle import Lifecycle
 from cosco.metadata.state.daemons.members import Members
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
@@ -101,9 +100,9 @@ class MetadataState:
         """Whether something is not taken yet."""
         return bool(self._changes)
 
-    def take_changes(self) -> list[Change]:
+    def drain_changes(self) -> list[Change]:
         """What changed since the last call, to be written in one transaction, in order."""
-        return self._changes.take()
+        return self._changes.drain()
 
     def knows(self, shuffle_id: str) -> bool:
         """Whether an exchange of this id is open or closing."""
@@ -171,7 +170,7 @@ class MetadataState:
         return self._members.is_live(incarnation)
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
-        """How a daemon answered that `take_probes` gave."""
+        """How a daemon answered that `drain_probes` gave."""
         self._has_stalled(now)
         self._members.probed(incarnation, outcome, now)
 
@@ -190,18 +189,18 @@ class MetadataState:
         """Whether there are probes or fences to take."""
         return self._members.has_probes or self._failover.has_fences
 
-    def take_probes(self) -> list[DaemonRef]:
+    def drain_probes(self) -> list[DaemonRef]:
         """The daemons to ask now who is there; for each, `probed` must follow."""
-        return self._members.take_probes()
+        return self._members.drain_probes()
 
-    def take_fences(self) -> list[Fence]:
+    def drain_fences(self) -> list[Fence]:
         """What to tell daemons to seal, once everything changed until now is durable; for
         each, `fenced` or `fence_failed` must follow."""
-        return self._failover.take_fences()
+        return self._failover.drain_fences()
 
-    def take_begun(self) -> list[RangeKey]:
+    def drain_begun(self) -> list[RangeKey]:
         """The (number, range index) that were given another epoch since the last call."""
-        return self._failover.take_begun()
+        return self._failover.drain_begun()
 
     def lookup_assignment(
         self, number: int, range_index: int, epoch: int, incarnation: int

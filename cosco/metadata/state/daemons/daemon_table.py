@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.daemons.placement import Candidate
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import Leases
 from cosco.protocol.api_limits import shown
 from cosco.protocol.records import (
@@ -49,32 +49,25 @@ class Daemon:
         return DaemonState.DRAINING if self.draining else DaemonState.SERVING
 
     def row(self) -> Row:
+        """Return the columns after the incarnation."""
         return (
             self.ref.address,
             self.host_id,
             self.store_id,
-            signed64(self.memory_bytes),
-            signed64(self.free_bytes),
+            self.memory_bytes,
+            self.free_bytes,
             self.metrics_address,
-            int(self.live),
-            int(self.draining),
+            self.live,
+            self.draining,
         )
 
     @staticmethod
     def from_row(row: Row, now: float) -> Daemon:
-        """A daemon as it was stored; one that is dead died now, for all that is known."""
-        incarnation, address, host_id, store_id, memory, free, metrics, live, draining = row
-        return Daemon(
-            ref=DaemonRef(unsigned64(incarnation), str(address)),
-            host_id=str(host_id),
-            store_id=str(store_id),
-            memory_bytes=unsigned64(memory),
-            free_bytes=unsigned64(free),
-            metrics_address=str(metrics),
-            live=bool(live),
-            draining=bool(draining),
-            died_at=now,
-        )
+        """Return a daemon as it was stored; one that is dead died now, for all that is known."""
+        incarnation, address, *columns, live, draining = row
+        daemon = Daemon(DaemonRef(incarnation, address), *columns)
+        daemon.live, daemon.draining, daemon.died_at = bool(live), bool(draining), now
+        return daemon
 
 
 class DaemonTable:
@@ -316,11 +309,11 @@ class DaemonTable:
         daemon = self._daemons[incarnation]
         if not daemon.live and not daemon.named:
             del self._daemons[incarnation]
-            self._changes.delete("daemons", (signed64(incarnation),))
+            self._changes.delete("daemons", (incarnation,))
 
     def _put(self, incarnation: int) -> None:
         daemon = self._daemons[incarnation]
-        self._changes.put("daemons", (signed64(incarnation),), daemon.row)
+        self._changes.put("daemons", (incarnation,), daemon.row)
 
 
 def _display_order(daemon: Daemon) -> tuple[str, bool, int]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.daemons.daemon_table import Daemon, DaemonTable
-from cosco.metadata.state.daemons.fences import Fence, Fences
+from cosco.metadata.state.daemons.errands import Fence, Fences
 from cosco.metadata.state.daemons.placement import Avoid, host_count, place_next
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.protocol.keys import AssignmentKey, RangeKey
@@ -252,12 +252,12 @@ class Failover:
 
     @property
     def has_fences(self) -> bool:
-        """Whether `take_fences` has something to give."""
+        """Whether `drain_fences` has something to give."""
         return bool(self._fences)
 
-    def take_fences(self) -> list[Fence]:
+    def drain_fences(self) -> list[Fence]:
         """Seals to tell daemons of, when what was changed until now is durable."""
-        return self._fences.take()
+        return self._fences.drain()
 
     def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
         """A daemon takes nothing more for these assignments."""
@@ -275,11 +275,11 @@ class Failover:
 
     def awaits_fence(self, incarnation: int) -> bool:
         """Whether a daemon has not confirmed everything that it was told of, or will be."""
-        return self._fences.pending(incarnation)
+        return incarnation in self._fences
 
     # --- writers ---------------------------------------------------------------------------
 
-    def take_begun(self) -> list[RangeKey]:
+    def drain_begun(self) -> list[RangeKey]:
         """The ranges that were given their next epoch since the last call."""
         begun, self._begun = self._begun, []
         return begun

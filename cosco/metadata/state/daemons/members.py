@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from cosco.errors import CapacityExceeded
 from cosco.metadata.state.daemons.daemon_table import DaemonTable
+from cosco.metadata.state.daemons.errands import ProbeOutcome, Suspicions
 from cosco.metadata.state.daemons.failover import Failover
 from cosco.metadata.state.daemons.placement import (
     cut_ranges,
@@ -14,7 +15,6 @@ from cosco.metadata.state.daemons.placement import (
     place,
     range_count,
 )
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome, Suspicions
 from cosco.metadata.state.exchange.closing import Closing, ClosingTable, Party
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.changes import ChangeLog, Stored
@@ -181,12 +181,12 @@ class Members:
 
     @property
     def has_probes(self) -> bool:
-        """Whether `take_probes` has something to give."""
+        """Whether `drain_probes` has something to give."""
         return bool(self._suspicions)
 
-    def take_probes(self) -> list[DaemonRef]:
+    def drain_probes(self) -> list[DaemonRef]:
         """The daemons to ask now who is there; `probed` must follow for each."""
-        return self._suspicions.take()
+        return self._suspicions.drain()
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
         """How a daemon answered."""

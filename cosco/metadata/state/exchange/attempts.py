@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.api_limits import MAX_MAPPER, check_mapper
 from cosco.protocol.records import FIRST_OWN_ATTEMPT, U32, U64
 
@@ -98,7 +98,6 @@ class Attempts:
     def _put(self, mapper: int) -> None:
         # Rows carry their generation, so that a new one need not rewrite all of them.
         def row() -> Row:
-            attempt = self.committed.get(mapper)
-            return None if attempt is None else signed64(attempt), self.generation
+            return self.committed.get(mapper), self.generation
 
         self._changes.put("mappers", (self._number, mapper), row)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from cosco.metadata.state.exchange.attempts import Attempts
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.records import U32, U64, AttemptSums, ExchangeProgress, PartitionRange
 
 #: Rows of the sums of an exchange: rows, raw bytes, stored bytes, digests.
@@ -147,7 +147,7 @@ class Builds:
         assert build.regained is not None
         self._add_totals(index, build.regained, sums)
         build.resent[mapper] = attempt
-        self._changes.put("resent", (self._number, index, mapper), lambda: (signed64(attempt),))
+        self._changes.put("resent", (self._number, index, mapper), lambda: (attempt,))
         self.count(mapper, sums, {index}, whole=False)
         self._put_build(index)
 

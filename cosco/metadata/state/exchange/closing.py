@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.records import VOLATILE_STORE, ExchangeStatus
 
 Party = int | str
@@ -34,30 +34,24 @@ class Closing:
     of_group: bool = False
 
     def row(self) -> Row:
+        """Return the columns after the number."""
+        status = self.status
         return (
-            self.status.shuffle_id,
-            self.status.partitions,
-            self.status.mappers_committed,
-            signed64(self.status.rows),
+            status.shuffle_id,
+            status.partitions,
+            status.mappers_committed,
+            status.rows,
             json.dumps(sorted(self.holders.items())),
             json.dumps(sorted(self.pending, key=str)),
-            int(self.of_group),
+            self.of_group,
         )
 
     @staticmethod
     def from_row(row: Row) -> Closing:
+        """Return what a row keeps that begins with the number."""
         number, shuffle_id, partitions, mappers, rows, holders, pending, of_group = row
-        status = ExchangeStatus(
-            shuffle_id=str(shuffle_id),
-            number=unsigned64(number),
-            partitions=unsigned64(partitions),
-            mappers_committed=unsigned64(mappers),
-            rows=unsigned64(rows),
-            closing=True,
-        )
-        return Closing(
-            status, dict(json.loads(str(holders))), set(json.loads(str(pending))), bool(of_group)
-        )
+        status = ExchangeStatus(shuffle_id, number, partitions, mappers, rows, True)
+        return Closing(status, dict(json.loads(holders)), set(json.loads(pending)), bool(of_group))
 
 
 class ClosingTable:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.records.changes import ChangeLog
-from cosco.metadata.state.records.table_rows import Placed, placed_row
+from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.records import U32, Assignment
 
 
@@ -92,4 +91,4 @@ class Epochs:
 
     def _put(self, placed: Placed) -> None:
         key = (self._number, placed.assignment.range_index, placed.assignment.epoch)
-        self._changes.put("assignments", key, partial(placed_row, placed))
+        self._changes.put("assignments", key, placed.row)

@@ -8,6 +8,7 @@ a report, is one change of all three, and they name the rows of it before the ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from functools import partial
 from typing import Final
 
@@ -24,8 +25,8 @@ from cosco.metadata.state.exchange.exchange_checks import (
     check_partition,
 )
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, Losses, one_line
-from cosco.metadata.state.records.changes import ChangeLog
-from cosco.metadata.state.records.table_rows import Placed, range_row, spec_row
+from cosco.metadata.state.records.changes import ChangeLog, Row
+from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.api_limits import check_schema, shown
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
@@ -369,7 +370,7 @@ class ExchangeState:
         self.put_counters()
         self._epochs.put_all()
         for part in self.ranges:
-            self._changes.put("ranges", (self.number, part.index), partial(range_row, part))
+            self._changes.put("ranges", (self.number, part.index), partial(_range_row, part))
 
     def delete_all(self) -> None:
         """Delete every row of it."""
@@ -381,7 +382,7 @@ class ExchangeState:
             "exchanges",
             (self.number,),
             lambda: (
-                *spec_row(self.spec), self.owner, int(self.losses.callback), self.generation,
+                *astuple(self.spec), self.owner, self.losses.callback, self.generation,
                 int(self.kind), self.schema,
             ),
         )  # fmt: skip
@@ -393,6 +394,23 @@ class ExchangeState:
             lambda: (self.attempts.highest, self.version, self.losses.highest),
         )
 
+    def restore(self, generation: int, kind: int, schema: bytes) -> None:
+        """Take back what the row of an exchange keeps beside what it was made with."""
+        self.attempts.generation = generation
+        self.kind = RowKind(kind)
+        self.schema = schema
+
+    def restore_counters(self, attempts: int, version: int, losses: int) -> None:
+        """Take back what was given last, so that nothing is given twice."""
+        self.attempts.highest = attempts
+        self.version = version
+        self.losses.highest = losses
+
     def _next_version(self) -> None:
         self.version += 1
         self.put_counters()
+
+
+def _range_row(part: PartitionRange) -> Row:
+    """Return the columns after (number, range)."""
+    return part.first, part.count

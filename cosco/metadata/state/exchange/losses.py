@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pyroaring import BitMap
 
 from cosco.errors import CoscoError, DataCorrupted, DataLost, RecomputeMismatch
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.api_limits import shown
 from cosco.protocol.records import RecomputeCall
 
@@ -247,7 +247,7 @@ class Losses:
                 self._fail(loss_id, f"mapper {mapper} ran {tries - 1} times without a commit")
             tries = 0
         self._tries[mapper] = tries, attempt
-        row = tries, signed64(attempt)
+        row = tries, attempt
         self._changes.put("tries", (self._number, mapper), lambda: row)
 
     # --- inside ----------------------------------------------------------------------------
@@ -301,31 +301,22 @@ class Losses:
 
     def _row(self, loss_id: int) -> Row:
         loss = self._losses[loss_id]
-        index, state = loss.range_index, int(loss.state)
-        return index, loss.mappers.serialize(), state, loss.reason, loss.failure
+        mappers = loss.mappers.serialize()
+        return loss.range_index, mappers, int(loss.state), loss.reason, loss.failure
 
     def _put_range(self, index: int) -> None:
-        self._changes.put("failures", (self._number, index), partial(self._range_row, index))
-
-    def _range_row(self, index: int) -> Row:
         verdict = self._verdicts[index]
-        return verdict.error.__name__, verdict.reason
+        row = verdict.error.__name__, verdict.reason
+        self._changes.put("failures", (self._number, index), lambda: row)
 
-    def restore(self, loss_id: int, row: Row) -> None:
-        """A loss as its row has it; the driver may know of it."""
-        index, mappers, state, reason, failure = row
-        assert isinstance(mappers, bytes)
-        loss = Loss(
-            None if index is None else unsigned64(index),
-            BitMap.deserialize(mappers),
-            str(reason),
-            LossState(unsigned64(state)),
-            str(failure),
-            told=True,
-        )
+    def restore(self, loss_id: int, index: int | None, mappers: bytes, *rest: Any) -> None:
+        """Take a loss back from the columns of its row; the driver may know of it."""
+        state, reason, failure = rest
+        found = BitMap.deserialize(mappers)
+        loss = Loss(index, found, reason, LossState(state), failure, told=True)
         self._losses[loss_id] = loss
-        self._ids[loss.range_index].add(loss_id)
-        self._pending[loss.range_index] = self.pending(loss.range_index) | loss.mappers
+        self._ids[index].add(loss_id)
+        self._pending[index] = self.pending(index) | found
 
     def restore_failure(self, index: int, error: str, reason: str) -> None:
         self._verdicts[index] = Verdict(_FINAL[error], reason)

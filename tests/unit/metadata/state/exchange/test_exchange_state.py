@@ -157,7 +157,7 @@ def test_an_impossible_commit_changes_nothing(
     changes = ChangeLog()
     state = exchange(changes=changes)
     state.open_attempt(1)
-    changes.take()
+    changes.drain()
     with pytest.raises(error, match=message):
         state.commit(request_)
     assert not changes
@@ -452,7 +452,7 @@ def test_4_an_impossible_partial_commit(change: dict[str, Any], message: str) ->
     lose(state, 0)
     attempt = state.open_attempt(1).attempt
     state.open_attempt(2)
-    changes.take()
+    changes.drain()
     request = commit_of(1, attempt, {0: 3}, acknowledged=current(state, {0}), ranges=[0])
     with pytest.raises(InvalidArgument, match=message):
         state.commit(replace(request, **change))
@@ -722,7 +722,8 @@ def test_a_commit_that_counts_makes_a_newer_version() -> None:
         step()
         versions.append(state.version)
     assert versions == sorted(set(versions))
-    assert state.seal(0).assignment.sealed
+    state.seal(0)
+    assert state.current(0).sealed
     again = state.version
     state.seal(0)
     assert state.version == again

@@ -24,7 +24,7 @@ from cosco.errors import (
     InvalidArgument,
 )
 from cosco.metadata.state.daemons import placement
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.groups.group_table import RECALL_S
 from cosco.metadata.state.records.changes import Change
 from cosco.metadata.store.sql import SqlStore
@@ -37,6 +37,7 @@ from cosco.protocol.group_records import (
     group_of,
     member_name,
 )
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.mark import MAX_MARK_PARTITIONS
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
@@ -63,7 +64,7 @@ class GroupCluster(Cluster):
         super().__init__(*daemons)
 
     def persist(self) -> list[Change]:
-        changes = self.state.take_changes()
+        changes = self.state.drain_changes()
         self.store.write(changes)
         return changes
 
@@ -691,10 +692,10 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
     for mapper in range(MAPPERS):
         cluster.commit_own(number + 1, mapper)
     cluster.lose(number + 1)
-    key = (number + 2, 0, 1)
+    key = AssignmentKey(number + 2, 0, 1)
     primary = block.info.assignments[0].primary.incarnation
     cluster.state.report_daemon(block.info.assignments[0].primary, 0, True, cluster.now, [key])
-    cluster.state.take_probes()
+    cluster.state.drain_probes()
     cluster.state.probed(primary, ProbeOutcome.ALIVE, cluster.now)
     alike = cluster.alike(number, 0, primary)
     assert alike == Alike(number, 5, BitMap([1, 2, 4]))
