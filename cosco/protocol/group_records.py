@@ -16,12 +16,12 @@ _INDEX_DIGITS: Final = len(str(MAX_GROUP_EXCHANGES - 1))
 
 
 def member_name(group_id: str, index: int) -> str:
-    """The shuffle id of a group's exchange."""
+    """Return the shuffle id of a group's exchange."""
     return f"{group_id}/{index}"
 
 
 def group_of(shuffle_id: str) -> tuple[str, int] | None:
-    """The group and the index that an id would name, if it is like one of `member_name`."""
+    """Return the group and the index that an id would name, if it is like one of `member_name`."""
     group_id, slash, digits = shuffle_id.rpartition("/")
     if not (group_id and slash and digits.isdecimal() and digits.isascii()):
         return None

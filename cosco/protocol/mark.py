@@ -55,7 +55,7 @@ class Mark:
 
 
 def encode_mark(mark: Mark, exchange: int, part: PartitionRange) -> tuple[bytes, bytes]:
-    """The block of a mark for a range: its header and its content."""
+    """Return the block of a mark for a range: its header and its content."""
     if mark.sums.shape != (MARK_FIELDS, part.count):
         raise ValueError(f"sums of shape {mark.sums.shape} for {part.count} partitions")
     header, stored, _ = encode_block(
@@ -73,7 +73,7 @@ def encode_mark(mark: Mark, exchange: int, part: PartitionRange) -> tuple[bytes,
 
 
 def decode_mark(header: BlockHeader, stored: Buffer, part: PartitionRange) -> Mark:
-    """The mark that a block is, whose CRC was checked; keeps nothing of `stored`.
+    """Return the mark that a block is, whose CRC was checked; keeps nothing of `stored`.
 
     Raises DataCorrupted if it is none of this range.
     """

@@ -25,7 +25,7 @@ VOLATILE_STORE = "memory:"
 
 
 def pairs_array(pairs: Sequence[tuple[int, int]]) -> U32:
-    """Pairs as an array of n × 2."""
+    """Return pairs as an array of n × 2."""
     return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
 
 
@@ -146,6 +146,16 @@ class PartitionRange:
     index: int
     first: int
     count: int
+
+    @property
+    def end(self) -> int:
+        """Return the partition after its last one."""
+        return self.first + self.count
+
+    @property
+    def span(self) -> slice:
+        """Return its place in an array that has an entry for each partition."""
+        return slice(self.first, self.end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def test_an_exchange_from_its_creation_to_its_end(tmp_path: Path) -> None:
                 mpb.LookupAssignmentRequest(number=1, range_index=1, epoch=1, incarnation=1),
             )
             assert wire.from_pb(Assignment, found.assignment) == info.assignments[1]
-            assert wire.from_pb(PartitionRange, found.range) == info.ranges[1]
+            assert wire.from_pb(PartitionRange, found.partition_range) == info.ranges[1]
             foreign = mpb.LookupAssignmentRequest(number=1, range_index=1, epoch=1, incarnation=2)
             reply = await service.call("LookupAssignment", foreign)
             assert not reply.HasField("assignment")

@@ -113,7 +113,7 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     cores = [daemon.core for daemon in daemons]
     if not states or not all(d.is_ready and d.process and d.process.runs for d in daemons):
         return False
-    failover = states[-1]._failover
+    failover = states[-1].failover
     there = {core.incarnation for core in cores if core is not None}
     if failover._moves or failover._thin or failover._fences._errands:
         return False
@@ -170,7 +170,7 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
 
 
 def _left_in_state(state: Any) -> Iterator[str]:
-    failover = state._failover
+    failover = state.failover
     counted = {
         "exchanges": len(state._exchanges.open),
         "moves": len(failover._moves),

@@ -99,13 +99,13 @@ class Cluster:
     def report(
         self, incarnation: int, reporter: int = 0, insist: bool = False, keys: Any = ()
     ) -> bool:
-        return self.state.report_daemon(ref(incarnation), reporter, insist, self.now, keys)
+        return self.state.members.report(ref(incarnation), reporter, insist, keys)
 
     def probe(self, incarnation: int, outcome: ProbeOutcome) -> None:
         """Report a daemon, ask it, and have this answer."""
         self.report(incarnation)
-        self.state.drain_probes()
-        assert self.state.is_probed(incarnation)
+        self.state.members.drain_probes()
+        assert self.state.members.is_probed(incarnation)
         self.state.probed(incarnation, outcome, self.now)
 
     def kill(self, incarnation: int) -> None:
@@ -113,11 +113,11 @@ class Cluster:
 
     def fence(self, *but: int) -> list[Fence]:
         """Carry out all fences there are, but those of these daemons."""
-        fences = self.state.drain_fences()
+        fences = self.state.failover.drain_fences()
         self.persist()
         for fence in fences:
             if fence.daemon.incarnation not in but:
-                self.state.fenced(fence.daemon.incarnation, fence.keys)
+                self.state.failover.fenced(fence.daemon.incarnation, fence.keys)
         return fences
 
     def daemon_states(self) -> dict[int, DaemonState]:

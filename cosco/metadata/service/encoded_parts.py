@@ -19,7 +19,7 @@ class EncodedParts:
         self._parts: dict[int, tuple[object, bytes]] = {}
 
     def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:
-        """What `encode` gave for `whole`."""
+        """Return what `encode` gives for `whole`, or gave before."""
         kept = self._parts.pop(id(whole), None)
         if kept is None:
             kept = whole, encode()

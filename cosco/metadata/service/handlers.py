@@ -2,12 +2,14 @@
 
 The state is called in the event loop and never waits. A reply, an error included, leaves
 once everything the state had applied by then is durable. What the state wants to be told to
-daemons is the courier's to do (`cosco.metadata.service.courier`), woken by `errands`.
+daemons is the courier's to do (`cosco.metadata.service.courier`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -18,13 +20,13 @@ from google.protobuf.message import Message
 
 from cosco.errors import CoscoError, ServiceUnavailable
 from cosco.metadata.service.encoded_parts import EncodedParts
-from cosco.metadata.service.group_handlers import GroupHandlers, UsedIds
 from cosco.metadata.service.journal import Journal
 from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
-from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.state import MetadataState
+from cosco.metadata.store.database import Database
 from cosco.protocol import wire
-from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.api_limits import check_part
+from cosco.protocol.group_records import CommitResult, FoundAssignment, GroupAnswer, GroupPart
 from cosco.protocol.keys import AssignmentKey, RangeEpoch
 from cosco.protocol.records import (
     CommitRequest,
@@ -44,11 +46,12 @@ from cosco.protocol.wire import mpb
 
 log = logging.getLogger(__name__)
 
-#: A report is answered after so many seconds at the latest, with what was believed before.
+#: A report is answered after this time at the latest, with what was believed before.
 MAX_REPORT_S: Final = 5.0
-
 #: A writer that opens waits at most this for the epoch that follows one that has ended.
 MAX_MOVE_S: Final = 1.0
+#: Commits of a batch after which other calls have their turn.
+COMMITS_AT_ONCE: Final = 64
 #: Bound of the encoded parts that are kept for further replies.
 MAX_ENCODED_BYTES: Final = 32 << 20
 
@@ -56,75 +59,31 @@ MAX_ENCODED_BYTES: Final = 32 << 20
 class Handlers:
     """The service as grpc.aio calls it."""
 
-    def __init__(self, state: MetadataState, journal: Journal, used_ids: UsedIds) -> None:
+    def __init__(
+        self, state: MetadataState, polls: Polls, journal: Journal, database: Database
+    ) -> None:
         self._state = state
+        self._polls = polls
         self._journal = journal
-        self._used_ids = used_ids
-        self._polls = Polls(state)
-        self._groups = GroupHandlers(state, self._polls, used_ids)
+        self._database = database
         #: What many writers, or readers, are told alike.
         self._parts = EncodedParts(MAX_ENCODED_BYTES)
-        #: Set when the state has probes or fences to take.
-        self.errands = self._polls.errands
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
-        """All methods of the service, for `Server.add_generic_rpc_handlers`."""
-        methods: dict[str, Callable[[Any], Awaitable[Any]]] = {
-            "RegisterDaemon": self.register_daemon,
-            "Heartbeat": self.heartbeat,
-            "LookupAssignment": self.lookup_assignment,
-            "ReportDaemon": self.report_daemon,
-            "DrainDaemon": self.drain_daemon,
-            "CreateExchange": self.create_exchange,
-            "DescribeExchange": self.describe_exchange,
-            "PollDriver": self.poll_driver,
-            "CloseExchange": self.close_exchange,
-            "Progress": self.progress,
-            "OpenAttempt": self.open_attempt,
-            "FixRowKind": self.fix_row_kind,
-            "RenewAssignments": self.renew_assignments,
-            "Commit": self.commit,
-            "AwaitCommits": self.await_commits,
-            "ReportLoss": self.report_loss,
-            "Status": self.status,
-            **self._groups.methods(),
-        }
+        """Return all methods of the service, for `Server.add_generic_rpc_handlers`.
+
+        `RegisterDaemon` is `register_daemon`, and so on.
+        """
         return grpc.method_handlers_generic_handler(
             wire.METADATA_SERVICE,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    self._answering(name, methods[name]),
+                    self._answering(name),
                     request_deserializer=request_type.FromString,
                 )
                 for name, (request_type, _) in wire.METADATA_METHODS.items()
             },
         )
-
-    def tick(self, now: float) -> None:
-        """Let leases run out, and move what waits for daemons."""
-        for number in self._state.tick(now):
-            self._polls.wake(self._polls.waiting.exchange(number))
-        self._polls.changed()
-
-    def probed(self, incarnation: int, outcome: ProbeOutcome) -> None:
-        """How a daemon answered when it was asked who is there."""
-        self._state.probed(incarnation, outcome, time.monotonic())
-        self._polls.wake(self._polls.waiting.probed(incarnation))
-        self._polls.changed()
-
-    def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
-        """A daemon takes nothing more for these assignments."""
-        self._state.fenced(incarnation, keys)
-        self._polls.changed()
-
-    def fence_failed(self, incarnation: int) -> None:
-        """A daemon could not be told."""
-        self._state.fence_failed(incarnation)
-        self._polls.changed()
-
-    def stop_waiting(self) -> None:
-        """Answer every long poll now, and those that come from now on at once."""
-        self._polls.stop()
 
     # --- daemons ---------------------------------------------------------------------------
 
@@ -148,7 +107,7 @@ class Handlers:
         return mpb.ReportDaemonReply(alive=alive)
 
     async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> None:
-        self._state.drain(request.daemon)
+        self._state.members.drain(request.daemon)
 
     # --- drivers ---------------------------------------------------------------------------
 
@@ -223,10 +182,7 @@ class Handlers:
         return self._state.fix_row_kind(request.number, kind, request.schema)
 
     async def commit(self, request: mpb.CommitRequest) -> mpb.CommitReply:
-        with self._polls.telling(request.number):
-            won = self._state.commit(wire.from_pb(CommitRequest, request))
-        self._polls.wake(self._polls.waiting.committed(request.number, request.mapper))
-        return mpb.CommitReply(won=won)
+        return mpb.CommitReply(won=self._commit(request))
 
     async def await_commits(self, request: mpb.AwaitCommitsRequest) -> bytes:
         number, partition = request.number, request.partition
@@ -269,6 +225,72 @@ class Handlers:
         with self._polls.telling(request.number):
             self._state.report_loss(wire.from_pb(LossReport, request))
 
+    # --- groups ----------------------------------------------------------------------------
+
+    async def create_group(self, request: mpb.CreateGroupRequest) -> GroupPart:
+        spec = wire.from_pb(ExchangeSpec, request.spec)
+        check_part(request.first, request.size, request.mappers)
+        used = await self._group_used(spec.shuffle_id)
+        taken = None
+        if not (request.first or used or self._state.groups.knows(spec.shuffle_id)):
+            taken = await self._database.used_in_group(spec.shuffle_id)
+        return self._state.groups.create(
+            spec,
+            request.mappers,
+            request.size,
+            request.first,
+            request.owner,
+            time.monotonic(),
+            callback=request.callback,
+            used=used,
+            taken=taken,
+        )
+
+    async def poll_group(self, request: mpb.PollGroupRequest) -> mpb.PollGroupReply:
+        group_id, owner = request.group_id, request.owner
+        used = await self._group_used(group_id)
+        answers = [wire.from_pb(GroupAnswer, answer) for answer in request.answers]
+        self._told(self._state.groups.answer(group_id, owner, answers, used=used))
+        wait_s = min(
+            bounded_s(request.wait_s), self._state.groups.lease_s(group_id) / POLLS_PER_LEASE
+        )
+        calls = await self._polls.poll(
+            lambda: self._state.groups.poll(group_id, owner, time.monotonic(), used=True),
+            bool,
+            lambda _, waiter: self._polls.waiting.add_group(group_id, waiter),
+            wait_s,
+        )
+        return mpb.PollGroupReply(calls=map(wire.to_pb, calls))
+
+    async def release_exchanges(self, request: mpb.ReleaseExchangesRequest) -> None:
+        indexes = wire.bitmap_from_bytes(request.indexes, "indexes")
+        used = await self._group_used(request.group_id)
+        self._told(self._state.groups.release(request.group_id, indexes, used=used))
+
+    async def close_group(self, request: mpb.CloseGroupRequest) -> None:
+        used = await self._group_used(request.group_id)
+        self._told(self._state.groups.close(request.group_id, used=used))
+        self._polls.wake(self._polls.waiting.group(request.group_id))
+
+    async def commit_batch(self, request: mpb.CommitBatchRequest) -> mpb.CommitBatchReply:
+        results = []
+        for at, commit in enumerate(request.commits, 1):
+            try:
+                result = CommitResult(self._commit(commit))
+            except CoscoError as error:
+                result = CommitResult(won=False, error=error)
+            results.append(wire.to_pb(result))
+            if at % COMMITS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return mpb.CommitBatchReply(results=results)
+
+    async def report_uncommitted(self, request: mpb.ReportUncommittedRequest) -> None:
+        mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
+        with self._polls.telling(request.number):
+            self._state.groups.report_uncommitted(
+                request.number, mappers, request.reason, time.monotonic()
+            )
+
     # --- people ----------------------------------------------------------------------------
 
     async def status(self, _: mpb.StatusRequest) -> mpb.StatusReply:
@@ -282,8 +304,11 @@ class Handlers:
     # --- inside ----------------------------------------------------------------------------
 
     def _answering(
-        self, name: str, method: Callable[[Any], Awaitable[Any]]
+        self, name: str
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
+        python_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        method: Callable[[Any], Awaitable[Any]] = getattr(self, python_name)
+
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             reply, failure = b"", None
             try:
@@ -310,9 +335,18 @@ class Handlers:
 
         return call
 
+    def _commit(self, request: mpb.CommitRequest) -> bool:
+        commit = wire.from_pb(CommitRequest, request)
+        with self._polls.telling(commit.number):
+            won = self._state.commit(commit)
+        self._polls.wake(self._polls.waiting.committed(commit.number, commit.mapper))
+        return won
+
     def _wait_reply(self, wait: CommitWait) -> bytes:
-        """Encode what a reader is told; readers of a range, and often of all, are told of the
-        same mappers."""
+        """Encode what a reader is told.
+
+        Readers of a range, and often of all ranges, are told of the same mappers.
+        """
         snapshot, mappers = wait.snapshot, b""
         if snapshot is not None:
             mappers = self._parts.get(
@@ -321,8 +355,17 @@ class Handlers:
         return wire.wait_reply(wait, mappers)
 
     async def _used(self, shuffle_id: str) -> bool:
-        """What the state wants to know of an id that it does not hold."""
-        return not self._state.knows(shuffle_id) and await self._used_ids.was_used(shuffle_id)
+        """Return what the state wants to know of an id that it does not hold."""
+        return not self._state.knows(shuffle_id) and await self._database.was_used(shuffle_id)
+
+    async def _group_used(self, group_id: str) -> bool:
+        """Return the same for a group."""
+        return not self._state.groups.knows(group_id) and await self._database.was_group(group_id)
+
+    def _told(self, numbers: Iterable[int]) -> None:
+        """Wake whoever waits for these exchanges."""
+        for number in numbers:
+            self._polls.wake(self._polls.waiting.exchange(number))
 
     async def _ask(
         self,
@@ -331,12 +374,15 @@ class Handlers:
         insist: bool,
         keys: Iterable[AssignmentKey] = (),
     ) -> bool:
-        """Have a daemon asked who is there; whether it is believed to live then."""
+        """Have a daemon asked who is there.
+
+        Returns: whether it is believed to live then.
+        """
         incarnation = suspect.incarnation
-        self._state.report_daemon(suspect, reporter, insist, time.monotonic(), keys)
+        self._state.members.report(suspect, reporter, insist, keys)
         return await self._polls.poll(
-            lambda: self._state.is_live(incarnation),
-            lambda _: not self._state.is_probed(incarnation),
+            lambda: self._state.members.is_live(incarnation),
+            lambda _: not self._state.members.is_probed(incarnation),
             lambda _, waiter: self._polls.waiting.add_report(incarnation, waiter),
             MAX_REPORT_S,
         )

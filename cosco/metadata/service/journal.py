@@ -13,7 +13,7 @@ from cosco.metadata.state.state import MetadataState
 
 log = logging.getLogger(__name__)
 
-#: A batch of so many rows is followed by a pause in which the next one gathers, as long as it
+#: A batch of this many rows is followed by a pause in which the next one gathers, as long as it
 #: took to write: such batches come of commits, which change the same rows again and again.
 LARGE_BATCH: Final = 64
 MAX_GATHER_S: Final = 0.02

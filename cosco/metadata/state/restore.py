@@ -29,8 +29,8 @@ def restore_exchanges(
 ) -> dict[int, ExchangeState]:
     """Return the open exchanges by number, as they were when their rows were written."""
     ranges: defaultdict[int, list[PartitionRange]] = defaultdict(list)
-    for number, *part in tables.get("ranges", ()):
-        ranges[number].append(PartitionRange(*part))
+    for number, *columns in tables.get("ranges", ()):
+        ranges[number].append(PartitionRange(*columns))
     placed: defaultdict[tuple[int, int], list[Placed]] = defaultdict(list)
     for number, *columns in tables.get("assignments", ()):
         placed[number, columns[0]].append(Placed.from_row(tuple(columns)))
@@ -43,7 +43,7 @@ def restore_exchanges(
             spec,
             owner,
             tuple(ranges[number]),
-            [placed[number, part.index] for part in ranges[number]],
+            [placed[number, one.index] for one in ranges[number]],
             changes,
             callback=bool(callback),
         )

@@ -58,8 +58,10 @@ class _Table(NamedTuple):
         return [column.split()[0] for column in self.key]
 
     def put(self, name: str) -> str:
-        """The statement that writes a row. One that is there is changed in its place: to replace
-        it would move it to another page."""
+        """Return the statement that writes a row.
+
+        One that is there is changed in its place: to replace it would move it to another page.
+        """
         marks = ", ".join("?" * len(self.key + self.columns))
         columns = (column.split()[0] for column in self.columns)
         updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
@@ -150,7 +152,7 @@ class SqlStore:
             raise
 
     def load(self) -> Stored:
-        """Everything but what is closed."""
+        """Return everything but what is closed."""
         tables = {}
         for name, table in _TABLES.items():
             if name not in _UNLOADED:
@@ -206,7 +208,7 @@ class SqlStore:
         return self._group_size(group_id) > 0
 
     def used_in_group(self, group_id: str) -> str | None:
-        """An id that is, or ever was, used and is one of those that such a group would take."""
+        """Return an id ever used that such a group would take for its own."""
         found = " UNION ALL ".join(
             # The digits are the characters from "0" to before ":".
             f"SELECT shuffle_id FROM {table} WHERE shuffle_id >= ?1 AND shuffle_id < ?2"  # noqa: S608
@@ -221,7 +223,7 @@ class SqlStore:
         return int(rows[0][0]) if rows else 0
 
     def find_number(self, shuffle_id: str) -> int | None:
-        """The number of the exchange that has, or ever had, this id.
+        """Return the number of the exchange that has, or ever had, this id.
 
         One look at all tables, as an exchange moves between them in one transaction.
         """
@@ -241,7 +243,10 @@ class SqlStore:
         return self._connection.execute(query, arguments).fetchall()
 
     def _prepare(self, path: str) -> str:
-        """Check the schema, or create it; returns the cluster id."""
+        """Check the schema, or create it.
+
+        Returns: the cluster id.
+        """
         tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
         if not tables:
             self._create()
@@ -278,7 +283,7 @@ class SqlStore:
 
 
 def _deleted_columns(change: Change) -> tuple[str, int]:
-    """Its table, and of how many columns the key is that it deletes; 0 for a row to put."""
+    """Return its table, and how many columns the key has that it deletes; 0 for a row to put."""
     return change.table, len(change.key) if change.row is None else 0
 
 
@@ -291,7 +296,7 @@ def _unsigned(value: Any) -> Any:
 
 
 def _runs(keys: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """First and last of each run of integers: exchanges of a group end together."""
+    """Return first and last of each run of integers: exchanges of a group end together."""
     first = last = next(keys := iter(keys))
     for key in keys:
         if not (isinstance(last, int) and key == last + 1):

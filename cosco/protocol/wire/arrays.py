@@ -22,7 +22,7 @@ def u64(data: bytes, what: str) -> U64:
 
 
 def narrow_u64(data: bytes, count: int, what: str) -> U64:
-    """What `narrow_bytes` made of `count` numbers; raises InvalidArgument."""
+    """Return what `narrow_bytes` made of `count` numbers; raises InvalidArgument."""
     if not data:
         return np.zeros(count, dtype=np.uint64)
     width, left = divmod(len(data), count) if count else (0, 0)
@@ -32,7 +32,10 @@ def narrow_u64(data: bytes, count: int, what: str) -> U64:
 
 
 def narrow_bytes(array: U64) -> bytes:
-    """Every number in as many bytes as the largest needs, little-endian; empty: all are 0."""
+    """Return the numbers, little-endian, in as many bytes each as the largest needs.
+
+    Nothing if all are 0.
+    """
     largest = int(array.max(initial=0))
     if not largest:
         return b""
@@ -41,7 +44,7 @@ def narrow_bytes(array: U64) -> bytes:
 
 
 def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
-    """What `gaps_bytes` made of `count` numbers, all below `limit`; raises InvalidArgument."""
+    """Return the `count` numbers that `gaps_bytes` was given; InvalidArgument from `limit` on."""
     if len(gaps) > 4 * count:
         raise InvalidArgument(f"{what}: {len(gaps)} bytes of gaps for {count} numbers")
     if not gaps:
@@ -54,7 +57,7 @@ def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
 
 
 def gaps_bytes(array: U32) -> bytes:
-    """Numbers that ascend, by how many are left out before each, as `narrow_bytes`."""
+    """Return ascending numbers as how many are left out before each, made by `narrow_bytes`."""
     gaps = np.diff(array.astype(np.int64), prepend=np.int64(-1)) - 1
     return narrow_bytes(gaps.astype(np.uint64))
 
@@ -69,7 +72,7 @@ def bitmap_bytes(bitmap: BitMap) -> bytes:
 
 
 def bitmap_from_bytes(data: bytes, what: str) -> BitMap:
-    """A roaring bitmap of mapper ids; raises InvalidArgument."""
+    """Return a roaring bitmap of mapper ids; raises InvalidArgument."""
     if not data:
         return BitMap()
     try:

@@ -90,7 +90,7 @@ def plain(
 
 
 def _converters(field: Any, hint: Any) -> tuple[_Convert | None, _Convert | None]:
-    """How a field of this type goes into its message and comes back; None: as it is."""
+    """Return how a field of this type goes into its message and comes back; None: as it is."""
     name = field.name
     if get_origin(hint) is UnionType:
         [hint] = set(get_args(hint)) - {type(None)}

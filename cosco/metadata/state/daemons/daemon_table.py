@@ -144,7 +144,9 @@ class DaemonTable:
             self._put(daemon.ref.incarnation)
 
     def silent(self, daemon: Daemon, now: float) -> bool:
-        """It did not answer; whether that has been so for the time of a lease.
+        """Note that a daemon did not answer.
+
+        Returns: whether it has not answered for the time of a lease.
 
         Such a daemon is as good as dead even if its heartbeats come, as it can neither be told
         anything nor be read from.
@@ -154,11 +156,11 @@ class DaemonTable:
         return now - daemon.silent_since >= self._lease_s
 
     def silent_ones(self) -> list[Daemon]:
-        """The live daemons that did not answer when they were asked last."""
+        """Return the live daemons that did not answer when they were asked last."""
         return [d for d in self._daemons.values() if d.live and d.silent_since is not None]
 
     def died(self, incarnation: int, now: float) -> None:
-        """A daemon that lived does not."""
+        """Take a daemon that lived for dead."""
         daemon = self._daemons[incarnation]
         self._leases.forget(incarnation)
         daemon.live = daemon.store_failing = False
@@ -170,7 +172,10 @@ class DaemonTable:
         self._forget_if_unused(incarnation)
 
     def expire(self, now: float) -> list[int]:
-        """The incarnations that die now because their leases ran out."""
+        """Take the daemons for dead whose leases ran out.
+
+        Returns: their incarnations.
+        """
         expired = self._leases.expire(now)
         for incarnation in expired:
             self.died(incarnation, now)
@@ -188,16 +193,16 @@ class DaemonTable:
     # --- look-ups --------------------------------------------------------------------------
 
     def get(self, incarnation: int) -> Daemon:
-        """A daemon that an open exchange names, or that lives."""
+        """Return a daemon that lives, or that an open exchange names."""
         return self._daemons[incarnation]
 
     def live(self, incarnation: int) -> Daemon | None:
-        """A daemon, if it is known and believed to live."""
+        """Return a daemon, if it is known and believed to live."""
         daemon = self._daemons.get(incarnation)
         return daemon if daemon is not None and daemon.live else None
 
     def at(self, address: str) -> Daemon:
-        """The live daemon at an address; raises InvalidArgument."""
+        """Return the live daemon at an address; raises InvalidArgument."""
         for daemon in self._daemons.values():
             if daemon.live and daemon.ref.address == address:
                 return daemon
@@ -207,7 +212,7 @@ class DaemonTable:
         )
 
     def of_store(self, store_id: str) -> list[DaemonRef]:
-        """The live daemons that serve a store, by incarnation; those that drain come last."""
+        """Return the live daemons that serve a store, by incarnation, those that drain last."""
         if self._by_store is None:
             by_store: defaultdict[str, list[Daemon]] = defaultdict(list)
             for daemon in self._daemons.values():
@@ -220,7 +225,7 @@ class DaemonTable:
         return self._by_store.get(store_id, [])
 
     def leaving(self) -> list[Daemon]:
-        """The live daemons that drain, or whose store takes nothing, and have assignments."""
+        """Return the live daemons with assignments that drain, or whose store takes nothing."""
         return [
             d
             for d in self._daemons.values()
@@ -228,7 +233,7 @@ class DaemonTable:
         ]
 
     def candidates(self) -> list[Candidate]:
-        """The daemons that can take assignments.
+        """Return the daemons that can take assignments.
 
         Where one finds its store full, so will the others of that store.
         """
@@ -240,7 +245,7 @@ class DaemonTable:
         ]
 
     def why_no_candidates(self) -> str:
-        """For people, when `candidates` are fewer than are needed; empty if all daemons are."""
+        """Return, for people, why live daemons are no candidates; empty if all of them are."""
         live = [d for d in self._daemons.values() if d.live]
         draining = sum(d.draining for d in live)
         failing = sum(d.store_failing and not d.draining for d in live)
@@ -289,17 +294,17 @@ class DaemonTable:
     # --- assignments -----------------------------------------------------------------------
 
     def assign(self, incarnation: int, *, sealed: bool = False) -> None:
-        """An assignment of an open exchange names this daemon once more."""
+        """Note that an assignment of an open exchange names this daemon."""
         daemon = self._daemons[incarnation]
         daemon.named += 1
         daemon.assignments += not sealed
 
     def seal(self, incarnation: int) -> None:
-        """One of its assignments was sealed."""
+        """Note that one of its assignments was sealed."""
         self._daemons[incarnation].assignments -= 1
 
     def release(self, incarnation: int, *, sealed: bool = False) -> None:
-        """An assignment of an open exchange names this daemon once less."""
+        """Note that an assignment of an open exchange that named this daemon is no more."""
         daemon = self._daemons[incarnation]
         daemon.named -= 1
         daemon.assignments -= not sealed

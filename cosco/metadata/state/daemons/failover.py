@@ -19,9 +19,9 @@ from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.protocol.keys import AssignmentKey, RangeKey
 from cosco.protocol.records import Assignment, DaemonRef, RenewedAssignments
 
-#: Ranges are given the copies that they lack once no daemon has come for SETTLE_S, and then
+#: Ranges are given the copies that they lack once no daemon has come for QUIET_S, and then
 #: RESTORED_PER_TICK of them a tick.
-SETTLE_S: Final = 3.0
+QUIET_S: Final = 3.0
 RESTORED_PER_TICK: Final = 16
 #: A range moves no more often than this from daemons that live.
 INSIST_S: Final = 5.0
@@ -58,16 +58,16 @@ class Shunning:
         return move is None or now - move.at >= INSIST_S
 
     def moved(self, key: RangeKey, avoid: Avoid, now: float) -> None:
-        """A range moves, and is to avoid these."""
+        """Note that a range moves, and what it is to avoid."""
         self._moves[key] = _Shunned(avoid, now)
 
     def avoided(self, key: RangeKey) -> Avoid:
-        """What a range is to avoid."""
+        """Return what a range is to avoid."""
         move = self._moves.get(key)
         return Avoid() if move is None else move.avoid
 
     def forget(self, key: RangeKey) -> None:
-        """There is no such range any more; harmless if it was not moved."""
+        """Forget a range; harmless if it was not moved."""
         self._moves.pop(key, None)
 
     def expire(self, now: float, under_way: Container[RangeKey]) -> None:
@@ -93,12 +93,12 @@ class Failover:
         self._thin: dict[RangeKey, None] = {}
         self._shunning = Shunning()
         self._begun: list[RangeKey] = []
-        self._settled_at = now + SETTLE_S
+        self._quiet_at = now + QUIET_S
 
     # --- exchanges -------------------------------------------------------------------------
 
     def opened(self, exchange: ExchangeState) -> None:
-        """An exchange is there, new or restored."""
+        """Take up an exchange, new or restored."""
         for epochs in exchange.placed:
             for placed in epochs:
                 assignment = placed.assignment
@@ -122,7 +122,7 @@ class Failover:
                     self.seal(exchange, index)
 
     def closed(self, exchange: ExchangeState) -> None:
-        """An exchange ends, whose daemons may be forgotten."""
+        """Forget an exchange, whose daemons may then be forgotten."""
         for index, epochs in enumerate(exchange.placed):
             key = RangeKey(exchange.number, index)
             if not exchange.current(index).sealed:
@@ -135,7 +135,7 @@ class Failover:
         self._fences.closed(exchange.number)
 
     def replicas(self, exchange: ExchangeState) -> int:
-        """The copies that new rows get, of the range that gets fewest; 0 while one waits."""
+        """Return the copies that new rows get, of the range that gets fewest; 0 while one waits."""
         return min(
             0 if current.sealed else len(current.daemons) for current in exchange.info().assignments
         )
@@ -177,7 +177,7 @@ class Failover:
         self.seal(exchange, index)
 
     def replicated_to(self, primary: int, replica: int) -> list[AssignmentKey]:
-        """The current assignments of a primary that have this replica."""
+        """Return the current assignments of a primary that have this replica."""
         found = []
         for number, index in self._current.get(primary, ()):
             assignment = self._exchanges[number].current(index)
@@ -191,7 +191,10 @@ class Failover:
             self.seal(self._exchanges[number], index)
 
     def died(self, incarnations: Collection[int]) -> None:
-        """These daemons are dead; the table of daemons knows it."""
+        """Seal what dead daemons had, and wait no more for fences of theirs.
+
+        The table of daemons knows by then that they died.
+        """
         for incarnation in incarnations:
             self._fences.died(incarnation)
         for key, move in list(self._moves.items()):
@@ -204,14 +207,14 @@ class Failover:
     # --- daemons come ----------------------------------------------------------------------
 
     def returned(self, daemon: Daemon) -> None:
-        """A daemon that was thought dead lives, and has not heard of what was sealed since."""
+        """Fence a daemon that was thought dead, as it has not heard of what was sealed since."""
         for exchange in self._exchanges.values():
             for placed in (placed for epochs in exchange.placed for placed in epochs):
                 self._fence_returned(exchange.number, placed.assignment, daemon)
 
     def arrived(self, now: float) -> None:
-        """There is a daemon more that can take assignments."""
-        self._settled_at = now + SETTLE_S
+        """Place what waits for daemons: there is one more that can take assignments."""
+        self._quiet_at = now + QUIET_S
         self._place_all()
 
     def tick(self, now: float) -> None:
@@ -223,7 +226,7 @@ class Failover:
             else:
                 self._spare_store(daemon.ref.incarnation)
         self._place_all()
-        if self._thin and now >= self._settled_at:
+        if self._thin and now >= self._quiet_at:
             self._restore_copies()
 
     def _spare_store(self, incarnation: int) -> None:
@@ -260,7 +263,7 @@ class Failover:
         return self._fences.drain()
 
     def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
-        """A daemon takes nothing more for these assignments."""
+        """Note that a daemon takes nothing more for these assignments."""
         keys = tuple(keys)
         self._fences.fenced(incarnation, keys)
         for key in keys:
@@ -270,7 +273,7 @@ class Failover:
                 self._place(key.range_key)
 
     def fence_failed(self, incarnation: int) -> None:
-        """A daemon could not be told; it is to be tried again."""
+        """Have a daemon told again that could not be told."""
         self._fences.failed(incarnation)
 
     def awaits_fence(self, incarnation: int) -> bool:
@@ -280,14 +283,14 @@ class Failover:
     # --- writers ---------------------------------------------------------------------------
 
     def drain_begun(self) -> list[RangeKey]:
-        """The ranges that were given their next epoch since the last call."""
+        """Return the ranges that were given their next epoch since the last call."""
         begun, self._begun = self._begun, []
         return begun
 
     def renewed(
         self, exchange: ExchangeState, stale: Iterable[tuple[int, int]]
     ) -> RenewedAssignments:
-        """What has followed the (range, epoch) pairs; `alive` if one of them is in force.
+        """Return what has followed the epochs `stale`; `alive` if one of them is in force.
 
         Raises InvalidArgument for a pair that never was.
         """
@@ -308,8 +311,8 @@ class Failover:
         return RenewedAssignments(tuple(newer), alive, waiting_for)
 
     def fencing(self, number: int) -> list[int]:
-        """The ranges of an exchange whose next epoch begins when daemons have confirmed the end
-        of the one before, as far as is known."""
+        """Return the ranges of an exchange whose next epoch waits for daemons to confirm the end of
+        the one before."""
         return [
             key.range_index
             for key, move in self._moves.items()
@@ -337,7 +340,7 @@ class Failover:
         return Avoid(avoid.as_primary, avoid.as_any | silent) if silent else avoid
 
     def _enter(self, exchange: ExchangeState, assignment: Assignment) -> None:
-        """An assignment is in force."""
+        """Note that an assignment is in force."""
         key = RangeKey(exchange.number, assignment.range_index)
         for ref in assignment.daemons:
             self._current.setdefault(ref.incarnation, {})[key] = None
@@ -345,7 +348,7 @@ class Failover:
             self._thin[key] = None
 
     def _leave(self, key: RangeKey, assignment: Assignment) -> None:
-        """An assignment is not in force any more."""
+        """Note that an assignment is not in force any more."""
         self._thin.pop(key, None)
         for ref in assignment.daemons:
             keys = self._current[ref.incarnation]

@@ -80,11 +80,11 @@ class ClosingTable:
         self._update(closing)
 
     def orders(self, incarnation: int, store_id: str) -> set[int]:
-        """The numbers of exchanges that this daemon is waited for."""
+        """Return the numbers of exchanges that this daemon is waited for."""
         return self._by_party.get(incarnation, set()) | self._by_party.get(store_id, set())
 
     def confirm(self, numbers: Iterable[int], incarnation: int, store_id: str) -> None:
-        """A live daemon says that it and its store hold nothing of these any more."""
+        """Note that a live daemon and its store hold nothing of these any more."""
         for number in numbers:
             closing = self._by_number.get(number)
             if closing is not None and not closing.pending.isdisjoint((incarnation, store_id)):
@@ -103,7 +103,7 @@ class ClosingTable:
             self._update(closing)
 
     def returned(self, incarnation: int) -> None:
-        """A daemon that was thought dead lives, and may hold what it held before."""
+        """Wait again for a daemon that was thought dead: it may hold what it held before."""
         for closing in self._by_number.values():
             if incarnation in closing.holders:
                 self._add_party(closing, incarnation)

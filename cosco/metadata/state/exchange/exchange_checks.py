@@ -57,7 +57,7 @@ def check_commit(
     epochs: Epochs,
     builds: Builds,
 ) -> Written:
-    """Where the rows of a commit went.
+    """Return where the rows of a commit went.
 
     Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for one that cannot be
     counted, whatever became of those rows. What it names is looked at by arrays, as most
@@ -74,11 +74,11 @@ def check_commit(
     if len(request.sums.partitions):
         check_partition(spec, int(request.sums.partitions[-1]))
     try:
-        present = epochs.present(request.acknowledged, builds.numbers)
+        present = epochs.present(request.acknowledged, builds.present)
     except InvalidArgument as error:
         raise _invalid(spec, str(error)) from None
     ranges = request.acknowledged[:, 0]
-    acknowledged = np.zeros(len(builds.numbers), dtype=np.bool_)
+    acknowledged = np.zeros(len(builds.present), dtype=np.bool_)
     acknowledged[ranges] = True
     _check_ranges(request, spec, acknowledged, builds.written(request.sums.partitions))
     lost = ranges[~present]
@@ -95,8 +95,8 @@ def _check_ranges(
     acknowledged: npt.NDArray[np.bool_],
     written: npt.NDArray[np.bool_],
 ) -> None:
-    """Its rows are of ranges that were acknowledged, and these, of a partial attempt, of those
-    that it was asked for."""
+    """Refuse rows of ranges that no daemon acknowledged, and, from a partial attempt, of ranges
+    that it was not asked for."""
     unheld = written & ~acknowledged
     if unheld.any():
         raise _invalid(
@@ -115,7 +115,7 @@ def _check_ranges(
 
 
 def _check_first(request: CommitRequest, spec: ExchangeSpec, written: Written) -> None:
-    """The first commit of a mapper is of all its rows, and in the generation that it names."""
+    """Refuse a first commit that is not of all rows of its mapper, in the generation it names."""
     mapper, attempt = request.mapper, request.attempt
     if request.partial:
         raise _invalid(

@@ -25,7 +25,7 @@ from cosco.metadata.state.exchange.exchange_checks import (
     check_partition,
 )
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, Losses, one_line
-from cosco.metadata.state.records.changes import ChangeLog, Row
+from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.api_limits import check_schema, shown
 from cosco.protocol.records import (
@@ -43,7 +43,6 @@ from cosco.protocol.records import (
     OpenedAttempt,
     PartitionRange,
     ReadSnapshot,
-    RecomputeCall,
     RowKind,
     Source,
 )
@@ -90,7 +89,7 @@ class ExchangeState:
         self._info: ExchangeInfo | None = None
 
     def join_group(self, mappers: int) -> None:
-        """Be of a group, whose exchanges have `mappers` each and their kind of rows at once."""
+        """Belong to a group, whose exchanges have `mappers` each and their kind of rows at once."""
         self.mappers = self.attempts.mappers = mappers
         self.attempts.own_ids = True
         if self.kind is RowKind.UNDECIDED:
@@ -98,20 +97,15 @@ class ExchangeState:
 
     @property
     def placed(self) -> list[list[Placed]]:
-        """Every epoch of each range, ascending, the current one last."""
+        """Return every epoch of each range, ascending, the current one last."""
         return self._epochs.placed
 
     @property
     def generation(self) -> int:
         return self.attempts.generation
 
-    @property
-    def news(self) -> int:
-        """Grows when readers or the driver may be told other things, but for a commit."""
-        return self.losses.news
-
     def info(self) -> ExchangeInfo:
-        """The same object until something of it changes."""
+        """Return what clients are told: the same object until something of it changes."""
         if self._info is None:
             self._info = ExchangeInfo(
                 number=self.number,
@@ -142,19 +136,11 @@ class ExchangeState:
                 shuffle_id=self.spec.shuffle_id,
             )
 
-    def calls(self) -> tuple[RecomputeCall, ...]:
-        """The losses that the driver has not answered, with the mappers not back yet."""
-        return self.losses.calls()
-
-    def answer_calls(self, arranged: Iterable[int], failed: Iterable[tuple[int, str]]) -> None:
-        """How callbacks ended: ids of losses they arranged, ids and reasons where they raised."""
-        self.losses.answer(arranged, failed)
-
     # --- epochs ----------------------------------------------------------------------------
 
     def build(self, index: int) -> int:
-        """The present build of a range; its current epoch may still be of one that ended."""
-        return int(self.builds.numbers[index])
+        """Return the present build of a range; its current epoch may still be of one that ended."""
+        return int(self.builds.present[index])
 
     def current(self, index: int) -> Assignment:
         """Return the last epoch of a range, sealed or not."""
@@ -169,7 +155,7 @@ class ExchangeState:
     def begin_epoch(
         self, index: int, primary: DaemonRef, replicas: tuple[DaemonRef, ...], store_id: str
     ) -> Assignment:
-        """The next epoch of a range, in its present build."""
+        """Begin the next epoch of a range, in its present build."""
         epoch = self.current(index).epoch + 1
         assignment = Assignment(index, epoch, self.build(index), primary, replicas)
         self._epochs.begin(Placed(assignment, store_id))
@@ -178,14 +164,14 @@ class ExchangeState:
         return assignment
 
     def assignment(self, range_index: int, epoch: int) -> Assignment | None:
-        """The assignment (range, epoch), unless there is none or it is sealed."""
+        """Return the assignment (range, epoch), unless there is none or it is sealed."""
         placed = self._epochs.find(range_index, epoch)
         return None if placed is None or placed.assignment.sealed else placed.assignment
 
     # --- writers ---------------------------------------------------------------------------
 
     def open_attempt(self, mapper: int | None) -> OpenedAttempt:
-        """A new attempt of `mapper`, or of the lowest one that was never opened."""
+        """Begin an attempt of `mapper`, or of the lowest one that was never opened."""
         mapper, attempt = self.attempts.open(mapper)
         self.put_counters()
         self.losses.try_again(mapper, attempt)
@@ -272,7 +258,7 @@ class ExchangeState:
         generation: int,
         daemons_of: Callable[[Placed], tuple[DaemonRef, ...]],
     ) -> CommitWait:
-        """What a reader of `partition` is told; `generation` 0 means the current one.
+        """Return what a reader of `partition` is told; `generation` 0 means the current one.
 
         Raises PartitionOutOfRange, GenerationChanged or InvalidArgument; DataLost if a
         named mapper must run again and nobody has it run, DataCorrupted or
@@ -330,7 +316,7 @@ class ExchangeState:
             ended = [index]
             self.losses.begin(index, self.builds.end(index), reason, failure)
         else:
-            ended = [part.index for part in self.ranges]
+            ended = list(range(len(self.ranges)))
             self.attempts.begin_generation()
             self._info = None
             self.builds.begin_generation()
@@ -343,7 +329,7 @@ class ExchangeState:
     # --- people ----------------------------------------------------------------------------
 
     def progress(self, replicas: int) -> ExchangeProgress:
-        """`replicas`: the copies that rows get now, where they get fewest."""
+        """Return how far it is; rows get `replicas` copies now, where they get fewest."""
         return self.builds.progress(len(self.attempts.committed), replicas)
 
     def status(self, *, closing: bool = False) -> ExchangeStatus:
@@ -359,8 +345,8 @@ class ExchangeState:
     # --- inside ----------------------------------------------------------------------------
 
     def _shown(self, index: int) -> str:
-        part = self.ranges[index]
-        return f"partition range {index} (partitions {part.first} to {part.first + part.count - 1})"
+        lost = self.ranges[index]
+        return f"partition range {index} (partitions {lost.first} to {lost.end - 1})"
 
     # --- the database ----------------------------------------------------------------------
 
@@ -369,8 +355,9 @@ class ExchangeState:
         self.put_exchange()
         self.put_counters()
         self._epochs.put_all()
-        for part in self.ranges:
-            self._changes.put("ranges", (self.number, part.index), partial(_range_row, part))
+        for one in self.ranges:
+            row = one.first, one.count
+            self._changes.put("ranges", (self.number, one.index), partial(tuple, row))
 
     def delete_all(self) -> None:
         """Delete every row of it."""
@@ -409,8 +396,3 @@ class ExchangeState:
     def _next_version(self) -> None:
         self.version += 1
         self.put_counters()
-
-
-def _range_row(part: PartitionRange) -> Row:
-    """Return the columns after (number, range)."""
-    return part.first, part.count

@@ -25,9 +25,9 @@ from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.api_limits import shown
 from cosco.protocol.records import RecomputeCall
 
-#: A range is built anew so often; the next time its loss has failed.
+#: Times that a range is built anew; the next time its loss has failed.
 MAX_BUILDS: Final = 8
-#: A called-back mapper may be opened so often, for each of its losses, without a commit.
+#: Attempts of a called-back mapper, for each of its losses, without a commit.
 MAX_TRIES: Final = 16
 
 _NO_CALLBACK: Final = "the exchange's driver has no callback to have mappers run again"
@@ -87,11 +87,11 @@ class Losses:
     # --- what is lost ----------------------------------------------------------------------
 
     def pending(self, index: int | None) -> BitMap:
-        """The mappers that were called back for a range (None: for a generation)."""
+        """Return the mappers that were called back for a range (None: for a generation)."""
         return self._pending.get(index) or BitMap()
 
     def ranges_of(self, mapper: int) -> tuple[int, ...]:
-        """The ranges that `mapper` was called back for, ascending."""
+        """Return the ranges that `mapper` was called back for, ascending."""
         return tuple(sorted(i for i in self._indexes_of(mapper) if i is not None))
 
     def condemned(self, index: int) -> bool:
@@ -124,17 +124,21 @@ class Losses:
                     )
 
     def begin(self, index: int | None, mappers: BitMap, reason: str, failure: str = "") -> None:
-        """A build of a range, or a generation, ended: `mappers` are pending as well as those
-        that were, in a new loss. It has failed at once for the reason `failure`, if any."""
+        """Call `mappers` back, and those that were pending: a build, or a generation, ended.
+
+        failure: why the new loss has failed at once; empty: it has not.
+        """
         mappers = mappers | self.pending(index)
         for ended in list(self._ids) if index is None else (index,):
             self._forget_all(ended)
         self._add(index, mappers, reason, failure)
 
     def call_back(self, mappers: BitMap, reason: str) -> None:
-        """Mappers are to run again though they never committed, also those of which that was
-        arranged before; those that the driver has not answered for yet, or failed to have run,
-        are passed over."""
+        """Have mappers run again though they never committed.
+
+        Also those for which a re-run was arranged before. Passed over are those that the driver
+        has not answered for yet, or failed to have run.
+        """
         due = mappers - self.pending(None)
         for loss_id in list(self._ids.get(None, ())):
             loss = self._losses[loss_id]
@@ -147,7 +151,7 @@ class Losses:
             self._add(None, due, reason)
 
     def join(self, index: int, mapper: int, reason: str) -> None:
-        """A mapper has committed rows that are lost already."""
+        """Add a mapper that has committed rows that are lost already."""
         self._pending.setdefault(index, BitMap()).add(mapper)
         for loss_id in self._ids[index]:
             loss = self._losses[loss_id]
@@ -159,7 +163,7 @@ class Losses:
         self._add(index, BitMap([mapper]), reason)
 
     def in_vain(self, index: int, mapper: int, attempt: int) -> None:
-        """An attempt of a pending mapper has sent what was lost to a build that ended.
+        """Note that an attempt of a pending mapper sent what was lost to a build that ended.
 
         The driver may take this for the re-run that it arranged, so unless a later one has
         begun it is told of the mapper again.
@@ -173,7 +177,10 @@ class Losses:
             self.join(index, mapper, loss.reason)
 
     def repair(self, index: int | None, mapper: int) -> bool:
-        """A pending mapper has committed what was lost; whether it was the last one."""
+        """Note that a pending mapper has committed what was lost.
+
+        Returns: whether it was the last one.
+        """
         pending = self._pending.get(index)
         if pending is None or mapper not in pending:
             return False
@@ -187,7 +194,7 @@ class Losses:
         return not pending
 
     def condemn(self, index: int, error: type[CoscoError], reason: str) -> None:
-        """A range has failed for good: nobody need run again for it."""
+        """Let a range fail for good: nobody need run again for it."""
         self._verdicts[index] = Verdict(error, reason)
         self._forget_all(index)
         for mapper in [m for m in self._tries if not self._indexes_of(m)]:
@@ -203,7 +210,7 @@ class Losses:
         return any(loss.state is LossState.OPEN for loss in self._losses.values())
 
     def calls(self) -> tuple[RecomputeCall, ...]:
-        """The losses that the driver has not answered, with the mappers that are missing."""
+        """Return the losses that the driver has not answered, with the mappers that are missing."""
         calls = []
         for loss_id, loss in sorted(self._losses.items()):
             if loss.state is LossState.OPEN:
@@ -212,7 +219,7 @@ class Losses:
         return tuple(calls)
 
     def answer(self, arranged: Iterable[int], failed: Iterable[tuple[int, str]]) -> None:
-        """How callbacks ended, by loss id; losses that are no more are passed over."""
+        """Take how callbacks ended, by loss id; losses that are no more are passed over."""
         for loss_id in arranged:
             loss = self._losses.get(loss_id)
             if loss is not None and loss.state is LossState.OPEN:
@@ -223,7 +230,7 @@ class Losses:
                 self._fail(loss_id, f"the driver's callback failed: {one_line(reason)}")
 
     def take_over(self, *, callback: bool) -> None:
-        """Another driver: it is told of every loss, if it can do something about them."""
+        """Tell another driver of every loss, if it can do something about them."""
         self.callback = callback
         for mapper in list(self._tries):
             self._forget_tries(mapper)
@@ -236,7 +243,7 @@ class Losses:
                 self._fail(loss_id, _NO_CALLBACK)
 
     def try_again(self, mapper: int, attempt: int) -> None:
-        """`attempt` of `mapper` begins: if it was called back, that is for so many times."""
+        """Note that an attempt begins: a called-back mapper has MAX_TRIES for each loss."""
         indexes = self._indexes_of(mapper)
         if not indexes:
             return
@@ -326,5 +333,5 @@ class Losses:
 
 
 def one_line(reason: str) -> str:
-    """What somebody else gave as a reason, fit for a message."""
+    """Return what somebody else gave as a reason, fit for a message."""
     return " ".join(reason.split())[:_REASON_CHARACTERS]

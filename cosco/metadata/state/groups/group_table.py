@@ -16,7 +16,6 @@ from typing import Final
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeClosed, ExchangeExists, ExchangeNotFound, InvalidArgument
-from cosco.metadata.state.daemons.lifecycle import Lifecycle
 from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
@@ -36,9 +35,9 @@ from cosco.protocol.group_records import (
 )
 from cosco.protocol.records import Assignment, ExchangeSpec
 
-#: A poll is told of so many losses at most; of the others once these are answered.
+#: Losses that a poll is told of, at most; of the others once these are answered.
 MAX_CALLS: Final = 1000
-#: Mappers that were called back as they did not commit are so again after so many seconds.
+#: Mappers that were called back as they did not commit are called back again after this time.
 RECALL_S: Final = 10.0
 
 
@@ -55,7 +54,6 @@ class Groups:
         tables: Mapping[str, list[Row]],
         directory: Directory,
         members: Members,
-        lifecycle: Lifecycle,
         changes: ChangeLog,
         now: float,
     ) -> None:
@@ -63,7 +61,6 @@ class Groups:
         begins in full now."""
         self._directory = directory
         self._members = members
-        self._lifecycle = lifecycle
         self._changes = changes
         self._leases: Leases[str] = Leases()
         self._groups = restored_groups(tables)
@@ -101,18 +98,21 @@ class Groups:
             )
 
     def id_of(self, number: int) -> str | None:
-        """The group of an open exchange."""
+        """Return the group of an open exchange, if it is of one."""
         group = self._of.get(number)
         return None if group is None else group.id
 
     def lease_s(self, group_id: str) -> float:
-        """The lease of an open group."""
+        """Return the lease of an open group."""
         return self._open(group_id, used=True).spec.lease_s
 
     # --- time ------------------------------------------------------------------------------
 
     def expire(self, now: float) -> list[int]:
-        """Close the groups whose leases ran out; returns the numbers of their exchanges."""
+        """Close the groups whose leases ran out.
+
+        Returns: the numbers of their exchanges.
+        """
         return [number for group_id in self._leases.expire(now) for number in self._end(group_id)]
 
     def restart_leases(self, now: float) -> None:
@@ -164,7 +164,9 @@ class Groups:
     def poll(
         self, group_id: str, owner: bytes, now: float, *, used: bool = False
     ) -> tuple[GroupCall, ...]:
-        """Renew the lease of a group for its driver; the losses that it has not answered.
+        """Renew the lease of a group for its driver.
+
+        Returns: the losses that the driver has not answered.
 
         Raises InvalidArgument for another driver.
         """
@@ -173,7 +175,7 @@ class Groups:
         self._leases.renew(group_id, group.spec.lease_s, now)
         calls: list[GroupCall] = []
         for index in sorted(group.asking):
-            found = self._directory.open[group.number_of(index)].calls()
+            found = self._directory.open[group.number_of(index)].losses.calls()
             if not found:
                 group.asking.discard(index)
             calls += (GroupCall(index, call) for call in found)
@@ -184,8 +186,9 @@ class Groups:
     def answer(
         self, group_id: str, owner: bytes, answers: Iterable[GroupAnswer], *, used: bool = False
     ) -> list[int]:
-        """How callbacks of a group's driver ended; returns the numbers of the exchanges of which
-        readers are told other things now.
+        """Take how callbacks of a group's driver ended.
+
+        Returns: the numbers of the exchanges of which readers are told other things now.
 
         Raises InvalidArgument for another driver, or an index outside of the group, and then
         takes none.
@@ -197,18 +200,21 @@ class Groups:
         changed = set()
         for answer in answers:
             if answer.index in group.open:
-                exchange = self._directory.open[group.number_of(answer.index)]
-                before = exchange.news
+                number = group.number_of(answer.index)
+                losses = self._directory.open[number].losses
+                before = losses.news
                 if answer.failure:
-                    exchange.answer_calls((), [(answer.loss_id, answer.failure)])
+                    losses.answer((), [(answer.loss_id, answer.failure)])
                 else:
-                    exchange.answer_calls([answer.loss_id], ())
-                if exchange.news != before:
-                    changed.add(exchange.number)
+                    losses.answer([answer.loss_id], ())
+                if losses.news != before:
+                    changed.add(number)
         return sorted(changed)
 
     def release(self, group_id: str, indexes: BitMap, *, used: bool = False) -> list[int]:
-        """Close exchanges of a group; returns the numbers of those that were not yet.
+        """Close exchanges of a group.
+
+        Returns: the numbers of those that were open.
 
         Raises InvalidArgument for an index outside of the group, and then closes none.
         """
@@ -220,7 +226,9 @@ class Groups:
         return numbers
 
     def close(self, group_id: str, *, used: bool = False) -> list[int]:
-        """Close a group and what is open of it; returns the numbers of that.
+        """Close a group and what is open of it.
+
+        Returns: the numbers of what was open.
 
         Harmless if it is closed.
         """
@@ -233,13 +241,13 @@ class Groups:
     # --- what becomes of its exchanges -----------------------------------------------------
 
     def told(self, exchange: ExchangeState) -> None:
-        """An exchange may have other losses than before."""
+        """Note that an exchange may have other losses than before."""
         group = self._of.get(exchange.number)
         if group is not None and exchange.losses.unanswered:
             group.asking.add(group.index_of(exchange.number))
 
     def closed(self, number: int) -> None:
-        """An exchange was closed; harmless if it is of no group."""
+        """Forget an exchange that was closed; harmless if it is of no group."""
         group = self._of.pop(number, None)
         if group is None:
             return
@@ -281,7 +289,7 @@ class Groups:
         self.told(exchange)
 
     def found(self, exchange: ExchangeState, assignment: Assignment) -> FoundAssignment:
-        """What a daemon is told of an assignment of its own that is in force."""
+        """Return what a daemon is told of an assignment of its own that is in force."""
         partition_range = exchange.ranges[assignment.range_index]
         group = self._of.get(exchange.number)
         if group is None:
@@ -330,7 +338,7 @@ class Groups:
         group.parts.append(part)
         alone = [(epoch,) for epoch in placed]
         for index in range(first, part.end):
-            exchange = self._lifecycle.open(
+            exchange = self._members.open_exchange(
                 replace(group.spec, shuffle_id=member_name(group.id, index)),
                 group.owner,
                 ranges,
@@ -356,7 +364,7 @@ class Groups:
             self._changes.delete("blocks", (group.id, part.first))
 
     def _close(self, number: int) -> None:
-        self._lifecycle.close(self._directory.open[number])
+        self._members.close_exchange(self._directory.open[number])
         self.closed(number)
 
     def _end(self, group_id: str) -> list[int]:
@@ -383,7 +391,7 @@ def not_open(group_id: str, *, used: bool) -> ExchangeClosed | ExchangeNotFound:
 
 
 def alike_in(part: Part, assignment: Assignment, exchanges: Mapping[int, ExchangeState]) -> Alike:
-    """The exchanges of a part that have this assignment, and of which it is in force.
+    """Return the exchanges of a part that have this assignment, and of which it is in force.
 
     The daemon keeps the answer and admits them all without another question. Why it never
     admits what is fenced:
@@ -402,7 +410,7 @@ def alike_in(part: Part, assignment: Assignment, exchanges: Mapping[int, Exchang
       (`Failover.resume`). A daemon's restart is another incarnation, which is in no
       assignment that was made before.
     - What is closed after it is dropped by the daemon's next heartbeats: everyone whom the
-      assignment names is waited for (`Members.exchange_closed`).
+      assignment names is waited for (`Members.close_exchange`).
 
     exchanges: those that are open.
     """

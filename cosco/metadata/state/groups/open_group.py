@@ -37,14 +37,14 @@ class Part:
 
     @property
     def end(self) -> int:
-        """The index after its last exchange."""
+        """Return the index after its last exchange."""
         return self.first + self.size
 
     def row(self) -> Row:
         """Return the columns after (group, first)."""
         placed = [
-            [part.first, part.count, epoch.store_id, list(map(astuple, epoch.assignment.daemons))]
-            for part, epoch in zip(self.ranges, self.placed, strict=True)
+            [one.first, one.count, epoch.store_id, list(map(astuple, epoch.assignment.daemons))]
+            for one, epoch in zip(self.ranges, self.placed, strict=True)
         ]
         return self.number, self.size, json.dumps(placed)
 
@@ -84,7 +84,7 @@ class Group:
 
     @property
     def exchanges(self) -> int:
-        """How many it has had: the index that the next one will have."""
+        """Return how many it has had: the index that the next one will have."""
         return self.parts[-1].end if self.parts else 0
 
     def part_of(self, number: int) -> Part:

@@ -48,12 +48,12 @@ class ChangeLog:
         return bool(self._dirty)
 
     def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:
-        """Row `key` changed; `render` gives its other columns when the batch is taken."""
+        """Note that row `key` changed; `render` gives its other columns when it is drained."""
         self._columns[table] = len(key)
         self._dirty.setdefault((table, key[0]), {})[key] = render
 
     def put_all(self, table: str, first: Any, rows: Mapping[Row, Callable[[], Row]]) -> None:
-        """`put` for many rows, whose keys have two columns, and the same first one."""
+        """Note many rows at once, whose keys have two columns and the same first one."""
         self._columns[table] = 2
         self._dirty.setdefault((table, first), {}).update(rows)
 

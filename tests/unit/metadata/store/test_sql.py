@@ -324,13 +324,13 @@ class Restarts(RuleBasedStateMachine):
 
     @rule(reached=st.booleans())
     def fence(self, reached: bool) -> None:
-        fences = self.state.drain_fences()
+        fences = self.state.failover.drain_fences()
         self.write()
         for fence in fences:
             if reached:
-                self.state.fenced(fence.daemon.incarnation, fence.keys)
+                self.state.failover.fenced(fence.daemon.incarnation, fence.keys)
             else:
-                self.state.fence_failed(fence.daemon.incarnation)
+                self.state.members.fence_failed(fence.daemon.incarnation)
 
     @rule()
     def write(self) -> None:

@@ -403,7 +403,7 @@ def test_an_extension_avoids_daemons_that_end(cluster: GroupCluster, trouble: st
     if trouble == "dead":
         cluster.kill(1)
     elif trouble == "draining":
-        cluster.state.drain("host:1")
+        cluster.state.members.drain("host:1")
     else:
         cluster.register(1, "its own", store_failing=True) if False else None
         cluster.beat(1, store_failing=True)  # and so the store of 2
@@ -694,8 +694,8 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
     cluster.lose(number + 1)
     key = AssignmentKey(number + 2, 0, 1)
     primary = block.info.assignments[0].primary.incarnation
-    cluster.state.report_daemon(block.info.assignments[0].primary, 0, True, cluster.now, [key])
-    cluster.state.drain_probes()
+    cluster.state.members.report(block.info.assignments[0].primary, 0, True, [key])
+    cluster.state.members.drain_probes()
     cluster.state.probed(primary, ProbeOutcome.ALIVE, cluster.now)
     alike = cluster.alike(number, 0, primary)
     assert alike == Alike(number, 5, BitMap([1, 2, 4]))
@@ -716,7 +716,7 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
         cluster.register(incarnation)
     assert cluster.alike(number, 0, primary) == alike
     check_alike(cluster, block)
-    cluster.state.drain(block.info.assignments[0].primary.address)
+    cluster.state.members.drain(block.info.assignments[0].primary.address)
     assert cluster.state.lookup_assignment(number, 0, 1, primary) is None
     check_alike(cluster, block)
 
