@@ -20,7 +20,7 @@ U64 = npt.NDArray[np.uint64]
 #: Attempt ids from here on are made by writers of groups, at random; below by the service.
 FIRST_OWN_ATTEMPT = 1 << 63
 MASK64 = (1 << 64) - 1
-#: Ids of stores that end with the daemon that has them begin so.
+#: How the ids of stores begin that end with the daemon that has them.
 VOLATILE_STORE = "memory:"
 
 

@@ -11,6 +11,7 @@ from pyroaring import BitMap
 from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.records.changes import Change, Stored
 from cosco.metadata.state.state import TICK_S, MetadataState
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import (
     Assignment,
     AttemptSums,
@@ -143,10 +144,10 @@ class Cluster:
     def placed(self, index: int = 0, shuffle_id: str = "a") -> tuple[int, bool, list[int]]:
         """Epoch, sealed and members of the current assignment of a range."""
         a = self.current(index, shuffle_id)
-        return a.epoch, a.sealed, [r.incarnation for r in (a.primary, *a.replicas)]
+        return a.epoch, a.sealed, [ref.incarnation for ref in a.daemons]
 
     def renew(self, *stale: tuple[int, int], number: int = 1) -> RenewedAssignments:
-        return self.state.renew_assignments(number, 1, stale)
+        return self.state.renew_assignments(number, 1, [RangeEpoch(*pair) for pair in stale])
 
     def commit(self, mapper: int, *partitions: int, epoch: int = 1) -> bool:
         """One row in each of these partitions, acknowledged by this epoch of every range."""

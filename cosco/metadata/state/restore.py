@@ -9,6 +9,7 @@ from typing import Final
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.table_rows import SPEC_COLUMNS, Placed, spec_from_row
+from cosco.protocol.keys import RangeKey
 from cosco.protocol.records import PartitionRange
 
 #: Table → what takes the columns after the number, once the exchange is there.
@@ -31,9 +32,9 @@ def restore_exchanges(
     ranges: defaultdict[int, list[PartitionRange]] = defaultdict(list)
     for number, *columns in tables.get("ranges", ()):
         ranges[number].append(PartitionRange(*columns))
-    placed: defaultdict[tuple[int, int], list[Placed]] = defaultdict(list)
+    placed: defaultdict[RangeKey, list[Placed]] = defaultdict(list)
     for number, *columns in tables.get("assignments", ()):
-        placed[number, columns[0]].append(Placed.from_row(tuple(columns)))
+        placed[RangeKey(number, columns[0])].append(Placed.from_row(tuple(columns)))
     exchanges = {}
     for number, *columns in tables.get("exchanges", ()):
         spec = spec_from_row(columns[:SPEC_COLUMNS])
@@ -43,7 +44,7 @@ def restore_exchanges(
             spec,
             owner,
             tuple(ranges[number]),
-            [placed[number, one.index] for one in ranges[number]],
+            [placed[RangeKey(number, one.index)] for one in ranges[number]],
             changes,
             callback=bool(callback),
         )

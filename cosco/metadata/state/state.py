@@ -1,4 +1,7 @@
-"""What the metadata service knows and decides: one class, free of IO and of clocks.
+"""What the metadata service knows and decides, free of IO and of clocks.
+
+What daemons alone, moves of ranges alone or groups alone decide is asked of `members`, `failover`
+and `groups` of the state; the rest of the state itself.
 
 Times (`now`) are seconds of one monotonic clock. Deadlines are kept in memory only. What
 must survive a restart is named in a `ChangeLog`; an answer may leave once `drain_changes` of
@@ -27,6 +30,7 @@ from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
 from cosco.metadata.state.restore import restore_exchanges
 from cosco.protocol.api_limits import check_owner, check_spec, shown
 from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import (
     CommitRequest,
     CommitWait,
@@ -160,7 +164,7 @@ class MetadataState:
         return self.groups.found(exchange, assignment)
 
     def renew_assignments(
-        self, number: int, generation: int, stale: Collection[tuple[int, int]]
+        self, number: int, generation: int, stale: Collection[RangeEpoch]
     ) -> RenewedAssignments:
         """Return what has followed the epochs `stale` of ranges.
 

@@ -16,6 +16,7 @@ _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
 def u64(data: bytes, what: str) -> U64:
+    """Return what `bytes64` was given; raises InvalidArgument."""
     if len(data) % 8:
         raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint64")
     return np.frombuffer(data, dtype="<u8")
@@ -63,6 +64,7 @@ def gaps_bytes(array: U32) -> bytes:
 
 
 def bytes64(array: U64) -> bytes:
+    """Return the numbers as eight bytes each, little-endian."""
     return np.ascontiguousarray(array, dtype="<u8").tobytes()
 
 

@@ -16,7 +16,7 @@ from cosco.metadata.state.daemons.daemon_table import Daemon, DaemonTable
 from cosco.metadata.state.daemons.errands import Fence, Fences
 from cosco.metadata.state.daemons.placement import Avoid, host_count, place_next
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
-from cosco.protocol.keys import AssignmentKey, RangeKey
+from cosco.protocol.keys import AssignmentKey, RangeEpoch, RangeKey
 from cosco.protocol.records import Assignment, DaemonRef, RenewedAssignments
 
 #: Ranges are given the copies that they lack once no daemon has come for QUIET_S, and then
@@ -287,9 +287,7 @@ class Failover:
         begun, self._begun = self._begun, []
         return begun
 
-    def renewed(
-        self, exchange: ExchangeState, stale: Iterable[tuple[int, int]]
-    ) -> RenewedAssignments:
+    def renewed(self, exchange: ExchangeState, stale: Iterable[RangeEpoch]) -> RenewedAssignments:
         """Return what has followed the epochs `stale`; `alive` if one of them is in force.
 
         Raises InvalidArgument for a pair that never was.

@@ -266,7 +266,7 @@ class Members:
         callback: bool,
         mappers: int = 0,
     ) -> ExchangeState:
-        """Make an exchange, of the next number; whoever gives it a lease is the caller.
+        """Make an exchange, with the next number; its lease is the affair of the caller.
 
         mappers: of each exchange of its group; 0: it is of none.
         """

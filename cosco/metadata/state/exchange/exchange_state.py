@@ -47,7 +47,7 @@ from cosco.protocol.records import (
     Source,
 )
 
-#: That have rows of an open exchange.
+#: The tables that have rows of an open exchange.
 _TABLES: Final = (
     "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
     "resent", "losses", "failures", "tries",

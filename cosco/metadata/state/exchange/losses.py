@@ -58,6 +58,13 @@ class Loss:
     told: bool = False
 
 
+class _Tries(NamedTuple):
+    """Attempts of a called-back mapper so far, and the latest one."""
+
+    attempts: int
+    latest: int
+
+
 class Verdict(NamedTuple):
     """What readers of a range are told for good."""
 
@@ -80,8 +87,8 @@ class Losses:
         #: range, None for a generation → ids of its losses, and all mappers in them
         self._ids: defaultdict[int | None, set[int]] = defaultdict(set)
         self._pending: dict[int | None, BitMap] = {}
-        #: called-back mapper → how often it was opened since, and its latest attempt
-        self._tries: dict[int, tuple[int, int]] = {}
+        #: By called-back mapper.
+        self._tries: dict[int, _Tries] = {}
         self._verdicts: dict[int, Verdict] = {}
 
     # --- what is lost ----------------------------------------------------------------------
@@ -168,11 +175,11 @@ class Losses:
         The driver may take this for the re-run that it arranged, so unless a later one has
         begun it is told of the mapper again.
         """
-        loss_id = next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
+        loss_id = self._loss_of(index, mapper)
         loss = self._losses[loss_id]
         if not loss.told or loss.state is LossState.FAILED:
             return
-        if mapper not in self._tries or self._tries[mapper][1] == attempt:
+        if mapper not in self._tries or self._tries[mapper].latest == attempt:
             self._leave(loss_id, mapper)
             self.join(index, mapper, loss.reason)
 
@@ -187,7 +194,7 @@ class Losses:
         pending.discard(mapper)
         if mapper in self._tries:
             self._forget_tries(mapper)
-        loss_id = next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
+        loss_id = self._loss_of(index, mapper)
         self._leave(loss_id, mapper)
         if not pending:
             self._forget_all(index)
@@ -247,15 +254,14 @@ class Losses:
         indexes = self._indexes_of(mapper)
         if not indexes:
             return
-        tries = self._tries.get(mapper, (0, 0))[0] + 1
-        if tries > MAX_TRIES * len(indexes):
+        count = self._tries[mapper].attempts + 1 if mapper in self._tries else 1
+        if count > MAX_TRIES * len(indexes):
             for index in indexes:
-                loss_id = next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
-                self._fail(loss_id, f"mapper {mapper} ran {tries - 1} times without a commit")
-            tries = 0
-        self._tries[mapper] = tries, attempt
-        row = tries, attempt
-        self._changes.put("tries", (self._number, mapper), lambda: row)
+                failure = f"mapper {mapper} ran {count - 1} times without a commit"
+                self._fail(self._loss_of(index, mapper), failure)
+            count = 0
+        tries = self._tries[mapper] = _Tries(count, attempt)
+        self._changes.put("tries", (self._number, mapper), lambda: tries)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -275,6 +281,9 @@ class Losses:
             loss.state, loss.failure = LossState.FAILED, failure
             self._put(loss_id)
             self.news += 1
+
+    def _loss_of(self, index: int | None, mapper: int) -> int:
+        return next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
 
     def _indexes_of(self, mapper: int) -> list[int | None]:
         return [index for index, mappers in self._pending.items() if mapper in mappers]
@@ -329,7 +338,7 @@ class Losses:
         self._verdicts[index] = Verdict(_FINAL[error], reason)
 
     def restore_tries(self, mapper: int, tries: int, attempt: int) -> None:
-        self._tries[mapper] = tries, attempt
+        self._tries[mapper] = _Tries(tries, attempt)
 
 
 def one_line(reason: str) -> str:

@@ -1,7 +1,7 @@
 """What the state has changed and the database does not have yet.
 
-The state names rows as it changes them; whoever writes takes them as one batch. A row is
-rendered when it is taken, so one that changed a hundred times in a batch is written once.
+The state names rows as it changes them; whoever writes drains them as one batch. A row is
+rendered when it is drained, so one that changed a hundred times in a batch is written once.
 """
 
 from __future__ import annotations
