@@ -74,7 +74,7 @@ class MetadataState:
         exchanges = restore_exchanges(stored.tables, self._changes)
         self._closing = ClosingTable(stored.tables.get("closing", ()), self._changes)
         self._exchanges = Directory(exchanges, stored.next_number, self._closing)
-        #: For whoever calls the state to call as well, like `failover` and `groups`.
+        #: Called by whoever calls the state, like `failover` and `groups`.
         self.members = Members(
             stored,
             self._exchanges,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cosco.protocol.pb import metadata_pb2 as mpb
 from cosco.protocol.pb import shuffle_pb2 as spb
-from cosco.protocol.wire.arrays import bitmap_bytes, bitmap_from_bytes
+from cosco.protocol.wire.arrays import bitmap_from_bytes
 from cosco.protocol.wire.bulk import (
     PushedFrame,
     eager_frame,

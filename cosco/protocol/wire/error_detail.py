@@ -12,7 +12,7 @@ from cosco.protocol.pb import metadata_pb2 as mpb
 ERROR_KEY: Final = "cosco-error-bin"
 #: Mappers that an error names, at most; those that are left are named by the next one.
 MAX_ERROR_MAPPERS: Final = 100_000
-#: Which takes less than this, of trailing metadata.
+#: Bound of an error with that many mappers, as trailing metadata.
 MAX_ERROR_BYTES: Final = 1 << 20
 
 

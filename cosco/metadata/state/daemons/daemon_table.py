@@ -88,9 +88,11 @@ class DaemonTable:
                 self._leases.renew(daemon.ref.incarnation, lease_s, now)
 
     def register(self, registration: DaemonRegistration, now: float) -> tuple[bool, list[int]]:
-        """Take a daemon in: (whether it was thought dead, incarnations it supersedes).
+        """Take a daemon in.
 
         Whoever had its address before is dead, as two processes cannot listen on one.
+
+        Returns: whether it is new or was thought dead, and the incarnations it supersedes.
         Raises InvalidArgument when another daemon has its incarnation.
         """
         ref = DaemonRef(registration.incarnation, registration.address)
@@ -126,7 +128,10 @@ class DaemonTable:
         return known is None or not known.live, superseded
 
     def heartbeat(self, heartbeat: DaemonHeartbeat, now: float) -> Daemon | None:
-        """Renew a lease; None for a daemon that must register (again)."""
+        """Renew a lease.
+
+        Returns: the daemon, None if it must register (again).
+        """
         daemon = self.live(heartbeat.incarnation)
         if daemon is not None:
             daemon.free_bytes = heartbeat.free_bytes

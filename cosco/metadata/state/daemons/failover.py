@@ -89,7 +89,7 @@ class Failover:
         self._fences = Fences()
         #: The ranges whose current epoch is not sealed, by each of its members.
         self._current: dict[int, dict[RangeKey, None]] = {}
-        #: Those with fewer copies than were asked for.
+        #: The ranges with fewer copies than were asked for.
         self._thin: dict[RangeKey, None] = {}
         self._shunning = Shunning()
         self._begun: list[RangeKey] = []

@@ -160,12 +160,14 @@ class Members:
     def report(
         self, suspect: DaemonRef, reporter: int, insist: bool, keys: Iterable[AssignmentKey] = ()
     ) -> bool:
-        """Have a daemon asked that somebody cannot reach; False if it is known to be dead.
+        """Have a daemon asked that somebody cannot reach.
 
         reporter: incarnation of the daemon that reports, 0 for a client.
         insist: it was reported and said to be alive; if it answers again, assignments move
             away from it: those that `reporter` replicates to it, for a client those of `keys`.
         The report is to be answered with `is_live` when `is_probed` is not true any more.
+
+        Returns: False if the daemon is known to be dead.
         """
         daemon = self._daemons.live(suspect.incarnation)
         if daemon is None:

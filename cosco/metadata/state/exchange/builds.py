@@ -159,7 +159,10 @@ class Builds:
     # --- builds ----------------------------------------------------------------------------
 
     def end(self, index: int) -> BitMap:
-        """End the build of a range; returns the mappers whose rows went with it."""
+        """End the build of a range.
+
+        Returns: the mappers whose rows went with it.
+        """
         build = self._ranges[index]
         totals = self.sums[:TOTALS, build.partition_range.span]
         if build.expected is None or build.regained is None:

@@ -8,7 +8,6 @@ a report, is one change of all three, and they name the rows of it before the ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import astuple
 from functools import partial
 from typing import Final
 
@@ -26,7 +25,7 @@ from cosco.metadata.state.exchange.exchange_checks import (
 )
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, Losses, one_line
 from cosco.metadata.state.records.changes import ChangeLog
-from cosco.metadata.state.records.table_rows import Placed
+from cosco.metadata.state.records.table_rows import Placed, spec_row
 from cosco.protocol.api_limits import check_schema, shown
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
@@ -55,7 +54,8 @@ _TABLES: Final = (
 
 
 class ExchangeState:
-    """An open exchange. Every change is named in `changes`, see `cosco.metadata.store.sql`."""
+    """An open exchange. Every change is named in `changes`; `cosco.metadata.store.sql` has the
+    tables."""
 
     def __init__(
         self,
@@ -199,8 +199,12 @@ class ExchangeState:
             )
 
     def commit(self, request: CommitRequest) -> bool:
-        """Whether this attempt counts: the first of its mapper does, and a later one for
-        ranges its mapper was called back for, if all it sent them is in their present build.
+        """Count a commit, if it is the first of its mapper, or brings back what was lost.
+
+        That is a commit for ranges its mapper was called back for, if all that it sent them is
+        in their present build.
+
+        Returns: whether it counts.
 
         Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for a commit that
         cannot be of this exchange.
@@ -369,7 +373,7 @@ class ExchangeState:
             "exchanges",
             (self.number,),
             lambda: (
-                *astuple(self.spec), self.owner, self.losses.callback, self.generation,
+                *spec_row(self.spec), self.owner, self.losses.callback, self.generation,
                 int(self.kind), self.schema,
             ),
         )  # fmt: skip

@@ -87,7 +87,7 @@ class Losses:
         #: range, None for a generation → ids of its losses, and all mappers in them
         self._ids: defaultdict[int | None, set[int]] = defaultdict(set)
         self._pending: dict[int | None, BitMap] = {}
-        #: By called-back mapper.
+        #: Called-back mapper → how often it was opened since.
         self._tries: dict[int, _Tries] = {}
         self._verdicts: dict[int, Verdict] = {}
 

@@ -64,7 +64,7 @@ class Groups:
         self._changes = changes
         self._leases: Leases[str] = Leases()
         self._groups = restored_groups(tables)
-        #: By the number of each open exchange.
+        #: Number of an open exchange → its group.
         self._of: dict[int, Group] = {}
         for group in self._groups.values():
             self._leases.renew(group.id, group.spec.lease_s, now)

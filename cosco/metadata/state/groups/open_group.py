@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeExists, InvalidArgument
 from cosco.metadata.state.records.changes import Row
-from cosco.metadata.state.records.table_rows import Placed, spec_from_row
+from cosco.metadata.state.records.table_rows import Placed, ref_row, spec_from_row, spec_row
 from cosco.protocol.api_limits import shown
 from cosco.protocol.group_records import GroupPart, member_name
 from cosco.protocol.records import (
@@ -43,7 +43,7 @@ class Part:
     def row(self) -> Row:
         """Return the columns after (group, first)."""
         placed = [
-            [one.first, one.count, epoch.store_id, list(map(astuple, epoch.assignment.daemons))]
+            [one.first, one.count, epoch.store_id, list(map(ref_row, epoch.assignment.daemons))]
             for one, epoch in zip(self.ranges, self.placed, strict=True)
         ]
         return self.number, self.size, json.dumps(placed)
@@ -162,7 +162,7 @@ class Group:
 
     def row(self) -> Row:
         """Return the columns after the group's id."""
-        return *astuple(self.spec)[1:], self.owner, self.callback, self.mappers
+        return *spec_row(self.spec)[1:], self.owner, self.callback, self.mappers
 
 
 def restored_groups(tables: Mapping[str, list[Row]]) -> dict[str, Group]:
