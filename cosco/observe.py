@@ -84,8 +84,8 @@ def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
     reply = _call(metadata, "Status", wire.mpb.StatusRequest(), timeout_s)
     return ClusterStatus(
         cluster_id=reply.cluster_id,
-        daemons=tuple(wire.daemon_status_from_pb(pb) for pb in reply.daemons),
-        exchanges=tuple(wire.exchange_status_from_pb(pb) for pb in reply.exchanges),
+        daemons=tuple(wire.from_pb(DaemonStatus, pb) for pb in reply.daemons),
+        exchanges=tuple(wire.from_pb(ExchangeStatus, pb) for pb in reply.exchanges),
     )
 
 
@@ -95,7 +95,7 @@ def describe_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -
     Raises: ExchangeNotFound and ExchangeClosed, else as `fetch_status` does.
     """
     request = wire.mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
-    return wire.info_from_pb(_call(metadata, "DescribeExchange", request, timeout_s))
+    return wire.from_pb(ExchangeInfo, _call(metadata, "DescribeExchange", request, timeout_s))
 
 
 def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:

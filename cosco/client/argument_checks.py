@@ -6,16 +6,12 @@ import math
 import operator
 import os
 from collections.abc import Iterable
-from typing import Final
 
 from pyroaring import BitMap
 
 from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, parse_address
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import MAX_MAPPER
-
-#: A shuffle id is at most so long in UTF-8.
-MAX_SHUFFLE_ID_BYTES: Final = 1024
+from cosco.protocol.api_limits import MAX_MAPPER, check_shuffle_id
 
 
 def metadata_address(metadata: str | None) -> str:
@@ -31,14 +27,7 @@ def shuffle_name(shuffle_id: object) -> str:
     """Return a valid shuffle id."""
     if not isinstance(shuffle_id, str):
         raise InvalidArgument(f"shuffle_id is {shuffle_id!r}, it must be a string")
-    try:
-        length = len(shuffle_id.encode())
-    except UnicodeEncodeError:
-        raise InvalidArgument(f"shuffle_id {shuffle_id!r} is no Unicode text") from None
-    if not 1 <= length <= MAX_SHUFFLE_ID_BYTES:
-        raise InvalidArgument(
-            f"shuffle_id is {length} bytes long, it must be 1 to {MAX_SHUFFLE_ID_BYTES}"
-        )
+    check_shuffle_id(shuffle_id)
     return shuffle_id
 
 

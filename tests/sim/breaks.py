@@ -24,6 +24,7 @@ from cosco.metadata.state.daemons import failover
 from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
+from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameCredits
 from cosco.protocol.push.sender import OutFrame, PushSender
@@ -141,9 +142,9 @@ def _sent_is_acked() -> None:
 @_break("no-fence", "survivors of a sealed epoch are not fenced")
 def _no_fence() -> None:
     def begin_move(self: failover.Failover, exchange: Any, index: int) -> None:
-        assignment = exchange.placed[index][-1].assignment
-        self._moves[exchange.number, index] = failover._Move(assignment.epoch, set())
-        self._place((exchange.number, index))
+        key = RangeKey(exchange.number, index)
+        self._moves[key] = failover._Move(exchange.current(index).epoch, set())
+        self._place(key)
 
     failover.Failover._fence = lambda *_: None
     failover.Failover._fence_returned = lambda *_: None
@@ -173,7 +174,7 @@ def _epoch_without_copies() -> None:
     def drain(self: failover.Failover, incarnation: int) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
-            if exchange.placed[index][-1].assignment.primary.incarnation == incarnation:
+            if exchange.current(index).primary.incarnation == incarnation:
                 self.seal(exchange, index)
 
     failover.Failover.drain = drain

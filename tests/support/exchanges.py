@@ -13,7 +13,7 @@ from support.raw_push import RawMetadata
 from cosco import Commit, CoscoError, CoscoReader, CoscoWriter
 from cosco.observe import fetch_status
 from cosco.protocol.records import Assignment, DaemonState, DaemonStatus, ExchangeInfo
-from cosco.protocol.wire import info_from_pb, mpb
+from cosco.protocol.wire import from_pb, mpb
 
 Pairs = list[tuple[int, bytes]]
 #: So long a client waits for services in these tests before it gives up.
@@ -122,7 +122,7 @@ def describe(name: str, metadata: str) -> ExchangeInfo:
         reply = raw.call("DescribeExchange", mpb.DescribeExchangeRequest(shuffle_id=name))
     finally:
         raw.close()
-    return info_from_pb(reply)
+    return from_pb(ExchangeInfo, reply)
 
 
 def assignment(name: str, metadata: str, range_index: int = 0) -> Assignment:

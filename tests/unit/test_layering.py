@@ -43,9 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 PROGRAMS = {"cosco.client", "cosco.shuffle_service", "cosco.metadata"}
 
 #: To be mended, and to go from here with that.
-TOO_LONG = {
-    "cosco.metadata.state.restore.restore_exchanges",
-}
+TOO_LONG = {}
 CIRCLES = [
     ["cosco.client.write.daemon_link", "cosco.client.write.pusher"],
 ]

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import grpc
 import psutil
+from cosco.protocol.push.window import OutFrame, PushWindow
 from rich.table import Table
 
 from cosco import CoscoExchange
@@ -34,7 +35,6 @@ from cosco.local.workers import Link, TaskPool
 from cosco.observe import fetch_status, read_metrics
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
 from cosco.protocol import wire
-from cosco.protocol.push.window import OutFrame, PushWindow
 from cosco.protocol.records import MASK64, Assignment, ExchangeInfo, OpenedAttempt
 from cosco.protocol.wire import spb
 from cosco_bench.harness.bench_report import MIB, Bars, Report, table

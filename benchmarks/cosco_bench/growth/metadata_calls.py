@@ -19,6 +19,7 @@ from cosco.protocol import wire
 from cosco.protocol.records import (
     AttemptSums,
     CommitRequest,
+    CommitWait,
     DaemonHeartbeat,
     DaemonRegistration,
     ExchangeInfo,
@@ -87,14 +88,12 @@ async def _be_daemons(link: Link, metadata: str, count: int) -> None:
             beat = DaemonHeartbeat(registration.incarnation, _MEMORY_BYTES)
             while True:
                 await asyncio.sleep(_HEARTBEAT_S)
-                reply = await heartbeat(
-                    wire.heartbeat_to_pb(beat).SerializeToString(), timeout=_TIMEOUT_S
-                )
+                reply = await heartbeat(wire.to_pb(beat).SerializeToString(), timeout=_TIMEOUT_S)
                 if not reply.known:  # the service was started again
-                    await register(wire.registration_to_pb(registration).SerializeToString())
+                    await register(wire.to_pb(registration).SerializeToString())
 
         for registration in registrations:
-            await register(wire.registration_to_pb(registration).SerializeToString())
+            await register(wire.to_pb(registration).SerializeToString())
         await asyncio.to_thread(link.wait_for_start)
         async with asyncio.TaskGroup() as group:
             for registration in registrations:
@@ -163,7 +162,8 @@ def common_part(info: ExchangeInfo) -> bytes:
     )
     acknowledged = pairs_array([(a.range_index, a.epoch) for a in info.assignments])
     request = CommitRequest(info.number, 0, 0, info.generation, acknowledged, sums)
-    return wire.commit_to_pb(request).SerializeToString()
+    body: bytes = wire.to_pb(request).SerializeToString()
+    return body
 
 
 def await_all(
@@ -187,7 +187,7 @@ def await_all(
                 began = time.perf_counter()
                 reply = await call(request, timeout=_TIMEOUT_S)
                 seconds.append(time.perf_counter() - began)
-                snapshot = wire.wait_from_pb(reply).snapshot
+                snapshot = wire.from_pb(CommitWait, reply).snapshot
                 if snapshot is None or snapshot.rows != mappers * ROWS:
                     raise DataCorrupted("a reader is told of other rows than were committed")
 

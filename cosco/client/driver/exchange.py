@@ -12,9 +12,10 @@ import pyarrow as pa
 from cosco.client.argument_checks import shuffle_name
 from cosco.client.content.arrow import schema_from_bytes
 from cosco.client.driver.driver import Driver, RecomputeCallback, exchange_driver
-from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
+from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.live_object import LiveObject
 from cosco.errors import ExchangeClosed, InvalidArgument
+from cosco.protocol.api_limits import OWNER_BYTES
 from cosco.protocol.records import ExchangeInfo, ExchangeProgress
 
 

@@ -13,17 +13,13 @@ from pyroaring import BitMap
 
 from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.driver.driver import GroupCallback, group_driver
-from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
+from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.groups.commit_outbox import BatchOutbox
 from cosco.client.groups.handle import GroupHandle, GroupLife
 from cosco.client.live_object import LiveObject
 from cosco.errors import ClientClosed, CoscoError, ExchangeClosed
-from cosco.protocol.group_records import (
-    MAX_BLOCK_SIZE,
-    MAX_GROUP_MAPPERS,
-    MAX_GROUP_SIZE,
-    GroupBlock,
-)
+from cosco.protocol.api_limits import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, MAX_PART_SIZE, OWNER_BYTES
+from cosco.protocol.group_records import GroupPart
 
 #: The metadata service hears of released exchanges this soon.
 _RELEASE_WITHIN_S: Final = 0.05
@@ -90,7 +86,7 @@ class CoscoExchangeGroup(LiveObject):
         self._closing = threading.Lock()
         self._changing = threading.Lock()  # of `_parts` and what is released: held briefly
         self._life = GroupLife()
-        self._parts: tuple[GroupBlock, ...] = ()
+        self._parts: tuple[GroupPart, ...] = ()
         self._releases: BatchOutbox[int] = BatchOutbox(
             "cosco-release",
             self._release,
@@ -189,7 +185,7 @@ class CoscoExchangeGroup(LiveObject):
             part = self._metadata.create_group(
                 self._spec,
                 mappers=self.mappers,
-                size=min(end - first, MAX_BLOCK_SIZE),
+                size=min(end - first, MAX_PART_SIZE),
                 first=first,
                 owner=self._owner,
                 callback=self._has_callback,
@@ -198,7 +194,7 @@ class CoscoExchangeGroup(LiveObject):
                 kept = tuple(one for one in self._parts if not self._is_released(one))
                 self._parts = (*kept, part)
 
-    def _is_released(self, part: GroupBlock) -> bool:
+    def _is_released(self, part: GroupPart) -> bool:
         end = part.first + part.size
         return self._life.released.range_cardinality(part.first, end) == part.size
 

@@ -16,7 +16,7 @@ from cosco.client.read.reader import CoscoReader
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.write.writer import Attempts, CoscoWriter
 from cosco.errors import ExchangeClosed, InvalidArgument
-from cosco.protocol.group_records import GroupBlock, member_name
+from cosco.protocol.group_records import GroupPart, member_name
 from cosco.protocol.records import FIRST_OWN_ATTEMPT, CommitRequest, ExchangeInfo, OpenedAttempt
 
 #: The buffer of a writer of a group: micro-batches are small.
@@ -79,7 +79,7 @@ class GroupHandle:
     group_id: str
     mappers: int
     service_timeout_s: float
-    parts: tuple[GroupBlock, ...]
+    parts: tuple[GroupPart, ...]
     life: GroupLife = field(default_factory=GroupLife, compare=False, repr=False)
 
     @property

@@ -13,9 +13,9 @@ from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ServiceUnavailable
 from cosco.protocol import wire
-from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupBlock, GroupCall
+from cosco.protocol.api_limits import MAX_PARTITIONS
+from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupCall, GroupPart
 from cosco.protocol.records import (
-    MAX_PARTITIONS,
     CommitRequest,
     CommitWait,
     DaemonRef,
@@ -66,17 +66,15 @@ class MetadataClient:
         owner: 16 random bytes that tell this call's repetition from another's. callback: the
         driver can have mappers run again.
         """
-        request = mpb.CreateExchangeRequest(
-            spec=wire.spec_to_pb(spec), owner=owner, callback=callback
-        )
-        return wire.info_from_pb(self._call("CreateExchange", request))
+        request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=owner, callback=callback)
+        return wire.from_pb(ExchangeInfo, self._call("CreateExchange", request))
 
     def describe_exchange(
         self, shuffle_id: str, owner: bytes = b"", *, callback: bool = False
     ) -> ExchangeInfo:
         """Return the exchange. An `owner`, if not empty, takes it over, with a callback or not."""
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner, callback=callback)
-        return wire.info_from_pb(self._call("DescribeExchange", request))
+        return wire.from_pb(ExchangeInfo, self._call("DescribeExchange", request))
 
     def begin_reading(
         self, shuffle_id: str, mappers: BitMap, partition: int
@@ -91,8 +89,8 @@ class MetadataClient:
             request.reading.mappers = mappers.serialize()
             request.reading.partition = partition
         reply = self._call("DescribeExchange", request)
-        wait = wire.wait_from_pb(reply.commits) if reply.HasField("commits") else None
-        return wire.info_from_pb(reply), wait
+        wait = wire.from_pb(CommitWait, reply.commits) if reply.HasField("commits") else None
+        return wire.from_pb(ExchangeInfo, reply), wait
 
     def poll_driver(
         self,
@@ -111,17 +109,19 @@ class MetadataClient:
             arranged=arranged,
             failed=[mpb.RecomputeFailure(loss_id=loss, reason=why) for loss, why in failed],
         )
-        return wire.driver_orders_from_pb(self._call("PollDriver", request, wait_s=wait_s))
+        return wire.from_pb(DriverOrders, self._call("PollDriver", request, wait_s=wait_s))
 
     def close_exchange(self, shuffle_id: str) -> None:
         self._call("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id))
 
     def progress(self, number: int) -> ExchangeProgress:
-        return wire.progress_from_pb(self._call("Progress", mpb.ProgressRequest(number=number)))
+        return wire.from_pb(
+            ExchangeProgress, self._call("Progress", mpb.ProgressRequest(number=number))
+        )
 
     def open_attempt(self, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
         request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
-        return wire.opened_from_pb(self._call("OpenAttempt", request))
+        return wire.from_pb(OpenedAttempt, self._call("OpenAttempt", request))
 
     def fix_row_kind(self, number: int, kind: RowKind, schema: bytes) -> ExchangeInfo:
         request = mpb.FixRowKindRequest(
@@ -129,7 +129,7 @@ class MetadataClient:
             kind=mpb.RowKind.Name(int(kind)),
             schema=schema,
         )
-        return wire.info_from_pb(self._call("FixRowKind", request))
+        return wire.from_pb(ExchangeInfo, self._call("FixRowKind", request))
 
     def renew_assignments(
         self,
@@ -154,16 +154,16 @@ class MetadataClient:
             number=number,
             generation=generation,
             stale=[mpb.RangeEpoch(range_index=index, epoch=epoch) for index, epoch in stale],
-            suspect=None if suspect is None else wire.ref_to_pb(suspect),
+            suspect=None if suspect is None else wire.to_pb(suspect),
             insist=insist,
             wait_s=wait_s,
         )
         reply = self._call("RenewAssignments", request, wait_s=wait_s, outage_s=outage_s)
-        return wire.renewed_from_pb(reply)
+        return wire.from_pb(RenewedAssignments, reply)
 
     def commit(self, commit: CommitRequest) -> bool:
         """Whether this attempt is the one that counts."""
-        return bool(self._call("Commit", wire.commit_to_pb(commit)).won)
+        return bool(self._call("Commit", wire.to_pb(commit)).won)
 
     def await_commits(
         self,
@@ -184,7 +184,7 @@ class MetadataClient:
             wait_s=wait_s,
         )
         reply = self._call("AwaitCommits", request, wait_s=wait_s, outage_s=outage_s)
-        return wire.wait_from_pb(reply)
+        return wire.from_pb(CommitWait, reply)
 
     def report_daemon(
         self, daemon: DaemonRef, *, insist: bool = False, outage_s: float | None = None
@@ -195,7 +195,7 @@ class MetadataClient:
 
         Returns: whether the service can reach it.
         """
-        request = mpb.ReportDaemonRequest(daemon=wire.ref_to_pb(daemon), insist=insist)
+        request = mpb.ReportDaemonRequest(daemon=wire.to_pb(daemon), insist=insist)
         return bool(self._call("ReportDaemon", request, outage_s=outage_s).alive)
 
     def report_loss(self, report: LossReport, *, outage_s: float | None = None) -> None:
@@ -206,7 +206,7 @@ class MetadataClient:
         Raises: what readers of the partition are to see: DataLost, DataCorrupted,
         GenerationChanged, ExchangeClosed.
         """
-        self._call("ReportLoss", wire.loss_to_pb(report), outage_s=outage_s)
+        self._call("ReportLoss", wire.to_pb(report), outage_s=outage_s)
 
     # --- groups ----------------------------------------------------------------------------
 
@@ -219,20 +219,20 @@ class MetadataClient:
         first: int,
         owner: bytes,
         callback: bool,
-    ) -> GroupBlock:
+    ) -> GroupPart:
         """Make a group (`first` is 0), or extend it from index `first`; `spec` names it.
 
         As for `create_exchange`, a repeated call succeeds.
         """
         request = mpb.CreateGroupRequest(
-            spec=wire.spec_to_pb(spec),
+            spec=wire.to_pb(spec),
             mappers=mappers,
             size=size,
             first=first,
             owner=owner,
             callback=callback,
         )
-        return wire.group_block_from_pb(self._call("CreateGroup", request))
+        return wire.from_pb(GroupPart, self._call("CreateGroup", request))
 
     def poll_group(
         self, group_id: str, owner: bytes, *, wait_s: float, answers: Iterable[GroupAnswer] = ()
@@ -242,10 +242,10 @@ class MetadataClient:
             group_id=group_id,
             owner=owner,
             wait_s=wait_s,
-            answers=map(wire.group_answer_to_pb, answers),
+            answers=map(wire.to_pb, answers),
         )
         reply = self._call("PollGroup", request, wait_s=wait_s)
-        return tuple(map(wire.group_call_from_pb, reply.calls))
+        return tuple(wire.from_pb(GroupCall, call) for call in reply.calls)
 
     def release_exchanges(self, group_id: str, indexes: BitMap, *, try_s: float) -> None:
         """Close exchanges of a group, and pass over those that are closed. Tries once."""
@@ -260,9 +260,9 @@ class MetadataClient:
         self, commits: Iterable[CommitRequest], *, try_s: float
     ) -> tuple[CommitResult, ...]:
         """Commit attempts of exchanges of groups, and return what became of each. Tries once."""
-        request = mpb.CommitBatchRequest(commits=map(wire.commit_to_pb, commits))
+        request = mpb.CommitBatchRequest(commits=map(wire.to_pb, commits))
         reply = self._call("CommitBatch", request, outage_s=0.0, try_s=try_s)
-        return tuple(map(wire.commit_result_from_pb, reply.results))
+        return tuple(wire.from_pb(CommitResult, result) for result in reply.results)
 
     def report_uncommitted(self, number: int, mappers: BitMap, reason: str) -> None:
         """Have mappers of a group's exchange run again that ended before they committed."""

@@ -23,8 +23,8 @@ from cosco.client.write.pusher import Pusher
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import ArrowPacker, PendingRows, RowPacker
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
-    MAX_MAPPER,
     Commit,
     CommitRequest,
     ExchangeInfo,

@@ -172,7 +172,7 @@ class _Link:
         )
         ref = self._replica.ref
         request = mpb.ReportDaemonRequest(
-            daemon=wire.ref_to_pb(ref), reporter=self._core.incarnation, insist=insist
+            daemon=wire.to_pb(ref), reporter=self._core.incarnation, insist=insist
         )
         try:
             reply = await self._metadata.call("ReportDaemon", request)

@@ -227,7 +227,7 @@ class Cluster:
         return wire.mpb.ReportDaemonReply(alive=self.alive)
 
     def _report_loss(self, request: bytes, context: Any) -> Any:
-        loss = wire.loss_from_pb(wire.mpb.ReportLossRequest.FromString(request))
+        loss = wire.from_pb(LossReport, wire.mpb.ReportLossRequest.FromString(request))
         self.losses.append(loss)
         return wire.mpb.ReportLossReply()
 

@@ -22,7 +22,7 @@ from cosco.errors import (
     NotPicklable,
     ServiceUnavailable,
 )
-from cosco.protocol.records import MAX_MAPPER
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.wire import ERROR_KEY, MAX_ERROR_MAPPERS, error_to_bytes
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)

@@ -4,7 +4,7 @@ import pytest
 from pyroaring import BitMap
 
 from cosco.errors import ServiceUnavailable
-from cosco.metadata.state.exchange.commit_waits import Waiting
+from cosco.metadata.state.waiting_calls import Waiting
 
 
 def test_the_last_missing_mapper_completes_all_readers_of_the_set() -> None:

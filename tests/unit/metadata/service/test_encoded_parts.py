@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cosco.metadata.service.replies import EncodedParts
+from cosco.metadata.service.encoded_parts import EncodedParts
 
 
 class Thing:

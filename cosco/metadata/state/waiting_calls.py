@@ -98,30 +98,28 @@ class Waiting(Generic[_W]):
                 self._forget(key)
 
     def committed(self, number: int, mapper: int) -> list[_W]:
-        """A mapper has committed: the readers for which it was the last."""
+        """Return the readers for which a mapper that has committed was the last."""
         return self._arrived(number, _What.COMMITS, mapper)
 
     def begun(self, number: int, index: int) -> list[_W]:
-        """A range has another epoch: the writers for which it was the last."""
+        """Return the writers for which a range that has another epoch was the last."""
         return self._arrived(number, _What.EPOCHS, index)
 
     def probed(self, incarnation: int) -> list[_W]:
-        """Those who reported a daemon."""
-        key = _Key(incarnation, _What.PROBE)
-        return self._pop(key) if key in self._entries else []
+        """Return those who reported a daemon."""
+        return self._pop(_Key(incarnation, _What.PROBE))
 
     def group(self, group_id: str) -> list[_W]:
-        """Those who wait for orders to the driver of a group."""
-        key = _group_key(group_id)
-        return self._pop(key) if key in self._entries else []
+        """Return those who wait for orders to the driver of a group."""
+        return self._pop(_group_key(group_id))
 
     def exchange(self, number: int) -> list[_W]:
-        """Every call about an exchange."""
+        """Return every call about an exchange."""
         keys = [k for k in self._by_number.get(number, ()) if k.what is not _What.PROBE]
         return [waiter for key in keys for waiter in self._pop(key)]
 
     def everyone(self) -> list[_W]:
-        """Every call."""
+        """Return every call."""
         return [waiter for key in list(self._entries) for waiter in self._pop(key)]
 
     def _add(self, key: _Key, missing: BitMap, waiter: _W) -> None:
@@ -147,6 +145,8 @@ class Waiting(Generic[_W]):
         return [waiter for key in complete for waiter in self._pop(key)]
 
     def _pop(self, key: _Key) -> list[_W]:
+        if key not in self._entries:
+            return []
         waiters = list(self._entries[key].waiters)
         for waiter in waiters:
             del self._key_of[waiter]

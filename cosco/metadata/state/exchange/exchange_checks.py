@@ -1,4 +1,4 @@
-"""What a commit says, held against the exchange that it is of."""
+"""What calls say of an exchange, held against it: commits above all."""
 
 from __future__ import annotations
 
@@ -7,17 +7,39 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cosco.errors import GenerationChanged, InvalidArgument
+from cosco.errors import GenerationChanged, InvalidArgument, PartitionOutOfRange
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.exchange.builds import Builds
 from cosco.metadata.state.exchange.epochs import Epochs
-from cosco.metadata.state.records.validate import (
-    check_generation,
-    check_mapper,
-    check_partition,
-    shown,
-)
+from cosco.protocol.api_limits import check_mapper, shown
 from cosco.protocol.records import CommitRequest, ExchangeSpec
+
+
+def check_partition(spec: ExchangeSpec, partition: int) -> None:
+    """Raise PartitionOutOfRange for a partition the exchange does not have."""
+    if not 0 <= partition < spec.partitions:
+        raise PartitionOutOfRange(
+            f"partition {partition} is out of range: exchange {shown(spec.shuffle_id)} has "
+            f"partitions 0 to {spec.partitions - 1}",
+            shuffle_id=spec.shuffle_id,
+            partition=partition,
+        )
+
+
+def check_generation(spec: ExchangeSpec, generation: int, present: int) -> None:
+    """Raise GenerationChanged for a generation before the `present` one of the exchange, and
+    InvalidArgument for one that there never was."""
+    if 0 < generation < present:
+        raise GenerationChanged(
+            f"exchange {shown(spec.shuffle_id)} is at generation {present}, not {generation}: it "
+            "lost rows and began anew; begin anew as well",
+            shuffle_id=spec.shuffle_id,
+        )
+    if generation != present:
+        raise InvalidArgument(
+            f"exchange {shown(spec.shuffle_id)}: there is no generation {generation} yet",
+            shuffle_id=spec.shuffle_id,
+        )
 
 
 class Written(NamedTuple):
@@ -35,7 +57,7 @@ def check_commit(
     epochs: Epochs,
     builds: Builds,
 ) -> Written:
-    """Where the rows of a commit went.
+    """Return where the rows of a commit went.
 
     Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for one that cannot be
     counted, whatever became of those rows. What it names is looked at by arrays, as most
@@ -52,11 +74,11 @@ def check_commit(
     if len(request.sums.partitions):
         check_partition(spec, int(request.sums.partitions[-1]))
     try:
-        present = epochs.present(request.acknowledged, builds.numbers)
+        present = epochs.present(request.acknowledged, builds.present)
     except InvalidArgument as error:
         raise _invalid(spec, str(error)) from None
     ranges = request.acknowledged[:, 0]
-    acknowledged = np.zeros(len(builds.numbers), dtype=np.bool_)
+    acknowledged = np.zeros(len(builds.present), dtype=np.bool_)
     acknowledged[ranges] = True
     _check_ranges(request, spec, acknowledged, builds.written(request.sums.partitions))
     lost = ranges[~present]
@@ -73,8 +95,8 @@ def _check_ranges(
     acknowledged: npt.NDArray[np.bool_],
     written: npt.NDArray[np.bool_],
 ) -> None:
-    """Its rows are of ranges that were acknowledged, and these, of a partial attempt, of those
-    that it was asked for."""
+    """Refuse rows of ranges that no daemon acknowledged, and, from a partial attempt, of ranges
+    that it was not asked for."""
     unheld = written & ~acknowledged
     if unheld.any():
         raise _invalid(
@@ -93,7 +115,7 @@ def _check_ranges(
 
 
 def _check_first(request: CommitRequest, spec: ExchangeSpec, written: Written) -> None:
-    """The first commit of a mapper is of all its rows, and in the generation that it names."""
+    """Refuse a first commit that is not of all rows of its mapper, in the generation it names."""
     mapper, attempt = request.mapper, request.attempt
     if request.partial:
         raise _invalid(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cosco.errors import InvalidArgument
-from cosco.metadata.state.records.validate import (
+from cosco.protocol.api_limits import (
     MAX_SCHEMA_BYTES,
     check_mapper,
     check_owner,
