@@ -34,7 +34,7 @@ from cosco.protocol.wire.follows import (
     follows_from_bytes,
     follows_to_bytes,
 )
-from cosco.protocol.wire.messages import fixed_kind, found_assignment
+from cosco.protocol.wire.metadata_messages import fixed_kind, found_assignment
 from cosco.protocol.wire.methods import (
     MAX_METADATA_MESSAGE_BYTES,
     METADATA_METHODS,
