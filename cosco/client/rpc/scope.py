@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
+import tenacity
+
 from cosco.errors import ClientClosed
 
 _T = TypeVar("_T")
-#: The longest pause after a first failure, and after any: it doubles with each failure.
-_MIN_PAUSE_S: Final = 0.05
-_MAX_PAUSE_S: Final = 1.0
+#: The pause after a failure: at random, and longer with each one.
+_PAUSE: Final = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 
 
 class Unreachable(Exception):
@@ -127,16 +126,24 @@ def retrying(scope: Scope, limit_s: float, attempt: Callable[[], _T]) -> _T:
     Raises: the last Unreachable; ClientClosed when the scope is closed between two tries.
     """
     failed_at: float | None = None
-    pause_s = _MIN_PAUSE_S
-    while True:
-        try:
-            return attempt()
-        except Unreachable as error:
-            if not error.for_fork:
-                now = time.monotonic()
-                failed_at = now if failed_at is None else failed_at
-                if now - failed_at >= limit_s:
-                    raise
-        if failed_at is not None:
-            scope.sleep(random.uniform(0.0, pause_s))  # noqa: S311  no secret
-            pause_s = min(2.0 * pause_s, _MAX_PAUSE_S)
+
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        nonlocal failed_at
+        now = state.outcome_timestamp
+        if now is None or _is_for_fork(state):
+            return False
+        failed_at = now if failed_at is None else failed_at
+        return now - failed_at >= limit_s
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Unreachable),
+        wait=lambda state: 0.0 if _is_for_fork(state) else _PAUSE(state),
+        stop=is_over,
+        sleep=scope.sleep,
+        reraise=True,
+    )(attempt)
+
+
+def _is_for_fork(state: tenacity.RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome is not None else None
+    return isinstance(error, Unreachable) and error.for_fork

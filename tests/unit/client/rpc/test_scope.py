@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from cosco.client.rpc import scope as module
 from cosco.client.rpc.scope import Scope, Unreachable, inherit_scopes, retrying
 from cosco.errors import ClientClosed
 
@@ -35,7 +35,7 @@ def test_patience_counts_from_the_first_failure(
         if not left:
             return "done"
         now, error = left.pop(0)
-        monkeypatch.setattr(module.time, "monotonic", lambda: now)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
         raise error
 
     with monkeypatch.context():
