@@ -8,12 +8,18 @@ import pytest
 
 from cosco.errors import InvalidArgument
 from cosco.protocol.api_limits import (
+    MAX_GROUP_EXCHANGES,
+    MAX_GROUP_ID_BYTES,
     MAX_SCHEMA_BYTES,
+    check_group_spec,
     check_mapper,
     check_owner,
+    check_part,
+    check_shuffle_id,
     check_spec,
     shown,
 )
+from cosco.protocol.group_records import member_name
 from cosco.protocol.records import ExchangeSpec
 
 
@@ -71,6 +77,33 @@ def test_owner_and_mapper() -> None:
     for mapper in (-1, 1 << 31):
         with pytest.raises(InvalidArgument, match=f"mapper is {mapper}"):
             check_mapper(mapper)
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ((0, 0, 1), "a group of 0 exchanges; give 1 to 1000"),
+        ((0, 1001, 1), "a group of 1001 exchanges"),
+        (((1 << 31) - 1, 2, 1), "a group of 2147483649 exchanges; it has 2147483648 at most"),
+        ((0, 1, 0), "a group of 0 mappers; give 1 to 65536"),
+        ((0, 1, 65537), "a group of 65537 mappers"),
+    ],
+)
+def test_bad_parts_of_groups(part: tuple[int, int, int], named: str) -> None:
+    check_part(0, 1000, 65536)
+    check_part((1 << 31) - 1, 1, 1)
+    with pytest.raises(InvalidArgument, match=named):
+        check_part(*part)
+
+
+def test_the_ids_of_a_groups_exchanges_fit() -> None:
+    longest = "x" * MAX_GROUP_ID_BYTES
+    check_group_spec(spec(shuffle_id=longest))
+    check_shuffle_id(member_name(longest, MAX_GROUP_EXCHANGES - 1))
+    with pytest.raises(InvalidArgument, match="group_id is 1014 bytes long"):
+        check_group_spec(spec(shuffle_id=longest + "x"))
+    with pytest.raises(InvalidArgument, match="deterministic=False"):
+        check_group_spec(spec(deterministic=False))
 
 
 def test_ids_are_shown_short_and_on_one_line() -> None:

@@ -172,13 +172,9 @@ class Members:
         daemon = self._daemons.live(suspect.incarnation)
         if daemon is None:
             return False
-        insisted: dict[AssignmentKey, bool] = {}
-        if insist and reporter:
-            insisted = dict.fromkeys(
-                self.failover.replicated_to(reporter, suspect.incarnation), False
-            )
-        elif insist:
-            insisted = dict.fromkeys(keys, True)
+        if reporter:
+            keys = self.failover.replicated_to(reporter, suspect.incarnation)
+        insisted = dict.fromkeys(keys if insist else (), not reporter)
         self._suspicions.suspect(daemon.ref, insisted)
         return True
 
