@@ -6,8 +6,8 @@ fork has the hash seed of the process it came from, and `/proc` shows that one's
 environment. So tests of how processes start, of `LocalCluster`'s reaper and of memory have fresh
 interpreters (`fresh`).
 
-This file is also the program of the process that forks. It has one thread and has not begun to
-use gRPC, so its children may.
+This file is also the program of the process that forks. It runs no thread of Python's and has not
+begun to use gRPC, so its children may.
 """
 
 from __future__ import annotations
