@@ -27,6 +27,15 @@ DOCUMENTS = [
 INSIDE = [path for path in DOCUMENTS if path.parent.name == "architecture"]
 #: Named in documents, and not of this repository.
 FOREIGN_NAMES = {"SIGTERM"}
+#: What speaks of modules and documents in comments and docstrings.
+SOURCES = [
+    *PROTOS,
+    *(
+        path
+        for top in ("cosco", "benchmarks", "tests")
+        for path in sorted((ROOT / top).rglob("*.py"))
+    ),
+]
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
@@ -34,6 +43,10 @@ _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _PATH = re.compile(r"[\w.-]+(/[\w.*-]+)*/?")
 _SUFFIXES = (".md", ".proto", ".py")
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
+_DRAWING = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_NAME_IN_DRAWING = re.compile(r"\b([A-Z][a-z]+[A-Z]\w*)(?:\.(\w+))?")
+_MODULE = re.compile(r"`((?:cosco|cosco_bench)(?:\.\w+)+)`")
+_SOURCE_PATH = re.compile(r"\b(?:cosco|docs|tests|protos)/[\w/.-]+\.(?:md|proto|py)\b")
 
 
 def shown(path: Path) -> str:
@@ -164,14 +177,46 @@ def test_files_that_are_named_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", INSIDE, ids=shown)
 def test_classes_and_calls_that_are_named_exist(document: Path) -> None:
     known = product_names()
+    text = document.read_text()
+    named = [match for code in _CODE.findall(prose(document)) if (match := _NAME.fullmatch(code))]
+    named += [
+        match for drawing in _DRAWING.findall(text) for match in _NAME_IN_DRAWING.finditer(drawing)
+    ]
     wrong = []
-    for code in _CODE.findall(prose(document)):
-        match = _NAME.fullmatch(code)
-        if match and match[1] not in FOREIGN_NAMES:
-            owner, member = match.groups()
-            if owner not in known or (member and member not in known[owner]):
-                wrong.append(code)
+    for match in named:
+        owner, member = match.groups()
+        if owner not in FOREIGN_NAMES and (
+            owner not in known or (member and member not in known[owner])
+        ):
+            wrong.append(match[0])
     assert not wrong
+
+
+def is_module_or_name(dotted: str) -> bool:
+    """Whether this is a module of the product, or a name in one."""
+    root = ROOT / "benchmarks" if dotted.startswith("cosco_bench") else ROOT
+    path = root.joinpath(*dotted.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    for parent, name in (
+        (path.parent.with_suffix(".py"), path.name),
+        (path.parent / "__init__.py", path.name),
+        (path.parent.parent.with_suffix(".py"), path.parent.name),
+    ):
+        if parent.is_file():
+            return bool(re.search(rf"\b{name}\b", parent.read_text()))
+    return False
+
+
+def test_what_comments_name_exists() -> None:
+    wrong = []
+    for path in SOURCES:
+        text = path.read_text()
+        wrong += [
+            (shown(path), name) for name in _MODULE.findall(text) if not is_module_or_name(name)
+        ]
+        wrong += [(shown(path), name) for name in _SOURCE_PATH.findall(text) if not is_there(name)]
+    assert not wrong, "\n".join(map(str, wrong))
 
 
 def test_each_word_is_said_once_and_has_a_file() -> None:
