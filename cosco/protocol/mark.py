@@ -1,6 +1,6 @@
 """The mark: one mapper's word to a partition range that all of its rows are there.
 
-In exchanges of a group (docs/architecture/groups.md) an attempt ends with one mark
+In exchanges of a group (docs/architecture.md, "Exchange groups") an attempt ends with one mark
 for each range, the last block of its last frame to it, and rows are read on its strength before
 the metadata service has heard of the commit. A mark travels as a block (`cosco.format.block`) of
 the range's first partition, with the flag for it: so it is checked, forwarded and sent again as
