@@ -1,1 +1,1 @@
-../cosco_bench/micro/micro_work.py
+../cosco_bench/latency/micro_work.py

@@ -28,7 +28,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def open_store(url: str, *, threads: int = 4, observer: Observer | None = None) -> Store:
-    """The store of a URL, still to be opened: this does no IO.
+    """Return the store of a URL, still to be opened: this does no IO.
 
     `threads` is the number of reads and writes under way at a time. Raises InvalidArgument
     for a URL that is not supported.

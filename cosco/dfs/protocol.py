@@ -84,7 +84,7 @@ class Store(Protocol):
         """
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
-        """`length` bytes at `offset`, or those up to the end of the file.
+        """Return `length` bytes at `offset`, or those up to the end of the file.
 
         Raises FileNotFoundError if there is no such file.
         """
@@ -101,13 +101,13 @@ class Store(Protocol):
         """
 
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
-        """The files whose path begins with the string `prefix`, ascending by path.
+        """Return the files whose path begins with the string `prefix`, ascending by path.
 
         The prefix may end within a name: `a/b/3-` finds `a/b/3-x`; `g/1/` never `g/10/x`.
         """
 
     async def list_folders(self, prefix: str) -> builtins.list[str]:
-        """The names of the folders right below `prefix`, ascending.
+        """Return the names of the folders right below `prefix`, ascending.
 
         `prefix` ends in `/`, or is empty for the whole store.
         """

@@ -27,6 +27,11 @@ class AssignmentKey(NamedTuple):
     epoch: int
 
     @property
+    def range_key(self) -> RangeKey:
+        """Return its range, whatever the epoch."""
+        return RangeKey(self.number, self.range_index)
+
+    @property
     def range_epoch(self) -> RangeEpoch:
         """Return the same without the exchange."""
         return RangeEpoch(self.range_index, self.epoch)
@@ -44,3 +49,10 @@ class CopyId(NamedTuple):
 
     primary: int
     sequence: int
+
+
+class LossKey(NamedTuple):
+    """A loss, as drivers know it: its id in the exchange of this index in the group, or of 0."""
+
+    exchange_index: int
+    loss_id: int

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 from support.frame_making import frame
+from support.packed import verify
 
 from cosco.client.content.arrow import batch_from_content
 from cosco.client.content.byte_rows import iter_rows
@@ -28,7 +29,17 @@ from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import CODECS, encode_block, parse_header, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.protocol.records import MASK64, Assignment, DaemonRef, PartitionRange, ReadSnapshot
+from cosco.protocol.records import (
+    MASK64,
+    Assignment,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    ReadSnapshot,
+    RowKind,
+)
 from cosco.protocol.wire import fetch_reply
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -69,26 +80,20 @@ def text(length: int) -> bytes:
 
 def packed(kind: str, codec: str, mapper: int, attempt: int, rows: int) -> tuple[bytes, list[Row]]:
     """One block of an attempt, as its writer packs it, and its rows."""
-    options = {
-        "exchange": EXCHANGE,
-        "mapper": mapper,
-        "attempt": attempt,
-        "ranges": (RANGE,),
-        "codec": CODECS[codec],
-        "buffer_bytes": 1 << 20,
-        "shuffle_id": "s",
-    }
+    spec = ExchangeSpec("s", RANGE.count, codec=codec)
+    info = ExchangeInfo(EXCHANGE, spec, 1, RowKind.UNDECIDED, b"", (RANGE,), ())
+    opened = OpenedAttempt(info, mapper, attempt)
     made: list[Row] = []
     packer: RowPacker | ArrowPacker
     if kind == "arrow":
         made = [(CHANCE.getrandbits(40), text(24).decode()) for _ in range(rows)]
         columns = [pa.array([row[i] for row in made], SCHEMA.types[i]) for i in range(2)]
-        packer = ArrowPacker(schema=SCHEMA, **options)
+        packer = ArrowPacker(opened, 1 << 20, SCHEMA)
         batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
         frames = packer.collect_batch([PARTITION] * rows, batch)
     else:
         made = [text(CHANCE.randrange(60)) for _ in range(rows)]
-        packer = RowPacker(**options)
+        packer = RowPacker(opened, 1 << 20)
         frames = packer.collect_batch([PARTITION] * rows, made)
     parts = [b"".join(one.parts) for one in [*frames, *packer.drain()]]
     return b"".join(parts), made
@@ -208,7 +213,6 @@ async def read(
         exchange=EXCHANGE,
         partition=PARTITION,
         named=BitMap(COMMITTED),
-        shuffle_id="s",
     )
     found: Counter[Row] = Counter()
     try:
@@ -217,7 +221,7 @@ async def read(
         ]
         for row in rows_of(case, merge, runs_of(iter(replies), merge.bad.append)):
             found[row] += 1
-        merge.verify()
+        verify(merge)
     except CoscoError as error:
         return found, error
     return found, None

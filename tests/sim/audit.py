@@ -113,9 +113,9 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     cores = [daemon.core for daemon in daemons]
     if not states or not all(d.is_ready and d.process and d.process.runs for d in daemons):
         return False
-    failover = states[-1]._failover
+    failover = states[-1].failover
     there = {core.incarnation for core in cores if core is not None}
-    if failover._moves or failover._thin or failover._fences._untold:
+    if failover._moves or failover._thin or failover._fences._errands:
         return False
     if not there.issuperset(failover._current):
         return False
@@ -170,14 +170,14 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
 
 
 def _left_in_state(state: Any) -> Iterator[str]:
-    failover = state._failover
+    failover = state.failover
     counted = {
         "exchanges": len(state._exchanges.open),
         "moves": len(failover._moves),
         "current epochs": len(failover._current),
         "thin ranges": len(failover._thin),
         "insisted ranges": len(failover._shunning._moves),
-        "fences": len(failover._fences._untold),
+        "fences": len(failover._fences._errands),
         "groups": len(state.groups._groups),
         "exchanges of groups": len(state.groups._of),
     }

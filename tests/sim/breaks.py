@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cosco.client.groups import commit_outbox, group_reader, orphans
-from cosco.client.read.state import merge
+from cosco.client.groups import commit_outbox, mark_watch
+from cosco.client.read.state import merge, read_plan
 from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
 from cosco.format import block
@@ -24,6 +24,7 @@ from cosco.metadata.state.daemons import failover
 from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
+from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameCredits
 from cosco.protocol.push.sender import OutFrame, PushSender
@@ -141,9 +142,9 @@ def _sent_is_acked() -> None:
 @_break("no-fence", "survivors of a sealed epoch are not fenced")
 def _no_fence() -> None:
     def begin_move(self: failover.Failover, exchange: Any, index: int) -> None:
-        assignment = exchange.placed[index][-1].assignment
-        self._moves[exchange.number, index] = failover._Move(assignment.epoch, set())
-        self._place((exchange.number, index))
+        key = RangeKey(exchange.number, index)
+        self._moves[key] = failover._Move(exchange.current(index).epoch, set())
+        self._place(key)
 
     failover.Failover._fence = lambda *_: None
     failover.Failover._fence_returned = lambda *_: None
@@ -173,7 +174,7 @@ def _epoch_without_copies() -> None:
     def drain(self: failover.Failover, incarnation: int) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
-            if exchange.placed[index][-1].assignment.primary.incarnation == incarnation:
+            if exchange.current(index).primary.incarnation == incarnation:
                 self.seal(exchange, index)
 
     failover.Failover.drain = drain
@@ -289,13 +290,13 @@ def _no_reader_dedupe() -> None:
 
 @_break("any-attempt", "a reader takes the rows of any attempt")
 def _any_attempt() -> None:
-    def take(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
+    def accept(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
         if header.mapper in self._attempts:
             self._attempts[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    before = merge.PartitionMerge._take
-    merge.PartitionMerge._take = take
+    before = merge.PartitionMerge._accept
+    merge.PartitionMerge._accept = accept
 
 
 # --- commits ------------------------------------------------------------------------------
@@ -448,10 +449,10 @@ def _admitted_again() -> None:
 )
 def _no_mark_sums() -> None:
     def complete(self: merge.PartitionMerge) -> bool:
-        if self._snapshot.build == group_reader.MARKS_BUILD and self not in asked:
+        if self._snapshot.build == read_plan.MARKS_BUILD and self not in asked:
             asked[self] = None  # it asks before the first fetch
             return False
-        return self._snapshot.build == group_reader.MARKS_BUILD or before(self)
+        return self._snapshot.build == read_plan.MARKS_BUILD or before(self)
 
     asked: dict[Any, None] = {}
     before = merge.PartitionMerge.complete
@@ -467,22 +468,22 @@ def _forgotten_orphans() -> None:
     "moved-orphans", "marks of ranges that moved are asked for at first epochs only", groups=True
 )
 def _moved_orphans() -> None:
-    def look(self: orphans.OrphanWatch, missing: Any) -> Any:
+    def look(self: mark_watch.OrphanWatch, missing: Any) -> Any:
         self._describe = lambda: self._info
         self._partly.clear()
         return before(self, missing)
 
-    before = orphans.OrphanWatch.look
-    orphans.OrphanWatch.look = look
+    before = mark_watch.OrphanWatch.look
+    mark_watch.OrphanWatch.look = look
 
 
 @_break("dropped-commits", "commits are tried once, and dropped if that fails", groups=True)
 def _dropped_commits() -> None:
-    def sent(self: commit_outbox.Batches, batch: Any) -> None:
+    def deliver(self: commit_outbox.BatchOutbox, batch: Any) -> None:
         with contextlib.suppress(ServiceUnavailable):
             self._send(batch, 1.0)
 
-    commit_outbox.Batches._sent = sent
+    commit_outbox.BatchOutbox._deliver = deliver
 
 
 @_break("no-release", "the release of an exchange is forgotten", groups=True)

@@ -31,7 +31,7 @@ import cosco
 import cosco.client.rpc.transport
 import cosco.dfs
 import cosco.metadata.store.database
-from cosco.client.groups import committer, following
+from cosco.client.groups import commit_outbox, following
 from cosco.client.write import push_streams
 from cosco.shuffle_service.io import arena, metrics
 
@@ -184,8 +184,8 @@ def install() -> None:
             _OfProcess(following.Following),
         ),
         (
-            committer.COMMITTERS,
-            _OfProcess(committer.Committers),
+            commit_outbox.COMMIT_OUTBOXES,
+            _OfProcess(commit_outbox.CommitOutboxes),
         ),
     ]
     for package in _PACKAGES:

@@ -31,8 +31,8 @@ class RawMetadata:
 
     def create(self, shuffle_id: str, partitions: int = 4) -> ExchangeInfo:
         spec = ExchangeSpec(shuffle_id, partitions, replicas=1)
-        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=b"o" * 16)
-        return wire.info_from_pb(self.call("CreateExchange", request))
+        request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=b"o" * 16)
+        return wire.from_pb(ExchangeInfo, self.call("CreateExchange", request))
 
     def close(self) -> None:
         self._channel.close()

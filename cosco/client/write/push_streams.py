@@ -7,15 +7,14 @@ another writer to the same daemon, for a while. What is said on it is up to its 
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
+from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Call, Endpoint
 from cosco.errors import ClientClosed
@@ -24,7 +23,7 @@ from cosco.protocol.push.messages import PushRequest
 from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import DaemonRef
 
-#: A stream without a user ends after about so long.
+#: A stream without a user ends after about this time.
 LINGER_S: Final = 5.0
 #: Streams without a user that a process keeps, the last used ones.
 MAX_IDLE_STREAMS: Final = 64
@@ -95,7 +94,7 @@ class Stream:
         )
 
     def start(self, user: User) -> None:
-        """Begin with a first user."""
+        """Begin, with a first user."""
         self._user = user
         user.scope.add_call(self)
         self._thread.start()
@@ -217,16 +216,14 @@ class Stream:
             yield wire.push_request_to_bytes(request)
 
 
-class Streams:
+class Streams(ProcessWide):
     """The push streams of a process that no writer uses; those that one does are its own.
 
     Without locks: each operation on the queue is one that the interpreter makes atomic.
     """
 
-    def __init__(self) -> None:
+    def _reset(self) -> None:
         self._idle: deque[Stream] = deque()  # the one used last is last
-        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
-        self._inherited: list[object] = []
 
     def lease(self, ref: DaemonRef, user: User) -> Stream:
         """A stream to a daemon for `user` alone: one that was kept, or another one."""
@@ -262,13 +259,5 @@ class Streams:
             if not stream.join():
                 _LOG.warning("the push stream to %s did not end", stream.ref.address)
 
-    def forget_parent(self) -> None:
-        """Begin anew in a forked child."""
-        self._inherited.append(self._idle)
-        self._idle = deque()
 
-
-#: Of this process.
-STREAMS: Final = Streams()
-os.register_at_fork(after_in_child=STREAMS.forget_parent)
-atexit.register(STREAMS.close)
+STREAMS: Final = process_wide(Streams(), at_exit=Streams.close)

@@ -111,7 +111,7 @@ class Pusher:
         return answer, self.renewed(answer.assignments)
 
     def renewed(self, assignments: Iterable[Assignment]) -> bool:
-        """Move frames to newer assignments; whether any of these is newer."""
+        """Move frames to newer assignments, and return whether any of these is newer."""
         with self.changed:
             if not self.routes.renew(assignments):
                 return False
@@ -188,7 +188,7 @@ class _DaemonLink:
         self._pusher = pusher
         self._lane = lane
         self._sender = lane.sender
-        # Of the stream's thread alone.
+        # Touched by the stream's thread alone.
         self._trouble = LinkTrouble(lane.ref, pusher.service_timeout_s)
         self._stream: Stream | None = None  # from the first frame until it is given back
         self._outbox: Outbox | None = None  # of the present call

@@ -97,7 +97,7 @@ class DaemonCore:
         """The same, also of one that what was told of another exchange admits."""
         held = self._assignments.get(key)
         if held is None and (found := self.alike.find(key)) is not None:
-            self.admit(key[0], found.assignment, found.partitions, found.mappers)
+            self.admit(key[0], found.assignment, found.partition_range, found.mappers)
             held = self._assignments.get(key)
         return held
 
@@ -133,7 +133,7 @@ class DaemonCore:
 
     def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
         """Admit what a look-up of `key` found, for as many exchanges as it holds for."""
-        self.admit(key[0], found.assignment, found.partitions, found.mappers)
+        self.admit(key[0], found.assignment, found.partition_range, found.mappers)
         held = self._assignments.get(key)
         if held is not None and not found.assignment.sealed:
             self.alike.learn(key, found)

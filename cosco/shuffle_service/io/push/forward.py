@@ -60,21 +60,23 @@ class Forwards:
         self._failure: BaseException | None = None
 
     def start(self) -> None:
+        """Make links from now on."""
         self._core.replication.on_replica = self._connect
         self._tasks = [asyncio.create_task(self._watch(), name="watch-forwards")]
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """For the server to watch: none of them ever ends by itself."""
+        """Return what the server is to watch: none of them ever ends by itself."""
         return self._tasks
 
     async def stop(self) -> None:
+        """End all links."""
         tasks = [*self._tasks, *self._links]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def changed(self) -> None:
-        """Frames became safe, or assignments were sealed."""
+        """Look for what may go on, as frames became safe or assignments were sealed."""
         self._flusher.kick()
         self._waiters.wake()
 
@@ -131,8 +133,8 @@ class _Link:
         """Serve the replica until it needs no link any more, or is gone and that was heard."""
         delay_s, heard = _RETRY_MIN_S, False
         try:
-            while not (self._is_lost() and heard):
-                if not self._is_lost() and await self._try_stream():
+            while not (self._replica.is_lost and heard):
+                if not self._replica.is_lost and await self._try_stream():
                     if self._replica.is_idle:
                         self._core.replication.end(self._replica)
                         return
@@ -147,11 +149,8 @@ class _Link:
         finally:
             await self._channel.close()
 
-    def _is_lost(self) -> bool:
-        return self._replica.is_lost
-
     async def _try_stream(self) -> bool:
-        """One stream; whether it ended well."""
+        """Have one stream, and return whether it ended well."""
         try:
             await self._stream()
         except ReplicaReplaced:
@@ -163,14 +162,17 @@ class _Link:
         return False
 
     async def _report(self) -> bool:
-        """Say that it is out of reach, and learn whether it is dead; False if nobody heard."""
+        """Say that it is out of reach, and learn whether it is dead.
+
+        Returns: whether anybody heard.
+        """
         since = self._unreached_since
         insist = (
             self._said_alive and since is not None and time.monotonic() - since >= INSIST_AFTER_S
         )
         ref = self._replica.ref
         request = mpb.ReportDaemonRequest(
-            daemon=wire.ref_to_pb(ref), reporter=self._core.incarnation, insist=insist
+            daemon=wire.to_pb(ref), reporter=self._core.incarnation, insist=insist
         )
         try:
             reply = await self._metadata.call("ReportDaemon", request)
@@ -189,7 +191,7 @@ class _Link:
     # --- one stream -----------------------------------------------------------------------
 
     async def _stream(self) -> None:
-        """One stream, until nothing is left to be said; raises if it breaks."""
+        """Have one stream, until nothing is left to be said; raises if it breaks."""
         self._replica.begin_stream()
         call = self._open_stream()
         reading = asyncio.create_task(self._read(call), name="replica-replies")
@@ -239,7 +241,7 @@ class _Link:
 
 
 def _reason(error: Exception) -> str:
-    """Why a stream broke, in one line."""
+    """Return why a stream broke, in one line."""
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name.lower()}: {' '.join((error.details() or '').split())[:200]}"
     return str(error) or type(error).__name__

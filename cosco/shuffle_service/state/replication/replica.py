@@ -111,7 +111,10 @@ class Replica:
         self.wake()
 
     def taken(self, frame: Forward, chunks: Iterable[Chunk]) -> None:
-        """All blocks of the frame are in buffers here, or were; the rest is in `chunks`."""
+        """Note that all blocks of a frame are in buffers here, or were.
+
+        chunks: those that are not durable.
+        """
         frame.taken = True
         if frame.refusal is not None:
             self._answer(frame, frame.refusal)
@@ -124,7 +127,7 @@ class Replica:
             self._advance(frame)
 
     def stored(self, chunk: Chunk) -> None:
-        """A chunk has become durable."""
+        """Note that a chunk has become durable."""
         frames = self._chunks.pop(chunk, [])
         self._listed -= len(frames)
         for frame in frames:
@@ -133,7 +136,7 @@ class Replica:
                 self._advance(frame)
 
     def refuse(self, frame: Forward, error: CoscoError) -> None:
-        """The frame will not be safe: its writer is told, and its copy may go."""
+        """Give a frame up, as it will not be safe: its writer is told, and its copy may go."""
         if frame.taken:
             self._answer(frame, error)
         else:
@@ -141,19 +144,19 @@ class Replica:
         self._release(frame)
 
     def abandon(self, frame: Forward) -> None:
-        """Nobody waits for the frame any more, nor was told that it is held."""
+        """Forget who waits for a frame; nobody was told that it is held."""
         frame.answer = None
         if frame.sequence in self._frames:
             self._release(frame)
 
     def unsafe(self) -> Iterator[Forward]:
-        """The frames whose writers wait."""
+        """Return the frames whose writers wait."""
         return (frame for frame in list(self._frames.values()) if frame.answer is not None)
 
     def drop(self, number: int, chunks: Iterable[Chunk], error: CoscoError) -> None:
-        """An exchange was dropped, and so were its chunks; writers who wait are told why.
+        """Forget a dropped exchange with its chunks; writers who wait are told why.
 
-        `chunks`: those of it that are not durable.
+        chunks: those that are not durable.
         """
         frames = list(self._of_number.get(number, {}).values())
         for frame in frames:
@@ -243,7 +246,10 @@ class Replica:
         return sealed
 
     def _refused(self, frame: Forward | None, refusal: Refusal) -> bool:
-        """Refuse a frame, if anybody still wants it; whether its assignment is sealed there."""
+        """Refuse a frame, if anybody still wants it.
+
+        Returns: whether its assignment is sealed there.
+        """
         reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"
         kinds: dict[RefusalCode, type[CoscoError]] = {
             RefusalCode.NOT_ASSIGNED: NotAssigned,
@@ -269,7 +275,7 @@ class Replica:
     # --- stalling -------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """See whether it keeps frames waiting."""
+        """Find out whether it keeps frames waiting."""
         self.is_stalled = self.is_lost
         oldest = self._sender.oldest
         if oldest is not None:
@@ -287,7 +293,7 @@ class Replica:
         return self.is_stalled or bool(self._max_bytes and self._sent_bytes > self._max_bytes)
 
     def oldest_chunk(self) -> Chunk | None:
-        """The chunk to flush first: of the oldest frame not released, if it can be flushed."""
+        """Return the chunk of the oldest frame not released that can be flushed."""
         for chunk in self._chunks:
             if chunk.state is ChunkState.OPEN and chunk.buffer.flushing is None:
                 return chunk

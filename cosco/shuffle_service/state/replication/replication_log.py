@@ -1,4 +1,4 @@
-"""The account a primary keeps of what it forwarded, over all its replicas.
+"""The account a primary keeps of what it forwarded, over all its replicas. No IO.
 
 Every frame of a replicated assignment is forwarded under a sequence of its own. It is *safe*
 when its replica has acknowledged it, or when all its blocks are durable here; its writer is
@@ -8,8 +8,6 @@ may go. A frame that nobody waits for any more is released at once.
 Chunks that hold the oldest frames not released are flushed when forwards stall, or a replica
 says that it has no room for more, since that makes frames safe and copies go, and needs nobody
 but the store.
-
-Pure bookkeeping; no IO.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ class ReplicationLog:
         self._lost: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """The number of frames that are kept account of."""
+        """Return the number of frames that are kept account of."""
         return sum(map(len, self.replicas.values()))
 
     @property
@@ -97,7 +95,7 @@ class ReplicationLog:
         return frame
 
     def stored(self, chunk: Chunk) -> None:
-        """A chunk has become durable."""
+        """Note that a chunk has become durable."""
         for replica in self.replicas.values():
             replica.stored(chunk)
 
@@ -116,15 +114,15 @@ class ReplicationLog:
                     replica.refuse(frame, error)
 
     def drop(self, number: int, chunks: Collection[Chunk], error: CoscoError) -> None:
-        """An exchange is closed: `error` is what writers who wait are told.
+        """Forget a closed exchange: `error` is what writers who wait are told.
 
-        `chunks`: those of it that are not durable.
+        chunks: those that are not durable.
         """
         for replica in list(self.replicas.values()):
             replica.drop(number, chunks, error)
 
     def lost(self, incarnation: int) -> None:
-        """A daemon is gone, and never comes back as this incarnation."""
+        """Note that a daemon is gone, and never comes back as this incarnation."""
         self._lost[incarnation] = None
         if len(self._lost) > _REMEMBERED_LOST:
             self._lost.popitem(last=False)
@@ -132,12 +130,12 @@ class ReplicationLog:
             self.replicas[incarnation].lose()
 
     def end(self, replica: Replica) -> None:
-        """Its link has ended; a frame that comes after this begins another."""
+        """Note that a link has ended; a frame that comes after this begins another."""
         if self.replicas.get(replica.ref.incarnation) is replica and replica.is_idle:
             del self.replicas[replica.ref.incarnation]
 
     def tick(self, now: float) -> bool:
-        """To be called often: whether chunks are to be flushed since replicas are pressed."""
+        """Return whether chunks are to be flushed since replicas are pressed; to be asked often."""
         for replica in list(self.replicas.values()):
             replica.tick(now)
             if replica.is_lost:
@@ -145,7 +143,7 @@ class ReplicationLog:
         return self.oldest_chunk() is not None
 
     def oldest_chunk(self, *, pressed: bool = True) -> Chunk | None:
-        """The chunk to flush so that frames become safe and copies go; None: no need.
+        """Return the chunk to flush so that frames become safe and copies go; None: no need.
 
         With `pressed` of replicas that need it, else of any.
         """

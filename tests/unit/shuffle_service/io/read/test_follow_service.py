@@ -96,7 +96,7 @@ class Rig:
 
     def admit(self, number: int = GROUP, **options) -> None:
         answer = found(**options)
-        self.core.admit(number, answer.assignment, answer.partitions, answer.mappers)
+        self.core.admit(number, answer.assignment, answer.partition_range, answer.mappers)
 
     def stream(self) -> Stream:
         return Stream(self.follow)
