@@ -1,4 +1,7 @@
-"""Stores: where daemons keep chunks, behind the one protocol of `cosco.dfs.protocol`."""
+"""Stores: where daemons keep chunks, behind the one protocol of `cosco.dfs.protocol`.
+
+Words: docs/words.md.
+"""
 
 from __future__ import annotations
 

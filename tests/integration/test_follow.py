@@ -1,6 +1,6 @@
 """Readers that wait for marks, over real connections to a daemon's calls.
 
-What each answer says is told in tests/unit/shuffle_service/test_follow.py.
+What each answer says is told in tests/unit/shuffle_service/io/read/test_follow_service.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which room may know which: docs/architecture/overview.md, "Layers". By folders, not by lists."""
+"""Which room may know which, by folders: docs/architecture/overview.md, "The rooms"."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """From the end of an epoch to the next one: seal, fence the survivors, place.
 
-docs/architecture.md, "Sealing an epoch, and the next one", is the order that is kept here. The
-caller keeps one part of it: fences are sent, and new epochs told, only once what was changed
-before is durable.
+docs/architecture/failures.md, "Sealing an epoch, and the next one", is the order that is kept
+here. The caller keeps one part of it: fences are sent, and new epochs told, only once what was
+changed before is durable.
 """
 
 from __future__ import annotations

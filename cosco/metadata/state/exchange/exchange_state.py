@@ -1,8 +1,8 @@
 """One open exchange: its attempts, commits and losses, and what readers are told of them.
 
-The rules of losses, builds and generations are in docs/architecture.md, "When something
-fails": this class applies them to what `attempts`, `builds` and `losses` keep. A commit, or
-a report, is one change of all three, and they name the rows of it before the call returns.
+The rules are in docs/architecture/failures.md, "Losses, builds, generations": this class applies
+them to what `attempts`, `builds` and `losses` keep. A commit, or a report, is one change of all
+three, and they name the rows of it before the call returns.
 """
 
 from __future__ import annotations

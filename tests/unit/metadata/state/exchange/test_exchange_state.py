@@ -259,7 +259,7 @@ def test_assignments_are_found_until_they_are_sealed() -> None:
     assert state.assignment(1, 1) is None
 
 
-# --- losses, builds, generations: by the numbers of docs/architecture.md ------------------
+# --- losses, builds, generations: by the numbers of docs/architecture/failures.md ---------
 
 ROWS = {0: 3, 2: 4, 6: 1}
 
