@@ -486,7 +486,7 @@ class GrowthSettings(Settings):
 
     @property
     def rows(self) -> int:
-        """Of all runs, each written and read."""
+        """Return the rows of all runs, each written and read."""
         return 2 * self.runs * sum(shape.rows for shape in self.distinct_shapes())
 
     @property

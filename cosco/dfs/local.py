@@ -252,7 +252,7 @@ class LocalStore:
 
 
 async def _to_the_end(thread: asyncio.Future[T]) -> T:
-    """Wait for a thread that uses the caller's memory; a cancelled wait ends after it, too."""
+    """Wait for a thread that uses the caller's memory. A cancelled wait ends after it, too."""
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:

@@ -55,7 +55,7 @@ class LatencyResult:
 
 
 def measure(settings: LatencySettings, bars: Bars) -> Report:
-    """Run it all; the report has failed if a peer that is there did, or had other sums.
+    """Run it all. The report has failed if a peer that is there did, or had other sums.
 
     Raises DataCorrupted if a wrong row comes out.
     """

@@ -135,7 +135,7 @@ class _Driver:
         self._done = 0  # iterations
 
     def make(self, size: int) -> CoscoExchangeGroup:
-        """Make the exchanges of the first group; those of others are added by `run`."""
+        """Make the exchanges of the first group. Those of others are added by `run`."""
         self._group = CoscoExchangeGroup(
             f"micro-{uuid.uuid4()}",
             self._tasks,

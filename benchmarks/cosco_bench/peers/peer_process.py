@@ -139,7 +139,7 @@ def _watched(
 def _result(
     events: IO[str], cpu_s: Callable[[], float], on_done: Callable[[int], None]
 ) -> PeerResult:
-    """Read what the peer says until it has ended; its processor time is looked up at each event.
+    """Read what the peer says until it has ended. Its processor time is looked up at each event.
 
     Returns: its result, which it gives last.
     Raises: PeerFailed for its error, EOFError if it ended with neither.

@@ -307,7 +307,7 @@ def _runs(keys: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _lock(path: str) -> IO[bytes]:
-    """Hold PATH.lock until it is closed; the empty file stays."""
+    """Hold PATH.lock until it is closed. The empty file stays."""
     try:
         lock = Path(f"{path}.lock").open("ab")  # noqa: SIM115
     except OSError as error:

@@ -264,7 +264,7 @@ class Members:
         callback: bool,
         mappers: int = 0,
     ) -> ExchangeState:
-        """Make an exchange, with the next number; its lease is the affair of the caller.
+        """Make an exchange, with the next number. Its lease is the affair of the caller.
 
         mappers: of each exchange of its group; 0: it is of none.
         """
