@@ -85,3 +85,8 @@ def parse_frame_header(data: memoryview) -> FrameHeader:
     if not 0 < header.blocks <= header.body_bytes // HEADER_BYTES:
         raise DataCorrupted(f"a frame of {header.body_bytes} bytes names {header.blocks} blocks")
     return header
+
+
+def sequence_of(data: memoryview) -> int:
+    """Return the sequence a frame names, broken or not, so that its sender knows which; or 0."""
+    return int.from_bytes(data[24:32], "little") if len(data) >= 32 else 0

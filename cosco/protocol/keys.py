@@ -36,6 +36,9 @@ class AssignmentKey(NamedTuple):
         """Return the same without the exchange."""
         return RangeEpoch(self.range_index, self.epoch)
 
+    def __str__(self) -> str:
+        return f"range {self.range_index} of exchange {self.number} in epoch {self.epoch}"
+
 
 class Sender(NamedTuple):
     """One run of a mapper, as a daemon knows who sends."""

@@ -29,6 +29,7 @@ from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import CODECS, encode_block, parse_header, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.protocol.keys import AssignmentKey, Sender
 from cosco.protocol.records import (
     MASK64,
     Assignment,
@@ -49,7 +50,7 @@ from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
 EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
-KEY = (EXCHANGE, 0, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 RANGE = PartitionRange(0, 0, 8)
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 #: Mapper 1 committed attempt 1, mapper 2 attempt 5; attempt 4 of mapper 2 did not.
@@ -167,22 +168,23 @@ async def store_chunks(case: Case, store: MemoryStore) -> None:
             checked = check_frame(
                 memoryview(frame([block], sequence=sequence)),
                 EXCHANGE,
-                (header.mapper, header.attempt),
+                Sender(header.mapper, header.attempt),
             )
             held = core.assignment(KEY)
             assert held is not None
-            assert core.take(held, checked, 0).next_run == len(checked.runs)
-        flush = core.next_flush(everything=True)
+            assert core.append_frame(held, checked, 0).next_run == len(checked.runs)
+        core.flushes.everything = True
+        flush = core.next_flush()
         assert flush is not None
         await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-        core.end_flush(flush)
-        assert core.next_flush(everything=True) is None
+        core.end_flush(flush, 0.0)
+        assert core.next_flush() is None
 
 
 # --- reading ----------------------------------------------------------------------------------
 
 
-async def no_copies(key: tuple[int, int, int]) -> None:
+async def no_copies(key: AssignmentKey) -> None:
     """What a daemon does that is nobody's replica."""
 
 

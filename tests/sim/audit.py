@@ -69,7 +69,7 @@ def _marks(core: DaemonCore) -> Iterator[str]:
     if any(board._followers for board in boards if board.ended or board.is_complete):
         yield "readers wait at a board that says no more"
     cost = sum(_cost_bytes(board.mappers, board.partitions) for board in boards)
-    if cost + core.boards.followers * _FOLLOWER_BYTES != core.boards.used_bytes:
+    if cost + core.mark_boards.followers * _FOLLOWER_BYTES != core.mark_boards.used_bytes:
         yield "boards and those who wait at them are counted wrong"
 
 
@@ -91,9 +91,9 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
     server = world.network.servers.get(daemon.address)
     if server is None or daemon.process is None:
         return
-    boards = world.boards[daemon.process]
+    budgets = world.budgets[daemon.process]
     daemons = {d.host for d in daemon.neighbours}
-    for board, is_primaries in ((boards.writers, False), (boards.primaries, True)):
+    for budget, is_primaries in ((budgets.writers, False), (budgets.primaries, True)):
         unread = sum(
             call.unread_bytes
             for call in server.calls
@@ -101,7 +101,7 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
             and call.method.endswith("/Push")
             and (call.client.host in daemons) == is_primaries
         )
-        granted = max(board.credits.budget_bytes, daemon.frame_bytes_max)
+        granted = max(budget.budget_bytes, daemon.frame_bytes_max)
         if unread > granted + _WORDS_BYTES:
             yield f"{unread} bytes are on their way, {granted} may be"
 
@@ -145,8 +145,8 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
         if daemon.core is not None:
             found += [f"{what} in {daemon.name}" for what in _left_in(daemon.core)]
             assert daemon.process is not None
-            if unsettled := world.boards[daemon.process].unsettled_bytes:
-                found.append(f"{unsettled} granted bytes in {daemon.name}")
+            if in_flight := world.budgets[daemon.process].in_flight_bytes:
+                found.append(f"{in_flight} granted bytes in {daemon.name}")
     for process, state in world.states.items():
         if process.runs:
             found += [f"{what} in {process}" for what in _left_in_state(state)]
@@ -158,11 +158,11 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
         "bytes of pages": core.unstored_bytes,
         "assignments": core.assignments,
         "copies": len(core.copies),
-        "waiting bytes": core.copies.waiting_bytes,
+        "waiting bytes": core.copies.waiting_bytes + core.page_queue.waiting_bytes,
         "forwarded frames": len(core.replication),
         "intervals": core._dedupe.entries,
-        "buffers to flush": len(core._to_flush),
-        "bytes of boards and followers": core.boards.used_bytes,
+        "buffers to flush": len(core.flushes),
+        "bytes of boards and followers": core.mark_boards.used_bytes,
         "answers for alike exchanges": len(core.alike),
         "look-ups": len(core.alike._under_way),
     }

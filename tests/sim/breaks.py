@@ -7,7 +7,6 @@ Each break replaces something of Cosco in this process, after `patches.install`,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
@@ -26,11 +25,11 @@ from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
 from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
-from cosco.protocol.push.credits import FrameCredits
+from cosco.protocol.push.credits import FrameBudget
 from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import DaemonOrders
-from cosco.shuffle_service.io import control, flusher, membership
-from cosco.shuffle_service.io.push import take_in
+from cosco.shuffle_service.io import flusher, membership
+from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
 from cosco.shuffle_service.state import core, known_assignments
 from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
@@ -88,10 +87,10 @@ def _early_ack() -> None:
 
 @_break("early-copy-ack", "the replica acknowledges a frame that waits for room")
 def _early_copy_ack() -> None:
-    def offer(self: copy_log.CopyLog, copy_id: Any, key: Any, data: Any, **options: Any) -> None:
-        settle = options["settle"]
-        settle(None)
-        before(self, copy_id, key, data, **{**options, "settle": lambda _: None})
+    def offer(self: copy_log.CopyLog, copy: copy_log.Copy) -> None:
+        copy.answer(None)
+        copy.answer = lambda _: None
+        before(self, copy)
 
     before = copy_log.CopyLog.offer
     copy_log.CopyLog.offer = offer
@@ -104,14 +103,14 @@ def _early_release() -> None:
 
 @_break("early-dedupe", "a block is noted as held when its frame came, not when it is in pages")
 def _early_dedupe() -> None:
-    def take(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Taken:
+    def append_frame(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Appended:
         if not first_run:
             for run in frame.runs[1:]:
                 held.fresh(frame.sender, run)
         return before(self, held, frame, first_run)
 
-    before = core.DaemonCore._take
-    core.DaemonCore._take = take
+    before = core.DaemonCore._append_frame
+    core.DaemonCore._append_frame = append_frame
 
 
 @_break("acks-of-sealed", "a writer takes what a sealed epoch never acknowledged as acknowledged")
@@ -151,12 +150,9 @@ def _no_fence() -> None:
     failover.Failover._begin_move = begin_move
 
 
-@_break("no-settle", "a fenced replica does not store its copies")
-def _no_settle() -> None:
-    async def settle_all(self: control.ControlService) -> None:
-        await asyncio.Event().wait()
-
-    control.ControlService._settle_all = settle_all
+@_break("no-absorb", "a fenced replica does not store its copies")
+def _no_absorb() -> None:
+    copy_keeper.CopyKeeper.sealed = lambda *_: None
 
 
 @_break("seal-forgotten", "the seal of an epoch is not in the database")
@@ -186,18 +182,17 @@ def _epoch_without_copies() -> None:
 
 @_break("failed-write-stored", "a write that failed counts as durable")
 def _failed_write_stored() -> None:
-    async def write(self: flusher.Flusher, flush: Any) -> bool:
+    async def write(self: flusher.Flusher, flush: Any) -> None:
         with contextlib.suppress(OSError, ValueError):
             await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-        return not flush.chunk.is_dropped()
 
     flusher.Flusher._write = write
 
 
 @_break("pages-freed-early", "the pages of a chunk are free while it is being written")
 def _pages_freed_early() -> None:
-    def next_flush(self: core.DaemonCore, **options: Any) -> Any:
-        flush = before(self, **options)
+    def next_flush(self: core.DaemonCore) -> Any:
+        flush = before(self)
         if flush is not None:
             self.pool.free(flush.chunk.pages)
             freed.add(id(flush.chunk))
@@ -229,16 +224,16 @@ def _no_other_files() -> None:
 
 @_break("no-budget", "frames are granted without regard to those under way")
 def _no_budget() -> None:
-    def grant(self: FrameCredits, now: float) -> Any:
+    def give_out(self: FrameBudget) -> None:
         kept = self.budget_bytes, self._stream_bytes
         self.budget_bytes = self._stream_bytes = 1 << 40
         try:
-            return before(self, now)
+            before(self)
         finally:
             self.budget_bytes, self._stream_bytes = kept
 
-    before = FrameCredits.grant
-    FrameCredits.grant = grant
+    before = FrameBudget.give_out
+    FrameBudget.give_out = give_out
 
 
 @_break("greedy-copies", "copies take all the pages there are")
@@ -395,17 +390,13 @@ def _early_confirm() -> None:
 
 @_break("early-mark", "a mark counts before its copy is safe", groups=True)
 def _early_mark() -> None:
-    async def take(self: take_in.TakeIn, frame: Any, data: Any, settle: Any) -> Any:
-        held = self._core.find(
-            (frame.header.exchange, frame.header.range_index, frame.header.epoch)
-        )
-        mark = None if held is None else held.mark_of(frame)
+    def counting(self: core.DaemonCore, held: Any, frame: Any, answer: Any, *on_count: Any) -> Any:
+        mark = held.mark_of(frame)
         if mark is not None:
-            self._core.count(held, mark)
-        return await before(self, frame, data, settle)
+            self.count(held, mark)
+        return answer
 
-    before = take_in.TakeIn.take
-    take_in.TakeIn.take = take
+    core.DaemonCore.counting = counting
 
 
 @_break("second-mark", "the mark of a mapper's second attempt counts as well", groups=True)

@@ -82,6 +82,9 @@ class SimMetrics:
         metric = self.__dict__[name] = _Metric(f"daemon {name}")
         return metric
 
+    def count(self, what: str, amount: int) -> None:
+        getattr(self, what).inc(amount)
+
     def observe_io(self, event: object) -> None:
         pass
 
@@ -194,7 +197,7 @@ def install() -> None:
             importlib.import_module(info.name)
     daemon = importlib.import_module("cosco.shuffle_service.server")
     daemon.DaemonCore = _shown(daemon.DaemonCore, "cores")
-    daemon.GrantBoards = _shown(daemon.GrantBoards, "boards")
+    daemon.FrameBudgets = _shown(daemon.FrameBudgets, "budgets")
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
     _count_losses(importlib.import_module("cosco.metadata.state.exchange.losses").Losses)

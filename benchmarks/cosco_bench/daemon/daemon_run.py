@@ -14,12 +14,11 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 import grpc
 import psutil
-from cosco.protocol.push.window import OutFrame, PushWindow
 from rich.table import Table
 
 from cosco import CoscoExchange
@@ -29,12 +28,14 @@ from cosco.client.rpc.scope import Scope
 from cosco.client.write.state.packing import RowPacker
 from cosco.errors import DataCorrupted
 from cosco.format.block import walk_blocks
-from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
+from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader
 from cosco.local.cluster import LocalCluster
 from cosco.local.workers import Link, TaskPool
 from cosco.observe import fetch_status, read_metrics
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
 from cosco.protocol import wire
+from cosco.protocol.push.messages import Hello, PushRequest
+from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import MASK64, Assignment, ExchangeInfo, OpenedAttempt
 from cosco.protocol.wire import spb
 from cosco_bench.harness.bench_report import MIB, Bars, Report, table
@@ -240,12 +241,8 @@ def _pack(attempt: OpenedAttempt, settings: DaemonSettings) -> _Packed:
             body_bytes=frame.body_bytes,
             blocks=frame.blocks,
         )
-        parts = [encode_frame_header(header), *frame.parts]
-        length = sum(map(len, parts))
-        message = wire.push_frame(parts)
-        packed.frames.append(
-            OutFrame(sequence, frame.range_index, assignment.epoch, length, message)
-        )
+        request = PushRequest(frame=OutFrame(header, frame.parts))
+        packed.frames.append(OutFrame(header, wire.push_request_to_bytes(request)))
         packed.blocks += frame.blocks
         packed.block_bytes += frame.body_bytes
     packed.digests = int(packer.sums().digests.sum())
@@ -259,27 +256,21 @@ async def _push(address: str, packed: list[_Packed]) -> None:
 
 async def _push_frames(channel: grpc.aio.Channel, packed: _Packed) -> None:
     """Announce on one stream as a writer does, and send whatever is granted."""
-    window, attempt = PushWindow(), packed.attempt
+    number, assignments = packed.attempt.info.number, packed.attempt.info.assignments
+    incarnation = assignments[0].primary.incarnation
+    sender = PushSender(Hello(number, packed.attempt.mapper, packed.attempt.attempt, incarnation))
     for frame in packed.frames:
-        window.add(frame)
+        sender.add(frame)
     call: Any = channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")()
-    hello = spb.Hello(
-        protocol=wire.PUSH_PROTOCOL,
-        number=attempt.info.number,
-        mapper=attempt.mapper,
-        attempt=attempt.attempt,
-        incarnation=attempt.info.assignments[0].primary.incarnation,
-    )
-    await call.write(spb.PushRequest(hello=hello).SerializeToString())
-    announce = spb.Announce(frame_bytes=window.announce())
-    await call.write(spb.PushRequest(announce=announce).SerializeToString())
-    while len(window):
-        reply = spb.PushReply.FromString(await call.read())
-        if reply.refused:
-            raise DataCorrupted(f"frames were refused: {reply.refused[0].reason}")
-        window.acknowledged(reply.acknowledged)
-        for frame in window.granted(reply.granted):
-            await call.write(frame.message)
+    while len(sender):
+        for request in sender.requests():
+            ready = None if request.frame is None else request.frame.payload
+            await call.write(ready or wire.push_request_to_bytes(request))
+        reply = wire.push_reply_from_bytes(await call.read())
+        # Nothing is sent eagerly: the messages are made, and say that they are not.
+        answered = sender.on_reply(replace(reply, eager_bytes=0))
+        for _, refusal in answered.refused:
+            raise DataCorrupted(f"frames were refused: {refusal.reason}")
     await call.done_writing()
 
 

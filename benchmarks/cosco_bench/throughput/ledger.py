@@ -38,10 +38,13 @@ from cosco.format.block import (
     walk_blocks,
 )
 from cosco.format.chunk import padded
-from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
+from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader
 from cosco.local.workers import Link
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.push.messages import PushRequest
+from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import (
     Assignment,
     AttemptSums,
@@ -53,7 +56,7 @@ from cosco.protocol.records import (
     ReadSnapshot,
     RowKind,
 )
-from cosco.protocol.wire import PushedFrame, fetch_reply, push_frame, push_request
+from cosco.protocol.wire import fetch_reply, push_request_from_bytes, push_request_to_bytes
 from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -63,14 +66,13 @@ from cosco.shuffle_service.state.buffers.frame_check import (
     check_frame,
 )
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco_bench.harness.bench_rows import key_sum, keys_of, make_batches, partition_keys
 from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES
 
 _MIB: Final = 1 << 20
 _EXCHANGE, _MAPPER, _ATTEMPT, _INCARNATION = 1, 0, 1, 1
-_KEY: Final = (_EXCHANGE, 0, 1)
+_KEY: Final = AssignmentKey(_EXCHANGE, 0, 1)
 _CHUNK_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 32 << 20
 _SERVICE: Final = "cosco.bench.Ledger"
@@ -242,9 +244,9 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
 
     async def serve(requests: Any, _context: Any) -> bytes:
         async for message in requests:
-            request = push_request(message)
-            assert isinstance(request, PushedFrame)
-            received.append(request.data)
+            request = push_request_from_bytes(message)
+            assert request.frame is not None
+            received.append(request.frame)
         return b""
 
     def messages() -> Iterator[Any]:
@@ -258,14 +260,14 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
                 frame.body_bytes,
                 frame.blocks,
             )
-            yield push_frame([encode_frame_header(header), *frame.parts])
+            yield push_request_to_bytes(PushRequest(frame=OutFrame(header, frame.parts)))
 
     def client(channel: grpc.Channel) -> None:
         channel.stream_unary(f"/{_SERVICE}/Push")(messages())
 
     handlers: dict[str, Any] = {"Push": grpc.stream_unary_rpc_method_handler(serve)}
     cpu_s = asyncio.run(_over_loopback(handlers, client))
-    ledger.add(cpu_s, "push_frame, a gRPC stream over loopback, push_request; both ends")
+    ledger.add(cpu_s, "PushRequest to bytes and back, a gRPC stream over loopback; both ends")
     return received
 
 
@@ -275,7 +277,7 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
 def _take_in(ledger: _Ledger, frames: list[memoryview]) -> list[CheckedFrame]:
     clock = _Clock()
     with clock.running():
-        checked = [check_frame(frame, _EXCHANGE, (_MAPPER, _ATTEMPT)) for frame in frames]
+        checked = [check_frame(frame, _EXCHANGE, Sender(_MAPPER, _ATTEMPT)) for frame in frames]
     ledger.add(clock.cpu_s, "check_frame: headers and CRC of every block")
     return checked
 
@@ -299,19 +301,20 @@ async def _daemon_side(
     copying, storing = _Clock(), _Clock()
     with copying.running():
         for frame in frames:
-            taken = core.take(held, frame, 0)
+            taken = core.append_frame(held, frame, 0)
             assert taken.next_run == len(frame.runs)
-    ledger.add(copying.cpu_s, "DaemonCore.take: deduplication, copy to pages")
+    ledger.add(copying.cpu_s, "DaemonCore.append_frame: deduplication, copy to pages")
     store = open_store(f"file://{directory}")
     await store.open()
     try:
         writes = written = 0
         with storing.running():
-            while (flush := core.next_flush(everything=True)) is not None:
+            core.flushes.everything = True
+            while (flush := core.next_flush()) is not None:
                 await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
                 written += sum(map(len, flush.parts))
                 writes += 1
-                core.end_flush(flush)
+                core.end_flush(flush, 0.0)
         mean = written / writes / _MIB
         ledger.add(storing.cpu_s, f"file store: {writes} writes of {mean:.2f} MiB, fdatasync")
         reads = ReadMemory(Arena(_READ_BYTES).memory)

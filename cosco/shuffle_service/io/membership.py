@@ -33,7 +33,7 @@ class MetadataLink:
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
     async def call(self, method: str, request: Any) -> Any:
-        """One call; raises ServiceUnavailable, or the error that the service answered."""
+        """Make one call; raises ServiceUnavailable, or the error that the service answered."""
         _, reply_type = wire.METADATA_METHODS[method]
         stub: Any = self._channel.unary_unary(
             f"/{wire.METADATA_SERVICE}/{method}",
@@ -54,7 +54,7 @@ class MetadataLink:
     async def lookup(
         self, number: int, range_index: int, epoch: int, incarnation: int
     ) -> FoundAssignment | None:
-        """The assignment, if it is this daemon's, and which others are like it."""
+        """Return the assignment, if it is this daemon's, and which others are like it."""
         reply = await self.call(
             "LookupAssignment",
             wire.mpb.LookupAssignmentRequest(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -19,9 +18,8 @@ from cosco.errors import CapacityExceeded, CoscoError, ServiceUnavailable
 from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
 from cosco.protocol import wire
 from cosco.protocol.wire import mpb
-from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.membership import MetadataLink
-from cosco.shuffle_service.io.page_waiters import PageWaiters
+from cosco.shuffle_service.io.part import Part
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.replication.replica import Replica, ReplicaReplaced
 
@@ -39,49 +37,29 @@ _END_S: Final = 5.0
 _OPTIONS: Final = (*CHANNEL_OPTIONS, *keepalive(5_000, 5_000))
 
 
-class Forwards:
+class Forwards(Part):
     """All links of one daemon; `start` to `stop` once."""
 
-    def __init__(
-        self,
-        core: DaemonCore,
-        metadata: MetadataLink,
-        flusher: Flusher,
-        waiters: PageWaiters,
-        full_store_wait_s: float,
-    ) -> None:
+    def __init__(self, core: DaemonCore, metadata: MetadataLink, full_store_wait_s: float) -> None:
+        super().__init__()
         self._core = core
         self._metadata = metadata
-        self._flusher = flusher
-        self._waiters = waiters
         self._full_store_wait_s = full_store_wait_s
         self._links: set[asyncio.Task[None]] = set()
-        self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
 
     def start(self) -> None:
         """Make links from now on."""
         self._core.replication.on_replica = self._connect
-        self._tasks = [asyncio.create_task(self._watch(), name="watch-forwards")]
-
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """Return what the server is to watch: none of them ever ends by itself."""
-        return self._tasks
+        self.run("watch-forwards", self._watch())
 
     async def stop(self) -> None:
         """End all links."""
-        tasks = [*self._tasks, *self._links]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def changed(self) -> None:
-        """Look for what may go on, as frames became safe or assignments were sealed."""
-        self._flusher.kick()
-        self._waiters.wake()
+        self.tasks += self._links
+        await super().stop()
 
     def _connect(self, replica: Replica) -> None:
-        link = _Link(replica, self._core, self._metadata, self.changed)
+        link = _Link(replica, self._core, self._metadata)
         task = asyncio.create_task(link.run(), name=f"forward-{replica.ref.address}")
         self._links.add(task)
         task.add_done_callback(self._ended)
@@ -93,35 +71,28 @@ class Forwards:
 
     async def _watch(self) -> None:
         """Look for replicas that keep frames waiting."""
-        replication = self._core.replication
+        replication, flushes = self._core.replication, self._core.flushes
         while True:
             await asyncio.sleep(_TICK_S)
             if self._failure is not None:  # of a link, which nothing would replace
                 raise self._failure
             now = time.monotonic()
             if replication.tick(now):
-                self._flusher.kick()
+                self._core.kick()
             patience_s = self._full_store_wait_s
-            if self._flusher.failing(now, patience_s):
+            if flushes.failing(now, patience_s):
                 # Neither copied nor stored: nothing here will change that.
-                why = f"the store takes nothing ({self._flusher.failure}), nor does the replica"
+                why = f"the store takes nothing ({flushes.failure}), nor does the replica"
                 replication.give_up(now - patience_s, CapacityExceeded(f"rows are not safe: {why}"))
 
 
 class _Link:
     """One replica: a stream, and another one when it breaks, until nothing is to be said."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        core: DaemonCore,
-        metadata: MetadataLink,
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, replica: Replica, core: DaemonCore, metadata: MetadataLink) -> None:
         self._replica = replica
         self._core = core
         self._metadata = metadata
-        self._changed = changed
         self._wake = asyncio.Event()
         self._unreached_since: float | None = None
         self._said_alive = False
@@ -142,7 +113,7 @@ class _Link:
                 if self._unreached_since is None:  # it was reached on this stream
                     self._unreached_since = time.monotonic()
                     delay_s = _RETRY_MIN_S
-                self._changed()
+                self._core.changed(time.monotonic())
                 heard = await self._report()
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
@@ -185,7 +156,7 @@ class _Link:
         self._said_alive = reply.alive
         if not reply.alive:
             self._core.replication.lost(ref.incarnation)
-            self._changed()
+            self._core.changed(time.monotonic())
         return True
 
     # --- one stream -----------------------------------------------------------------------
@@ -236,7 +207,7 @@ class _Link:
             if sealed:
                 self._core.seal(sealed)
             if sealed or reply.acknowledged:
-                self._changed()
+                self._core.changed(time.monotonic())
             self._wake.set()
 
 

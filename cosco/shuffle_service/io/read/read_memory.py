@@ -20,7 +20,7 @@ from cosco.shuffle_service.state.buffers.pool import MIN_PAGE_BYTES, Page, PageP
 PIECE_MAX_BYTES: Final = 8 << 20
 #: However many readers there are, no read but a file's last is smaller.
 PIECE_MIN_BYTES: Final = 1 << 20
-#: A piece that was not touched for so long is taken back when others wait.
+#: A piece that was not touched for this time is taken back when others wait.
 STALLED_AFTER_S: Final = 1.0
 
 _SHARE: Final = 8
@@ -29,7 +29,7 @@ _ARENA_MAX_BYTES: Final = 32 << 20
 
 
 def read_arena_bytes(memory_bytes: int) -> int:
-    """How large the arena of a daemon with `--memory` of so many bytes is."""
+    """Return the size of the arena of a daemon with this `--memory`."""
     share = memory_bytes // _SHARE
     return min(max(share, _ARENA_MIN_BYTES), _ARENA_MAX_BYTES) // PIECE_MIN_BYTES * PIECE_MIN_BYTES
 
@@ -50,7 +50,7 @@ class Lease:
         return not self.pages
 
     def part(self, start: int, end: int) -> list[memoryview]:
-        """Bytes [start, end) of the piece; valid until the next await."""
+        """Return bytes [start, end) of the piece; valid until the next await."""
         found, base = [], 0
         for view in self.views:
             low, high = max(start - base, 0), min(end - base, len(view))
@@ -76,7 +76,7 @@ class ReadMemory:
         return self._pool.capacity_bytes - self._pool.free_bytes
 
     def piece_bytes(self) -> int:
-        """What one read should ask for now: each reader sends a piece while it reads another."""
+        """Return what one read should ask for: each reader sends a piece while it reads another."""
         share = len(self._arena) // (2 * max(1, self.readers))
         return min(max(share, PIECE_MIN_BYTES), PIECE_MAX_BYTES) // MIN_PAGE_BYTES * MIN_PAGE_BYTES
 
@@ -111,12 +111,12 @@ class ReadMemory:
             self._wake()
 
     def filled(self, lease: Lease) -> None:
-        """It has been read into."""
+        """Note that it has been read into."""
         lease.is_filling = False
         self.touch(lease)
 
     def touch(self, lease: Lease) -> None:
-        """Its reader takes from it."""
+        """Note that its reader copies from it."""
         lease.touched = asyncio.get_running_loop().time()
 
     def give_back(self, lease: Lease) -> None:

@@ -11,9 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from cosco.format.intervals import IntervalSet
-
-#: A run of one task: (mapper, attempt).
-Sender = tuple[int, int]
+from cosco.protocol.keys import Sender
 
 #: What one (sender, partition) costs: dict entry, object and its two lists. An interval more
 #: in the lists costs less, and is counted alike.
@@ -31,7 +29,7 @@ class DedupeIndex:
         self._senders: dict[Sender, dict[int, IntervalSet]] = {}
 
     def claim(self, sender: Sender, partition: int, start: int, end: int) -> bool:
-        """Note that positions [start, end) are held; False if all of them were already."""
+        """Note that positions [start, end) are held. Returns False if all of them were already."""
         partitions = self._senders.get(sender)
         if partitions is None:
             partitions = self._senders[sender] = {}
@@ -70,18 +68,18 @@ class DedupeBound:
 
     @property
     def hung_up_senders(self) -> int:
-        """How many are remembered to be forgotten first."""
+        """Return how many are remembered to be forgotten first."""
         return len(self._hung_up)
 
     def grew(self, index: DedupeIndex, entries: int) -> None:
-        """An index has so many entries more: forget others if that is too many."""
+        """Note that an index has `entries` more; forget others if that is too many."""
         self._indexes[index] = None
         self.entries += entries
         while self.entries > self.entries_max:
             self._forget_one()
 
     def hung_up(self, sender: Sender, indexes: Iterable[DedupeIndex]) -> None:
-        """The sender's stream ended: it is forgotten before others."""
+        """Forget a sender before others: its stream has ended."""
         for index in indexes:
             if index.knows(sender):
                 self._hung_up[index, sender] = None
@@ -89,7 +87,7 @@ class DedupeBound:
         self._bound_hung_up()
 
     def forget(self, index: DedupeIndex, sender: Sender) -> None:
-        """The sender is done with the index's assignment."""
+        """Forget a sender that is done with the index's assignment."""
         before = index.entries
         index.forget(sender)
         if index in self._indexes:
@@ -98,7 +96,7 @@ class DedupeBound:
         self._bound_hung_up()
 
     def dropped(self, index: DedupeIndex) -> None:
-        """The index's assignment is gone."""
+        """Forget an index whose assignment is gone."""
         if index in self._indexes:
             del self._indexes[index]
             self.entries -= index.entries
@@ -106,7 +104,7 @@ class DedupeBound:
         self._bound_hung_up()
 
     def _bound_hung_up(self) -> None:
-        """Each has an entry to forget; what is more are those of dropped exchanges."""
+        """Forget those of dropped exchanges: each that is left has an entry to forget."""
         while len(self._hung_up) > self.entries:
             self._hung_up.popitem(last=False)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cosco.errors import DataCorrupted
 from cosco.format.block import FLAG_MARK, HEADER_BYTES, BlockHeader, parse_header, walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
-from cosco.shuffle_service.state.buffers.dedupe import Sender
+from cosco.protocol.keys import AssignmentKey, Sender
 
 
 class Run(NamedTuple):
@@ -39,6 +39,11 @@ class CheckedFrame:
     runs: list[Run]
     mark: tuple[BlockHeader, memoryview] | None = None
 
+    @property
+    def key(self) -> AssignmentKey:
+        """Return what it is stamped for."""
+        return AssignmentKey(self.header.exchange, self.header.range_index, self.header.epoch)
+
 
 def check_frame(
     data: memoryview, exchange: int | None = None, sender: Sender | None = None
@@ -58,7 +63,7 @@ def check_frame(
     body = data[FRAME_HEADER_BYTES:]
     if sender is None:
         first = parse_header(body)
-        sender = (first.mapper, first.attempt)
+        sender = Sender(first.mapper, first.attempt)
     runs: list[Run] = []
     blocks: list[BlockHeader] = []
     mark: tuple[BlockHeader, memoryview] | None = None
@@ -68,7 +73,7 @@ def check_frame(
         if block.exchange != exchange or (block.mapper, block.attempt) != sender:
             raise DataCorrupted(
                 f"a block of exchange {block.exchange}, mapper {block.mapper}, attempt "
-                f"{block.attempt} on a stream of mapper {sender[0]}, attempt {sender[1]}"
+                f"{block.attempt} on a stream of mapper {sender.mapper}, attempt {sender.attempt}"
             )
         if mark is not None:
             raise DataCorrupted("a mark that is not the last block of its frame")

@@ -13,11 +13,10 @@ from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
 from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
 from cosco.protocol.push.sender import OutFrame, ProtocolBroken, PushSender
 from cosco.protocol.records import DaemonRef
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
-from cosco.shuffle_service.state.buffers.assignments import Settle as Answer
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 
 #: A replica that has frames to answer and answers none for this time is stalled.
@@ -101,7 +100,7 @@ class Replica:
     def add(self, frame: Forward) -> None:
         """Have a frame forwarded."""
         self._frames[frame.sequence] = frame
-        self._of_number.setdefault(frame.key[0], {})[frame.sequence] = frame
+        self._of_number.setdefault(frame.key.number, {})[frame.sequence] = frame
         if self.is_lost:
             frame.payload = None
             return
@@ -195,10 +194,10 @@ class Replica:
     def _forget(self, frame: Forward) -> None:
         frame.payload = None
         if self._frames.pop(frame.sequence, None) is not None:
-            of_number = self._of_number[frame.key[0]]
+            of_number = self._of_number[frame.key.number]
             del of_number[frame.sequence]
             if not of_number:
-                del self._of_number[frame.key[0]]
+                del self._of_number[frame.key.number]
             if frame.is_counted:
                 self._sent_bytes -= frame.header.body_bytes
         self._sender.withdraw([frame])

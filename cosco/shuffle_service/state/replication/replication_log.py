@@ -20,8 +20,8 @@ from typing import Final
 from cosco.errors import CoscoError
 from cosco.format.frame import FrameHeader
 from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import Answer
 from cosco.protocol.records import DaemonRef
-from cosco.shuffle_service.state.buffers.assignments import Settle as Answer
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.replication.replica import Forward, Replica
 

@@ -8,9 +8,10 @@ from support.mark_making import mark
 
 from cosco.errors import DataCorrupted
 from cosco.format.frame import MAX_FRAME_BYTES
+from cosco.protocol.keys import Sender
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 
-SENDER = (1, 1)
+SENDER = Sender(1, 1)
 
 
 def check(data: bytes):

@@ -7,10 +7,11 @@ from support.frame_making import EXCHANGE, block
 
 from cosco.errors import CapacityExceeded, DataCorrupted, ExchangeClosed
 from cosco.format.frame import FrameHeader
+from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.messages import PushReply, Refusal, RefusalCode
 from cosco.protocol.push.sender import MAX_RESENDS, ProtocolBroken
 from cosco.protocol.records import DaemonRef
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import (
     STALL_OLDEST_S,
@@ -19,7 +20,7 @@ from cosco.shuffle_service.state.replication.replica import (
 )
 from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
 
-KEY = (EXCHANGE, 0, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 REF = DaemonRef(22, "there")
 BODY = memoryview(block(0, 0))
 
@@ -36,7 +37,7 @@ class Rig:
         self.now = 0.0
 
     def forward(self, *, key=KEY, ref=REF):
-        header = FrameHeader(key[0], 11, 5, key[1], key[2], len(BODY), 1)
+        header = FrameHeader(key.number, 11, 5, key.range_index, key.epoch, len(BODY), 1)
         is_first = not self.log.replicas
         frame = self.log.forward(key, ref, header, BODY, now=self.now, answer=self.told.append)
         if is_first:
@@ -81,7 +82,7 @@ class Rig:
 
 
 def chunk(partition: int = 0, number: int = EXCHANGE) -> Chunk:
-    buffer = PartitionBuffer((number, 0, 1), partition, f"p{partition}")
+    buffer = PartitionBuffer(AssignmentKey(number, 0, 1), partition, f"p{partition}")
     buffer.open = Chunk(buffer)
     return buffer.open
 
@@ -234,7 +235,7 @@ def test_a_frame_that_nobody_waits_for_is_released_and_answers_nothing():
 def test_what_is_sealed_is_refused_unless_it_was_acknowledged():
     rig = Rig()
     safe, unsafe, untaken, other = (
-        rig.forward(), rig.forward(), rig.forward(), rig.forward(key=(EXCHANGE, 1, 1)),
+        rig.forward(), rig.forward(), rig.forward(), rig.forward(key=AssignmentKey(EXCHANGE, 1, 1)),
     )  # fmt: skip
     rig.send()
     held = chunk()
@@ -298,7 +299,7 @@ def test_a_broken_frame_is_sent_again_a_few_times_and_then_refused():
 )
 def test_what_a_replica_refuses_is_refused_to_its_writer(code, kind):
     rig = Rig()
-    frames = [rig.forward(), rig.forward(key=(EXCHANGE, 1, 1))]
+    frames = [rig.forward(), rig.forward(key=AssignmentKey(EXCHANGE, 1, 1))]
     for frame in frames:
         rig.replica.taken(frame, [chunk()])
     rig.send()
@@ -404,7 +405,7 @@ def test_frames_that_were_given_up_are_counted_for_as_long_as_chunks_name_them()
 def test_a_dropped_exchange_leaves_nothing():
     rig = Rig()
     held, others = chunk(), chunk(number=EXCHANGE + 1)
-    frames = [rig.forward(), rig.forward(), rig.forward(key=(EXCHANGE + 1, 0, 1))]
+    frames = [rig.forward(), rig.forward(), rig.forward(key=AssignmentKey(EXCHANGE + 1, 0, 1))]
     rig.send()
     for frame, one in zip(frames, (held, held, others), strict=True):
         rig.replica.taken(frame, [one])
