@@ -19,7 +19,6 @@ import grpc
 from google.protobuf.message import Message
 
 from cosco.errors import CoscoError, ServiceUnavailable
-from cosco.metadata.service.encoded_parts import EncodedParts
 from cosco.metadata.service.journal import Journal
 from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
 from cosco.metadata.state.state import MetadataState
@@ -396,3 +395,29 @@ def _serialized(reply: Any) -> bytes:
         return reply
     message = reply if isinstance(reply, Message) else wire.to_pb(reply)
     return bytes(message.SerializeToString())
+
+
+class EncodedParts:
+    """The encoded form of objects that never change, while it is asked for.
+
+    They are told apart by identity: another object of equal content is encoded again.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Keep `max_bytes` at most, and always the latest."""
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        # By id, which stays the object's as it is kept; the latest asked for last.
+        self._parts: dict[int, tuple[object, bytes]] = {}
+
+    def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:
+        """Return what `encode` gives for `whole`, or gave before."""
+        kept = self._parts.pop(id(whole), None)
+        if kept is None:
+            kept = whole, encode()
+            self._bytes += len(kept[1])
+        self._parts[id(whole)] = kept
+        while self._bytes > self._max_bytes and len(self._parts) > 1:
+            _, part = self._parts.pop(next(iter(self._parts)))
+            self._bytes -= len(part)
+        return kept[1]

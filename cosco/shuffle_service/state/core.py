@@ -39,7 +39,7 @@ from cosco.shuffle_service.state.flush_plan import Flush, FlushPlan
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 from cosco.shuffle_service.state.page_queue import PageQueue
 from cosco.shuffle_service.state.replication.copy_log import Copy, CopyLog
-from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
 
 
 @dataclass(frozen=True, slots=True)

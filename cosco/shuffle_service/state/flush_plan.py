@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
-from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
 
 #: A store that takes nothing for this long is said to be failing.
 FAILING_AFTER_S: Final = 2.0

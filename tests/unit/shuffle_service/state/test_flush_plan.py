@@ -9,7 +9,7 @@ import pytest
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, Flush, FlushPlan
-from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

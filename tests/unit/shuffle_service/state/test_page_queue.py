@@ -10,7 +10,7 @@ import pytest
 from cosco.errors import CapacityExceeded, CoscoError, ExchangeClosed
 from cosco.shuffle_service.state.flush_plan import Flush, FlushPlan
 from cosco.shuffle_service.state.page_queue import PageQueue, Turn
-from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
 
 PATIENCE_S = 5.0
 

@@ -17,8 +17,8 @@ from cosco.shuffle_service.state.replication.replica import (
     STALL_OLDEST_S,
     STALL_S,
     ReplicaReplaced,
+    ReplicationLog,
 )
-from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
 
 KEY = AssignmentKey(EXCHANGE, 0, 1)
 REF = DaemonRef(22, "there")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cosco.metadata.service.encoded_parts import EncodedParts
+from cosco.metadata.service.handlers import EncodedParts
 
 
 class Thing:
