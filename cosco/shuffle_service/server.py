@@ -25,11 +25,11 @@ from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.membership import Membership, MetadataLink
 from cosco.shuffle_service.io.metrics import DaemonMetrics, MetricsEndpoint
-from cosco.shuffle_service.io.part import Part
 from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
 from cosco.shuffle_service.io.push.forward import Forwards
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory, read_arena_bytes
+from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.draining import Drain, Step
@@ -95,8 +95,8 @@ class Daemon:
         )
         self._endpoint: MetricsEndpoint | None = None
         self._server: grpc.aio.Server | None = None
-        self._own = Part()
-        self._populating = Part()  # which ends by itself
+        self._own = TaskRunner()
+        self._populating = TaskRunner()  # which ends by itself
         #: What runs tasks of its own, in the order of starting.
         self._parts = self._flusher, self._copies, self._forwards
         self.address = ""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cosco.dfs import Store
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.part import Part
+from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.flush_plan import Flush
@@ -17,7 +17,7 @@ from cosco.shuffle_service.state.flush_plan import Flush
 log = logging.getLogger(__name__)
 
 
-class Flusher(Part):
+class Flusher(TaskRunner):
     """`writers` tasks that write what `core` says; `start` to `stop` once."""
 
     def __init__(

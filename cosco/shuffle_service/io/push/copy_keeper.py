@@ -10,7 +10,7 @@ from typing import Final
 
 from cosco.errors import CapacityExceeded, CoscoError
 from cosco.protocol.keys import AssignmentKey
-from cosco.shuffle_service.io.part import Part
+from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.intake import Intakes
 from cosco.shuffle_service.state.page_queue import Turn
@@ -22,7 +22,7 @@ _TICK_S: Final = 0.1
 _RETRY_S: Final = 0.5
 
 
-class CopyKeeper(Part):
+class CopyKeeper(TaskRunner):
     """The replica's half of the daemon; `start` to `stop` once."""
 
     def __init__(self, core: DaemonCore, intakes: Intakes) -> None:

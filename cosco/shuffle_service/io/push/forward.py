@@ -19,7 +19,7 @@ from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
 from cosco.protocol import wire
 from cosco.protocol.wire import mpb
 from cosco.shuffle_service.io.membership import MetadataLink
-from cosco.shuffle_service.io.part import Part
+from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.replication.replica import Replica, ReplicaReplaced
 
@@ -37,7 +37,7 @@ _END_S: Final = 5.0
 _OPTIONS: Final = (*CHANNEL_OPTIONS, *keepalive(5_000, 5_000))
 
 
-class Forwards(Part):
+class Forwards(TaskRunner):
     """All links of one daemon; `start` to `stop` once."""
 
     def __init__(self, core: DaemonCore, metadata: MetadataLink, full_store_wait_s: float) -> None:

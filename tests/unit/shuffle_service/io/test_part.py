@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cosco.shuffle_service.io.part import Part
+from cosco.shuffle_service.io.task_runner import TaskRunner
 
 
 def test_all_tasks_end_also_those_that_have_failed() -> None:
@@ -17,7 +17,7 @@ def test_all_tasks_end_also_those_that_have_failed() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        part = Part()
+        part = TaskRunner()
         part.run("failing", fail())
         part.run("waiting", wait())
         done, _ = await asyncio.wait(part.tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-class Part:
+class TaskRunner:
     """Runs tasks, none of which ever ends by itself; `start` to `stop` once."""
 
     def __init__(self) -> None:
