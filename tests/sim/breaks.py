@@ -167,13 +167,13 @@ def _seal_forgotten() -> None:
 
 @_break("epoch-without-copies", "an epoch that lost its replica goes on without another")
 def _epoch_without_copies() -> None:
-    def drain(self: failover.Failover, incarnation: int) -> None:
+    def seal_all_of(self: failover.Failover, incarnation: int) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
             if exchange.current(index).primary.incarnation == incarnation:
                 self.seal(exchange, index)
 
-    failover.Failover.drain = drain
+    failover.Failover.seal_all_of = seal_all_of
     failover.Failover._restore_copies = lambda self: None
 
 

@@ -38,7 +38,7 @@ from cosco.protocol.records import CommitWait, ExchangeInfo, LossReport, ReadSna
 _MAX_REASON_CHARS: Final = 500
 #: How many of the missing mappers a message names; the error has them all.
 _SHOWN_MAPPERS: Final = 8
-#: How long what the service said when a reader was made is not asked for again.
+#: For this time what the service said when a reader was made is used instead of asking again.
 _FIRST_WAIT_S: Final = 1.0
 
 
@@ -49,7 +49,7 @@ class BegunAnew(Exception):
 class CommitWatch:
     """How a reader learns what there is to read of its partition: by the metadata service.
 
-    Handles whose readers do without it give them another one.
+    Readers of a group have `MarkWatch` in its place, which asks daemons.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class CommitWatch:
         )
 
     def ahead(self, fetch: Fetch) -> list[memoryview] | None:
-        """Return the runs of blocks that came before this fetch was asked for, once.
+        """Return, once, the runs of blocks that came before this fetch was asked for.
 
-        Returns: None if there are none, so that the fetch must be made.
+        Returns: None if none came, so that the fetch must be made.
         """
         return None
 
@@ -123,20 +123,20 @@ class Gatherer:
         scope: Scope,
         number: int,
         partition: int,
-        named: int,
+        named_count: int,
         *,
         watch: CommitWatch,
         begin: Callable[[ReadSnapshot], PartitionMerge],
     ) -> None:
         """Begin without connections.
 
-        named: how many mappers are waited for. begin: makes the merge of a build.
+        named_count: how many mappers are waited for. begin: makes the merge of a build.
         """
         self._metadata = metadata
         self._scope = scope
         self._number = number
         self._partition = partition
-        self._named = named
+        self._named_count = named_count
         self._watch = watch
         self._begin = begin
         self._endpoints: dict[str, Endpoint] = {}
@@ -264,7 +264,7 @@ class Gatherer:
             missing = list(step.missing or ())
             verb = "run again" if step.recompute else "commit"
             return CommitTimeout(
-                f"{len(missing)} of {self._named} mappers that it waits for did not {verb} "
+                f"{len(missing)} of {self._named_count} mappers that it waits for did not {verb} "
                 f"{step.reason}: {_shown(missing)}; see that they run, or wait longer",
                 recompute=step.recompute,
                 mappers=missing,

@@ -27,8 +27,8 @@ from cosco.protocol.push.messages import Refusal, RefusalCode
 from cosco.protocol.push.sender import OutFrame, ProtocolBroken
 from cosco.protocol.records import Assignment, OpenedAttempt, RenewedAssignments
 
-#: A writer that waits, and sees nothing move for this time, makes sure that somebody is there: a
-#: daemon may itself wait for a metadata service that is away.
+#: A writer that waits, and sees nothing move for this time, asks the metadata service for its
+#: exchange: if that is away, the daemon may be waiting for it too.
 _QUIET_S: Final = 5.0
 #: How long the metadata service is asked to wait for a newer assignment, each time.
 _RENEW_WAIT_S: Final = 2.0
@@ -64,14 +64,14 @@ class Pusher:
     def push(self, packed: PackedFrame) -> None:
         """Take a frame once there is room for it in the window."""
         self.scope.check()
-        if packed.has_mark:  # it counts with its own frame: by then all before must be safe
+        if packed.has_mark:  # a mark counts as soon as it is there: all frames before must be safe
             self._wait_until(lambda: self.routes.is_acknowledged(packed.range_index))
         self._wait_until(lambda: self.routes.has_room(packed.body_bytes))
-        with self.changed:  # there is more room at most by now, as nobody else adds frames
+        with self.changed:  # room can only have grown, as nobody else adds frames
             self._serve(self.routes.put(packed))
 
     def flush(self) -> tuple[RangeEpoch, ...]:
-        """Wait until every frame is acknowledged, and return the epochs that did so."""
+        """Wait until every frame is acknowledged, and return the epochs in which they were."""
         self._wait_until(lambda: not self.routes.frames)
         with self.changed:
             return self.routes.acknowledged()
@@ -165,7 +165,10 @@ class Pusher:
                 away_since = None
 
     def _wait(self, reached: Callable[[], bool]) -> bool | None:
-        """Return None once it is `reached`; if nothing moved for a while, whether it did before."""
+        """Wait until it is `reached`, or nothing moves for a while.
+
+        Returns: None if it is reached, else whether anything moved before that while.
+        """
         quiet_s = min(_QUIET_S, self.service_timeout_s + 0.5)
         moved = False
         with self.changed:
@@ -192,7 +195,7 @@ class _DaemonLink:
         self._trouble = LinkTrouble(lane.ref, pusher.service_timeout_s)
         self._stream: Stream | None = None  # from the first frame until it is given back
         self._outbox: Outbox | None = None  # of the present call
-        self._is_used_stream = False  # by others before, and nothing was heard on it since
+        self._is_used_stream = False  # another writer had it, and nothing was heard on it since
         self._is_finishing = False
 
     @property

@@ -1,8 +1,8 @@
 """The calls of the metadata service: messages in, one call of the state, messages out.
 
-The state is called in the event loop and never waits. A reply, an error included, leaves
-once everything the state had applied by then is durable. What the state wants to be told to
-daemons is the courier's to do (`cosco.metadata.service.courier`).
+The state is called in the event loop and never waits. A reply, or a CoscoError in its
+place, leaves once everything the state had applied by then is durable. What daemons are to be told
+or asked is carried out by `cosco.metadata.service.courier`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from cosco.protocol.wire import mpb
 
 log = logging.getLogger(__name__)
 
-#: A report is answered after this time at the latest, with what was believed before.
+#: A report is answered after this time at the latest, with what is believed then.
 MAX_REPORT_S: Final = 5.0
 #: A writer that opens waits at most this for the epoch that follows one that has ended.
 MAX_MOVE_S: Final = 1.0
@@ -125,7 +125,7 @@ class Handlers:
         info = self._state.describe_exchange(
             request.shuffle_id, owner, now, used=used, callback=request.callback
         )
-        if owner:  # the driver before learns it now, and readers what it can do
+        if owner:  # so the driver before learns it, and readers whether mappers can be run again
             self._polls.wake(self._polls.waiting.exchange(info.number))
         reply: mpb.ExchangeInfoReply = wire.to_pb(info)
         if request.HasField("reading") and info.spec.deterministic:
@@ -354,11 +354,11 @@ class Handlers:
         return wire.wait_reply(wait, mappers)
 
     async def _used(self, shuffle_id: str) -> bool:
-        """Return what the state wants to know of an id that it does not hold."""
+        """Whether the state does not hold this id and the database knows that it was used."""
         return not self._state.knows(shuffle_id) and await self._database.was_used(shuffle_id)
 
     async def _group_used(self, group_id: str) -> bool:
-        """Return the same for a group."""
+        """Whether it is so for the id of a group."""
         return not self._state.groups.knows(group_id) and await self._database.was_group(group_id)
 
     def _told(self, numbers: Iterable[int]) -> None:
@@ -388,7 +388,7 @@ class Handlers:
 
 
 def _serialized(reply: Any) -> bytes:
-    """Return a reply as it is sent: a record, a message, bytes that are one, or nothing."""
+    """Return the bytes to send for a record, a message, the bytes of a message, or None."""
     if reply is None:
         return b""  # a message without fields
     if isinstance(reply, bytes):
@@ -398,7 +398,7 @@ def _serialized(reply: Any) -> bytes:
 
 
 class EncodedParts:
-    """The encoded form of objects that never change, while it is asked for.
+    """The encoded form of objects that never change: those asked for last, up to `max_bytes`.
 
     They are told apart by identity: another object of equal content is encoded again.
     """
@@ -407,7 +407,7 @@ class EncodedParts:
         """Keep `max_bytes` at most, and always the latest."""
         self._max_bytes = max_bytes
         self._bytes = 0
-        # By id, which stays the object's as it is kept; the latest asked for last.
+        # By id(), which no other object gets while this one is kept; the last asked for is last.
         self._parts: dict[int, tuple[object, bytes]] = {}
 
     def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:

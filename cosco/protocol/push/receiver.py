@@ -24,7 +24,7 @@ from cosco.protocol.push.messages import (
     RefusalCode,
 )
 
-#: A sender with this many answers that it could not be told yet is not read from meanwhile.
+#: A stream is not read on while this many answers wait to be told on it.
 MAX_UNTOLD: Final = 1024
 
 
@@ -32,7 +32,7 @@ class Intake(Protocol):
     """Where the frames of one sender go."""
 
     def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
-        """Take in a frame; `answer` is called once it is held, or will not be.
+        """Take in a frame; `answer` is called once it is held and safe, or will not be.
 
         Returns: False if it is still being taken in; the next one may come after
         `PushReceiver.resume`.
@@ -44,11 +44,14 @@ class Intake(Protocol):
         ...
 
     def max_bytes(self) -> int:
-        """Return how many bytes of its frames should stay held until released; 0: any."""
+        """Return how many bytes of its frames may stay held here; 0: as told before."""
         ...
 
     def hung_up(self, now: float) -> None:
-        """Note that the stream has ended: `answer` need not be called any more. Repeatable."""
+        """Note that the stream has ended, or that another writer takes it over.
+
+        `answer` need not be called any more. Repeatable.
+        """
         ...
 
 

@@ -1,10 +1,10 @@
 """The sender's half of the push protocol: which frame may go, which must go again. No IO.
 
 A frame is *waiting*, then *announced*, *ready* (it was granted, or fits into the loan of eager
-bytes) and *sent*; it is kept until the receiver answers it or it is withdrawn. When the stream
-breaks, everything that is kept begins anew on the next one; the frames stay the same, so a receiver
-recognises what it already has. One that is withdrawn after it was announced still has its turn:
-the receiver is told that it does not come.
+bytes) and *sent*; it is kept until it is acknowledged or withdrawn, so also after it was refused.
+When the stream breaks, everything that is kept begins anew on the next one; the frames stay the
+same, so a receiver recognises what it already has. One that is withdrawn after it was announced
+still has its turn: the receiver is told that it does not come.
 
 Whoever moves the bytes asks `next_request` until there is none, and hands in what comes by
 `on_reply`, one caller at a time. Payloads are never opened here.
@@ -21,13 +21,14 @@ from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader
 from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
 
-#: A receiver that finds a frame broken gets it again this many times: the way may be at fault.
+#: A receiver that finds a frame broken gets it again this many times: the network may be
+#: at fault.
 MAX_RESENDS: Final = 3
-#: Frames announced or sent, and not answered.
+#: While this many frames are announced, ready or sent, and not answered, no more are announced.
 MAX_UNDER_WAY: Final = 1024
 #: Sequences in one message of released ones.
 MAX_RELEASED: Final = 4096
-#: A frame of up to this length travels with the hello; a longer one would be copied for it.
+#: The first frame goes in one message with the hello if it is not longer than this.
 MAX_OPENING_BYTES: Final = 64 << 10
 
 
@@ -37,7 +38,7 @@ class ProtocolBroken(Exception):
 
 @dataclass(slots=True, eq=False)
 class OutFrame:
-    """A frame on its way out, kept until it is answered.
+    """A frame on its way out, kept until it is acknowledged or withdrawn.
 
     payload: its blocks, as whoever carries them wants them (here: a sequence of bytes-like pieces).
     """
@@ -51,7 +52,7 @@ class OutFrame:
 
     @property
     def sequence(self) -> int:
-        """Its number in its header, by which it is answered."""
+        """Its sequence in its header, by which it is answered."""
         return self.header.sequence
 
     @property
@@ -67,7 +68,7 @@ class OutFrame:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a reply meant for frames that are still kept.
+    """What a reply meant for frames that were not withdrawn.
 
     refused: with the frame, None where the stream as a whole is meant. A broken frame is in it only
     after it was sent often enough.
@@ -95,11 +96,11 @@ class PushSender:
         self._may_announce = True
         # Released sequences: to be told, and told on this stream but not known to have come.
         self._to_release: deque[int] = deque()
-        self._told: deque[tuple[int, list[int]]] = deque()  # after how many sent frames, which
+        self._told: deque[tuple[int, list[int]]] = deque()  # frames sent before, sequences
         self._sent_count = 0
 
     def __len__(self) -> int:
-        """Return the number of frames that are kept."""
+        """Return how many frames are kept."""
         return len(self._kept)
 
     @property
@@ -109,7 +110,7 @@ class PushSender:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is to be said, now or later, but for what was told already."""
+        """Whether no frame is kept and no release is to be told; what was told may be lost yet."""
         return not (self._kept or self._to_release)
 
     @property
@@ -184,7 +185,7 @@ class PushSender:
             return self._opening()
         if self._to_release:
             return PushRequest(released=self._take_released())
-        self._lend()
+        self._make_eager()
         if lengths := self._announce():
             return PushRequest(announce=lengths)
         while self._ready:
@@ -239,8 +240,8 @@ class PushSender:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
 
-    def _lend(self) -> None:
-        """Have frames sent eagerly as far as the loan reaches."""
+    def _make_eager(self) -> None:
+        """Make waiting frames ready, to be sent eagerly, as far as the loan reaches."""
         while (frame := self._next_waiting()) is not None:
             if self._eager_bytes + frame.frame_bytes > self._eager_limit:
                 return

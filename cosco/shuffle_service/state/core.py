@@ -1,8 +1,8 @@
 """What a daemon holds, and what it decides: no IO, no clock, no event loop.
 
 `DaemonCore` owns the page pool, the buffers and the copies of every assignment it was told
-of, and the account of what it forwarded. The server feeds it checked frames, the flusher
-asks it what to write next, readers take snapshots. All memory it uses is in its arena, but
+of, and the account of what it forwarded. Intakes feed it checked frames, the flusher asks it
+what to write next, readers look at snapshots. All memory it uses is in its arena, but
 for bookkeeping, which is bounded by counting (`cosco.shuffle_service.state.buffers.limits`).
 """
 
@@ -44,7 +44,10 @@ from cosco.shuffle_service.state.replication.replica import ReplicationLog
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a frame's blocks up to run `next_run`."""
+    """How far a frame is in, and how many blocks of it were looked at and held already.
+
+    next_run: the first of its runs that is not in.
+    """
 
     next_run: int
     blocks: int
@@ -60,7 +63,7 @@ class Piece:
 
 
 class DaemonCore:
-    """The buffers of one daemon. `arena` has `pool_bytes(memory_bytes)` bytes.
+    """The buffers of one daemon. `arena` is the memory that its page pool shares out.
 
     full_store_wait_s: who waits for pages is refused when the store took nothing for this long.
     store_idle_s: see FlushPlan.
@@ -104,7 +107,7 @@ class DaemonCore:
         return self._assignments.get(key)
 
     def find(self, key: AssignmentKey) -> AssignmentBuffers | None:
-        """Return the same, also of one that what was told of another exchange admits."""
+        """Return the same; admit it first if a look-up for an exchange alike holds for it."""
         held = self._assignments.get(key)
         if held is None and (found := self.alike.find(key)) is not None:
             self.admit(key.number, found.assignment, found.partition_range, found.mappers)
@@ -195,7 +198,7 @@ class DaemonCore:
     ) -> Appended:
         """Append the new blocks of a frame, from `first_run` on, as far as pages are free.
 
-        The frame may be acknowledged once `next_run` is the number of its runs, and it is
+        The frame may be acknowledged once `next_run` is the count of its runs, and it is
         safe. Until then the rest waits; what is in already can be flushed, so it never waits
         for itself. Raises NotAssigned for a sealed assignment, and at its replica.
         """
@@ -258,7 +261,7 @@ class DaemonCore:
     ) -> Answer:
         """Return an answer that counts the frame's mark, if it has one, before its sender is told.
 
-        Raises DataCorrupted for a mark that is none of here. on_count: called if it counts.
+        on_count: called if it counts. Raises DataCorrupted for a mark that belongs elsewhere.
         """
         mark = held.mark_of(frame)
         if mark is None:
@@ -272,7 +275,7 @@ class DaemonCore:
         return count_and_answer
 
     def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
-        """Forget a sender before others: its stream to these assignments has ended."""
+        """Have a mapper's attempt forgotten before others: its stream to these has ended."""
         held = (self._assignments.get(key) for key in keys)
         self._dedupe.hung_up(sender, [one.dedupe for one in held if one is not None])
 

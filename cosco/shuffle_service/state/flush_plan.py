@@ -1,7 +1,7 @@
 """What to write next, and whether the store takes it. No IO.
 
-A buffer is flushed when its assignment is sealed, when it holds the oldest frames and forwards
-stall, when it is full, and under pressure the largest there is.
+A buffer is flushed when its assignment is sealed, when it holds the oldest forwarded frames and
+a replica is stalled or pressed, when it is full, and when memory is short the largest there is.
 
 A write that fails is repeated at the same place; the chunk's pages keep the rows meanwhile, so
 nothing acknowledged is lost by a full disk. What waits for pages gives up by the time the store
@@ -59,7 +59,7 @@ class FlushPlan:
         self.failure = ""
 
     def __len__(self) -> int:
-        """Return the number of buffers that have something to flush."""
+        """Return how many buffers have something to flush."""
         return len(self._ready) + len(self._open) + len(self._urgent)
 
     # --- buffers --------------------------------------------------------------------------

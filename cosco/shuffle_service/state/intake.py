@@ -1,8 +1,8 @@
-"""Taking frames in: from a sender's stream into buffers, or into the copies of its replica.
+"""Takes frames in: those of writers into buffers, those of primaries as copies.
 
-A frame is checked, its assignment found (looked up where it is not known), then it is forwarded
-and appended as pages are free, in order of arrival; its sender is answered once it is held and
-safe. No IO: whoever looks up, and whoever waits, is told by a call.
+A frame is checked, and its assignment found (looked up where it is not known). A writer's frame
+then waits for its turn, is forwarded, and is appended as pages are free; the writer is answered
+once it is in and safe. No IO: what a look-up found, and that a turn has come, is told by a call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cosco.shuffle_service.state.page_queue import Turn
 from cosco.shuffle_service.state.replication.copy_log import Copy
 from cosco.shuffle_service.state.replication.replica import Forward
 
-#: Told at some later time what a look-up found, or why nothing.
+#: Called later with what a look-up found, or why it found nothing.
 Found = Callable[[AssignmentBuffers | CoscoError, float], None]
 #: Has an assignment looked up. Returns what ends that, so that nobody is told.
 LookUp = Callable[[AssignmentKey, Found], Callable[[], object]]
@@ -33,7 +33,7 @@ LookUp = Callable[[AssignmentKey, Found], Callable[[], object]]
 class Intakes:
     """Where the frames of a daemon's streams go.
 
-    count: counts up what is counted of frames, by the name of the metric.
+    count: adds to a metric, by its name.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class WriterIntake:
         self._number = number
         self._sender = sender
         self._keys: set[AssignmentKey] = set()
-        self._unsafe: dict[Forward, None] = {}  # not answered
+        self._unanswered: dict[Forward, None] = {}
         self._turn = Turn("memory is full and", _nothing_yet, self._end)
         # The frame that is being taken in, if any:
         self._is_pending = self._is_waited_for = False
@@ -130,7 +130,7 @@ class WriterIntake:
             self._core.kick()  # something is to be written, so that pages are free
 
     def _attempt(self, frame: CheckedFrame, held: AssignmentBuffers, now: float) -> bool:
-        """Forward the frame, and append what pages are free for. Returns whether that is all."""
+        """Forward the frame, append what pages are free for. Returns whether all of it is in."""
         core = self._core
         if core.is_dropped(held.key.number):
             raise ExchangeClosed(f"exchange {held.key.number} is closed")
@@ -160,7 +160,7 @@ class WriterIntake:
         answer = self._answer
 
         def answered(error: CoscoError | None) -> None:
-            self._unsafe.pop(forward, None)
+            self._unanswered.pop(forward, None)
             answer(error)
 
         forward = self._core.replication.forward(
@@ -172,7 +172,7 @@ class WriterIntake:
             answer=answered,
             is_mark=not frame.runs,
         )
-        self._unsafe[forward] = None
+        self._unanswered[forward] = None
         return forward
 
     def _end(self, error: CoscoError | None, now: float) -> None:
@@ -195,7 +195,7 @@ class WriterIntake:
         self._turn.attempt = _nothing_yet
 
     def _abandon(self, forward: Forward) -> None:
-        self._unsafe.pop(forward, None)
+        self._unanswered.pop(forward, None)
         forward.replica.abandon(forward)
 
     def released(self, sequences: Sequence[int], now: float) -> None:
@@ -211,7 +211,7 @@ class WriterIntake:
         if self._stop_look_up is not None:
             self._stop_look_up()
             self._stop_look_up = None
-        for forward in list(self._unsafe):
+        for forward in list(self._unanswered):
             self._abandon(forward)
         self._core.hung_up(self._sender, self._keys)
         self._forget_frame()
@@ -221,7 +221,7 @@ class WriterIntake:
 
 
 class CopyIntake:
-    """The frames of one primary on one stream. None waits for another one.
+    """The frames of one primary on one stream. No frame waits for another one.
 
     Behind a frame there may be the release of what it would wait for.
     """

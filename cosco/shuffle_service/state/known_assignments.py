@@ -68,7 +68,7 @@ class AlikeAssignments:
         self._dropped: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of answers that are kept."""
+        """Return how many answers are kept."""
         return len(self._records)
 
     # --- look-ups -------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class ProbeOutcome(Enum):
 
     ALIVE = 1
     GONE = 2  # nobody listens at its address, or another start of the daemon does
-    SILENT = 3  # no answer: its lease decides
+    SILENT = 3  # no answer: see `DaemonTable.silent`
 
 
 class Suspicions(_Errands[bool]):

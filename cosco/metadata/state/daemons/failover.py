@@ -23,7 +23,7 @@ from cosco.protocol.records import Assignment, DaemonRef, RenewedAssignments
 #: RESTORED_PER_TICK of them a tick.
 QUIET_S: Final = 3.0
 RESTORED_PER_TICK: Final = 16
-#: A range moves no more often than this from daemons that live.
+#: A range moves at most once in this time because somebody insists.
 INSIST_S: Final = 5.0
 #: A daemon that was out of reach for somebody of a range is avoided this long.
 AVOID_S: Final = 30.0
@@ -31,10 +31,11 @@ AVOID_S: Final = 30.0
 
 @dataclass(slots=True)
 class _Move:
-    """A range whose epoch is sealed: the next one begins when `fences` have answered."""
+    """A range whose epoch is sealed: the next one begins when none of its survivors is
+    `unfenced`."""
 
     epoch: int
-    fences: set[int]
+    unfenced: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Shunning:
 
 
 class Failover:
-    """The epochs of all open exchanges. `exchanges` is the caller's, and read only."""
+    """The epochs of all open exchanges. The caller decides which are: `exchanges` is its own."""
 
     def __init__(
         self, exchanges: Mapping[int, ExchangeState], daemons: DaemonTable, now: float
@@ -135,7 +136,7 @@ class Failover:
         self._fences.closed(exchange.number)
 
     def replicas(self, exchange: ExchangeState) -> int:
-        """Return the copies that new rows get, of the range that gets fewest; 0 while one waits."""
+        """Return the fewest copies that new rows of any range get; 0 while a range is sealed."""
         return min(
             0 if current.sealed else len(current.daemons) for current in exchange.info().assignments
         )
@@ -157,8 +158,8 @@ class Failover:
     def insist(self, key: AssignmentKey, suspect: int, now: float, *, is_primary: bool) -> None:
         """Move a range away from a daemon that lives and is out of reach for somebody.
 
-        Only if that is still its epoch, there is another daemon to go to, and it was not
-        moved so a moment ago.
+        Only if that is still its epoch, there are hosts enough without that daemon, and nobody
+        has made the range move in this way for INSIST_S.
         """
         exchange, index = self._exchanges.get(key.number), key.range_index
         if exchange is None or not self._shunning.may_move(key.range_key, now):
@@ -185,7 +186,7 @@ class Failover:
                 found.append(AssignmentKey(number, index, assignment.epoch))
         return found
 
-    def drain(self, incarnation: int) -> None:
+    def seal_all_of(self, incarnation: int) -> None:
         """Move everything away from a daemon, even if there is nowhere to go."""
         for number, index in list(self._current.get(incarnation, ())):
             self.seal(self._exchanges[number], index)
@@ -198,11 +199,11 @@ class Failover:
         for incarnation in incarnations:
             self._fences.died(incarnation)
         for key, move in list(self._moves.items()):
-            if not move.fences.isdisjoint(incarnations):
-                move.fences.difference_update(incarnations)
+            if not move.unfenced.isdisjoint(incarnations):
+                move.unfenced.difference_update(incarnations)
                 self._place(key)
         for incarnation in incarnations:
-            self.drain(incarnation)
+            self.seal_all_of(incarnation)
 
     # --- daemons come ----------------------------------------------------------------------
 
@@ -218,11 +219,11 @@ class Failover:
         self._place_all()
 
     def tick(self, now: float) -> None:
-        """Move what could not be moved before; to be called now and then."""
+        """Move ranges from daemons that leave, place what waits, restore copies; call it often."""
         self._shunning.expire(now, self._moves)
         for daemon in self._daemons.leaving():
             if daemon.draining:
-                self.drain(daemon.ref.incarnation)
+                self.seal_all_of(daemon.ref.incarnation)
             else:
                 self._spare_store(daemon.ref.incarnation)
         self._place_all()
@@ -230,7 +231,7 @@ class Failover:
             self._restore_copies()
 
     def _spare_store(self, incarnation: int) -> None:
-        """Have another store take what is to be stored, where there is another."""
+        """Move the ranges whose primary cannot store, where there are hosts enough without it."""
         hosts = host_count(self._daemons.candidates())
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
@@ -259,7 +260,7 @@ class Failover:
         return bool(self._fences)
 
     def drain_fences(self) -> list[Fence]:
-        """Seals to tell daemons of, when what was changed until now is durable."""
+        """Return the seals to tell daemons of, once what was changed until now is durable."""
         return self._fences.drain()
 
     def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
@@ -268,8 +269,8 @@ class Failover:
         self._fences.fenced(incarnation, keys)
         for key in keys:
             move = self._moves.get(key.range_key)
-            if move is not None and move.epoch == key.epoch and incarnation in move.fences:
-                move.fences.discard(incarnation)
+            if move is not None and move.epoch == key.epoch and incarnation in move.unfenced:
+                move.unfenced.discard(incarnation)
                 self._place(key.range_key)
 
     def fence_failed(self, incarnation: int) -> None:
@@ -277,7 +278,7 @@ class Failover:
         self._fences.failed(incarnation)
 
     def awaits_fence(self, incarnation: int) -> bool:
-        """Whether a daemon has not confirmed everything that it was told of, or will be."""
+        """Whether a daemon has yet to confirm a seal, told to it or not."""
         return incarnation in self._fences
 
     # --- writers ---------------------------------------------------------------------------
@@ -314,13 +315,13 @@ class Failover:
         return [
             key.range_index
             for key, move in self._moves.items()
-            if key.number == number and move.fences
+            if key.number == number and move.unfenced
         ]
 
     def _waiting_for(self, exchange: ExchangeState, index: int) -> str:
         refs = exchange.current(index).daemons
-        fences = self._moves[RangeKey(exchange.number, index)].fences
-        silent = [ref.address for ref in refs if ref.incarnation in fences]
+        unfenced = self._moves[RangeKey(exchange.number, index)].unfenced
+        silent = [ref.address for ref in refs if ref.incarnation in unfenced]
         if silent:
             return f"partition range {index} waits for {', '.join(silent)} to confirm its end there"
         needed, hosts = exchange.spec.min_replicas, host_count(self._daemons.candidates())
@@ -369,7 +370,7 @@ class Failover:
         self._fences.add(daemon.ref, key)
         move = self._moves.get(key.range_key)
         if move is not None and move.epoch == assignment.epoch:
-            move.fences.add(daemon.ref.incarnation)
+            move.unfenced.add(daemon.ref.incarnation)
 
     def _begin_move(self, exchange: ExchangeState, index: int) -> None:
         assignment = exchange.current(index)
@@ -388,7 +389,7 @@ class Failover:
         """Begin the next epoch of a range, if its survivors are fenced and there are hosts."""
         number, index = key
         exchange, move = self._exchanges[number], self._moves[key]
-        if move.fences:
+        if move.unfenced:
             return
         spec = exchange.spec
         chosen = place_next(

@@ -105,7 +105,7 @@ class Members:
         if came:
             self.failover.arrived(now)
         if daemon.draining:
-            self.failover.drain(incarnation)
+            self.failover.seal_all_of(incarnation)
         drop = self._closing.orders(incarnation, registration.store_id)
         return self._orders(drop.union(over), drain=daemon.draining)
 
@@ -120,7 +120,7 @@ class Members:
         if daemon is None:
             return self._orders((), known=False)
         if daemon.draining:
-            self.failover.drain(incarnation)
+            self.failover.seal_all_of(incarnation)
         elif was_failing and not daemon.store_failing:
             self.failover.arrived(now)
         self._closing.confirm(heartbeat.dropped, incarnation, daemon.store_id)
@@ -155,7 +155,7 @@ class Members:
         """
         daemon = self._daemons.at(address)
         self._daemons.drain(daemon)
-        self.failover.drain(daemon.ref.incarnation)
+        self.failover.seal_all_of(daemon.ref.incarnation)
 
     def report(
         self, suspect: DaemonRef, reporter: int, insist: bool, keys: Iterable[AssignmentKey] = ()

@@ -21,8 +21,8 @@ class Epochs:
         self.placed = [list(epochs) for epochs in placed]
         self._number = number
         self._changes = changes
-        #: By range, as a commit names most of them: its last epoch, the build that this one is
-        #: of, and the first epoch of that build.
+        #: For each range its last epoch, the build of that epoch, and the first epoch of that
+        #: build: arrays, as a commit names most ranges.
         self._last: U32 = np.zeros(len(self.placed), dtype=np.uint32)
         self._builds, self._firsts = self._last.copy(), self._last.copy()
         for epochs in self.placed:

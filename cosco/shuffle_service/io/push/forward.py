@@ -1,8 +1,9 @@
 """Links to replicas: forwards frames and tells what is released, one stream a daemon.
 
 What to send is decided in `cosco.shuffle_service.state.replication.replica`; here it is sent, and
-sent again when a stream breaks. A replica that cannot be reached is reported to the metadata
-service, which moves the assignments it is of.
+sent again when a stream breaks. When to connect again, when to report a replica that cannot be
+reached and when to insist is decided here. A replica that stalls on a stream that holds is not
+reported.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cosco.shuffle_service.state.replication.replica import Replica, ReplicaRepl
 
 log = logging.getLogger(__name__)
 
-#: A replica that is out of reach for this time, though it is said to live, is given up.
+#: A replica that is out of reach for this time, though it is said to live, is insisted on.
 INSIST_AFTER_S: Final = 5.0
 #: A link with nothing to say ends after this time.
 LINGER_S: Final = 5.0

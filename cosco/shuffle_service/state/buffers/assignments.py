@@ -57,7 +57,7 @@ class AssignmentBuffers:
                 raise DataCorrupted(f"a block of partition {run.partition} {where}")
 
     def mark_of(self, frame: CheckedFrame) -> Mark | None:
-        """Return the mark that a frame ends with; raises DataCorrupted if it is none of here."""
+        """Return the mark that a frame ends with; raises DataCorrupted if it belongs elsewhere."""
         if frame.mark is None:
             return None
         if not self.mappers:

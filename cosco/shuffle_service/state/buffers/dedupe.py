@@ -1,8 +1,9 @@
 """Which blocks a daemon already holds, so that a resent one is dropped.
 
 One interval set per (sender, partition); see `cosco.format.block` on positions. What is forgotten
-here is not lost: a block stored twice is dropped by the reader. So the index is bounded, and
-forgets senders that have hung up first, the longest silent first.
+here is not lost: a block stored twice is dropped by the reader. So all indexes of a daemon together
+are bounded. When they are full, senders whose streams have ended are forgotten first, in the order
+in which these ended; if there are none, the sender that the largest index has known longest.
 """
 
 from __future__ import annotations

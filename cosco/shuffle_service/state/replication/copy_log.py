@@ -66,7 +66,7 @@ class CopyLog:
         self.on_last_gone: Callable[[AssignmentKey], None] = lambda _: None
 
     def __len__(self) -> int:
-        """Return the number of copies held."""
+        """Return how many copies are held."""
         return len(self._held)
 
     # --- in -------------------------------------------------------------------------------

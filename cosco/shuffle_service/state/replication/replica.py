@@ -2,12 +2,14 @@
 
 Every frame of a replicated assignment is forwarded under a sequence of its own. It is *safe*
 when its replica has acknowledged it, or when all its blocks are durable here; its writer is
-told when it is safe and taken. When all its blocks are durable it is *released*: its copy
-may go. A frame that nobody waits for any more is released at once.
+told when it is safe and taken in. When all its blocks are durable it is *released*: its copy
+may go. A frame whose writer hung up before it was told is released at once.
 
-Chunks that hold the oldest frames not released are flushed when forwards stall, or a replica
-says that it has no room for more, since that makes frames safe and copies go, and needs nobody
-but the store. What is said on the stream to a replica is decided in `cosco.protocol.push.sender`.
+Chunks that hold the oldest frames not released are flushed when a replica stalls, when it asks
+for fewer bytes than it was sent (`copies_max_bytes`), and when this account is full. That makes
+frames safe and copies go, and needs nobody but the store. A volatile store makes nothing safe:
+there only the replica does. What is said on the stream to a replica is decided in
+`cosco.protocol.push.sender`.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from cosco.protocol.push.sender import OutFrame, ProtocolBroken, PushSender
 from cosco.protocol.records import DaemonRef
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 
-#: A replica that has frames to answer and answers none for this time is stalled.
+#: A replica that has frames to answer and acknowledges none for this time is stalled.
 STALL_S: Final = 0.25
-#: And one that leaves a single frame unanswered for this time.
+#: And one that leaves the oldest frame without an answer for this time.
 STALL_OLDEST_S: Final = 2.0
-#: This number of places in the lists of chunks costs what one frame does.
+#: How many places in the lists of chunks cost as much as one frame.
 _LISTED_PER_FRAME: Final = 128
 
 
@@ -63,8 +65,8 @@ class Replica:
     """One daemon that copies are forwarded to, as one link to it needs to know it.
 
     Life of a link: `begin_stream`, then `next_request` and `on_reply` as messages go and come;
-    again from the start when the stream breaks. A sequence is of this primary for ever, so what was
-    sent twice is kept once.
+    again from the start when the stream breaks. A primary never uses a sequence again, so a replica
+    knows what was sent twice and keeps it once.
     """
 
     def __init__(self, ref: DaemonRef, *, primary: int, volatile: bool) -> None:
@@ -89,7 +91,7 @@ class Replica:
         self._sent_bytes = 0  # of that, what there is
 
     def __len__(self) -> int:
-        """Return the number of frames that are kept account of."""
+        """Return how many frames are kept account of."""
         return len(self._frames)
 
     @property
@@ -99,7 +101,7 @@ class Replica:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is to be said to it, now or later, but for what was told already."""
+        """Whether no frame is kept account of, and no release is to be told."""
         return not self._frames and self._sender.is_idle
 
     # --- frames ---------------------------------------------------------------------------
@@ -178,7 +180,7 @@ class Replica:
         if not frame.taken:
             return
         durable = not frame.unstored and not self._volatile
-        if frame.is_mark:  # rows before it may be durable; it is there if the replica has it
+        if frame.is_mark:  # it is never stored: its replica must have it, if that one answers
             durable = durable and self.is_stalled
         if frame.acknowledged or durable:
             self._answer(frame, None)
@@ -275,7 +277,7 @@ class Replica:
         self.is_lost = self.is_stalled = True
         for frame in self._frames.values():
             frame.payload = None
-            frame.acknowledged = False  # if its writer was not told yet, it is not
+            frame.acknowledged = False  # that copy is gone: it is not safe by it
         self._sender.forget_all()
 
     # --- stalling -------------------------------------------------------------------------
@@ -306,7 +308,7 @@ class Replica:
         return None
 
 
-#: Daemons that are remembered to be gone.
+#: How many daemons that are gone are remembered.
 _REMEMBERED_LOST: Final = 1024
 
 
@@ -316,7 +318,7 @@ class ReplicationLog:
     def __init__(self, *, incarnation: int, frames_max: int) -> None:
         """Begin with nothing forwarded.
 
-        incarnation: of this daemon. frames_max: beyond this number of frames no more are to be
+        incarnation: of this daemon. frames_max: beyond this cost, in frames, no more are to be
         forwarded; see `is_full`.
         """
         #: Whether what this daemon stores ends with it, so that storing makes nothing safe.
@@ -330,7 +332,7 @@ class ReplicationLog:
         self._lost: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of frames that are kept account of."""
+        """Return how many frames are kept account of."""
         return sum(map(len, self.replicas.values()))
 
     @property
@@ -426,7 +428,7 @@ class ReplicationLog:
     def oldest_chunk(self, *, pressed: bool = True) -> Chunk | None:
         """Return the chunk to flush so that frames become safe and copies go; None: no need.
 
-        With `pressed` of replicas that need it, else of any.
+        With `pressed` of replicas that are pressed, or of any when this account is full.
         """
         needs_all = not pressed or self.is_full
         for replica in self.replicas.values():
