@@ -60,7 +60,7 @@ class Cluster:
     # --- the database ---
 
     def persist(self) -> list[Change]:
-        changes = self.state.drain_changes()
+        changes = self.state.pop_changes()
         for table, key, row in changes:
             rows = self.tables.setdefault(table, {})
             if row is not None:
@@ -105,7 +105,7 @@ class Cluster:
     def probe(self, incarnation: int, outcome: ProbeOutcome) -> None:
         """Report a daemon, ask it, and have this answer."""
         self.report(incarnation)
-        self.state.members.drain_probes()
+        self.state.members.pop_probes()
         assert self.state.members.is_probed(incarnation)
         self.state.probed(incarnation, outcome, self.now)
 
@@ -114,7 +114,7 @@ class Cluster:
 
     def fence(self, *but: int) -> list[Fence]:
         """Carry out all fences there are, but those of these daemons."""
-        fences = self.state.failover.drain_fences()
+        fences = self.state.failover.pop_fences()
         self.persist()
         for fence in fences:
             if fence.daemon.incarnation not in but:

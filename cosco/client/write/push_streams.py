@@ -37,7 +37,7 @@ Outbox = SimpleQueue[PushRequest[OutFrame] | None]
 
 
 class User(Protocol):
-    """Who uses a stream, from `Streams.lease` until `Stream.give_back` succeeds, or for ever.
+    """Who uses a stream, from `Streams.borrow` until `Stream.give_back` succeeds, or for ever.
 
     All but `begin` is called by the stream's thread, holding no lock.
     """
@@ -225,7 +225,7 @@ class Streams(ProcessWide):
     def _reset(self) -> None:
         self._idle: deque[Stream] = deque()  # the one used last is last
 
-    def lease(self, ref: DaemonRef, user: User) -> Stream:
+    def borrow(self, ref: DaemonRef, user: User) -> Stream:
         """A stream to a daemon for `user` alone: one that was kept, or another one."""
         for stream in reversed(self._idle.copy()):
             if stream.ref == ref and self.claim(stream) and stream.take_over(user):

@@ -58,7 +58,7 @@ class Pusher:
         self.changed: Final = threading.Condition()
         self.routes: Final = Routes(opened)
         self._links: dict[Lane, _DaemonLink] = {}
-        self._retired: dict[_DaemonLink, None] = {}  # of lanes that were released, about to end
+        self._retired: dict[_DaemonLink, None] = {}  # of lanes that were retired, about to end
         self._failure: CoscoError | None = None
 
     def push(self, packed: PackedFrame) -> None:
@@ -118,7 +118,7 @@ class Pusher:
             for lane in self.routes.lanes():
                 if len(lane.sender):
                     self._serve(lane)
-            for lane in self.routes.release():
+            for lane in self.routes.retire():
                 if (link := self._links.pop(lane, None)) is not None and not link.finish():
                     self._retired[link] = None
             self.changed.notify_all()
@@ -211,7 +211,7 @@ class _DaemonLink:
 
     def start(self) -> None:
         """Have a stream, another writer's that is done or a new one."""
-        self._stream = STREAMS.lease(self._lane.ref, self)
+        self._stream = STREAMS.borrow(self._lane.ref, self)
 
     def go_on(self) -> None:
         """Say what is to be said, as frames were added or withdrawn."""

@@ -51,9 +51,9 @@ class Courier:
             while True:
                 await self._polls.errands.wait()
                 self._polls.errands.clear()
-                for daemon in self._state.members.drain_probes():
+                for daemon in self._state.members.pop_probes():
                     tasks.create_task(self._probe(daemon))
-                for fence in self._state.failover.drain_fences():
+                for fence in self._state.failover.pop_fences():
                     tasks.create_task(self._seal(fence))
 
     async def _probe(self, daemon: DaemonRef) -> None:

@@ -51,7 +51,7 @@ MAX_REPORT_S: Final = 5.0
 MAX_MOVE_S: Final = 1.0
 #: Commits of a batch after which other calls have their turn.
 COMMITS_AT_ONCE: Final = 64
-#: Bound of the encoded parts that are kept for further replies.
+#: Bound of the encoded pieces that are kept for further replies.
 MAX_ENCODED_BYTES: Final = 32 << 20
 
 
@@ -66,7 +66,7 @@ class Handlers:
         self._journal = journal
         self._database = database
         #: What many writers, or readers, are told alike.
-        self._parts = EncodedParts(MAX_ENCODED_BYTES)
+        self._pieces = EncodedPieces(MAX_ENCODED_BYTES)
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return all methods of the service, for `Server.add_generic_rpc_handlers`.
@@ -173,7 +173,7 @@ class Handlers:
         mapper = request.mapper if request.HasField("mapper") else None
         opened = self._state.open_attempt(request.shuffle_id, mapper, used=used)
         # All writers are told of the same ranges and daemons.
-        info = self._parts.get(opened.info, lambda: wire.opened_info(opened.info))
+        info = self._pieces.get(opened.info, lambda: wire.opened_info(opened.info))
         return wire.opened_reply(opened, info)
 
     async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> ExchangeInfo:
@@ -348,7 +348,7 @@ class Handlers:
         """
         snapshot, mappers = wait.snapshot, b""
         if snapshot is not None:
-            mappers = self._parts.get(
+            mappers = self._pieces.get(
                 snapshot.mappers, lambda: wire.snapshot_mappers(snapshot.mappers, snapshot.attempts)
             )
         return wire.wait_reply(wait, mappers)
@@ -397,7 +397,7 @@ def _serialized(reply: Any) -> bytes:
     return bytes(message.SerializeToString())
 
 
-class EncodedParts:
+class EncodedPieces:
     """The encoded form of objects that never change: those asked for last, up to `max_bytes`.
 
     They are told apart by identity: another object of equal content is encoded again.
@@ -408,16 +408,16 @@ class EncodedParts:
         self._max_bytes = max_bytes
         self._bytes = 0
         # By id(), which no other object gets while this one is kept; the last asked for is last.
-        self._parts: dict[int, tuple[object, bytes]] = {}
+        self._pieces: dict[int, tuple[object, bytes]] = {}
 
     def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:
         """Return what `encode` gives for `whole`, or gave before."""
-        kept = self._parts.pop(id(whole), None)
+        kept = self._pieces.pop(id(whole), None)
         if kept is None:
             kept = whole, encode()
             self._bytes += len(kept[1])
-        self._parts[id(whole)] = kept
-        while self._bytes > self._max_bytes and len(self._parts) > 1:
-            _, part = self._parts.pop(next(iter(self._parts)))
-            self._bytes -= len(part)
+        self._pieces[id(whole)] = kept
+        while self._bytes > self._max_bytes and len(self._pieces) > 1:
+            _, piece = self._pieces.pop(next(iter(self._pieces)))
+            self._bytes -= len(piece)
         return kept[1]

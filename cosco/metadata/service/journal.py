@@ -58,7 +58,7 @@ class Journal:
             self._wake.clear()
             batch, self._gathering = self._gathering, asyncio.Event()
             self._writing = batch
-            changes = self._state.drain_changes()
+            changes = self._state.pop_changes()
             began = self._clock()
             await self._write_until_done(changes)
             self._writing = None

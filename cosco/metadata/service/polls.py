@@ -81,7 +81,7 @@ class Polls:
 
     def changed(self) -> None:
         """Wake those who wait for epochs that have begun, and the courier if it has errands."""
-        for number, index in self._state.failover.drain_begun():
+        for number, index in self._state.failover.pop_begun():
             self.wake(self.waiting.begun(number, index))
         if self._state.has_errands:
             self.errands.set()

@@ -4,7 +4,7 @@ What daemons alone, moves of ranges alone or groups alone decide is asked of `me
 and `groups` of the state; the rest of the state itself.
 
 Times (`now`) are seconds of one monotonic clock. Deadlines are kept in memory only. What
-must survive a restart is named in a `ChangeLog`; an answer may leave once `drain_changes` of
+must survive a restart is named in a `ChangeLog`; an answer may leave once `pop_changes` of
 everything before it is in the database. The same holds for fences.
 
 An exchange is open, then closing, then only a used id. Ids that are neither open nor closing
@@ -101,9 +101,9 @@ class MetadataState:
         """Whether something is not taken yet."""
         return bool(self._changes)
 
-    def drain_changes(self) -> list[Change]:
+    def pop_changes(self) -> list[Change]:
         """Return what changed since the last call, to be written in one transaction, in order."""
-        return self._changes.drain()
+        return self._changes.pop_all()
 
     def knows(self, shuffle_id: str) -> bool:
         """Whether an exchange of this id is open or closing."""
@@ -141,7 +141,7 @@ class MetadataState:
         return self.members.heartbeat(heartbeat, over, now)
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
-        """Take how a daemon answered that `members.drain_probes` gave."""
+        """Take how a daemon answered that `members.pop_probes` gave."""
         self._has_stalled(now)
         self.members.probed(incarnation, outcome, now)
 

@@ -380,7 +380,7 @@ class DaemonCore:
             held = self._assignments.get(buffer.key)
             if held is not None and held.sealed:
                 self.flushes.hurry(buffer)
-        self.copies.store_waiting()
+        self.copies.keep_waiting()
         self.changed(now)
         return is_stored
 
@@ -420,7 +420,7 @@ class DaemonCore:
             self._dedupe.dropped(held.dedupe)
             if held.board is not None:
                 self.mark_boards.close(held.board)
-        self.copies.store_waiting()
+        self.copies.keep_waiting()
         return busy
 
     def exchanges(self) -> set[int]:

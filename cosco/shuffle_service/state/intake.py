@@ -124,12 +124,12 @@ class WriterIntake:
             return
         self._next_run = 0
         self._turn.length = len(self._data)
-        self._turn.attempt = partial(self._attempt, frame, found)
+        self._turn.try_turn = partial(self._try, frame, found)
         self._core.page_queue.enter(self._turn, now)
         if self._turn.is_waiting:
             self._core.kick()  # something is to be written, so that pages are free
 
-    def _attempt(self, frame: CheckedFrame, held: AssignmentBuffers, now: float) -> bool:
+    def _try(self, frame: CheckedFrame, held: AssignmentBuffers, now: float) -> bool:
         """Forward the frame, append what pages are free for. Returns whether all of it is in."""
         core = self._core
         if core.is_dropped(held.key.number):
@@ -192,7 +192,7 @@ class WriterIntake:
     def _forget_frame(self) -> None:
         self._is_pending, self._forward = False, None
         self._data, self._answer = memoryview(b""), _unheard
-        self._turn.attempt = _nothing_yet
+        self._turn.try_turn = _nothing_yet
 
     def _abandon(self, forward: Forward) -> None:
         self._unanswered.pop(forward, None)

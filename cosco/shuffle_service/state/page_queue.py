@@ -18,13 +18,13 @@ from cosco.shuffle_service.state.flush_plan import FlushPlan
 class Turn:
     """Somebody's place in the queue; to be used again once it is done.
 
-    why: how the error begins when it is given up. attempt: takes what pages there are, and says
+    why: how the error begins when it is given up. try_turn: takes what pages there are, and says
     whether that was enough; it may raise. done: called once, with the error that ended it.
     length: what is waited for, in bytes, which are flushed for it.
     """
 
     why: str
-    attempt: Callable[[float], bool]
+    try_turn: Callable[[float], bool]
     done: Callable[[CoscoError | None, float], None]
     length: int = 0
     is_waiting: bool = False
@@ -41,8 +41,8 @@ class PageQueue:
         self.waiting_bytes = 0
 
     def enter(self, turn: Turn, now: float) -> None:
-        """Have it attempted: now if nobody is before it, and when its turn comes."""
-        if self._turns or not self._attempt(turn, now):
+        """Have it tried: now if nobody is before it, and when its turn comes."""
+        if self._turns or not self._try(turn, now):
             turn.is_waiting = True
             self._turns.append(turn)
             self.waiting_bytes += turn.length
@@ -60,16 +60,16 @@ class PageQueue:
             return
         self._is_serving = True
         try:
-            while self._turns and self._attempt(self._turns[0], now):
+            while self._turns and self._try(self._turns[0], now):
                 pass
         finally:
             self._is_serving = False
 
-    def _attempt(self, turn: Turn, now: float) -> bool:
+    def _try(self, turn: Turn, now: float) -> bool:
         """Whether it is done, well or not."""
         failure: CoscoError | None = None
         try:
-            if not turn.attempt(now):
+            if not turn.try_turn(now):
                 if not self._flushes.failing(now, self._patience_s):
                     return False
                 failure = CapacityExceeded(

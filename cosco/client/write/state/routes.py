@@ -133,7 +133,7 @@ class Routes:
         current = (a for a in self._current.values() if a.primary == ref)
         return {RangeEpoch(a.range_index, a.epoch) for a in current}
 
-    def release(self) -> list[Lane]:
+    def retire(self) -> list[Lane]:
         """Forget the lanes without frames that nothing is routed to any more, and return them."""
         needed = {a.primary for a in self._current.values()}
         idle = [

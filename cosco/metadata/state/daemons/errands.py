@@ -34,7 +34,7 @@ class _Errands(Generic[_V]):
         self._errands: dict[int, _Errand[_V]] = {}
 
     def __bool__(self) -> bool:
-        """Whether `drain` has something to give."""
+        """Whether `pop_all` has something to give."""
         return any(not errand.under_way for errand in self._errands.values())
 
     def __contains__(self, incarnation: int) -> bool:
@@ -66,7 +66,7 @@ class Fences(_Errands[None]):
         """Have `key` sealed at `daemon`; harmless if that is so already."""
         self._add(daemon, {key: None})
 
-    def drain(self) -> list[Fence]:
+    def pop_all(self) -> list[Fence]:
         """Return the calls to make now.
 
         Each must end in `fenced` or `failed`, unless its daemon dies.
@@ -124,7 +124,7 @@ class Suspicions(_Errands[bool]):
         """Have a daemon asked; a question that is under way serves all who come meanwhile."""
         self._add(daemon, insisted)
 
-    def drain(self) -> list[DaemonRef]:
+    def pop_all(self) -> list[DaemonRef]:
         """Return the daemons to ask now; for each, `answered` must follow."""
         return [errand.daemon for errand in self._begin()]
 

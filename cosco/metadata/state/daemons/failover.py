@@ -256,12 +256,12 @@ class Failover:
 
     @property
     def has_fences(self) -> bool:
-        """Whether `drain_fences` has something to give."""
+        """Whether `pop_fences` has something to give."""
         return bool(self._fences)
 
-    def drain_fences(self) -> list[Fence]:
+    def pop_fences(self) -> list[Fence]:
         """Return the seals to tell daemons of, once what was changed until now is durable."""
-        return self._fences.drain()
+        return self._fences.pop_all()
 
     def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
         """Note that a daemon takes nothing more for these assignments."""
@@ -283,7 +283,7 @@ class Failover:
 
     # --- writers ---------------------------------------------------------------------------
 
-    def drain_begun(self) -> list[RangeKey]:
+    def pop_begun(self) -> list[RangeKey]:
         """Return the ranges that were given their next epoch since the last call."""
         begun, self._begun = self._begun, []
         return begun

@@ -188,12 +188,12 @@ class Members:
 
     @property
     def has_probes(self) -> bool:
-        """Whether `drain_probes` has something to give."""
+        """Whether `pop_probes` has something to give."""
         return bool(self._suspicions)
 
-    def drain_probes(self) -> list[DaemonRef]:
+    def pop_probes(self) -> list[DaemonRef]:
         """Return the daemons to ask now who is there; `probed` must follow for each."""
-        return self._suspicions.drain()
+        return self._suspicions.pop_all()
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
         """Take how a daemon answered."""

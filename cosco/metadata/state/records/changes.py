@@ -36,7 +36,7 @@ class Stored:
 
 
 class ChangeLog:
-    """The rows that changed since the last `drain`."""
+    """The rows that changed since the last `pop_all`."""
 
     def __init__(self) -> None:
         # By table and first column of the key, so that a delete looks at few of them.
@@ -44,7 +44,7 @@ class ChangeLog:
         self._columns: dict[str, int] = {}  # of the keys of a table
 
     def __bool__(self) -> bool:
-        """Whether `drain` has something to give."""
+        """Whether `pop_all` has something to give."""
         return bool(self._dirty)
 
     def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:
@@ -67,7 +67,7 @@ class ChangeLog:
                 del dirty[below]
         dirty[key] = None
 
-    def drain(self) -> list[Change]:
+    def pop_all(self) -> list[Change]:
         """Return everything that changed since the last call, for one transaction.
 
         They come by table, the one that was named first before others. What was named of one

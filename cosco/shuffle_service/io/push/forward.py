@@ -105,8 +105,8 @@ class _Link:
         """Serve the replica until it needs no link any more, or is gone and that was heard."""
         delay_s, heard = _RETRY_MIN_S, False
         try:
-            while not (self._replica.is_lost and heard):
-                if not self._replica.is_lost and await self._try_stream():
+            while not (self._replica.is_gone and heard):
+                if not self._replica.is_gone and await self._try_stream():
                     if self._replica.is_idle:
                         self._core.replication.end(self._replica)
                         return
@@ -126,7 +126,7 @@ class _Link:
         try:
             await self._stream()
         except ReplicaReplaced:
-            self._core.replication.lost(self._replica.ref.incarnation)
+            self._core.replication.gone(self._replica.ref.incarnation)
         except Exception as error:  # noqa: BLE001  whatever it is, another stream is tried
             log.warning("copies to %s: %s", self._replica.ref.address, _reason(error))
         else:
@@ -156,7 +156,7 @@ class _Link:
             return True
         self._said_alive = reply.alive
         if not reply.alive:
-            self._core.replication.lost(ref.incarnation)
+            self._core.replication.gone(ref.incarnation)
             self._core.changed(time.monotonic())
         return True
 

@@ -3,7 +3,7 @@
 A copy costs no work per block. It goes when its primary says that its rows are durable, or
 when it is absorbed: put through buffers of this daemon, and so to a file of its own, since
 the epoch was sealed or since copies press. Frames that find no room wait in order, and are
-answered when they are in; a frame released while it waits need not be stored.
+answered when they are in; a frame released while it waits need not be kept.
 
 Pure bookkeeping over the page pool; no IO.
 """
@@ -74,7 +74,7 @@ class CopyLog:
     def offer(self, copy: Copy) -> None:
         """Keep a checked frame, now or when there is room.
 
-        One that is held already is not stored twice.
+        One that is held already is not kept twice.
         """
         if copy.id in self._held:
             copy.answer(None)
@@ -82,19 +82,19 @@ class CopyLog:
         self._forget_waiting(copy.id)  # it came by a stream that has broken
         self._waiting[copy.id] = copy
         self.waiting_bytes += copy.capacity
-        self.store_waiting()
+        self.keep_waiting()
 
-    def store_waiting(self) -> None:
-        """Store what waits, in order, as far as there is room: pages may have been freed."""
+    def keep_waiting(self) -> None:
+        """Keep what waits, in order, as far as there is room: pages may have been freed."""
         while self._waiting:
             copy = next(iter(self._waiting.values()))
             if copy.capacity > self._shares.copies_room:
                 return
             self._forget_waiting(copy.id)
-            self._store(copy)
+            self._keep(copy)
             copy.answer(None)
 
-    def _store(self, copy: Copy) -> None:
+    def _keep(self, copy: Copy) -> None:
         data, start = copy.data, 0
         copy.pages = self._pool.allocate(copy.length)
         for page in copy.pages:
@@ -119,13 +119,13 @@ class CopyLog:
             copy = self._held.get(copy_id)
             if copy is not None:
                 self._free(copy)
-        self.store_waiting()
+        self.keep_waiting()
 
     def hung_up(self, stream: object) -> None:
         """Forget what waits of a stream that ended: it comes again by another, or not at all."""
         for copy in [copy for copy in self._waiting.values() if copy.stream is stream]:
             self._forget_waiting(copy.id)
-        self.store_waiting()
+        self.keep_waiting()
 
     def drop(self, number: int) -> None:
         """Forget all copies of an exchange."""
@@ -135,20 +135,20 @@ class CopyLog:
         for key in [key for key in self._by_key if key.number == number]:
             for copy in self.of(key):
                 self._free(copy)
-        self.store_waiting()
+        self.keep_waiting()
 
     def absorbed(self, copy: Copy) -> None:
         """Let a copy go: all its blocks are in buffers now, or it was found to be broken."""
         if self.holds(copy):
             self._free(copy)
-            self.store_waiting()
+            self.keep_waiting()
 
     def refuse(self, errors: Mapping[AssignmentKey, CoscoError]) -> None:
         """Refuse what waits of assignments, each with its error; what is held stays."""
         for copy in [copy for copy in self._waiting.values() if copy.key in errors]:
             if self._forget_waiting(copy.id) is not None:
                 copy.answer(errors[copy.key])
-        self.store_waiting()
+        self.keep_waiting()
 
     def _forget_waiting(self, copy_id: CopyId) -> Copy | None:
         copy = self._waiting.pop(copy_id, None)

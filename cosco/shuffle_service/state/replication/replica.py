@@ -76,7 +76,7 @@ class Replica:
         makes nothing safe.
         """
         self.ref = ref
-        self.is_lost = False
+        self.is_gone = False
         self.is_stalled = False
         #: Called when there is something to say.
         self.wake: Callable[[], None] = lambda: None
@@ -110,7 +110,7 @@ class Replica:
         """Have a frame forwarded."""
         self._frames[frame.sequence] = frame
         self._of_number.setdefault(frame.key.number, {})[frame.sequence] = frame
-        if self.is_lost:
+        if self.is_gone:
             frame.payload = None
             return
         if self._sender.oldest is None:
@@ -196,7 +196,7 @@ class Replica:
 
     def _release(self, frame: Forward) -> None:
         self._forget(frame)
-        if frame.was_sent and not self.is_lost:
+        if frame.was_sent and not self.is_gone:
             self._sender.release(frame.sequence)
             self.wake()
 
@@ -239,7 +239,7 @@ class Replica:
         answered = self._sender.on_reply(reply)
         if reply.acknowledged:
             self._answered_at = now
-            self.is_stalled = self.is_lost
+            self.is_stalled = self.is_gone
         for frame in answered.acknowledged:
             assert isinstance(frame, Forward)
             frame.acknowledged = True
@@ -272,9 +272,9 @@ class Replica:
             self.refuse(frame, kinds[refusal.code](reason))
         return refusal.code is RefusalCode.NOT_ASSIGNED
 
-    def lose(self) -> None:
+    def gone(self) -> None:
         """Forget all copies, as it is gone: frames become safe by storing alone."""
-        self.is_lost = self.is_stalled = True
+        self.is_gone = self.is_stalled = True
         for frame in self._frames.values():
             frame.payload = None
             frame.acknowledged = False  # that copy is gone: it is not safe by it
@@ -284,7 +284,7 @@ class Replica:
 
     def tick(self, now: float) -> None:
         """Find out whether it keeps frames waiting."""
-        self.is_stalled = self.is_lost
+        self.is_stalled = self.is_gone
         oldest = self._sender.oldest
         if oldest is not None:
             assert isinstance(oldest, Forward)
@@ -309,7 +309,7 @@ class Replica:
 
 
 #: How many daemons that are gone are remembered.
-_REMEMBERED_LOST: Final = 1024
+_REMEMBERED_GONE: Final = 1024
 
 
 class ReplicationLog:
@@ -329,7 +329,7 @@ class ReplicationLog:
         self._incarnation = incarnation
         self._frames_max = frames_max
         self._sequence = 0
-        self._lost: OrderedDict[int, None] = OrderedDict()
+        self._gone: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many frames are kept account of."""
@@ -359,8 +359,8 @@ class ReplicationLog:
         if replica is None:
             replica = Replica(ref, primary=self._incarnation, volatile=self.volatile)
             self.replicas[ref.incarnation] = replica
-            if ref.incarnation in self._lost:
-                replica.lose()
+            if ref.incarnation in self._gone:
+                replica.gone()
             else:
                 self.on_replica(replica)
         self._sequence += 1
@@ -404,13 +404,13 @@ class ReplicationLog:
         for replica in list(self.replicas.values()):
             replica.drop(number, chunks, error)
 
-    def lost(self, incarnation: int) -> None:
+    def gone(self, incarnation: int) -> None:
         """Note that a daemon is gone, and never comes back as this incarnation."""
-        self._lost[incarnation] = None
-        if len(self._lost) > _REMEMBERED_LOST:
-            self._lost.popitem(last=False)
+        self._gone[incarnation] = None
+        if len(self._gone) > _REMEMBERED_GONE:
+            self._gone.popitem(last=False)
         if incarnation in self.replicas:
-            self.replicas[incarnation].lose()
+            self.replicas[incarnation].gone()
 
     def end(self, replica: Replica) -> None:
         """Note that a link has ended; a frame that comes after this begins another."""
@@ -421,7 +421,7 @@ class ReplicationLog:
         """Return whether chunks are to be flushed since replicas are pressed; to be asked often."""
         for replica in list(self.replicas.values()):
             replica.tick(now)
-            if replica.is_lost:
+            if replica.is_gone:
                 self.end(replica)  # it has no link that would
         return self.oldest_chunk() is not None
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cosco.metadata.service.handlers import EncodedParts
+from cosco.metadata.service.handlers import EncodedPieces
 
 
 class Thing:
@@ -15,7 +15,7 @@ class Thing:
 
 
 def test_an_object_is_encoded_once_and_its_equal_again() -> None:
-    parts = EncodedParts(100)
+    parts = EncodedPieces(100)
     one, other = Thing(10), Thing(20)
     assert [parts.get(one, one.encode) for _ in range(3)] == [b"\1" * 10] * 3
     assert parts.get(other, other.encode) == b"\1" * 20
@@ -23,7 +23,7 @@ def test_an_object_is_encoded_once_and_its_equal_again() -> None:
 
 
 def test_those_that_were_not_asked_for_go_first() -> None:
-    parts = EncodedParts(100)
+    parts = EncodedPieces(100)
     things = [Thing(40) for _ in range(3)]
     for at in (0, 1, 0, 2, 0):  # the third puts out the second
         parts.get(things[at], things[at].encode)
@@ -33,7 +33,7 @@ def test_those_that_were_not_asked_for_go_first() -> None:
 
 
 def test_what_is_too_large_is_kept_until_another_comes() -> None:
-    parts = EncodedParts(10)
+    parts = EncodedPieces(10)
     large, small = Thing(50), Thing(1)
     for thing in (large, large, small, large):
         parts.get(thing, thing.encode)

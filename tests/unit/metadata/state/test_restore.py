@@ -150,7 +150,7 @@ class Rebuilds:
         self.state = self.stored(self.changes)
 
     def write(self) -> None:
-        self.store.write(self.changes.drain())
+        self.store.write(self.changes.pop_all())
 
     def stored(self, changes: ChangeLog) -> ExchangeState:
         [state] = restore_exchanges(self.store.load().tables, changes).values()

@@ -191,7 +191,7 @@ def test_silence_does_not_last_through_a_stall() -> None:
     cluster = Cluster(1, 2)
     cluster.probe(1, ProbeOutcome.SILENT)
     cluster.sleep(1.0, 1, 2)
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.now += 100.0
     cluster.state.probed(1, ProbeOutcome.SILENT, cluster.now)  # asked before the stall
     assert cluster.daemon_states()[1] is DaemonState.SERVING

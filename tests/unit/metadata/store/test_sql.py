@@ -212,7 +212,7 @@ class Restarts(RuleBasedStateMachine):
         )
 
     def used(self, shuffle_id: str) -> bool:
-        self.store.write(self.state.drain_changes())
+        self.store.write(self.state.pop_changes())
         known = self.state.knows(shuffle_id)
         return not known and self.store.find_number(shuffle_id) is not None
 
@@ -324,7 +324,7 @@ class Restarts(RuleBasedStateMachine):
 
     @rule(reached=st.booleans())
     def fence(self, reached: bool) -> None:
-        fences = self.state.failover.drain_fences()
+        fences = self.state.failover.pop_fences()
         self.write()
         for fence in fences:
             if reached:
@@ -334,11 +334,11 @@ class Restarts(RuleBasedStateMachine):
 
     @rule()
     def write(self) -> None:
-        self.store.write(self.state.drain_changes())
+        self.store.write(self.state.pop_changes())
 
     @rule()
     def restart(self) -> None:
-        self.store.write(self.state.drain_changes())
+        self.store.write(self.state.pop_changes())
         self.store.close()
         self.store = SqlStore(self.path)
         before, self.state = self.state, self.state_of(self.store.load())

@@ -161,9 +161,9 @@ def test_a_lane_is_released_when_it_is_empty_and_nothing_leads_there() -> None:
     routes = routes_of(A, A)
     first = routes.put(packed(0, b"x"))
     routes.renew([assigned(0, 2, B)])
-    assert routes.release() == []  # range 1 is still A's
+    assert routes.retire() == []  # range 1 is still A's
     routes.renew([assigned(1, 2, B)])
-    assert routes.release() == [first]
+    assert routes.retire() == [first]
     assert [lane.ref for lane in routes.lanes()] == [B]
     routes.renew([assigned(0, 3, A)])
     again = next(lane for lane in routes.lanes() if lane.ref == A)
@@ -204,7 +204,7 @@ class Cluster:
     def renew(self) -> None:
         known = self.data.draw(st.lists(st.sampled_from(sorted(self.newest)), unique=True))
         self.routes.renew(self.newest[index] for index in known)
-        for lane in self.routes.release():
+        for lane in self.routes.retire():
             self.replies.pop(lane, None)
 
     def send(self) -> None:

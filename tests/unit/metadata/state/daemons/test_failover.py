@@ -36,17 +36,17 @@ def test_the_next_epoch_begins_when_the_survivor_is_fenced() -> None:
     assert cluster.state.lookup_assignment(1, 0, 1, 2) is None
     assert ("assignments", (1, 0, 1)) in [(c.table, c.key) for c in cluster.persist()]
     assert cluster.state.has_errands
-    [fence] = cluster.state.failover.drain_fences()
+    [fence] = cluster.state.failover.pop_fences()
     assert (fence.daemon, fence.keys) == (ref(2), ((1, 0, 1),))
     assert not cluster.state.has_errands
-    assert cluster.state.failover.drain_fences() == []
+    assert cluster.state.failover.pop_fences() == []
     cluster.sleep(2.0, 2, 3)
     assert cluster.placed() == (1, True, [1, 2])
-    assert cluster.state.failover.drain_begun() == []
+    assert cluster.state.failover.pop_begun() == []
 
     cluster.state.failover.fenced(2, fence.keys)
     assert cluster.placed() == (2, False, [2, 3])
-    assert cluster.state.failover.drain_begun() == [(1, 0)]
+    assert cluster.state.failover.pop_begun() == [(1, 0)]
     assert ("assignments", (1, 0, 2)) in [(c.table, c.key) for c in cluster.persist()]
     found = cluster.state.lookup_assignment(1, 0, 2, 3)
     assert found is not None
@@ -71,13 +71,13 @@ def test_without_survivors_nobody_is_waited_for() -> None:
     cluster = cluster_of(1, 2, replicas=1)
     cluster.kill(1)
     assert cluster.placed() == (2, False, [2])
-    assert cluster.state.failover.drain_fences() == []
+    assert cluster.state.failover.pop_fences() == []
 
 
 def test_a_survivor_that_dies_is_not_waited_for() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.kill(1)
-    cluster.state.failover.drain_fences()
+    cluster.state.failover.pop_fences()
     cluster.sleep(LEASE_S, 3)
     assert cluster.placed() == (2, False, [3])
     cluster.state.members.fence_failed(2)
@@ -88,13 +88,13 @@ def test_a_fence_is_sent_again_and_again_and_its_daemon_asked() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.kill(1)
     for _ in range(3):
-        assert [f.daemon for f in cluster.state.failover.drain_fences()] == [ref(2)]
+        assert [f.daemon for f in cluster.state.failover.pop_fences()] == [ref(2)]
         cluster.state.members.fence_failed(2)
-        assert cluster.state.members.drain_probes() == [ref(2)]
+        assert cluster.state.members.pop_probes() == [ref(2)]
         cluster.state.probed(2, SILENT, cluster.now)
-    cluster.state.failover.drain_fences()
+    cluster.state.failover.pop_fences()
     cluster.state.members.fence_failed(2)
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(2, GONE, cluster.now)
     assert cluster.placed() == (2, False, [3])
 
@@ -121,11 +121,11 @@ def test_a_seal_of_a_closed_exchange_is_nobodys() -> None:
     cluster.create("b", partitions=1, replicas=2)
     cluster.register(3)
     cluster.kill(1)
-    numbers = {key[0] for fence in cluster.state.failover.drain_fences() for key in fence.keys}
+    numbers = {key[0] for fence in cluster.state.failover.pop_fences() for key in fence.keys}
     assert numbers == {1, 2}
     cluster.state.close_exchange("a", used=False)
     cluster.state.members.fence_failed(2)
-    numbers = {key[0] for fence in cluster.state.failover.drain_fences() for key in fence.keys}
+    numbers = {key[0] for fence in cluster.state.failover.pop_fences() for key in fence.keys}
     assert numbers == {2}
     cluster.state.failover.fenced(2, [AssignmentKey(1, 0, 1)])  # the answer comes late
     cluster.state.close_exchange("b", used=False)
@@ -204,7 +204,7 @@ def test_one_that_comes_back_is_fenced_from_all_that_was_sealed() -> None:
     cluster.fence()
     assert not cluster.beat(1).known
     cluster.register(1)
-    [fence] = cluster.state.failover.drain_fences()
+    [fence] = cluster.state.failover.pop_fences()
     assert fence.daemon == ref(1)
     assert 0 < len(held) < 6
     assert sorted(fence.keys) == [(1, 0, 1), *held]
@@ -227,7 +227,7 @@ def test_a_newcomer_has_nothing_to_be_fenced_from() -> None:
     cluster.fence()
     cluster.register(4)
     cluster.register(2)  # it lives, and says so again
-    assert cluster.state.failover.drain_fences() == []
+    assert cluster.state.failover.pop_fences() == []
 
 
 # --- restarts of the service --------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_restarted_service_seals_what_names_the_dead() -> None:
 def test_an_epoch_that_was_not_durable_was_never_told() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.kill(1)
-    fences = cluster.state.failover.drain_fences()
+    fences = cluster.state.failover.pop_fences()
     cluster.persist()
     cluster.state.failover.fenced(2, fences[0].keys)
     assert cluster.placed()[:2] == (2, False)
@@ -280,16 +280,16 @@ def test_a_daemon_is_asked_once_however_many_report_it() -> None:
     cluster = cluster_of(1, 2, 3)
     assert cluster.report(1)
     assert cluster.report(1)
-    assert cluster.state.members.drain_probes() == [ref(1)]
+    assert cluster.state.members.pop_probes() == [ref(1)]
     assert cluster.report(1)
-    assert cluster.state.members.drain_probes() == []
+    assert cluster.state.members.pop_probes() == []
     assert cluster.state.members.is_probed(1)
     cluster.state.probed(1, ALIVE, cluster.now)
     assert not cluster.state.members.is_probed(1)
     assert cluster.state.members.is_live(1)
     assert cluster.placed() == (1, False, [1, 2])
     cluster.report(1)
-    assert cluster.state.members.drain_probes() == [ref(1)]
+    assert cluster.state.members.pop_probes() == [ref(1)]
 
 
 def test_the_dead_and_the_unknown_are_not_asked() -> None:
@@ -297,7 +297,7 @@ def test_the_dead_and_the_unknown_are_not_asked() -> None:
     cluster.kill(1)
     assert not cluster.report(1)
     assert not cluster.report(99)
-    assert cluster.state.members.drain_probes() == []
+    assert cluster.state.members.pop_probes() == []
     assert not cluster.state.members.is_live(99)
 
 
@@ -305,7 +305,7 @@ def test_one_that_died_while_it_was_asked() -> None:
     cluster = cluster_of(1, 2)
     cluster.report(1)
     cluster.sleep(LEASE_S, 2)
-    assert cluster.state.members.drain_probes() == [ref(1)]
+    assert cluster.state.members.pop_probes() == [ref(1)]
     cluster.state.probed(1, ALIVE, cluster.now)
     assert not cluster.state.members.is_live(1)
     assert not cluster.state.members.is_probed(1)
@@ -327,11 +327,11 @@ def test_whoever_hears_nothing_is_dead_although_it_speaks() -> None:
     cluster.probe(1, SILENT)
     for _ in range(int(LEASE_S / TICK_S) - 1):
         cluster.sleep(TICK_S, 1, 2, 3)
-        assert cluster.state.members.drain_probes() == [ref(1)]
+        assert cluster.state.members.pop_probes() == [ref(1)]
         cluster.state.probed(1, SILENT, cluster.now)
         assert cluster.state.members.is_live(1)
     cluster.sleep(TICK_S, 1, 2, 3)
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(1, SILENT, cluster.now)
     assert not cluster.state.members.is_live(1)
     cluster.fence()
@@ -363,7 +363,7 @@ def test_an_answer_ends_the_silence_and_so_does_a_stall_of_the_service() -> None
     cluster.probe(1, SILENT)
     cluster.probe(1, ALIVE)
     cluster.sleep(LEASE_S, 1, 2, 3)
-    assert cluster.state.members.drain_probes() == []
+    assert cluster.state.members.pop_probes() == []
     cluster.probe(1, SILENT)
     cluster.now += 100.0
     cluster.state.tick(cluster.now)
@@ -377,7 +377,7 @@ def test_an_answer_ends_the_silence_and_so_does_a_stall_of_the_service() -> None
 def test_a_writer_that_insists_moves_its_range_away_from_the_primary() -> None:
     cluster = cluster_of(1, 2)
     cluster.report(1, insist=True, keys=[AssignmentKey(1, 0, 1)])
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(1, ALIVE, cluster.now)
     assert cluster.placed() == (1, True, [1, 2])
     assert len(cluster.fence()) == 2  # the suspect lives, and is fenced as well
@@ -388,7 +388,7 @@ def test_a_writer_that_insists_moves_its_range_away_from_the_primary() -> None:
 def test_a_primary_that_insists_loses_its_replica() -> None:
     cluster = cluster_of(1, 2)
     cluster.report(2, reporter=1, insist=True)
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(2, ALIVE, cluster.now)
     cluster.fence()
     assert cluster.placed() == (2, False, [1])
@@ -403,7 +403,7 @@ def test_a_primary_that_insists_loses_its_replica() -> None:
 def test_a_third_host_replaces_the_replica() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.report(2, reporter=1, insist=True)
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(2, ALIVE, cluster.now)
     cluster.fence()
     assert sorted(cluster.placed()[2]) == [1, 3]
@@ -429,7 +429,7 @@ def test_a_third_host_replaces_the_replica() -> None:
 def test_reports_that_move_nothing(report: dict[str, Any]) -> None:
     cluster = cluster_of(1, 2, 3)
     assert cluster.report(**report)
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(report["incarnation"], ALIVE, cluster.now)
     assert cluster.placed() == (1, False, [1, 2])
 
@@ -438,7 +438,7 @@ def test_reports_that_move_nothing(report: dict[str, Any]) -> None:
 def test_insisting_matters_only_if_the_suspect_answers(outcome: ProbeOutcome) -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.report(1, insist=True, keys=[AssignmentKey(1, 0, 1)])
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(1, outcome, cluster.now)
     assert cluster.state.members.is_live(1) == (outcome is SILENT)
     assert cluster.placed()[1] == (outcome is GONE)
@@ -450,7 +450,7 @@ def test_without_another_daemon_insisting_moves_nothing(
 ) -> None:
     cluster = cluster_of(*range(1, replicas + 1), replicas=replicas, min_replicas=replicas)
     cluster.report(suspect, reporter=reporter, insist=True, keys=[AssignmentKey(1, 0, 1)])
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(suspect, ALIVE, cluster.now)
     assert cluster.placed()[:2] == (1, False)
 
@@ -461,7 +461,7 @@ def test_a_range_does_not_spin() -> None:
     for _ in range(int(3 * INSIST_S / TICK_S)):
         epoch, _, [primary] = cluster.placed()
         cluster.report(primary, insist=True, keys=[AssignmentKey(1, 0, epoch)])
-        cluster.state.members.drain_probes()
+        cluster.state.members.pop_probes()
         cluster.state.probed(primary, ALIVE, cluster.now)
         cluster.fence()
         moves += cluster.placed()[0] != epoch
@@ -605,7 +605,7 @@ class RandomWalk:
 
     def fence(self) -> None:
         self.cluster.persist()
-        self.fences += self.cluster.state.failover.drain_fences()
+        self.fences += self.cluster.state.failover.pop_fences()
         self.random.shuffle(self.fences)
         for _ in range(min(len(self.fences), self.random.randrange(4))):
             self.answer(self.fences.pop(), reached=self.random.random() < 0.7)
@@ -630,7 +630,7 @@ class RandomWalk:
             current = exchange.placed[0][-1].assignment
             key = AssignmentKey(exchange.number, 0, current.epoch)
             self.cluster.report(current.primary.incarnation, insist=True, keys=[key])
-        for probe in self.cluster.state.members.drain_probes():
+        for probe in self.cluster.state.members.pop_probes():
             outcome = self.random.choice(list(ProbeOutcome))
             self.cluster.state.probed(probe.incarnation, outcome, self.cluster.now)
 
@@ -685,9 +685,9 @@ class RandomWalk:
             self.answer(fence, reached=False)
         for _ in range(100):
             cluster.persist()
-            for fence in cluster.state.failover.drain_fences():
+            for fence in cluster.state.failover.pop_fences():
                 self.answer(fence, reached=True)
-            for probe in cluster.state.members.drain_probes():
+            for probe in cluster.state.members.pop_probes():
                 cluster.state.probed(probe.incarnation, ALIVE, cluster.now)
             cluster.sleep(TICK_S, *self.daemons())
         for exchange in self.open():

@@ -157,7 +157,7 @@ def test_an_impossible_commit_changes_nothing(
     changes = ChangeLog()
     state = exchange(changes=changes)
     state.open_attempt(1)
-    changes.drain()
+    changes.pop_all()
     with pytest.raises(error, match=message):
         state.commit(request_)
     assert not changes
@@ -452,7 +452,7 @@ def test_4_an_impossible_partial_commit(change: dict[str, Any], message: str) ->
     lose(state, 0)
     attempt = state.open_attempt(1).attempt
     state.open_attempt(2)
-    changes.drain()
+    changes.pop_all()
     request = commit_of(1, attempt, {0: 3}, acknowledged=current(state, {0}), ranges=[0])
     with pytest.raises(InvalidArgument, match=message):
         state.commit(replace(request, **change))

@@ -64,7 +64,7 @@ class GroupCluster(Cluster):
         super().__init__(*daemons)
 
     def persist(self) -> list[Change]:
-        changes = self.state.drain_changes()
+        changes = self.state.pop_changes()
         self.store.write(changes)
         return changes
 
@@ -695,7 +695,7 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
     key = AssignmentKey(number + 2, 0, 1)
     primary = block.info.assignments[0].primary.incarnation
     cluster.state.members.report(block.info.assignments[0].primary, 0, True, [key])
-    cluster.state.members.drain_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(primary, ProbeOutcome.ALIVE, cluster.now)
     alike = cluster.alike(number, 0, primary)
     assert alike == Alike(number, 5, BitMap([1, 2, 4]))

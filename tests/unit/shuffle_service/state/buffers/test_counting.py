@@ -259,7 +259,7 @@ def test_beside_a_replica_that_does_not_answer_a_mark_counts_when_all_before_it_
         if how == "stalls":
             rig.core.replication.tick(STALL_S + 1e9)
         else:
-            rig.core.replication.lost(REPLICA)
+            rig.core.replication.gone(REPLICA)
         assert rig.done == []
         for left in (1, 0):
             rig.core.flushes.everything = True
@@ -279,7 +279,7 @@ def test_a_mark_that_nothing_precedes_waits_for_the_replica_until_that(how):
         rig.core.replication.tick(0.0)
         assert rig.done == []
         if how == "is lost":
-            rig.core.replication.lost(REPLICA)
+            rig.core.replication.gone(REPLICA)
         rig.core.replication.tick(0.0 if how == "is lost" else STALL_S + 1e9)
         assert rig.done == [0]
         assert len(rig.core.replication) == 0
@@ -338,7 +338,7 @@ def test_the_replica_counts_a_mark_when_it_holds_the_copy():
     assert told == [None]
     assert list(held.board.done()) == []
     core.pool.free(pages)
-    core.copies.store_waiting()
+    core.copies.keep_waiting()
     assert told == [None, None]
     assert list(held.board.done()) == [0]
     core.seal([KEY])

@@ -86,7 +86,7 @@ def test_copies_wait_for_pages_that_buffers_have():
     assert rig.log.pages_wanted == 8192
     assert not rig.log.pressed(100.0)  # other copies are not what it waits for
     rig.pool.free(pages)
-    rig.log.store_waiting()
+    rig.log.keep_waiting()
     assert rig.told == [(1, None)]
 
 

@@ -259,7 +259,7 @@ def test_a_replica_that_is_gone_makes_nothing_safe_and_stores_do():
     rig.send()
     rig.reply(acknowledged)
     held = chunk()
-    rig.log.lost(REF.incarnation)
+    rig.log.gone(REF.incarnation)
     late = rig.forward()
     assert rig.links == [rig.replica]  # no link is made again
     for frame in (acknowledged, sent, unsent, late):
@@ -272,7 +272,7 @@ def test_a_replica_that_is_gone_makes_nothing_safe_and_stores_do():
     rig.log.tick(1.0)
     assert not rig.log.replicas
     frame = rig.forward()
-    assert rig.replica.is_lost
+    assert rig.replica.is_gone
     assert frame.payload is None
 
 
