@@ -21,12 +21,12 @@ Layout, little-endian, 64 bytes of header and then the stored bytes:
         54    2 zero
         56    8 digest       XXH3-64 of bytes 8..47, flags and the content
 
-*Position* orders rows and parts of rows on one line, so that one set of intervals per
-sender knows what is held: a block of whole rows covers [row << 16, (row + rows) << 16). A
-row (or an Arrow batch of one row) that is too long for a block is cut into fragments:
-fragment i covers the single position row << 16 | i, has `rows` 0, and the last one covers
-everything up to the next row and has `rows` 1. A mark has no rows and covers nothing: see
-`cosco.protocol.mark`.
+*Position* orders rows and pieces of rows on one line, so that one set of intervals per (mapper,
+attempt, partition) knows what is held: a block of whole rows covers
+[row << 16, (row + rows) << 16). A row (or an Arrow batch of one row) that is too long for a block
+is cut into fragments: fragment i covers the single position row << 16 | i, has `rows` 0, and the
+last one covers everything up to the next row and has `rows` 1. A mark has no rows and covers
+nothing: see `cosco.protocol.mark`.
 
 The content is opaque here; `cosco.client.content.byte_rows` and `cosco.client.content.arrow` define
 it. All that is known of it is whether it begins with a table of its rows' lengths (four bytes a

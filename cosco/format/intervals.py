@@ -1,7 +1,7 @@
 """A set of integers kept as disjoint half-open intervals.
 
-Deduplication keeps one such set per sender: rows come in order, so it is one interval and
-its memory grows with gaps, not with rows.
+Deduplication keeps one such set per (mapper, attempt, partition): rows come in order, so it is one
+interval and its memory grows with gaps, not with rows.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class AssignmentKey(NamedTuple):
         return f"range {self.range_index} of exchange {self.number} in epoch {self.epoch}"
 
 
-class Sender(NamedTuple):
-    """One run of a mapper, as a daemon knows who sends."""
+class MapperAttempt(NamedTuple):
+    """One run of a mapper: what blocks and the streams of writers name."""
 
     mapper: int
     attempt: int

@@ -29,7 +29,7 @@ from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import CODECS, encode_block, parse_header, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import (
     MASK64,
     Assignment,
@@ -168,7 +168,7 @@ async def store_chunks(case: Case, store: MemoryStore) -> None:
             checked = check_frame(
                 memoryview(frame([block], sequence=sequence)),
                 EXCHANGE,
-                Sender(header.mapper, header.attempt),
+                MapperAttempt(header.mapper, header.attempt),
             )
             held = core.assignment(KEY)
             assert held is not None

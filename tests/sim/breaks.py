@@ -106,7 +106,7 @@ def _early_dedupe() -> None:
     def append_frame(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Appended:
         if not first_run:
             for run in frame.runs[1:]:
-                held.fresh(frame.sender, run)
+                held.fresh(frame.mapper_attempt, run)
         return before(self, held, frame, first_run)
 
     before = core.DaemonCore._append_frame

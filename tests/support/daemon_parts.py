@@ -10,7 +10,7 @@ from support.frame_making import EXCHANGE, INCARNATION, frame
 
 from cosco.dfs import Store
 from cosco.errors import CoscoError
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.answers import Answer
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.push.receiver import PushReceiver
@@ -71,13 +71,13 @@ class DaemonParts:
         self,
         data: bytes,
         answer: Answer,
-        sender: Sender = Sender(1, 1),  # noqa: B008
+        mapper_attempt: MapperAttempt = MapperAttempt(1, 1),  # noqa: B008
         number: int = EXCHANGE,
     ) -> WriterIntake:
         """A writer's only frame comes; returns when it is in buffers, or refused."""
         taken_in, stream = asyncio.Event(), self.receiver()
         stream.wake = taken_in.set
-        intake = WriterIntake(self.intakes, number, sender, stream)
+        intake = WriterIntake(self.intakes, number, mapper_attempt, stream)
         if not intake.take_in(memoryview(data), answer, time.monotonic()):
             await taken_in.wait()
         return intake

@@ -109,7 +109,8 @@ class Pair:
         data = frame(blocks, incarnation=primary, range_index=primary - 1)
         sent = Sent(data, check_frame(memoryview(data)))
         stream: Any = Stream()
-        intake = WriterIntake(self.intakes[primary], EXCHANGE, sent.checked.sender, stream)
+        mapper_attempt = sent.checked.mapper_attempt
+        intake = WriterIntake(self.intakes[primary], EXCHANGE, mapper_attempt, stream)
         # By the attribute that it is when it is called.
         answer: Answer = lambda error: sent.answer(error)  # noqa: E731, PLW0108
         intake.take_in(memoryview(data), answer, self.now)

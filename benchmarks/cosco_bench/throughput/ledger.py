@@ -42,7 +42,7 @@ from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader
 from cosco.local.workers import Link
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.messages import PushRequest
 from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import (
@@ -277,7 +277,9 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
 def _take_in(ledger: _Ledger, frames: list[memoryview]) -> list[CheckedFrame]:
     clock = _Clock()
     with clock.running():
-        checked = [check_frame(frame, _EXCHANGE, Sender(_MAPPER, _ATTEMPT)) for frame in frames]
+        checked = [
+            check_frame(frame, _EXCHANGE, MapperAttempt(_MAPPER, _ATTEMPT)) for frame in frames
+        ]
     ledger.add(clock.cpu_s, "check_frame: headers and CRC of every block")
     return checked
 

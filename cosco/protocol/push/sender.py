@@ -110,7 +110,7 @@ class PushSender:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no frame is kept and no release is to be told; what was told may be lost yet."""
+        """Whether no frame is kept, and no release is to be told that was not told already."""
         return not (self._kept or self._to_release)
 
     @property

@@ -15,7 +15,7 @@ from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
 from cosco.protocol.group_records import FoundAssignment
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.records import Assignment, PartitionRange
@@ -222,7 +222,7 @@ class DaemonCore:
                 break
             blocks += len(run.blocks)
             duplicates += len(run.blocks)
-            for data, count in held.fresh(frame.sender, run):
+            for data, count in held.fresh(frame.mapper_attempt, run):
                 self._append(buffer, data, count)
                 duplicates -= count
             next_run += 1
@@ -248,8 +248,8 @@ class DaemonCore:
 
     def count(self, held: AssignmentBuffers, mark: Mark) -> bool:
         """Count a mark that every copy has. Returns whether it is its mapper's first."""
-        # What its sender sends again is stored twice, and dropped by readers.
-        self._dedupe.forget(held.dedupe, Sender(mark.mapper, mark.attempt))
+        # What its attempt sends again is stored twice, and dropped by readers.
+        self._dedupe.forget(held.dedupe, MapperAttempt(mark.mapper, mark.attempt))
         return held.board is not None and held.board.add(mark)
 
     def counting(
@@ -274,10 +274,10 @@ class DaemonCore:
 
         return count_and_answer
 
-    def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
+    def hung_up(self, mapper_attempt: MapperAttempt, keys: set[AssignmentKey]) -> None:
         """Have a mapper's attempt forgotten before others: its stream to these has ended."""
         held = (self._assignments.get(key) for key in keys)
-        self._dedupe.hung_up(sender, [one.dedupe for one in held if one is not None])
+        self._dedupe.hung_up(mapper_attempt, [one.dedupe for one in held if one is not None])
 
     # --- copies ---------------------------------------------------------------------------
 
@@ -308,8 +308,8 @@ class DaemonCore:
             return False
         self.copies.absorbed(copy)
         if frame.mark is not None:
-            self._dedupe.forget(held.dedupe, frame.sender)
-        self.hung_up(frame.sender, {copy.key})  # it is not expected again
+            self._dedupe.forget(held.dedupe, frame.mapper_attempt)
+        self.hung_up(frame.mapper_attempt, {copy.key})  # it is not expected again
         return True
 
     # --- waiting --------------------------------------------------------------------------

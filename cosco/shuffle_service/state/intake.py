@@ -12,7 +12,7 @@ from functools import partial
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed, InvalidArgument
 from cosco.format.frame import FRAME_HEADER_BYTES
-from cosco.protocol.keys import AssignmentKey, CopyId, Sender
+from cosco.protocol.keys import AssignmentKey, CopyId, MapperAttempt
 from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.push.messages import Hello
 from cosco.protocol.push.receiver import Intake, PushReceiver
@@ -51,7 +51,8 @@ class Intakes:
         be stored after they were released.
         """
         if not hello.primary:
-            return WriterIntake(self, hello.number, Sender(hello.mapper, hello.attempt), stream)
+            mapper_attempt = MapperAttempt(hello.mapper, hello.attempt)
+            return WriterIntake(self, hello.number, mapper_attempt, stream)
         if hello.primary == self.core.incarnation:
             raise InvalidArgument("a daemon that forwards frames to itself")
         before = self._primaries.get(hello.primary)
@@ -75,14 +76,16 @@ class Intakes:
 class WriterIntake:
     """The frames of one writer on one stream, one after the other."""
 
-    def __init__(self, intakes: Intakes, number: int, sender: Sender, stream: PushReceiver) -> None:
+    def __init__(
+        self, intakes: Intakes, number: int, mapper_attempt: MapperAttempt, stream: PushReceiver
+    ) -> None:
         self._core = intakes.core
         self._count = intakes.count
         self._count_mark = partial(intakes.count, "marks", 1)
         self._look_up = intakes.look_up
         self._resume = stream.resume
         self._number = number
-        self._sender = sender
+        self._mapper_attempt = mapper_attempt
         self._keys: set[AssignmentKey] = set()
         self._unanswered: dict[Forward, None] = {}
         self._turn = Turn("memory is full and", _nothing_yet, self._end)
@@ -98,7 +101,7 @@ class WriterIntake:
         """See `Intake`."""
         self._data, self._answer, self._is_pending = data, answer, True
         try:
-            frame = _checked(self._core, data, self._number, self._sender)
+            frame = _checked(self._core, check_frame(data, self._number, self._mapper_attempt))
         except CoscoError as error:
             self._end(error, now)
             return True
@@ -213,7 +216,7 @@ class WriterIntake:
             self._stop_look_up = None
         for forward in list(self._unanswered):
             self._abandon(forward)
-        self._core.hung_up(self._sender, self._keys)
+        self._core.hung_up(self._mapper_attempt, self._keys)
         self._forget_frame()
         if self._turn.is_waiting:
             self._core.page_queue.leave(self._turn)
@@ -237,7 +240,7 @@ class CopyIntake:
     def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
         """See `Intake`."""
         try:
-            frame = _checked(self._core, data)
+            frame = _checked(self._core, check_frame(data))
             if frame.header.sequence in self._looking:
                 raise DataCorrupted("a frame that came again before it was answered")
         except CoscoError as error:
@@ -295,10 +298,8 @@ class CopyIntake:
         self._core.changed(now)
 
 
-def _checked(
-    core: DaemonCore, data: memoryview, number: int | None = None, sender: Sender | None = None
-) -> CheckedFrame:
-    frame = check_frame(data, number, sender)
+def _checked(core: DaemonCore, frame: CheckedFrame) -> CheckedFrame:
+    """Return a frame that is meant for this start of the daemon; raises NotAssigned."""
     if frame.header.incarnation != core.incarnation:
         raise NotAssigned("the frame is meant for another start of this daemon")
     return frame

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cosco.errors import DataCorrupted
 from cosco.format.block import HEADER_BYTES
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.mark import Mark, decode_mark
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.records import DaemonRef, PartitionRange
@@ -47,10 +47,8 @@ class AssignmentBuffers:
 
     def check_partitions(self, frame: CheckedFrame) -> None:
         """Raise DataCorrupted for a frame with a partition outside of the range."""
-        first, end = (
-            self.partition_range.first,
-            self.partition_range.first + self.partition_range.count,
-        )
+        first = self.partition_range.first
+        end = first + self.partition_range.count
         for run in frame.runs:
             if not first <= run.partition < end:
                 where = f"in a frame of range {self.key.range_index}"
@@ -67,14 +65,14 @@ class AssignmentBuffers:
             raise DataCorrupted(f"a mark of mapper {mark.mapper} of {self.mappers}")
         return mark
 
-    def fresh(self, sender: Sender, run: Run) -> list[tuple[memoryview, int]]:
+    def fresh(self, mapper_attempt: MapperAttempt, run: Run) -> list[tuple[memoryview, int]]:
         """Note that all of a run is held. Returns the parts that were not: (bytes, blocks)."""
         claim, partition = self.dedupe.claim, run.partition
         fresh: list[tuple[memoryview, int]] = []
         start = offset = count = 0
         for block in run.blocks:
             end = offset + HEADER_BYTES + block.stored_bytes
-            if claim(sender, partition, block.position, block.end):
+            if claim(mapper_attempt, partition, block.position, block.end):
                 count += 1
             else:
                 if count:

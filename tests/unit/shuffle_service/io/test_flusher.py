@@ -12,7 +12,7 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore, StoreFull
 from cosco.errors import CapacityExceeded, CoscoError
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import fetch_reply
 from cosco.shuffle_service.io.flusher import Flusher
@@ -70,7 +70,7 @@ class Rig:
         )
 
     def put(self, *blocks: bytes) -> None:
-        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, Sender(1, 1))
+        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MapperAttempt(1, 1))
         held = self.core.assignment(KEY)
         assert self.core.append_frame(held, checked, 0).next_run == len(checked.runs)
         self.core.kick()

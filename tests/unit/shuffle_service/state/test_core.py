@@ -12,14 +12,14 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from cosco.errors import DataCorrupted
 from cosco.format.block import walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
-SENDER = Sender(1, 1)
+MAPPER_ATTEMPT = MapperAttempt(1, 1)
 KEY = AssignmentKey(EXCHANGE, 0, 1)
 
 
@@ -35,9 +35,9 @@ def make_core(*, pages: int = 4, chunk_bytes: int = 64 << 10, partitions: int = 
     return core
 
 
-def put(core, blocks, sender=SENDER):
+def put(core, blocks, mapper_attempt=MAPPER_ATTEMPT):
     """Take a frame in; returns (runs left over, what was taken)."""
-    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, sender)
+    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, mapper_attempt)
     taken = core.append_frame(core.assignment(KEY), checked, 0)
     return len(checked.runs) - taken.next_run, taken
 
@@ -90,7 +90,7 @@ def test_another_attempt_is_no_duplicate():
     core = make_core()
     put(core, [block(0, 0)])
     other = block(0, 0, attempt=2)
-    _, taken = put(core, [other], sender=(1, 2))
+    _, taken = put(core, [other], mapper_attempt=(1, 2))
     assert taken.duplicates == 0
     assert read(core, {}, 0) == [block(0, 0), other]
 
@@ -130,7 +130,7 @@ def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smal
     held, replica = core.assignment(KEY), DaemonRef(INCARNATION + 1, "b")
     for partition, size in ((0, 100_000), (1, 190_000), (2, 300_000)):
         data = memoryview(frame([block(partition, 0, b"x" * size)]))
-        checked = check_frame(data, EXCHANGE, SENDER)
+        checked = check_frame(data, EXCHANGE, MAPPER_ATTEMPT)
         forward = core.replication.forward(
             KEY, replica, checked.header, data[48:], now=0.0, answer=lambda _: None
         )
@@ -163,7 +163,7 @@ def test_one_write_of_a_file_is_under_way_at_a_time():
 def test_a_frame_that_needs_more_pages_than_there_are_is_taken_in_parts():
     core, files = make_core(pages=1, partitions=200), {}
     blocks = [block(partition, 0) for partition in range(200)]  # 200 pages of 4 KiB, 64 there
-    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, SENDER)
+    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MAPPER_ATTEMPT)
     held, next_run, turns = core.assignment(KEY), 0, 0
     while next_run < len(checked.runs):
         next_run = core.append_frame(held, checked, next_run).next_run
@@ -177,7 +177,7 @@ def test_a_frame_that_needs_more_pages_than_there_are_is_taken_in_parts():
 
 def test_a_stray_partition_is_found_before_anything_is_taken():
     core = make_core(partitions=5)
-    checked = check_frame(memoryview(frame([block(4, 0), block(5, 0)])), EXCHANGE, SENDER)
+    checked = check_frame(memoryview(frame([block(4, 0), block(5, 0)])), EXCHANGE, MAPPER_ATTEMPT)
     with pytest.raises(DataCorrupted, match="partition 5"):
         core.assignment(KEY).check_partitions(checked)
 
@@ -207,16 +207,16 @@ def test_deduplication_is_bounded_and_forgets_who_has_hung_up_first():
     bound = core._dedupe.entries_max
     assert 0 < bound < 200
     put(core, [block(0, 0, mapper=1)])
-    put(core, [block(0, 0, mapper=2)], sender=(2, 1))
+    put(core, [block(0, 0, mapper=2)], mapper_attempt=(2, 1))
     core.hung_up((2, 1), {KEY})
     for mapper in itertools.count(3):
         if core.assignment(KEY).dedupe.entries < mapper - 1:
             break
-        put(core, [block(0, 0, mapper=mapper)], sender=(mapper, 1))
+        put(core, [block(0, 0, mapper=mapper)], mapper_attempt=(mapper, 1))
     assert core.assignment(KEY).dedupe.entries == bound
     _, again = put(core, [block(0, 0, mapper=1)])
     assert again.duplicates == 1
-    _, again = put(core, [block(0, 0, mapper=2)], sender=(2, 1))
+    _, again = put(core, [block(0, 0, mapper=2)], mapper_attempt=(2, 1))
     assert again.duplicates == 0
 
 

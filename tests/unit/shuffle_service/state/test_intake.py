@@ -9,7 +9,7 @@ import pytest
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed, InvalidArgument
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.push.messages import Hello, PushReply
@@ -213,10 +213,10 @@ def test_senders_that_hung_up_are_not_remembered_beyond_their_exchange() -> None
     rig.take_in(intake, block(0, 0))
     intake.hung_up(0.0)
     for mapper in range(2, 100):  # none of them has sent anything
-        rig.core.hung_up(Sender(mapper, 1), {KEY})
-    assert rig.core._dedupe.hung_up_senders == 1
+        rig.core.hung_up(MapperAttempt(mapper, 1), {KEY})
+    assert rig.core._dedupe.hung_up_attempts == 1
     rig.core.drop(EXCHANGE)
-    assert not rig.core._dedupe.hung_up_senders
+    assert not rig.core._dedupe.hung_up_attempts
 
 
 def test_gaps_in_what_a_sender_sends_are_counted_as_memory() -> None:
@@ -226,7 +226,7 @@ def test_gaps_in_what_a_sender_sends_are_counted_as_memory() -> None:
         rig.take_in(intake, *(block(0, row) for row in range(2 * start, 2 * start + 1000, 2)))
     held = rig.core.assignment(KEY)
     assert held is not None
-    sets = [one for sender in held.dedupe._senders.values() for one in sender.values()]
+    sets = [one for partitions in held.dedupe._attempts.values() for one in partitions.values()]
     assert sum(map(len, sets)) == held.dedupe.entries == rig.core._dedupe.entries
     assert held.dedupe.entries <= rig.core._dedupe.entries_max
 

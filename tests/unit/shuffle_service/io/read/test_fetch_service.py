@@ -19,7 +19,7 @@ from cosco.format.chunk import (
     encode_chunk_header,
     padded,
 )
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import fetch_reply, spb
 from cosco.shuffle_service.io.flusher import Flusher
@@ -113,7 +113,7 @@ class Rig:
         """Be the assignment's primary, and take these blocks."""
         primary = DaemonRef(INCARNATION, "a")
         self.core.admit(EXCHANGE, Assignment(0, 1, 1, primary), PartitionRange(0, 0, 9))
-        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, Sender(1, 1))
+        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MapperAttempt(1, 1))
         held = self.core.assignment(KEY)
         assert held is not None
         self.core.append_frame(held, checked, 0)

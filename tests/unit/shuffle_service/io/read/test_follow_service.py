@@ -15,7 +15,7 @@ from support.mark_making import found, mark
 from cosco.dfs import MemoryStore
 from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
-from cosco.protocol.keys import Sender
+from cosco.protocol.keys import MapperAttempt
 from cosco.protocol.wire import MAX_FOLLOWS, followed_from_bytes, follows_to_bytes
 from cosco.shuffle_service.io import lookups
 from cosco.shuffle_service.io.lookups import Lookups
@@ -104,15 +104,17 @@ class Rig:
         return Stream(self.core, self.parts.lookups)
 
     async def push(self, *blocks: bytes, number: int = GROUP, mapper: int = 0) -> None:
-        await self.take(frame(blocks, exchange=number), Sender(mapper, 1), number)
+        await self.take(frame(blocks, exchange=number), MapperAttempt(mapper, 1), number)
 
-    async def take(self, data: bytes, sender: Sender, number: int) -> None:
-        await self.parts.push(data, lambda error: None, sender, number)
+    async def take(self, data: bytes, mapper_attempt: MapperAttempt, number: int) -> None:
+        await self.parts.push(data, lambda error: None, mapper_attempt, number)
 
     async def finish(self, *mappers: int, number: int = GROUP) -> None:
         for mapper in mappers:
             done = mark(mapper, mapper + 7, exchange=number, p0=(1, 2, 3), p4=(4, 5, 2**64 - 6))
-            await self.take(frame([done], exchange=number), Sender(mapper, mapper + 7), number)
+            await self.take(
+                frame([done], exchange=number), MapperAttempt(mapper, mapper + 7), number
+            )
 
     @property
     def waiting(self) -> int:

@@ -14,7 +14,7 @@ from support.mark_making import PARTITIONS, found, mark
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted
 from cosco.format.frame import FRAME_HEADER_BYTES, encode_frame_header
-from cosco.protocol.keys import AssignmentKey, Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.messages import PushReply
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
@@ -58,7 +58,7 @@ class Rig:
             self.told.append(error)
 
         data = frame(blocks, exchange=number)
-        intake = await self.parts.push(data, answer, Sender(mapper, attempt), number)
+        intake = await self.parts.push(data, answer, MapperAttempt(mapper, attempt), number)
         if told and told[0] is not None:
             raise told[0]
         return intake
@@ -105,7 +105,7 @@ def test_a_mark_counts_before_its_sender_is_told():
     async def test(rig: Rig) -> None:
         counted: list[list[int]] = []
         data = frame([rows(0), done()], exchange=GROUP)
-        await rig.parts.push(data, lambda _: counted.append(rig.done), Sender(0, 1), GROUP)
+        await rig.parts.push(data, lambda _: counted.append(rig.done), MapperAttempt(0, 1), GROUP)
         assert counted == [[0]]
         await rig.push(done(1), mapper=1)
         held = rig.core.assignment(KEY)
@@ -149,7 +149,7 @@ def test_marks_that_come_twice_count_once(mapper):
 )
 def test_nothing_is_taken_of_a_frame_with_a_bad_mark(mappers, bad):
     async def test(rig: Rig) -> None:
-        mapper = check_frame(memoryview(frame([bad], exchange=GROUP))).sender[0]
+        mapper = check_frame(memoryview(frame([bad], exchange=GROUP))).mapper_attempt[0]
         with pytest.raises(DataCorrupted, match=None if mappers else "of no group"):
             await rig.push(rows(0, mapper), bad, mapper=mapper)
         assert rig.core.unstored_bytes == 0
