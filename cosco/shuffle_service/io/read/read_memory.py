@@ -35,7 +35,7 @@ def read_arena_bytes(memory_bytes: int) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class PieceMemory:
     """Memory for one piece. `views` are its pages, in order; none once it is given back."""
 
     pages: list[Page]
@@ -61,12 +61,12 @@ class Lease:
 
 
 class ReadMemory:
-    """Leases of an arena, a multiple of PIECE_MIN_BYTES; used from one event loop."""
+    """Lends out an arena, a multiple of PIECE_MIN_BYTES; used from one event loop."""
 
     def __init__(self, arena: memoryview) -> None:
         self._arena = arena
         self._pool = PagePool(len(arena))
-        self._leases: dict[Lease, None] = {}  # oldest first
+        self._lent: dict[PieceMemory, None] = {}  # oldest first
         self._queue: deque[asyncio.Future[None]] = deque()
         #: Readers of the store that are open.
         self.readers = 0
@@ -80,68 +80,68 @@ class ReadMemory:
         share = len(self._arena) // (2 * max(1, self.readers))
         return min(max(share, PIECE_MIN_BYTES), PIECE_MAX_BYTES) // MIN_PAGE_BYTES * MIN_PAGE_BYTES
 
-    def lease_ahead(self, length: int) -> Lease | None:
+    def borrow_ahead(self, length: int) -> PieceMemory | None:
         """Memory for `length` bytes if there is some and nobody waits for it, else None."""
         if self._queue or round_up(length) > self._pool.free_bytes:
             return None
-        return self._lease(length)
+        return self._lend(length)
 
-    async def lease(self, length: int) -> Lease:
+    async def borrow(self, length: int) -> PieceMemory:
         """Memory for `length` bytes, at most PIECE_MAX_BYTES; waits for its turn.
 
-        Whoever waits here must hold no other lease, or all might wait for each other.
+        Whoever waits here must hold no other piece, or all might wait for each other.
         """
-        if (lease := self.lease_ahead(length)) is not None:
-            return lease
+        if (borrowed := self.borrow_ahead(length)) is not None:
+            return borrowed
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
             while self._queue[0] is not turn or round_up(length) > self._pool.free_bytes:
                 if self._queue[0] is turn and self._take_back():
                     continue
-                # Leases that are touched now may stall; the first in the queue looks again.
+                # Pieces that are touched now may stall; the first in the queue looks again.
                 await asyncio.wait({turn}, timeout=STALLED_AFTER_S)
                 if turn.done():
                     fresh: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._queue[self._queue.index(turn)] = fresh
                     turn = fresh
-            return self._lease(length)
+            return self._lend(length)
         finally:
             self._queue.remove(turn)
             self._wake()
 
-    def filled(self, lease: Lease) -> None:
+    def filled(self, borrowed: PieceMemory) -> None:
         """Note that it has been read into."""
-        lease.is_filling = False
-        self.touch(lease)
+        borrowed.is_filling = False
+        self.touch(borrowed)
 
-    def touch(self, lease: Lease) -> None:
+    def touch(self, borrowed: PieceMemory) -> None:
         """Note that its reader copies from it."""
-        lease.touched = asyncio.get_running_loop().time()
+        borrowed.touched = asyncio.get_running_loop().time()
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, borrowed: PieceMemory) -> None:
         """Repeatable. Not while it is read into."""
-        if lease.is_gone:
+        if borrowed.is_gone:
             return
-        del self._leases[lease]
-        self._pool.free(lease.pages)
-        lease.pages, lease.views = [], []
+        del self._lent[borrowed]
+        self._pool.free(borrowed.pages)
+        borrowed.pages, borrowed.views = [], []
         self._wake()
 
-    def _lease(self, length: int) -> Lease:
+    def _lend(self, length: int) -> PieceMemory:
         pages = self._pool.allocate(length)
         views = [self._arena[page.offset : page.offset + page.size] for page in pages]
-        lease = Lease(pages, views, asyncio.get_running_loop().time())
-        self._leases[lease] = None
-        return lease
+        borrowed = PieceMemory(pages, views, asyncio.get_running_loop().time())
+        self._lent[borrowed] = None
+        return borrowed
 
     def _take_back(self) -> bool:
-        """Take one stalled lease from its reader, the least touched one first."""
+        """Take one stalled piece from its reader, the least touched one first."""
         before = asyncio.get_running_loop().time() - STALLED_AFTER_S
-        stalled = [one for one in self._leases if not one.is_filling and one.touched <= before]
+        stalled = [one for one in self._lent if not one.is_filling and one.touched <= before]
         if not stalled:
             return False
-        self.give_back(min(stalled, key=lambda lease: lease.touched))
+        self.give_back(min(stalled, key=lambda borrowed: borrowed.touched))
         return True
 
     def _wake(self) -> None:
