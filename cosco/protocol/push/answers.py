@@ -8,7 +8,7 @@ from typing import Final
 from cosco.errors import CapacityExceeded, CoscoError, DataCorrupted, ExchangeClosed
 from cosco.protocol.push.messages import RefusalCode
 
-#: Tells whoever sent a frame what became of it: None if every copy has it, or why not.
+#: Tells whoever sent a frame what became of it: None if it is in and safe, or why it is not.
 Answer = Callable[[CoscoError | None], None]
 
 

@@ -32,7 +32,7 @@ class Intake(Protocol):
     """Where the frames of one sender go."""
 
     def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
-        """Take in a frame; `answer` is called once it is held and safe, or will not be.
+        """Take in a frame; `answer` is called once it is in and safe, or will not be.
 
         Returns: False if it is still being taken in; the next one may come after
         `PushReceiver.resume`.
