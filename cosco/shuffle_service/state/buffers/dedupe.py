@@ -68,11 +68,6 @@ class DedupeBound:
         self._indexes: dict[DedupeIndex, None] = {}
         self._hung_up: OrderedDict[tuple[DedupeIndex, MapperAttempt], None] = OrderedDict()
 
-    @property
-    def hung_up_attempts(self) -> int:
-        """Return how many are remembered to be forgotten first."""
-        return len(self._hung_up)
-
     def grew(self, index: DedupeIndex, entries: int) -> None:
         """Note that an index has `entries` more; forget others if that is too many."""
         self._indexes[index] = None

@@ -214,9 +214,9 @@ def test_senders_that_hung_up_are_not_remembered_beyond_their_exchange() -> None
     intake.hung_up(0.0)
     for mapper in range(2, 100):  # none of them has sent anything
         rig.core.hung_up(MapperAttempt(mapper, 1), {KEY})
-    assert rig.core._dedupe.hung_up_attempts == 1
+    assert len(rig.core._dedupe._hung_up) == 1
     rig.core.drop(EXCHANGE)
-    assert not rig.core._dedupe.hung_up_attempts
+    assert not rig.core._dedupe._hung_up
 
 
 def test_gaps_in_what_a_sender_sends_are_counted_as_memory() -> None:

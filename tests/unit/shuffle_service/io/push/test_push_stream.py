@@ -280,7 +280,7 @@ def test_a_stream_serves_one_writer_after_another():
             await call.until(lambda mapper=mapper: call.granted == mapper)
             call.send(push(made))
             await call.until(lambda mapper=mapper: len(call.acknowledged) == mapper)
-        assert parts.core._dedupe.hung_up_attempts == 2
+        assert len(parts.core._dedupe._hung_up) == 2
         wrong = frame([block(0, 1, mapper=2)], sequence=4)
         call.send(announce(len(wrong)))
         await call.until(lambda: call.granted == 4)
