@@ -2,7 +2,7 @@
 
 Drivers hold a `CoscoExchange`, mappers write with `CoscoWriter`, reducers read with
 `CoscoReader`; engines of micro-batches hold a `CoscoExchangeGroup`. `LocalCluster` runs the
-services on this machine. README.md begins with an example.
+services on this machine. README.md begins with an example, and docs/words.md has the words.
 """
 
 from __future__ import annotations

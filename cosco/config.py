@@ -37,7 +37,7 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `256MiB`, `1.5GB`, `4096`, …; raises InvalidArgument."""
+    """Return the bytes of `256MiB`, `1.5GB`, `4096`, …; raises InvalidArgument."""
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:
@@ -46,7 +46,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of `host:port` or `[v6]:port`; raises InvalidArgument."""
+    """Return (host, port) of `host:port` or `[v6]:port`; raises InvalidArgument."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > _PORT_MAX:
         raise InvalidArgument(
@@ -56,13 +56,13 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _count_up(address: str, count: int) -> str:
-    """The address with a port so much higher; itself if it is empty or its port is 0."""
+    """Return the address with its port higher by `count`; an empty one, or port 0, stays."""
     host, _, port = address.rpartition(":")
     return f"{host}:{int(port) + count}" if address and int(port) else address
 
 
 def option(help: str, default: Any, *, size: bool = False) -> Any:
-    """A configuration field: its help text, and whether it is a size in bytes."""
+    """Make a configuration field with its help text; `size`: it is a size in bytes."""
     return field(default=default, metadata={"help": help, "size": size})
 
 
@@ -81,10 +81,10 @@ class MetadataConfig:
 
     listen: str = option("host:port to serve on; port 0 picks a free one", DEFAULT_METADATA)
     store: str = option("where the state is kept, as sqlite:///PATH", "sqlite:///cosco-metadata.db")
-    daemon_lease_s: float = option("a daemon silent for so many seconds is dead", 10.0)
+    daemon_lease_s: float = option("seconds of silence after which a daemon is dead", 10.0)
     ranges_per_daemon: int = option("partition ranges of an exchange, per daemon", 2)
     adoption_grace_s: float = option(
-        "for so many seconds a dead daemon may be started again before its rows count as lost", 10.0
+        "seconds in which a dead daemon may be started again before its rows count as lost", 10.0
     )
 
     def validate(self) -> None:
@@ -130,7 +130,7 @@ class DaemonConfig:
         "seconds writers wait for a store that takes nothing before CapacityExceeded", 20.0
     )
     store_idle_s: float = option(
-        "after so many seconds without a row all buffers are written to the store; 0: never", 0.0
+        "seconds without a row after which all buffers are written to the store; 0: never", 0.0
     )
     io_log: str = option(
         "file that a line for each read and write of the store is appended to; empty: none", ""
@@ -187,7 +187,7 @@ class DaemonConfig:
             )
 
     def of_process(self, index: int) -> DaemonConfig:
-        """What one of `processes`, counted from 0, is to run with, as a daemon of its own."""
+        """Return what one of `processes`, counted from 0, runs with, as a daemon of its own."""
         return replace(
             self,
             processes=1,

@@ -26,7 +26,7 @@ All of them survive pickling with their attributes, as engines ship them between
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class CoscoError(Exception):
@@ -53,6 +53,18 @@ class CoscoError(Exception):
         self.partition = partition
         if retriable is not None:
             self.retriable = retriable
+
+    def place(self, shuffle_id: str, partition: int | None = None) -> Self:
+        """Say where it happened, also in the message, unless that was said already.
+
+        Returns: itself.
+        """
+        if self.shuffle_id is None and shuffle_id:
+            where = "" if partition is None else f"partition {partition} of "
+            self.args = (f"{where}exchange {shuffle_id!r}: {self.args[0]}",)
+            self.shuffle_id = shuffle_id
+            self.partition = partition if self.partition is None else self.partition
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         keywords = {

@@ -1,4 +1,4 @@
-"""What a running cluster says of itself, the Status call and the daemons' metrics; and drains."""
+"""What a running cluster says of itself, by the Status call and the metrics; and drains."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class IoFigures:
     read_bytes: int = 0
 
     def since(self, earlier: IoFigures) -> IoFigures:
-        """What was added after `earlier` was taken of the same daemons."""
+        """Return what was added after `earlier` was read of the same daemons."""
         return IoFigures(
             *(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True))
         )
 
     @property
     def mean_write_bytes(self) -> float:
-        """0 where nothing was written."""
+        """The mean length of a write; 0 where nothing was written."""
         return self.write_bytes / self.writes if self.writes else 0.0
 
     @property
     def mean_read_bytes(self) -> float:
-        """0 where nothing was read."""
+        """The mean length of a read; 0 where nothing was read."""
         return self.read_bytes / self.reads if self.reads else 0.0
 
 
@@ -76,32 +76,32 @@ _SAMPLES: Final = {
 
 
 def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
-    """Ask the metadata service at `metadata` (host:port).
+    """Ask the metadata service at `metadata` (host:port) what there is.
 
-    Raises ServiceUnavailable when it does not answer within `timeout_s`, InvalidArgument for
+    Raises: ServiceUnavailable when it does not answer within `timeout_s`, InvalidArgument for
     what is no address.
     """
     reply = _call(metadata, "Status", wire.mpb.StatusRequest(), timeout_s)
     return ClusterStatus(
         cluster_id=reply.cluster_id,
-        daemons=tuple(wire.daemon_status_from_pb(pb) for pb in reply.daemons),
-        exchanges=tuple(wire.exchange_status_from_pb(pb) for pb in reply.exchanges),
+        daemons=tuple(wire.from_pb(DaemonStatus, pb) for pb in reply.daemons),
+        exchanges=tuple(wire.from_pb(ExchangeStatus, pb) for pb in reply.exchanges),
     )
 
 
 def describe_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> ExchangeInfo:
-    """An open exchange as its clients see it.
+    """Return an open exchange as its clients see it.
 
-    Raises ExchangeNotFound and ExchangeClosed, else as `fetch_status` does.
+    Raises: ExchangeNotFound and ExchangeClosed, else as `fetch_status` does.
     """
     request = wire.mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
-    return wire.info_from_pb(_call(metadata, "DescribeExchange", request, timeout_s))
+    return wire.from_pb(ExchangeInfo, _call(metadata, "DescribeExchange", request, timeout_s))
 
 
 def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
     """Have the metadata service at `metadata` move everything away from `daemon` (host:port).
 
-    Raises InvalidArgument when no such daemon lives, else as `fetch_status` does.
+    Raises: InvalidArgument when no such daemon lives, else as `fetch_status` does.
     """
     _call(metadata, "DrainDaemon", wire.mpb.DrainDaemonRequest(daemon=daemon), timeout_s)
 
@@ -133,9 +133,9 @@ def _code(error: grpc.RpcError) -> str:
 
 
 def read_metrics(address: str, timeout_s: float = 10.0) -> dict[str, float]:
-    """The samples of a Prometheus endpoint, added up over their labels.
+    """Return the samples of a Prometheus endpoint, added up over their labels.
 
-    Raises ServiceUnavailable.
+    Raises: ServiceUnavailable.
     """
     # A daemon is never behind the proxy of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -152,9 +152,11 @@ def read_metrics(address: str, timeout_s: float = 10.0) -> dict[str, float]:
 
 
 def io_figures(daemons: Iterable[DaemonStatus]) -> IoFigures:
-    """The figures of all living daemons together; raises ServiceUnavailable.
+    """Return the figures of all living daemons together.
 
     A daemon that serves no metrics adds nothing.
+
+    Raises: ServiceUnavailable.
     """
     totals = dict.fromkeys(_SAMPLES, 0)
     for daemon in daemons:

@@ -23,7 +23,7 @@ U64 = npt.NDArray[np.uint64]
 
 
 def mix64(values: U64) -> U64:
-    """One step of SplitMix64: every input bit reaches every output bit."""
+    """Make one step of SplitMix64: every input bit reaches every output bit."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -50,9 +50,11 @@ def _hash_column(column: pa.Array) -> U64:
 def hash_partitions(
     batch: pa.RecordBatch, keys: Sequence[str], partitions: int
 ) -> npt.NDArray[np.int64]:
-    """The partition of each row, by its key columns.
+    """Return the partition of each row, by its key columns.
 
-    Keys are integers or text, nulls allowed. Raises InvalidArgument for another type.
+    Keys are integers or text, nulls allowed.
+
+    Raises: InvalidArgument for another type.
     """
     hashes = np.zeros(batch.num_rows, dtype=np.uint64)
     for key in keys:

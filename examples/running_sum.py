@@ -43,7 +43,7 @@ SCHEMA = pa.schema({"key": pa.int64(), "value": pa.int64()})
 
 
 def make_rows(batch: int, mapper: int) -> pa.RecordBatch:
-    """What a mapper finds in the stream: the same whenever it is run."""
+    """Return what a mapper finds in the stream: the same whenever it is run."""
     rng = np.random.default_rng([batch, mapper])
     keys, values = rng.integers(KEYS, size=ROWS), rng.integers(1_000, size=ROWS)
     return pa.record_batch([keys, values], schema=SCHEMA)
@@ -60,12 +60,12 @@ def add_rows(sums: np.ndarray, rows: pa.Table | pa.RecordBatch) -> None:
 
 
 def checkpoint(directory: Path, reducer: int, batch: int) -> Path:
-    """The state of a reducer before a micro-batch."""
+    """Return where the state of a reducer before a micro-batch is kept."""
     return directory / f"sums-{reducer}-before-{batch}.npy"
 
 
 def run_group(handle: GroupHandle, batches: range, worker: int, directory: Path) -> float:
-    """A worker's part of a group, from one checkpoint to the next; the seconds it took."""
+    """Run a worker's part of a group to the next checkpoint, and return the seconds it took."""
     began = time.monotonic()
     mappers, reducers = range(worker, MAPPERS, WORKERS), range(worker, REDUCERS, WORKERS)
     state = {r: np.load(checkpoint(directory, r, batches.start)) for r in reducers}
@@ -90,7 +90,7 @@ def run_group(handle: GroupHandle, batches: range, worker: int, directory: Path)
 
 
 def serve(connection: Connection, worker: int, directory: Path) -> None:
-    """A worker process: runs its part of one group after another."""
+    """Run a worker's part of one group after another: what its process does."""
     connection.send("ready")
     while True:
         try:
@@ -125,7 +125,7 @@ class Worker:
         self.connection.send(task)
 
     def result(self) -> float | None:
-        """The seconds its group took; None if it died, and another one has begun the group."""
+        """Return the seconds its group took; None if it died and another began the group."""
         try:
             seconds: float = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -142,10 +142,10 @@ class Worker:
 
 
 def run_stream(cluster: LocalCluster, directory: Path) -> None:
-    """All micro-batches, with a checkpoint of their sums at the end."""
+    """Run all micro-batches, with a checkpoint of their sums at the end."""
 
     def rerun(batch: int, mappers: list[int], reason: str) -> None:
-        """Rows were lost, with a daemon say. Any process may write them again: this one does."""
+        """Write rows that were lost, with a daemon say. Any process may: this one does."""
         print(f"  mappers {mappers} of {batch} run again: {reason}")
         for mapper in mappers:
             run_mapper(group.handle(), batch, mapper)
@@ -188,7 +188,7 @@ def run_stream(cluster: LocalCluster, directory: Path) -> None:
 
 
 def wait_for(workers: list[Worker]) -> float:
-    """Wait until all have run their part of a group; the seconds of the slowest."""
+    """Wait until all have run their part of a group; return the seconds of the slowest."""
     waiting = {worker.connection: worker for worker in workers}
     slowest_s = 0.0
     while waiting:

@@ -30,7 +30,7 @@ _SECTIONS: tuple[tuple[str, ConfigClass], ...] = (
 
 
 def render() -> str:
-    """The text of docs/configuration.md."""
+    """Return the text of docs/configuration.md."""
     parts = [_HEAD]
     for command, config_class in _SECTIONS:
         parts.append(f"\n## `{command}`\n")

@@ -17,7 +17,7 @@ TARGET = ROOT / "cosco" / "protocol" / "pb"
 
 
 def generate() -> dict[str, str]:
-    """File name → text of everything that belongs into cosco/protocol/pb."""
+    """Return file name → text of everything that belongs into cosco/protocol/pb."""
     sources = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
     with tempfile.TemporaryDirectory() as out:
         code = protoc.main(

@@ -1,1 +1,4 @@
-"""`cosco-bench`: what Cosco costs, measured, and what others cost beside it."""
+"""`cosco-bench`: what Cosco costs, measured, and what others cost beside it.
+
+Words: docs/words.md.
+"""

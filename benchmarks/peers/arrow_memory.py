@@ -66,7 +66,7 @@ def _scan_file(path: str) -> Tally:
 
 
 def _split_file(path: str, partitions: int) -> list[list[pa.RecordBatch]]:
-    """For each batch of a file: its rows of each partition."""
+    """Return, for each batch of a file, its rows of each partition."""
     return [_split(batch, partitions) for batch in _batches(path)]
 
 

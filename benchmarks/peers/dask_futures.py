@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import distributed
 import numpy as np
-from harness import scratch_directory
+from dask_p2p import cluster
 from micro_harness import MicroJob, Stages, main
 from micro_work import map_sums
 
@@ -29,14 +29,8 @@ def start(job: MicroJob) -> Iterator[Stages]:
     settings = {"workers": job.threads, "threads_per_worker": 1}
     numbers = range(job.tasks)
     with (
-        distributed.LocalCluster(
-            n_workers=job.threads,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            local_directory=scratch_directory(job.scratch, "dask"),
-        ) as cluster,
-        distributed.Client(cluster) as client,
+        cluster(job.threads, job.scratch) as workers,
+        distributed.Client(workers) as client,
     ):
 
         def futures(iteration: int) -> list[list[int]]:

@@ -13,6 +13,17 @@ import pyarrow as pa
 from harness import Job, Tally, Tasks, main, scratch_directory
 
 
+def cluster(threads: int, scratch: str) -> distributed.LocalCluster:
+    """Start `threads` workers of one thread, with all their files below `scratch`."""
+    return distributed.LocalCluster(
+        n_workers=threads,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        local_directory=scratch_directory(scratch, "dask"),
+    )
+
+
 @contextmanager
 def start(job: Job) -> Iterator[Tasks]:
     settings = {
@@ -22,14 +33,8 @@ def start(job: Job) -> Iterator[Tasks]:
     }
     with (
         dask.config.set({"dataframe.shuffle.method": settings["shuffle"]}),
-        distributed.LocalCluster(
-            n_workers=job.threads,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            local_directory=scratch_directory(job.scratch, "dask"),
-        ) as cluster,
-        distributed.Client(cluster),
+        cluster(job.threads, job.scratch) as workers,
+        distributed.Client(workers),
     ):
         frame = dd.read_parquet(job.files)
         moved = frame.shuffle(on="key", npartitions=job.partitions)

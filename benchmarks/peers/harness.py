@@ -52,23 +52,25 @@ class Tasks:
 
 def main(start: Callable[[Job], AbstractContextManager[Tasks]]) -> None:
     """Run the peer that `start` brings up, as the command line says, and end the process."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--events", type=int, required=True, help="descriptor to write to")
-    parser.add_argument("--scratch", required=True)
-    parser.add_argument("--partitions", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--warm-ups", type=int, required=True)
-    parser.add_argument("--runs", type=int, required=True)
-    parser.add_argument("files", nargs="+")
-    options = parser.parse_args()
+    options = arguments("partitions", "threads", "warm-ups", "runs")
     job = Job(options.files, options.partitions, options.threads, options.scratch)
     with report(options.events) as tell, start(job) as tasks:
         _measure(tasks, options.warm_ups, options.runs, tell)
 
 
+def arguments(*numbers: str) -> argparse.Namespace:
+    """Parse the command line of a peer program; `numbers` are its options beside those of all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scratch", required=True, help="directory for all files")
+    for name in ("events", *numbers):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("files", nargs="+")
+    return parser.parse_args()
+
+
 @contextmanager
 def report(descriptor: int) -> Iterator[Callable[..., None]]:
-    """What writes an event; whatever is raised becomes one, and ends the process."""
+    """Yield what writes an event; whatever is raised becomes one, and ends the process."""
     os.set_inheritable(descriptor, False)
     with os.fdopen(descriptor, "w", buffering=1) as events:
 
@@ -111,7 +113,7 @@ def _measure(tasks: Tasks, warm_ups: int, runs: int, tell: Callable[..., None]) 
 
 
 def scratch_directory(scratch: str, name: str) -> str:
-    """A new directory below the one for all files of the peer."""
+    """Make a directory below the one for all files of the peer."""
     directory = Path(scratch) / name
     directory.mkdir()
     return str(directory)

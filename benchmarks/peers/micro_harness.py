@@ -9,7 +9,6 @@ counts. Each iteration's sums are compared with the exact ones. Events are writt
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import report
+from harness import arguments, report
 
 #: Programs of a peer that are started by it find the modules of this directory.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -54,15 +53,8 @@ class Stages:
 
 def main(start: Callable[[MicroJob], AbstractContextManager[Stages]]) -> None:
     """Run the peer that `start` brings up, as the command line says, and end the process."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--events", type=int, required=True, help="descriptor to write to")
-    parser.add_argument("--scratch", required=True)
-    parser.add_argument("--tasks", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--warm-ups", type=int, required=True)
-    parser.add_argument("exact", help="file with the exact sums of all iterations")
-    options = parser.parse_args()
-    exact = json.loads(Path(options.exact).read_text())
+    options = arguments("tasks", "threads", "warm-ups")
+    exact = json.loads(Path(options.files[0]).read_text())  # sums of all iterations
     job = MicroJob(options.tasks, options.threads, options.scratch)
     with report(options.events) as tell, start(job) as stages:
         tell(done="start")
@@ -93,6 +85,6 @@ def main(start: Callable[[MicroJob], AbstractContextManager[Stages]]) -> None:
 
 
 def _second_half(seconds: list[float]) -> float:
-    """The median of the later ones, when they are warm; 0 for none."""
+    """Return the median of the later ones, when they are warm; 0 for none."""
     later = seconds[len(seconds) // 2 :]
     return statistics.median(later) if later else 0.0

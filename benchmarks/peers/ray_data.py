@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -15,16 +13,26 @@ from harness import Job, Tally, Tasks, main
 
 
 @contextmanager
-def start(job: Job) -> Iterator[Tasks]:
+def session(threads: int, scratch: str) -> Iterator[None]:
+    """Start Ray on `threads` CPUs, with all its files below `scratch`."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
-        num_cpus=job.threads,
+        num_cpus=threads,
         include_dashboard=False,
         log_to_driver=False,
         # Not deeper: the paths of its sockets have at most 107 bytes.
-        _temp_dir=job.scratch,
+        _temp_dir=scratch,
     )
-    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def start(job: Job) -> Iterator[Tasks]:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    with session(job.threads, job.scratch):
         frame = ray.data.read_parquet(job.files)
         moved = frame.repartition(job.partitions, keys=["key"])
         yield Tasks(
@@ -36,8 +44,6 @@ def start(job: Job) -> Iterator[Tasks]:
                 "object_store_bytes": int(ray.cluster_resources()["object_store_memory"]),
             },
         )
-    finally:
-        ray.shutdown()
 
 
 def _sums(batch: pa.Table) -> pa.Table:

@@ -5,27 +5,18 @@ A mapper has a return value for each reducer, or one for all of which each takes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import numpy as np
 import ray
 from micro_harness import MicroJob, Stages, main
 from micro_work import map_sums
+from ray_data import session
 
 
 @contextmanager
 def start(job: MicroJob) -> Iterator[Stages]:
-    ray.init(
-        num_cpus=job.threads,
-        include_dashboard=False,
-        log_to_driver=False,
-        # Not deeper: the paths of its sockets have at most 107 bytes.
-        _temp_dir=job.scratch,
-    )
     tasks = job.tasks
 
     @ray.remote(num_returns=tasks)
@@ -55,10 +46,8 @@ def start(job: MicroJob) -> Iterator[Stages]:
         return [sums.tolist() for sums in found]
 
     forms = {"a value for each reducer": values, "a value for all reducers": whole}
-    try:
+    with session(job.threads, job.scratch):
         yield Stages(forms, {"ray": ray.__version__}, {"num_cpus": job.threads})
-    finally:
-        ray.shutdown()
 
 
 if __name__ == "__main__":

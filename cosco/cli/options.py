@@ -32,7 +32,7 @@ _UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)
 
 
 def format_size(size: int) -> str:
-    """`size` bytes as `parse_size` reads them back: 4194304 is `4MiB`."""
+    """Return `size` as `parse_size` reads it back: 4194304 is `4MiB`."""
     for unit, factor in _UNITS:
         if size and size % factor == 0:
             return f"{size // factor}{unit}"
@@ -40,17 +40,21 @@ def format_size(size: int) -> str:
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A number of bytes, given as `256MiB`, `1GB` or `4096`."""
+    """A number of bytes, given as `256MiB`, `1GB` or `4096`, at least `least`."""
 
     name = "size"
 
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
         try:
-            return parse_size(str(value))
+            size = value if isinstance(value, int) else parse_size(str(value))
         except InvalidArgument as error:
             self.fail(str(error), param, ctx)
+        if size < self._least:
+            self.fail(f"{format_size(size)} is less than {format_size(self._least)}", param, ctx)
+        return size
 
 
 SIZE = SizeType()
@@ -69,7 +73,7 @@ class OptionSpec:
 
 
 def option_specs(config_class: ConfigClass) -> list[OptionSpec]:
-    """The options of a configuration class, in the order of its fields."""
+    """Return the options of a configuration class, in the order of its fields."""
     specs = []
     for field in dataclasses.fields(config_class):
         size = field.metadata["size"]
@@ -98,7 +102,7 @@ def option_specs(config_class: ConfigClass) -> list[OptionSpec]:
 
 
 def config_options(config_class: ConfigClass) -> Callable[[_Function], _Function]:
-    """A decorator that gives a click command the options of a configuration class."""
+    """Return a decorator that gives a click command the options of a configuration class."""
 
     def decorate(function: _Function) -> _Function:
         for spec in reversed(option_specs(config_class)):
@@ -117,7 +121,7 @@ def config_options(config_class: ConfigClass) -> Callable[[_Function], _Function
 
 
 def metadata_option(function: _Function) -> _Function:
-    """`--metadata` for commands that are clients."""
+    """Add `--metadata`, for commands that are clients."""
     spec = next(s for s in option_specs(DaemonConfig) if s.name == "--metadata")
     return click.option(
         spec.name,
@@ -136,7 +140,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 def version_option(function: _Function) -> _Function:
-    """`--version`."""
+    """Add `--version`."""
     return click.option(
         "--version",
         is_flag=True,

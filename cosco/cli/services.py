@@ -46,7 +46,7 @@ class ServeAndDrain(Protocol):
 
 
 def log_level_option(variable_prefix: str) -> Callable[[_Function], _Function]:
-    """`--log-level` of a service."""
+    """Return a decorator that adds `--log-level`."""
     return click.option(
         "--log-level",
         envvar=f"{variable_prefix}LOG_LEVEL",

@@ -33,7 +33,7 @@ def command(log_level: str, **options: Any) -> int:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run_command(command, NAME)
 
 

@@ -10,7 +10,7 @@ from cosco.observe import ClusterStatus
 
 
 def to_json(cluster: ClusterStatus) -> str:
-    """One object: cluster_id, daemons, exchanges; sizes are bytes."""
+    """Return one object: cluster_id, daemons, exchanges; sizes are bytes."""
     return json.dumps(
         {
             "cluster_id": cluster.cluster_id,
@@ -45,7 +45,7 @@ def to_json(cluster: ClusterStatus) -> str:
 
 
 def to_text(cluster: ClusterStatus) -> str:
-    """Two tables."""
+    """Return two tables."""
     daemons = [
         (
             d.ref.address,

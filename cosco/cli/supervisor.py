@@ -8,7 +8,6 @@ has died, on the port it had. When this process is gone, in whatever way, the ke
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import selectors
@@ -25,17 +24,16 @@ from typing import Final
 
 from cosco.cli.services import log_to_stderr
 from cosco.config import DaemonConfig
+from cosco.process import with_parent
 
 log = logging.getLogger(__name__)
 
 _RETRY_MIN_S: Final = 0.5
 _RETRY_MAX_S: Final = 30.0
-#: One that has run for so long is started again at once, whatever was before.
+#: A daemon that ran at least this long is started again soon, whatever was before.
 _STEADY_S: Final = 60.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _READ_BYTES: Final = 1 << 16
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None)
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class Backoff:
     deaths: int = 0
 
     def died(self, ran_s: float) -> float:
-        """It has run for `ran_s` seconds; the seconds to wait."""
+        """Return the seconds to wait, after a process that ran for `ran_s` seconds."""
         if ran_s >= _STEADY_S:
             self.deaths = 0
         wait_s = min(_RETRY_MIN_S * 2.0 ** min(self.deaths, 10), _RETRY_MAX_S)
@@ -74,9 +72,11 @@ class Supervisor:
     def __init__(
         self, name: str, module: str, configs: Sequence[DaemonConfig], log_level: str
     ) -> None:
-        """Daemons are started as `python -m module`; `name` is that of the command."""
+        """Run the program `module` for each of `configs`; `name` is that of the command."""
         self._name = name
-        self._module = module
+        self._command = [
+            *(sys.executable, "-P", "-m", with_parent.__name__, str(os.getpid()), module)
+        ]
         self._log_level = log_level
         self._children = [_Child(index, config) for index, config in enumerate(configs)]
         self._selector = selectors.DefaultSelector()
@@ -84,7 +84,10 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Returns the exit code: 0, or that of the first daemon that ended with another."""
+        """Run the daemons to their end.
+
+        Returns: the exit code, 0 or that of the first daemon that ended with another.
+        """
         log_to_stderr(self._name, self._log_level)
         with closing(self._selector), self._signals_woken():
             # The first one alone: what keeps it from starting is said once.
@@ -141,12 +144,10 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         child.start_at = None
         process = child.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-P", "-m", self._module, *self._arguments(child.config)],
+            [*self._command, *self._arguments(child.config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             process_group=0,  # Ctrl-C is for this process to send on
-            # This process has no threads, which may not be forked like this.
-            preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509
         )
         child.started = time.monotonic()
         child.pidfd = os.pidfd_open(process.pid)
@@ -213,10 +214,3 @@ class Supervisor:
                 "daemon %d (process %d, %s) %s: it is started again in %g s",
                 *(child.index, process.pid, child.config.listen, how, wait_s),
             )
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent, process `parent`, ends."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
-        os._exit(1)

@@ -1,1 +1,4 @@
-"""What runs in the engine's processes: exchange, writer, reader, and the logic they share."""
+"""What runs in the engine's processes: exchange, writer, reader, and the logic they share.
+
+Words: docs/words.md.
+"""

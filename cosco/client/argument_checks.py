@@ -6,20 +6,16 @@ import math
 import operator
 import os
 from collections.abc import Iterable
-from typing import Final
 
 from pyroaring import BitMap
 
 from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, parse_address
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import MAX_MAPPER
-
-#: A shuffle id is at most so long in UTF-8.
-MAX_SHUFFLE_ID_BYTES: Final = 1024
+from cosco.protocol.api_limits import MAX_MAPPER, check_shuffle_id
 
 
 def metadata_address(metadata: str | None) -> str:
-    """The address given, else that of the environment, else the default."""
+    """Return the address given, else that of the environment, else the default."""
     address = metadata or os.environ.get(METADATA_VARIABLE) or DEFAULT_METADATA
     if not isinstance(address, str):
         raise InvalidArgument(f"metadata is {address!r}, it must be host:port")
@@ -28,24 +24,17 @@ def metadata_address(metadata: str | None) -> str:
 
 
 def shuffle_name(shuffle_id: object) -> str:
-    """A valid shuffle id."""
+    """Return a valid shuffle id."""
     if not isinstance(shuffle_id, str):
         raise InvalidArgument(f"shuffle_id is {shuffle_id!r}, it must be a string")
-    try:
-        length = len(shuffle_id.encode())
-    except UnicodeEncodeError:
-        raise InvalidArgument(f"shuffle_id {shuffle_id!r} is no Unicode text") from None
-    if not 1 <= length <= MAX_SHUFFLE_ID_BYTES:
-        raise InvalidArgument(
-            f"shuffle_id is {length} bytes long, it must be 1 to {MAX_SHUFFLE_ID_BYTES}"
-        )
+    check_shuffle_id(shuffle_id)
     return shuffle_id
 
 
 def whole_number(
     name: str, value: object, low: int | None, high: int | None, shuffle_id: str
 ) -> int:
-    """An integer within its bounds, if it has any; numpy's count, booleans do not."""
+    """Return an integer within its bounds, if it has any. Numpy's count, booleans do not."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -61,7 +50,7 @@ def whole_number(
 
 
 def seconds(name: str, value: object, low: float, shuffle_id: str) -> float:
-    """A finite number of seconds, at least `low`."""
+    """Return a finite number of seconds, at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidArgument(
             f"{name} is {value!r}, it must be a number of seconds", shuffle_id=shuffle_id
@@ -74,7 +63,7 @@ def seconds(name: str, value: object, low: float, shuffle_id: str) -> float:
 
 
 def mapper_set(mappers: Iterable[object], shuffle_id: str) -> BitMap:
-    """The mapper ids a reader names."""
+    """Return the mapper ids that a reader names."""
     try:
         named = list(mappers)
         ids = [operator.index(mapper) for mapper in named]  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ ARCHIVE = "flights.csv.zip"
 
 
 def load_flights() -> pa.Table:
-    """The 336,776 flights with their 19 columns; "NA" is null.
+    """Return the 336,776 flights with their 19 columns; "NA" is null.
 
     The file is read where the package keeps it, as importing the package loads pandas.
     Raises InvalidArgument when the package is not installed.

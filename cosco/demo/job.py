@@ -44,7 +44,7 @@ class GroupJob:
         return list(dict.fromkeys((*self.keys, *self.sums, *self.means)))
 
     def aggregate(self, table: pa.Table) -> pa.Table:
-        """Per key: the number of rows, sums and means; sorted by the keys."""
+        """Return for each key the count of rows, sums and means; sorted by the keys."""
         grouped = table.group_by(list(self.keys), use_threads=False).aggregate(
             [
                 ([], "count_all"),
@@ -75,7 +75,7 @@ class JobOutcome:
 def map_rows(
     link: Link, metadata: str, shuffle_id: str, mapper: int, job: GroupJob, data: bytes
 ) -> int:
-    """One map task: push the rows in `data` (an Arrow IPC stream); returns their number."""
+    """Push the rows in `data`, an Arrow IPC stream, and return their count: a map task."""
     rows = 0
     with CoscoWriter(shuffle_id, mapper, metadata=metadata) as writer:
         for batch in pa.ipc.open_stream(data):
@@ -88,7 +88,7 @@ def map_rows(
 def reduce_partitions(
     link: Link, metadata: str, shuffle_id: str, job: GroupJob, partitions: range
 ) -> tuple[int, list[pa.Table]]:
-    """One reduce task: rows read, and the aggregate of each of its partitions."""
+    """Return the rows read, and the aggregate of each partition: a reduce task."""
     rows = 0
     tables = []
     for partition in partitions:
@@ -108,7 +108,7 @@ def _ipc_stream(table: pa.Table) -> bytes:
 
 
 def _split(rows: int, parts: int) -> list[tuple[int, int]]:
-    """(offset, length) of `parts` nearly equal pieces of `rows`."""
+    """Return (offset, length) of `parts` nearly equal pieces of `rows`."""
     bounds = [rows * i // parts for i in range(parts + 1)]
     return [(low, high - low) for low, high in pairwise(bounds)]
 

@@ -14,7 +14,7 @@ _KIB, _MIB = 1 << 10, 1 << 20
 
 
 def format_bytes(size: float) -> str:
-    """For people: `1.5 MiB`, `200.0 KiB`, `12 B`."""
+    """Return a size as people read it: `1.5 MiB`, `200.0 KiB`, `12 B`."""
     if size >= _MIB:
         return f"{size / _MIB:,.1f} MiB"
     return f"{size / _KIB:,.1f} KiB" if size >= _KIB else f"{size:,.0f} B"
@@ -25,7 +25,7 @@ def _ratio(part: int, whole: int) -> str:
 
 
 def report_rows(outcome: JobOutcome) -> list[tuple[str, str]]:
-    """The report: (what, figure)."""
+    """Return the lines of the report: (what, figure)."""
     progress, io = outcome.progress, outcome.io
     return [
         ("rows written by mappers", f"{progress.rows:,}"),
@@ -44,7 +44,10 @@ def report_rows(outcome: JobOutcome) -> list[tuple[str, str]]:
 
 
 def run_demo(*, daemons: int, mappers: int, reducers: int, partitions: int, memory: int) -> int:
-    """Run the demo and print its report; 0 if the shuffled result is the direct one, else 1."""
+    """Run the demo and print its report.
+
+    Returns: the exit code, 0 if the shuffled result is the direct one, else 1.
+    """
     console = Console()
     flights = load_flights()
     job = GroupJob(

@@ -1,4 +1,7 @@
-"""Stores: where daemons keep chunks, behind the one protocol of `cosco.dfs.protocol`."""
+"""Stores: where daemons keep chunks, behind the one protocol of `cosco.dfs.protocol`.
+
+Words: docs/words.md.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def open_store(url: str, *, threads: int = 4, observer: Observer | None = None) -> Store:
-    """The store of a URL, still to be opened: this does no IO.
+    """Return the store of a URL, still to be opened: this does no IO.
 
     `threads` is the number of reads and writes under way at a time. Raises InvalidArgument
     for a URL that is not supported.

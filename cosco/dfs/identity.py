@@ -21,7 +21,7 @@ _STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def read_or_create_identity(folder: Path) -> str:
-    """The store id of a directory; whoever comes first makes it, all others agree.
+    """Return the store id of a directory; whoever comes first makes it, all others agree.
 
     Raises InvalidArgument for an identity file that does not make sense, and OSError.
     """

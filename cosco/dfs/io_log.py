@@ -75,7 +75,7 @@ class IoLog:
                     self._lost += lost + len(events)
 
     def _write(self, batch: bytes) -> bool:
-        """False if it cannot be written, which must not end the daemon."""
+        """Write a batch; return False if that cannot be, which must not end the daemon."""
         try:
             while batch:
                 batch = batch[os.write(self._fd, batch) :]
@@ -92,7 +92,7 @@ def _line(event: IOEvent) -> str:
 
 
 def parse_io_log(lines: Iterable[str]) -> Iterator[IOEvent]:
-    """The events of a log; raises DataCorrupted for one with events lost, and for nonsense."""
+    """Yield the events of a log; raises DataCorrupted where some are lost, and for nonsense."""
     for line in lines:
         kind, *fields = line.rstrip("\n").split("\t")
         if kind == "lost":

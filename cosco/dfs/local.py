@@ -127,7 +127,7 @@ class LocalStore:
     def _append(
         self, path: str, offset: int, length: int, parts: Sequence[memoryview]
     ) -> tuple[float, float]:
-        """Returns when it began, and the seconds it took."""
+        """Write and sync the parts; return when that began, and the seconds it took."""
         started = time.perf_counter()
         try:
             fd = self._open_for_append(path, offset)
@@ -178,7 +178,7 @@ class LocalStore:
         started = time.perf_counter()
         fd, size = self._open_for_read(path)
         try:
-            # Not more than there is: memory is taken for all that is asked for.
+            # Not more than there is: memory is allocated for all that is asked for.
             length = max(0, min(length, size - offset))
             data = posix.read_at(fd, offset, length, self._scratch)
         finally:
@@ -197,7 +197,7 @@ class LocalStore:
         return length, started, time.perf_counter() - started
 
     def _open_for_read(self, path: str) -> tuple[int, int]:
-        """A descriptor, to be closed, and the length of the file."""
+        """Return a descriptor, to be closed, and the length of the file."""
         flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if self._direct else 0)
         try:
             fd = os.open(self._root / path, flags)
@@ -232,7 +232,7 @@ class LocalStore:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def _entries(self, folder: str) -> builtins.list[os.DirEntry[str]]:
-        """What is in a folder, if there is such a one, but for the store's own files."""
+        """Return what is in a folder, if there is one, but for the store's own files."""
         try:
             with os.scandir(self._root / folder) as scan:
                 entries = list(scan)
@@ -252,7 +252,7 @@ class LocalStore:
 
 
 async def _to_the_end(thread: asyncio.Future[T]) -> T:
-    """The result of a thread that uses the caller's memory: a cancelled wait ends after it."""
+    """Wait for a thread that uses the caller's memory. A cancelled wait ends after it, too."""
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:

@@ -34,7 +34,7 @@ def check_folder(prefix: str) -> None:
 
 
 def check_append(path: str, offset: int, parts: Sequence[memoryview]) -> int:
-    """The length in bytes of all parts, after a check of all arguments of an append."""
+    """Check the arguments of an append, and return the length in bytes of all parts."""
     check_path(path)
     length = sum(part.nbytes for part in parts)
     if offset < 0 or offset % ALIGNMENT or length <= 0 or length % ALIGNMENT:

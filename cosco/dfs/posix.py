@@ -60,7 +60,7 @@ class DurableNames:
         self._named |= synced  # not before all of them are: another thread relies on each
 
     def forget(self) -> None:
-        """Folders were deleted, or are missing: what comes in their place is not named yet."""
+        """Forget all names: folders were deleted, what comes in their place is not named yet."""
         self._named.clear()
 
 
@@ -147,7 +147,7 @@ def write_at(fd: int, parts: Sequence[memoryview], offset: int) -> None:
 
 
 def read_parts(fd: int, parts: Sequence[memoryview], offset: int) -> int:
-    """Fill the parts from `offset` on; the bytes read, less only at the end of the file.
+    """Fill the parts from `offset` on; return the bytes read, less only at the end of the file.
 
     What is not aligned is read through the page cache, as in `write_at`.
     """
@@ -191,7 +191,7 @@ class Scratch(threading.local):
 
 
 def read_at(fd: int, offset: int, length: int, scratch: Scratch) -> bytes:
-    """Up to `length` bytes from `offset` on; less only at the end of the file."""
+    """Return `length` bytes from `offset` on; less only at the end of the file."""
     pieces: list[bytes] = []
     while length:
         start = offset % ALIGNMENT
@@ -212,7 +212,7 @@ def read_at(fd: int, offset: int, length: int, scratch: Scratch) -> bytes:
 
 
 def _leave_direct_io(fd: int) -> bool:
-    """Switch a file to the page cache; False if it is there already."""
+    """Switch a file to the page cache; return False if it was there already."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
     return bool(flags & os.O_DIRECT)

@@ -3,15 +3,20 @@
 | call            | local disk                        | object store                            |
 | --------------- | --------------------------------- | --------------------------------------- |
 | `open`          | identity file, made exclusively   | identity object, put "if none match"    |
-| `append`        | write at the offset, sync         | one put per part, the offset in its key |
-| `read`          | read at the offset                | ranged get of the parts it touches      |
-| `list`          | walk the folder of the prefix     | list by prefix, parts of a path summed  |
+| `append`        | write at the offset, sync         | one put a call, the offset in its key   |
+| `read`          | read at the offset                | ranged get of the objects it touches    |
+| `read_into`     | read into the buffers             | the same, copied into the buffers       |
+| `list`          | walk the folder of the prefix     | list by prefix, sum objects of a path   |
 | `list_folders`  | read one folder                   | list by prefix and delimiter `/`        |
 | `delete_prefix` | remove a tree                     | list by prefix, delete in batches       |
+| `close`         | end the threads                   | end the connections                     |
 
 Paths are relative, with `/` between components; a file is never also a folder. Folders
 come and go with their files, except that an emptied one may still be named by
 `list_folders`. `ValueError` is raised for a path that `cosco.dfs.paths` refuses.
+
+The id of a store that is not durable begins with `memory:` (VOLATILE_STORE of
+`cosco.protocol.records`): the metadata service judges by it that its files end with the daemon.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from typing import Literal, Protocol
 
 
 class StoreFull(OSError):
-    """The store has no room, or no quota, for the part; nothing of it was kept."""
+    """The store has no room, or no quota, for what was appended; nothing of it was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Store(Protocol):
     url: str
     #: Names the store itself, whoever opens it by whatever URL; valid after `open`.
     store_id: str
-    #: Whether files outlive the process.
+    #: Whether files outlive the process; if not, `store_id` begins with `memory:`.
     durable: bool
 
     async def open(self) -> None:
@@ -79,12 +84,12 @@ class Store(Protocol):
         returns or raises, also when it is cancelled.
 
         Raises StoreFull for want of room, FileNotFoundError if the file was deleted since
-        its earlier parts were written, ValueError if the append would leave a hole, and
+        its beginning was written, ValueError if the append would leave a hole, and
         OSError for whatever else the medium reports.
         """
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
-        """`length` bytes at `offset`, or those up to the end of the file.
+        """Return `length` bytes at `offset`, or those up to the end of the file.
 
         Raises FileNotFoundError if there is no such file.
         """
@@ -101,13 +106,13 @@ class Store(Protocol):
         """
 
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
-        """The files whose path begins with the string `prefix`, ascending by path.
+        """Return the files whose path begins with the string `prefix`, ascending by path.
 
         The prefix may end within a name: `a/b/3-` finds `a/b/3-x`; `g/1/` never `g/10/x`.
         """
 
     async def list_folders(self, prefix: str) -> builtins.list[str]:
-        """The names of the folders right below `prefix`, ascending.
+        """Return the names of the folders right below `prefix`, ascending.
 
         `prefix` ends in `/`, or is empty for the whole store.
         """

@@ -21,12 +21,12 @@ Layout, little-endian, 64 bytes of header and then the stored bytes:
         54    2 zero
         56    8 digest       XXH3-64 of bytes 8..47, flags and the content
 
-*Position* orders rows and parts of rows on one line, so that one set of intervals per
-sender knows what is held: a block of whole rows covers [row << 16, (row + rows) << 16). A
-row (or an Arrow batch of one row) that is too long for a block is cut into fragments:
-fragment i covers the single position row << 16 | i, has `rows` 0, and the last one covers
-everything up to the next row and has `rows` 1. A mark has no rows and covers nothing: see
-`cosco.protocol.mark`.
+*Position* orders rows and pieces of rows on one line, so that one set of intervals per (mapper,
+attempt, partition) knows what is held: a block of whole rows covers
+[row << 16, (row + rows) << 16). A row (or an Arrow batch of one row) that is too long for a block
+is cut into fragments: fragment i covers the single position row << 16 | i, has `rows` 0, and the
+last one covers everything up to the next row and has `rows` 1. A mark has no rows and covers
+nothing: see `cosco.protocol.mark`.
 
 The content is opaque here; `cosco.client.content.byte_rows` and `cosco.client.content.arrow` define
 it. All that is known of it is whether it begins with a table of its rows' lengths (four bytes a
@@ -129,7 +129,7 @@ class BlockHeader(NamedTuple):
 
 
 def content_digest(header: BlockHeader, content: Buffer) -> int:
-    """XXH3-64 of the identity in the header and the uncompressed content."""
+    """Return the XXH3-64 of the identity in the header and of the uncompressed content."""
     return _digest(
         _IDENTITY.pack(
             header.exchange,
@@ -166,11 +166,13 @@ def encode_block(
     last: bool = False,
     mark: bool = False,
 ) -> tuple[bytes, bytes, int]:
-    """Make a block: (header, stored bytes, digest).
+    """Make a block.
 
     `content` is at most MAX_CONTENT_BYTES long. `fragment` is the number of a fragment of
     row `first_row`; of those only the one with `last` has `rows` 1, the others 0. `lengths`
     says that the content begins with a length table; a fragment has none. `mark`: of no rows.
+
+    Returns: the header, the stored bytes and the digest.
     """
     raw_bytes = len(content)
     if raw_bytes > MAX_CONTENT_BYTES:
@@ -203,9 +205,11 @@ def encode_block(
 
 
 def parse_header(data: Buffer, offset: int = 0) -> BlockHeader:
-    """Parse and range-check the header at `offset`; raises DataCorrupted.
+    """Parse and range-check the header at `offset`.
 
     The CRC is not checked here: see `check_block`.
+
+    Raises: DataCorrupted.
     """
     if len(data) - offset < HEADER_BYTES:
         raise DataCorrupted(f"a block header is cut short at byte {len(data)}")
@@ -248,7 +252,10 @@ def check_block(data: memoryview, offset: int, header: BlockHeader) -> None:
 
 
 def walk_blocks(data: memoryview) -> Iterator[tuple[int, BlockHeader]]:
-    """Yield (offset, header) of every block in `data`, each checked; raises DataCorrupted."""
+    """Yield (offset, header) of every block in `data`, each checked.
+
+    Raises: DataCorrupted.
+    """
     offset, end = 0, len(data)
     while offset < end:
         header = parse_header(data, offset)
@@ -258,7 +265,10 @@ def walk_blocks(data: memoryview) -> Iterator[tuple[int, BlockHeader]]:
 
 
 def decode_content(header: BlockHeader, stored: Buffer) -> bytes:
-    """Decompress a block's stored bytes and check the digest; raises DataCorrupted."""
+    """Decompress a block's stored bytes, and check the digest.
+
+    Raises: DataCorrupted.
+    """
     if header.codec == CODEC_LZ4:
         try:
             content: bytes = lz4.block.decompress(stored, uncompressed_size=header.raw_bytes)

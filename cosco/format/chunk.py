@@ -61,12 +61,12 @@ class ChunkHeader:
 
 
 def padded(length: int) -> int:
-    """`length` rounded up to a multiple of ALIGNMENT."""
+    """Return `length` rounded up to a multiple of ALIGNMENT."""
     return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 def encode_chunk_header(header: ChunkHeader) -> bytes:
-    """The 64 bytes that come before a chunk's blocks."""
+    """Return the 64 bytes that come before a chunk's blocks."""
     tail = _AFTER_CRC.pack(
         header.exchange,
         header.incarnation,
@@ -82,7 +82,10 @@ def encode_chunk_header(header: ChunkHeader) -> bytes:
 
 
 def parse_chunk_header(data: bytes | bytearray | memoryview) -> ChunkHeader:
-    """Parse and check a chunk's header; raises DataCorrupted."""
+    """Parse and check a chunk's header.
+
+    Raises: DataCorrupted.
+    """
     if len(data) < CHUNK_HEADER_BYTES:
         raise DataCorrupted(f"a chunk header is cut short after {len(data)} bytes")
     magic, crc, *fields, zero = _HEADER.unpack_from(data)

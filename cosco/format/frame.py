@@ -51,7 +51,7 @@ class FrameHeader:
 
 
 def encode_frame_header(header: FrameHeader) -> bytes:
-    """The 48 bytes that come before the blocks."""
+    """Return the 48 bytes that come before the blocks."""
     tail = _AFTER_CRC.pack(
         header.exchange,
         header.incarnation,
@@ -65,7 +65,10 @@ def encode_frame_header(header: FrameHeader) -> bytes:
 
 
 def parse_frame_header(data: memoryview) -> FrameHeader:
-    """Parse and check the header of the frame that `data` is, whole; raises DataCorrupted."""
+    """Parse and check the header of a whole frame.
+
+    Raises: DataCorrupted.
+    """
     if len(data) < FRAME_HEADER_BYTES:
         raise DataCorrupted(f"a frame of {len(data)} bytes is shorter than its header")
     if len(data) > MAX_FRAME_BYTES:
@@ -82,3 +85,8 @@ def parse_frame_header(data: memoryview) -> FrameHeader:
     if not 0 < header.blocks <= header.body_bytes // HEADER_BYTES:
         raise DataCorrupted(f"a frame of {header.body_bytes} bytes names {header.blocks} blocks")
     return header
+
+
+def sequence_of(data: memoryview) -> int:
+    """Return the sequence a frame names, broken or not, so that its sender knows which; or 0."""
+    return int.from_bytes(data[24:32], "little") if len(data) >= 32 else 0

@@ -1,7 +1,7 @@
 """A set of integers kept as disjoint half-open intervals.
 
-Deduplication keeps one such set per sender: rows come in order, so it is one interval and
-its memory grows with gaps, not with rows.
+Deduplication keeps one such set per (mapper, attempt, partition): rows come in order, so it is one
+interval and its memory grows with gaps, not with rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class IntervalSet:
         self._ends: list[int] = []
 
     def __len__(self) -> int:
-        """The number of intervals, not of integers."""
+        """Return the number of intervals, not of integers."""
         return len(self._starts)
 
     def covers(self, start: int, end: int) -> bool:
@@ -47,7 +47,3 @@ class IntervalSet:
             end = max(end, ends[hi - 1])
         starts[lo:hi] = [start]
         ends[lo:hi] = [end]
-
-    def intervals(self) -> list[tuple[int, int]]:
-        """The intervals as (start, end) pairs, ascending."""
-        return list(zip(self._starts, self._ends, strict=True))

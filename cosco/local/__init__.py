@@ -1,1 +1,4 @@
-"""The services as processes of this machine, and worker processes beside them."""
+"""The services as processes of this machine, and worker processes beside them.
+
+Words: docs/words.md.
+"""

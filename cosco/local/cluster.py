@@ -127,7 +127,7 @@ class ServiceProcess:
     """
 
     def __init__(self, home: _Home, label: str, command: str, arguments: Sequence[str]) -> None:
-        """Start it; `wait_until_ready` has to follow. `arguments` begin with its module."""
+        """Start it; `wait_until_ready` has to follow. `arguments` begin with the module."""
         self._home = home
         self._label = label
         self._command = command
@@ -141,17 +141,17 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """Of its latest process, which may have ended."""
+        """The pid of its latest process, which may have ended."""
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL; returns when it is dead."""
+        """Kill it with SIGKILL, and return when it is dead."""
         self._home.check_usable()
         self._process.kill()
         self._process.wait()
 
     def stop(self, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
-        """SIGTERM, on which a daemon drains; returns when it has ended.
+        """Send SIGTERM, on which a daemon drains, and return when it has ended.
 
         A daemon that alone has its store is needed by readers until its exchanges close:
         then this returns when it has stored everything, and it serves on and ends later.
@@ -163,7 +163,7 @@ class ServiceProcess:
             self._terminate(timeout_s, may_serve_on=True)
 
     def restart(self) -> None:
-        """Start it again, after `stop()` if it runs; returns when it serves."""
+        """Start it again, after `stop()` if it runs, and return when it serves."""
         self.stop()
         if self._serves_on:  # a second SIGTERM ends it
             self._terminate(_STOP_TIMEOUT_S, may_serve_on=False)
@@ -216,7 +216,7 @@ class ServiceProcess:
         return f"{self._label} ended with exit code {code}"
 
     def _reason(self) -> str:
-        """The last line it wrote to its log."""
+        """Return the last line it wrote to its log."""
         lines = [line for line in _tail(self._log).splitlines() if line.strip()]
         return lines[-1] if lines else "it gave no reason"
 
@@ -236,7 +236,9 @@ class _Home:
         self._made_base = not folder.exists()
         self.directory = folder / f"cosco-{token[:16]}"
         # Before there is anything to clear up.
-        self._reaper = self._start_reaper(f"{_MARK_VARIABLE}={token}")
+        emptied = [str(folder)] if self._made_base else []
+        mark = f"{_MARK_VARIABLE}={token}"
+        self._reaper = reaper.start(mark, str(self.directory), *emptied)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700)
@@ -254,7 +256,7 @@ class _Home:
             raise ClientClosed("the LocalCluster is closed")
 
     def reserve_port(self) -> int:
-        """A free port that stays this cluster's while nobody listens on it.
+        """Return a free port that stays this cluster's while nobody listens on it.
 
         A bound socket keeps others from it, clients' outgoing connections included, and does
         not hinder a service: with SO_REUSEADDR many may bind a port, and one may listen.
@@ -309,21 +311,9 @@ class _Home:
             self._reaper.kill()
             self._reaper.wait()
 
-    def _start_reaper(self, token: str) -> subprocess.Popen[bytes]:
-        arguments = [str(self._owner), token, str(self.directory)]
-        if self._made_base:
-            arguments.append(str(self.directory.parent))
-        return subprocess.Popen(  # noqa: S603 - our own command
-            # -I -S: it needs nothing but the standard library, and soon.
-            [sys.executable, "-I", "-S", reaper.__file__, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
 
 def _environment(token: str) -> dict[str, str]:
-    """This process's environment without options of cosco, and with what the cluster needs."""
+    """Return this process's environment, without options of cosco and with what a cluster needs."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COSCO_")}
     environment[_MARK_VARIABLE] = token
     package = str(Path(__file__).resolve().parents[2])
@@ -334,7 +324,7 @@ def _environment(token: str) -> dict[str, str]:
 
 
 def _tail(file: Path) -> str:
-    """The last few KiB of a file of the cluster; raises ClientClosed if it is gone."""
+    """Return the last few KiB of a file of the cluster; raises ClientClosed if it is gone."""
     try:
         with file.open("rb") as opened:
             opened.seek(max(0, os.fstat(opened.fileno()).st_size - _TAIL_BYTES))

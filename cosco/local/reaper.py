@@ -1,10 +1,10 @@
 """Clears up after a LocalCluster whose process ended without closing it, by SIGKILL say.
 
-Started by `cosco.local.cluster` as a script of its own, from the standard library alone so that
-it is there in milliseconds, before the first service is. It waits until its parent is
-another: no pipe would tell, as forked children of the cluster's process keep its ends open.
-Then it kills every process that has the cluster's token in its environment, which also
-finds one that was being started at that moment, and removes the directory.
+`start` runs it as a script of its own, from the standard library alone so that it is there in
+milliseconds, before the first service is. It waits until its parent is another: no pipe would
+tell, as forked children of the cluster's process keep its ends open. Then it kills every process
+that has the cluster's token in its environment, which also finds one that was being started at
+that moment, and removes the directory.
 
 Arguments: the parent's pid, the token's environment entry, and the directories to remove:
 one with all that is in it, and perhaps another if that leaves it empty.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -28,6 +29,17 @@ _QUIET_ROUNDS: Final = 3
 _GIVE_UP_S: Final = 30.0
 
 
+def start(token: str, directory: str, *emptied: str) -> subprocess.Popen[bytes]:
+    """Have a reaper watch this process. To end it before that: kill it."""
+    return subprocess.Popen(  # noqa: S603 - our own command
+        # -I -S: it needs nothing but the standard library, and soon.
+        [sys.executable, "-I", "-S", __file__, str(os.getpid()), token, directory, *emptied],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def has_token(pid: int, token: str) -> bool:
     """Whether a process was started with the environment entry `token`."""
     try:
@@ -37,7 +49,7 @@ def has_token(pid: int, token: str) -> bool:
 
 
 def kill_marked(token: str) -> bool:
-    """Kill all processes that have the token; whether there were any."""
+    """Kill all processes that have the token; return whether there were any."""
     marked = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
     marked = [pid for pid in marked if has_token(pid, token)]
     for pid in marked:

@@ -1,9 +1,9 @@
 """Worker processes for the demo and the benchmarks: spawned, watched, and always stopped.
 
-A worker is a function in a fresh process. It may report progress, wait for a common start,
-and returns one picklable value. Its processor time and peak memory are measured from inside,
-from the common start on (or from the call, when there is none). The workers of a `TaskPool`
-live on and take one such function after another, as the executors of an engine do.
+A worker is a fresh process that calls a function. This may report progress, wait for a common
+start, and returns one picklable value. Its processor time and peak memory are measured from
+inside, from the common start on (or from the call, when there is none). The workers of a
+`TaskPool` call one function after another, as the executors of an engine do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import resource
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -46,7 +46,7 @@ class Link:
         self._cpu_start_s = _cpu_s()
 
     def progress(self, amount: int) -> None:
-        """So many more units of work are done."""
+        """Tell that `amount` more units of work are done."""
         self._connection.send(("progress", amount))
 
     def wait_for_start(self) -> None:
@@ -65,7 +65,7 @@ def _cpu_s() -> float:
 
 
 def peak_rss_bytes(pid: int | str = "self") -> int:
-    """The highest resident memory of a process so far.
+    """Return the highest resident memory of a process so far.
 
     Not from getrusage, whose figure a child begins with that of the process it came from.
     """
@@ -82,19 +82,18 @@ def _watch_parent() -> None:
     os._exit(1)
 
 
-def _worker_main(connection: Connection, *, lives_on: bool) -> None:
+def _worker_main(connection: Connection) -> None:
     # Ctrl-C goes to the whole group; who started us decides and terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch_parent, daemon=True).start()
-    connection.send(_call(connection, *connection.recv()))
-    while lives_on:
+    while True:
         connection.send(_call(connection, *connection.recv()))
 
 
 def _call(
     connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[str, Any]:
-    """The message that tells how `function` ended."""
+    """Call `function` and return the message that tells how it ended."""
     link = Link(connection)
     try:
         return "result", link.measured(function(link, *arguments))
@@ -105,10 +104,9 @@ def _call(
 class _Processes:
     """Processes that are given functions to call; a context manager that ends them all."""
 
-    def __init__(self, role: str, count: int, *, live_on: bool) -> None:
+    def __init__(self, role: str, count: int) -> None:
         self._role = role
         self._count = count
-        self._live_on = live_on
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
 
@@ -118,12 +116,7 @@ class _Processes:
             for _ in range(self._count):
                 ours, theirs = context.Pipe()
                 self._connections.append(ours)
-                process = context.Process(
-                    target=_worker_main,
-                    args=(theirs,),
-                    kwargs={"lives_on": self._live_on},
-                    daemon=True,
-                )
+                process = context.Process(target=_worker_main, args=(theirs,), daemon=True)
                 process.start()
                 self._processes.append(process)
                 theirs.close()
@@ -160,17 +153,23 @@ class _Processes:
             raise value
         return kind, value
 
+    def _messages(self, busy: Collection[int]) -> list[tuple[int, str, Any]]:
+        """Wait until any of the busy processes says something: (which one, kind, value)."""
+        by_connection: dict[Any, int] = {self._connections[index]: index for index in busy}
+        said = [by_connection[connection] for connection in wait(list(by_connection))]
+        return [(index, *self._receive(index)) for index in said]
+
 
 class Workers(_Processes):
     """A group of processes that each call `function(link, *arguments)`; a context manager.
 
-    `function` must be importable. Leaving the context ends every process that still runs.
+    `function` must be importable. Leaving the context ends every process.
     """
 
     def __init__(
         self, role: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
     ) -> None:
-        super().__init__(role, len(arguments), live_on=False)
+        super().__init__(role, len(arguments))
         self._function = function
         self._arguments = arguments
 
@@ -199,29 +198,22 @@ class Workers(_Processes):
     def results(self, on_progress: Callable[[int], None] = lambda _: None) -> list[WorkerResult]:
         """Wait for all workers; raises what the first failing one raised, or WorkerFailed."""
         results: dict[int, WorkerResult] = {}
-        pending = {id(c): i for i, c in enumerate(self._connections)}
-        while len(results) < len(self._connections):
-            waiting = [self._connections[i] for i in pending.values()]
-            for connection in wait(waiting):
-                index = pending[id(connection)]
-                kind, value = self._receive(index)
+        everyone = range(len(self._connections))
+        while busy := set(everyone) - results.keys():
+            for index, kind, value in self._messages(busy):
                 if kind == "progress":
                     on_progress(value)
                 else:
                     results[index] = value
-                    del pending[id(connection)]
-        return [results[i] for i in range(len(results))]
+        return [results[index] for index in everyone]
 
 
 class TaskPool(_Processes):
-    """`count` processes that live on and take one task after another; a context manager.
+    """`count` processes that take one task after another; a context manager.
 
     They keep what they have imported, opened and touched, as the executors of an engine do.
     Leaving the context ends them.
     """
-
-    def __init__(self, role: str, count: int) -> None:
-        super().__init__(role, count, live_on=True)
 
     def run(
         self,
@@ -236,21 +228,17 @@ class TaskPool(_Processes):
         """
         waiting = deque(enumerate(tasks))
         idle = list(range(len(self._connections)))
-        busy: dict[Connection, tuple[int, int]] = {}  # to the process and task it has
+        busy: dict[int, int] = {}  # process → its task
         results: dict[int, WorkerResult] = {}
         while len(results) < len(tasks):
             while idle and waiting:
                 process, (task, arguments) = idle.pop(), waiting.popleft()
                 self._connections[process].send((function, arguments))
-                busy[self._connections[process]] = process, task
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
-                process, task = busy[connection]
-                kind, value = self._receive(process)
+                busy[process] = task
+            for process, kind, value in self._messages(busy):
                 if kind == "progress":
                     on_progress(value)
                 else:
-                    results[task] = value
+                    results[busy.pop(process)] = value
                     idle.append(process)
-                    del busy[connection]
         return [results[task] for task in range(len(tasks))]

@@ -1,1 +1,4 @@
-"""The metadata service: which daemons and exchanges there are, and what is committed."""
+"""The metadata service: which daemons and exchanges there are, and what is committed.
+
+Words: docs/words.md.
+"""

@@ -14,7 +14,7 @@ from cosco.config import MetadataConfig
 from cosco.metadata.service.courier import Courier
 from cosco.metadata.service.handlers import Handlers
 from cosco.metadata.service.journal import Journal
-from cosco.metadata.service.polls import MAX_WAITING_CALLS
+from cosco.metadata.service.polls import MAX_WAITING_CALLS, Polls
 from cosco.metadata.state.state import TICK_S, MetadataState
 from cosco.metadata.store.database import open_database
 from cosco.process.grpc_settings import SERVER_OPTIONS, bind
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 #: Calls under way, of any kind; gRPC refuses more.
 MAX_CALLS: Final = MAX_WAITING_CALLS + 10_000
-#: At the end, calls under way get so long to finish, and then what they changed to be written.
+#: Time that calls under way get at the end, and then the writing of what they changed.
 STOP_GRACE_S: Final = 1.0
 
 _OPTIONS: Final = (
@@ -51,21 +51,22 @@ async def serve(
             now=time.monotonic(),
         )
         journal = Journal(state, database.write)
-        handlers = Handlers(state, journal, database)
-        courier = Courier(state, journal, handlers)
+        polls = Polls(state)
+        handlers = Handlers(state, polls, journal, database)
+        courier = Courier(state, journal, polls)
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         server.add_generic_rpc_handlers((handlers.generic_handler(),))
         address = bind(server, config.listen)
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(journal.run())
-            ticker = tasks.create_task(_tick(handlers, journal))
+            ticker = tasks.create_task(_tick(polls, journal))
             errands = tasks.create_task(courier.run())
             try:
                 await server.start()
                 ready(address)
                 await stop.wait()
             finally:
-                handlers.stop_waiting()
+                polls.stop()
                 await server.stop(STOP_GRACE_S)
                 ticker.cancel()
                 errands.cancel()
@@ -73,13 +74,13 @@ async def serve(
                 writer.cancel()
 
 
-async def _tick(handlers: Handlers, journal: Journal) -> None:
+async def _tick(polls: Polls, journal: Journal) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         # While the database does not take writes no answer leaves, so nobody may expire: the
         # tick that comes late tells the state of the stall.
         await journal.durable()
-        handlers.tick(time.monotonic())
+        polls.tick(time.monotonic())
 
 
 async def _finish(journal: Journal) -> None:

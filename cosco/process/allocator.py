@@ -30,7 +30,7 @@ _VARIABLES: Final = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_
 
 
 def keep_large_blocks(*, one_arena: bool = False) -> bool:
-    """Set it for this process; False where the C library is not glibc, or its user has.
+    """Set it for this process; return False where the C library is not glibc, or its user has.
 
     one_arena: for all threads, which wait for each other's allocations then.
     """

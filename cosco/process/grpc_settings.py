@@ -11,7 +11,7 @@ from cosco.protocol import wire
 
 Options = tuple[tuple[str, int], ...]
 
-#: Of every channel; callers add to it.
+#: Every channel has these; callers add to them.
 CHANNEL_OPTIONS: Final[Options] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # retries are decided by whoever calls
@@ -25,7 +25,7 @@ CHANNEL_OPTIONS: Final[Options] = (
     ("grpc.min_reconnect_backoff_ms", 3_000),  # the time one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
-#: Of every server.
+#: Every server has these.
 SERVER_OPTIONS: Final[Options] = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
     # Peers ping while they wait for a reply; without this that counts as abuse.
@@ -34,7 +34,7 @@ SERVER_OPTIONS: Final[Options] = (
 
 
 def keepalive(after_ms: int, timeout_ms: int) -> Options:
-    """Options to notice a peer that is gone without a word, or stands still.
+    """Return options to notice a peer that is gone without a word, or stands still.
 
     It is asked once nothing came for `after_ms`, and has `timeout_ms` to answer. Two time-outs,
     as a peer whose kernel still acknowledges what it is sent is left to the second one, which
@@ -49,7 +49,7 @@ def keepalive(after_ms: int, timeout_ms: int) -> Options:
 
 
 def bind(server: Any, listen: str) -> str:
-    """The address that a gRPC server listens on; raises InvalidArgument if it cannot."""
+    """Have a gRPC server listen, and return its address; raises InvalidArgument if it cannot."""
     host, _ = parse_address(listen)
     try:
         port = server.add_insecure_port(listen)

@@ -1,1 +1,4 @@
-"""What the parts say to each other: records, marks, the push protocol. No IO."""
+"""What the parts say to each other: records, marks, the push protocol. No IO.
+
+Words: docs/words.md.
+"""

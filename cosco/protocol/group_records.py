@@ -9,26 +9,19 @@ from typing import Final
 from pyroaring import BitMap
 
 from cosco.errors import CoscoError
+from cosco.protocol.api_limits import MAX_GROUP_EXCHANGES
 from cosco.protocol.records import U64, Assignment, ExchangeInfo, PartitionRange, RecomputeCall
 
-#: Exchanges that a driver asks for at once, at most; and that one call of the metadata service
-#: makes, which answers nobody else meanwhile.
-MAX_GROUP_SIZE: Final = 10_000
-MAX_BLOCK_SIZE: Final = 1_000
-#: Exchanges that a group has in all, at most.
-MAX_GROUP_EXCHANGES: Final = 1 << 31
 _INDEX_DIGITS: Final = len(str(MAX_GROUP_EXCHANGES - 1))
-#: Mappers of each exchange of a group, at most: each has a mark at each of its daemons.
-MAX_GROUP_MAPPERS: Final = 1 << 16
 
 
 def member_name(group_id: str, index: int) -> str:
-    """The shuffle id of a group's exchange."""
+    """Return the shuffle id of a group's exchange."""
     return f"{group_id}/{index}"
 
 
 def group_of(shuffle_id: str) -> tuple[str, int] | None:
-    """The group and the index that an id would name, if it is like one of `member_name`."""
+    """Return the group and the index that an id would name, if it is like one of `member_name`."""
     group_id, slash, digits = shuffle_id.rpartition("/")
     if not (group_id and slash and digits.isdecimal() and digits.isascii()):
         return None
@@ -38,7 +31,7 @@ def group_of(shuffle_id: str) -> tuple[str, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupBlock:
+class GroupPart:
     """Exchanges of a group that one call has made: `size` of them, with indexes from `first` on.
 
     mappers: of each, with ids from 0 on. info: of the first exchange; the numbers of the others
@@ -71,7 +64,7 @@ class FoundAssignment:
     """
 
     assignment: Assignment
-    partitions: PartitionRange
+    partition_range: PartitionRange
     mappers: int = 0
     alike: Alike | None = None
 

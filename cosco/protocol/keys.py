@@ -27,13 +27,21 @@ class AssignmentKey(NamedTuple):
     epoch: int
 
     @property
+    def range_key(self) -> RangeKey:
+        """Return its range, whatever the epoch."""
+        return RangeKey(self.number, self.range_index)
+
+    @property
     def range_epoch(self) -> RangeEpoch:
         """Return the same without the exchange."""
         return RangeEpoch(self.range_index, self.epoch)
 
+    def __str__(self) -> str:
+        return f"range {self.range_index} of exchange {self.number} in epoch {self.epoch}"
 
-class Sender(NamedTuple):
-    """One run of a mapper, as a daemon knows who sends."""
+
+class MapperAttempt(NamedTuple):
+    """One run of a mapper: what blocks and the streams of writers name."""
 
     mapper: int
     attempt: int
@@ -44,3 +52,10 @@ class CopyId(NamedTuple):
 
     primary: int
     sequence: int
+
+
+class LossKey(NamedTuple):
+    """A loss, as drivers know it: its id in the exchange of this index in the group, or of 0."""
+
+    exchange_index: int
+    loss_id: int

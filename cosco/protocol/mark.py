@@ -1,8 +1,8 @@
 """The mark: one mapper's word to a partition range that all of its rows are there.
 
-In exchanges of a group (docs/architecture.md, "Exchange groups") an attempt ends with one mark
-for each range, the last block of its last frame to it, and rows are read on its strength before
-the metadata service has heard of the commit. A mark travels as a block (`cosco.format.block`) of
+In exchanges of a group (docs/architecture/groups.md) an attempt ends with one mark for each range,
+the last block of its last frame to it, and rows are read on its strength before the metadata
+service has heard of the commit. A mark travels as a block (`cosco.format.block`) of
 the range's first partition, with the flag for it: so it is checked, forwarded and sent again as
 rows are. It is counted and not kept: what readers need of all marks are one attempt a mapper and
 sums.
@@ -36,9 +36,9 @@ from cosco.format.block import (
 )
 from cosco.protocol.records import U64, PartitionRange
 
-#: Sums of each partition.
+#: How many sums a mark has of each partition.
 MARK_FIELDS: Final = 3
-#: Partitions of a range that one mark can speak of.
+#: The most partitions of a range that one mark can speak of.
 MAX_MARK_PARTITIONS: Final = MAX_CONTENT_BYTES // (MARK_FIELDS * 8)
 
 
@@ -54,13 +54,16 @@ class Mark:
     sums: npt.NDArray[np.uint64]
 
 
-def encode_mark(mark: Mark, exchange: int, part: PartitionRange) -> tuple[bytes, bytes]:
-    """The block of a mark for a range: its header and its content."""
-    if mark.sums.shape != (MARK_FIELDS, part.count):
-        raise ValueError(f"sums of shape {mark.sums.shape} for {part.count} partitions")
+def encode_mark(mark: Mark, exchange: int, partition_range: PartitionRange) -> tuple[bytes, bytes]:
+    """Make the block of a mark for a range.
+
+    Returns: its header and its content.
+    """
+    if mark.sums.shape != (MARK_FIELDS, partition_range.count):
+        raise ValueError(f"sums of shape {mark.sums.shape} for {partition_range.count} partitions")
     header, stored, _ = encode_block(
         exchange=exchange,
-        partition=part.first,
+        partition=partition_range.first,
         mapper=mark.mapper,
         attempt=mark.attempt,
         first_row=0,
@@ -72,17 +75,18 @@ def encode_mark(mark: Mark, exchange: int, part: PartitionRange) -> tuple[bytes,
     return header, stored
 
 
-def decode_mark(header: BlockHeader, stored: Buffer, part: PartitionRange) -> Mark:
-    """The mark that a block is, whose CRC was checked; keeps nothing of `stored`.
+def decode_mark(header: BlockHeader, stored: Buffer, partition_range: PartitionRange) -> Mark:
+    """Return the mark that a block is, whose CRC was checked. Nothing of `stored` is kept.
 
-    Raises DataCorrupted if it is none of this range.
+    Raises: DataCorrupted if it is none of this range.
     """
-    if not header.is_mark or header.partition != part.first:
+    if not header.is_mark or header.partition != partition_range.first:
         raise DataCorrupted(
-            f"a block of partition {header.partition} is no mark of range {part.index}"
+            f"a block of partition {header.partition} is no mark of range {partition_range.index}"
         )
     content = decode_content(header, stored)
-    if len(content) != MARK_FIELDS * 8 * part.count:
-        raise DataCorrupted(f"a mark of {len(content)} bytes for {part.count} partitions")
-    sums: U64 = np.frombuffer(content, dtype="<u8").reshape(MARK_FIELDS, part.count).copy()
+    count = partition_range.count
+    if len(content) != MARK_FIELDS * 8 * count:
+        raise DataCorrupted(f"a mark of {len(content)} bytes for {count} partitions")
+    sums: U64 = np.frombuffer(content, dtype="<u8").reshape(MARK_FIELDS, count).copy()
     return Mark(header.mapper, header.attempt, sums)

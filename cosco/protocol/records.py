@@ -17,20 +17,15 @@ from pyroaring import BitMap
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
-#: Mapper ids are 0 .. MAX_MAPPER.
-MAX_MAPPER = 2**31 - 1
-#: One exchange has at most so many partitions (block headers carry them in 32 bits; the
-#: bound keeps a hostile request from asking for arrays of gigabytes).
-MAX_PARTITIONS = 1 << 20
 #: Attempt ids from here on are made by writers of groups, at random; below by the service.
 FIRST_OWN_ATTEMPT = 1 << 63
 MASK64 = (1 << 64) - 1
-#: Ids of stores that end with the daemon that has them begin so.
+#: How the ids of stores begin that end with the daemon that has them.
 VOLATILE_STORE = "memory:"
 
 
 def pairs_array(pairs: Sequence[tuple[int, int]]) -> U32:
-    """Pairs as an array of n × 2."""
+    """Return pairs as an array of n × 2."""
     return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
 
 
@@ -152,6 +147,16 @@ class PartitionRange:
     first: int
     count: int
 
+    @property
+    def end(self) -> int:
+        """Return the partition after its last one."""
+        return self.first + self.count
+
+    @property
+    def span(self) -> slice:
+        """Return its place in an array that has an entry for each partition."""
+        return slice(self.first, self.end)
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -163,6 +168,15 @@ class Assignment:
     primary: DaemonRef
     replicas: tuple[DaemonRef, ...] = ()
     sealed: bool = False
+
+    @property
+    def daemons(self) -> tuple[DaemonRef, ...]:
+        """Return the primary and the replicas, in this order."""
+        return self.primary, *self.replicas
+
+    def names(self, incarnation: int) -> bool:
+        """Whether one of its daemons has this incarnation."""
+        return any(ref.incarnation == incarnation for ref in self.daemons)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,4 @@
-"""The shuffle daemon: takes in frames, gathers partitions, stores chunks, serves readers."""
+"""The shuffle daemon: takes in frames, gathers partitions, stores chunks, serves readers.
+
+Words: docs/words.md.
+"""

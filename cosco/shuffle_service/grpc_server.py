@@ -12,33 +12,39 @@ import grpc
 from cosco.errors import CoscoError, InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
 from cosco.process.grpc_settings import SERVER_OPTIONS, keepalive
+from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.credits import FrameBudgets
+from cosco.protocol.push.receiver import PushReceiver
 from cosco.protocol.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request, spb
-from cosco.shuffle_service.io.control import ControlService
+from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.push.push_stream import GrantBoards, PushStream
-from cosco.shuffle_service.io.push.take_copies import Copies
-from cosco.shuffle_service.io.push.take_in import TakeIn
+from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
+from cosco.shuffle_service.io.push.push_stream import PushStream
 from cosco.shuffle_service.io.read.fetch_service import FetchService
-from cosco.shuffle_service.io.read.follow_service import FollowService, FollowStream
+from cosco.shuffle_service.io.read.follow_service import FollowStream
+from cosco.shuffle_service.state.core import DaemonCore
+from cosco.shuffle_service.state.intake import Intakes
 
+#: Assignments one Seal may name; several calls seal more.
+MAX_SEAL_KEYS: Final = 1 << 16
 #: gRPC itself refuses what is longer; frames up to here are refused with a reason.
 _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
+class DaemonHandlers:
     """The parts of a daemon that calls go to."""
 
-    boards: GrantBoards
-    take_in: TakeIn
-    copies: Copies
+    core: DaemonCore
+    budgets: FrameBudgets
+    intakes: Intakes
+    copies: CopyKeeper
     fetch: FetchService
-    follow: FollowService
-    control: ControlService
+    lookups: Lookups
     metrics: DaemonMetrics
 
     def server(self) -> grpc.aio.Server:
-        """A server of all calls, which is neither bound nor started."""
+        """Make a server of all calls, which is neither bound nor started."""
         server = grpc.aio.server(
             options=[
                 *SERVER_OPTIONS,
@@ -66,8 +72,9 @@ class Calls:
 
     async def _push(self, requests: Any, context: Any) -> None:
         self.metrics.push_streams.inc()
+        receiver = PushReceiver(self.core.incarnation, self.budgets, self.intakes.open)
         try:
-            await PushStream(context, self.boards, self.take_in, self.copies).run(requests)
+            await PushStream(context, receiver, self.metrics).run(requests)
         finally:
             self.metrics.push_streams.dec()
 
@@ -75,7 +82,7 @@ class Calls:
         self.metrics.fetch_streams.inc()
         try:
             request = fetch_request(message)
-            key = (request.number, request.range_index, request.epoch)
+            key = AssignmentKey(request.number, request.range_index, request.epoch)
             replies = self.fetch.serve(key, request.partition, files=request.files)
             async with aclosing(replies):
                 async for reply in replies:
@@ -87,18 +94,25 @@ class Calls:
 
     async def _follow(self, requests: Any, context: Any) -> None:
         try:
-            await FollowStream(context, self.follow).run(requests)
+            await FollowStream(context, self.core, self.lookups).run(requests)
         except InvalidArgument as error:
             await _abort(context, error)
 
     async def _probe(self, _request: spb.ProbeRequest, _context: Any) -> spb.ProbeReply:
-        return self.control.probe()
+        return spb.ProbeReply(incarnation=self.core.incarnation)
 
     async def _seal(self, request: spb.SealRequest, context: Any) -> spb.SealReply:
-        try:
-            return self.control.seal(request)
-        except InvalidArgument as error:
-            return await _abort(context, error)
+        """Take nothing more for these assignments, and begin to store what is held of them."""
+        core, count = self.core, len(request.keys)
+        if count > MAX_SEAL_KEYS:
+            error = f"{count} assignments to seal at once, at most {MAX_SEAL_KEYS} are"
+            await _abort(context, InvalidArgument(error))
+        if request.incarnation != core.incarnation:
+            return spb.SealReply(incarnation=core.incarnation)
+        keys = [AssignmentKey(key.number, key.range_index, key.epoch) for key in request.keys]
+        held_bytes = core.seal(keys)
+        self.copies.sealed(keys)
+        return spb.SealReply(incarnation=core.incarnation, held_bytes=held_bytes)
 
 
 async def _abort(context: Any, error: CoscoError) -> NoReturn:

@@ -17,25 +17,23 @@ from cosco.dfs.io_log import IoLog
 from cosco.errors import CapacityExceeded
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.grpc_settings import bind
+from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
-from cosco.shuffle_service.grpc_server import Calls
+from cosco.shuffle_service.grpc_server import DaemonHandlers
 from cosco.shuffle_service.io.arena import Arena
-from cosco.shuffle_service.io.control import ControlService
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.membership import Membership, MetadataLink
 from cosco.shuffle_service.io.metrics import DaemonMetrics, MetricsEndpoint
-from cosco.shuffle_service.io.page_waiters import PageWaiters
+from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
 from cosco.shuffle_service.io.push.forward import Forwards
-from cosco.shuffle_service.io.push.push_stream import GrantBoards
-from cosco.shuffle_service.io.push.take_copies import Copies
-from cosco.shuffle_service.io.push.take_in import TakeIn
 from cosco.shuffle_service.io.read.fetch_service import FetchService
-from cosco.shuffle_service.io.read.follow_service import FollowService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory, read_arena_bytes
+from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.draining import Drain, Step
+from cosco.shuffle_service.state.intake import Intakes
 
 _GAUGES_S: Final = 1.0
 _DRAIN_POLL_S: Final = 0.02
@@ -63,37 +61,28 @@ class Daemon:
             arena=self._arena.memory,
             incarnation=secrets.randbits(63) | 1,
             chunk_bytes=config.chunk_limit_bytes,
+            full_store_wait_s=config.full_store_wait_s,
+            store_idle_s=config.store_idle_s,
         )
-        self._waiters = PageWaiters()
-        self._flusher = Flusher(
-            self._core,
-            self._store,
-            self._waiters,
-            self._metrics,
-            config.flush_threads,
-            idle_s=config.store_idle_s,
-        )
+        self._flusher = Flusher(self._core, self._store, self._metrics, config.flush_threads)
         self._link = MetadataLink(config.metadata)
         self._core.replication.volatile = not self._store.durable
         lookups = Lookups(self._core, self._link)
-        wait_s = config.full_store_wait_s
-        self._boards = GrantBoards(config.inflight_bytes, self._metrics)
-        take_in = TakeIn(self._core, lookups, self._flusher, self._waiters, self._metrics, wait_s)
-        self._copies = Copies(self._core, lookups, self._flusher, self._waiters, wait_s)
-        self._forwards = Forwards(self._core, self._link, self._flusher, self._waiters, wait_s)
-        self._follow = FollowService(self._core, lookups)
+        intakes = Intakes(self._core, self._metrics.count, lookups.look_up)
+        self._budgets = FrameBudgets(config.inflight_bytes)
+        self._copies = CopyKeeper(self._core, intakes)
+        self._forwards = Forwards(self._core, self._link, config.full_store_wait_s)
         fetch = FetchService(
             self._core,
             self._store,
             ReadMemory(self._read_arena.memory),
             self._metrics,
-            self._copies.settle,
+            self._copies.absorb,
         )
-        self._control = ControlService(self._core, self._flusher, self._copies.settle)
-        self._calls = Calls(
-            self._boards, take_in, self._copies, fetch, self._follow, self._control, self._metrics
+        self._handlers = DaemonHandlers(
+            self._core, self._budgets, intakes, self._copies, fetch, lookups, self._metrics
         )
-        self._drain = Drain(wait_s + _DRAIN_MORE_S)
+        self._drain = Drain(config.full_store_wait_s + _DRAIN_MORE_S)
         self._membership = Membership(
             self._link,
             describe=self._describe,
@@ -106,12 +95,14 @@ class Daemon:
         )
         self._endpoint: MetricsEndpoint | None = None
         self._server: grpc.aio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._populating: asyncio.Task[None] | None = None
+        self._own = TaskRunner()
+        self._populating = TaskRunner()  # which ends by itself
+        #: What runs tasks of its own, in the order of starting.
+        self._parts = self._flusher, self._copies, self._forwards
         self.address = ""
 
     def _observer(self) -> Observer:
-        """Counts each read and write of the store; writes it down where that is asked for."""
+        """Return what counts each read and write of the store, and writes it down if asked to."""
         count = self._metrics.observe_io
         if self._io_log is None:
             return count
@@ -123,19 +114,15 @@ class Daemon:
 
         return observe
 
-    def _parts(self) -> tuple[Flusher | Copies | Forwards | ControlService | FollowService, ...]:
-        """What runs tasks of its own, in the order of starting."""
-        return self._flusher, self._copies, self._forwards, self._control, self._follow
-
     async def start(self) -> None:
         """Serve and register; raises CoscoError in one line if that cannot be."""
         await self._store.open()
         self._metrics.pages_capacity_bytes.set(self._core.pool.capacity_bytes)
         if self._config.metrics:
             self._endpoint = MetricsEndpoint(self._config.metrics, self._metrics)
-        for part in self._parts():
+        for part in self._parts:
             part.start()
-        self._server = self._calls.server()
+        self._server = self._handlers.server()
         bound = bind(self._server, self._config.listen)
         self.address = self._config.advertise or bound
         orders = await self._membership.register(self._config.register_timeout_s)
@@ -143,15 +130,13 @@ class Daemon:
         if await self._listed_exchanges():  # left by an earlier start: which of them must go?
             orders = await self._membership.register(self._config.register_timeout_s)
         await self._server.start()  # not before: paths need the cluster's id
-        self._populating = asyncio.create_task(self._arena.populate(), name="populate")
-        self._tasks = [
-            asyncio.create_task(self._membership.run(orders), name="membership"),
-            asyncio.create_task(self._update_gauges(), name="gauges"),
-        ]
+        self._populating.run("populate", self._arena.populate())
+        self._own.run("membership", self._membership.run(orders))
+        self._own.run("gauges", self._update_gauges())
 
     async def failed(self) -> None:
         """Return only by raising: a task that must run for ever has ended."""
-        tasks = [*self._tasks, *(task for part in self._parts() for task in part.tasks())]
+        tasks = [task for part in (self._own, *self._parts) for task in part.tasks]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             await task
@@ -175,7 +160,7 @@ class Daemon:
             step = self._drain.step(
                 time.monotonic(),
                 unstored_bytes=self._core.unstored_bytes,
-                takes=self._core.takes,
+                takes_in=self._core.takes_in,
             )
 
     async def stop(self, *, store: bool) -> None:
@@ -193,14 +178,10 @@ class Daemon:
         except TimeoutError:
             lost = self._core.unstored_bytes
             raise CapacityExceeded(
-                f"{lost} bytes of pages could not be stored ({self._flusher.failure})"
+                f"{lost} bytes of pages could not be stored ({self._core.flushes.failure})"
             ) from None
         finally:
-            tasks = [*self._tasks, *([self._populating] if self._populating else [])]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for part in reversed(self._parts()):
+            for part in (self._own, self._populating, *reversed(self._parts)):
                 await part.stop()
             await self._link.close()
             await self._store.close()
@@ -214,7 +195,7 @@ class Daemon:
     async def _store_everything(self) -> None:
         self._flusher.store_all()
         while (copy := self._core.copies.oldest(None)) is not None:
-            await self._copies.settle(copy.key)
+            await self._copies.absorb(copy.key)
         await self._flusher.flush_everything()
 
     # --- membership -----------------------------------------------------------------------
@@ -237,7 +218,7 @@ class Daemon:
             incarnation=self._core.incarnation,
             free_bytes=self._core.pool.free_bytes,
             draining=self._drain.begun,
-            store_failing=self._flusher.failing(time.monotonic()),
+            store_failing=self._core.flushes.failing(time.monotonic()),
             unstored_bytes=self._core.unstored_bytes,
         )
 
@@ -257,7 +238,7 @@ class Daemon:
     async def _drop(self, number: int) -> None:
         """Forget an exchange: memory at once, files after the writes under way have ended."""
         busy = self._core.drop(number)
-        self._waiters.wake()
+        self._core.changed(time.monotonic())
         await self._flusher.ended(busy)
         await self._store.delete_prefix(f"{self._core.cluster_id}/{number}/")
 
@@ -266,10 +247,10 @@ class Daemon:
             self._metrics.pages_used_bytes.set(self._core.unstored_bytes)
             self._metrics.copies_bytes.set(self._core.shares.copies)
             self._metrics.forwards.set(len(self._core.replication))
-            self._metrics.granted_bytes.set(self._boards.unsettled_bytes)
-            self._metrics.followers.set(self._core.boards.followers)
+            self._metrics.granted_bytes.set(self._budgets.in_flight_bytes)
+            self._metrics.followers.set(self._core.mark_boards.followers)
             self._metrics.assignments.set(self._core.assignments)
-            self._boards.give_out()  # also looks for streams that sit on a grant
+            self._budgets.tick(time.monotonic())
             await asyncio.sleep(_GAUGES_S)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import prepared
 from support.exchanges import serving, until
 
 from cosco import LocalCluster
@@ -18,6 +19,20 @@ from cosco.metadata.service.handlers import Handlers
 
 _NUMBERS = count()
 _RETURN_S = 60.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_services() -> Iterator[None]:
+    """Services of LocalClusters are forked from a process that has imported what they need."""
+    with prepared.services():
+        yield
+
+
+@pytest.fixture(scope="module")
+def fresh_interpreters() -> Iterator[None]:
+    """Services of a module's LocalClusters are started as users' are."""
+    with prepared.fresh():
+        yield
 
 
 @pytest.fixture(scope="module")

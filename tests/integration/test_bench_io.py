@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from support.commands import ROOT, command, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 
 
-def environment(**more: str) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COSCO_", "GRPC_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
-
-
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "cosco_bench.cli.main", "io", *args]
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*args),
+        command("bench", "io", *args),
+        **{"env": environment(), **settings},
         capture_output=True,
         text=True,
         check=False,
         timeout=280,
-        env=environment(),
     )
+
+
+def installed(site: Path) -> dict[str, str]:
+    """An environment with what the wheel has, and nothing else of the checkout."""
+    for package in (ROOT / "cosco", ROOT / "benchmarks" / "cosco_bench"):
+        shutil.copytree(package, site / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return environment(PYTHONPATH=str(site))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # four shuffles, with services and processes of their own
-def test_a_small_run_gives_every_figure(tmp_path: Path) -> None:
+def test_a_small_run_gives_every_figure_without_a_checkout(tmp_path: Path) -> None:
     store, target, picture = tmp_path / "store", tmp_path / "io.json", tmp_path / "io.svg"
     store.mkdir()
     done = run(
         "--bytes", "16MB", "--mappers", "20", "--partitions", "8", "--memory", "64MiB",
         "--directory", str(store), "--json", str(target), "--plot", str(picture),
+        env=installed(tmp_path / "site"), cwd=store,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "what the buffers buy" in done.stdout
@@ -52,6 +50,7 @@ def test_a_small_run_gives_every_figure(tmp_path: Path) -> None:
     assert picture.read_text().lstrip().startswith("<?xml")
     shown: dict[str, Any] = json.loads(target.read_text())
     assert shown["verified"] is True
+    assert shown["commit"] == ""
     assert {
         "machine",
         "versions",
@@ -112,7 +111,9 @@ def test_what_cannot_run_is_refused_in_one_line(args: tuple[str, ...], about: st
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, children: int) -> None:
     """Two workers of the sort shuffle, or two daemons and writers and the metadata service."""
     process = subprocess.Popen(
-        command("--bytes", "100MB", "--mappers", "100", "--directory", str(tmp_path)),
+        command(
+            "bench", "io", "--bytes", "100MB", "--mappers", "100", "--directory", str(tmp_path)
+        ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(TMPDIR=str(tmp_path)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,14 +12,9 @@ from typing import Any
 
 import psutil
 import pytest
+from support.commands import ROOT, command, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("peers", "--rows", "20000", "--files", "3", "--partitions", "4", "--runs", "1")
-
-
-def environment(directory: Path) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COSCO_", "GRPC_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TMPDIR": str(directory)}
 
 
 @pytest.fixture
@@ -31,20 +25,16 @@ def scratch(tmp_path: Path) -> Path:
     return directory
 
 
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "cosco_bench.cli.main", *args]
-
-
 def bench(scratch: Path, *args: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """How it ended, and its JSON."""
     target = scratch.parent / "result.json"
     done = subprocess.run(
-        command(*args, "--json", str(target)),
+        command("bench", *args, "--json", str(target)),
         capture_output=True,
         text=True,
         check=False,
         timeout=100,
-        env=environment(scratch),
+        env=environment(TMPDIR=str(scratch)),
     )
     assert list(scratch.iterdir()) == []
     shown: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
@@ -150,10 +140,10 @@ def test_interrupted_peers_leave_nothing(scratch: Path, signum: signal.Signals) 
     install(environments, "spark", HANG)
     chosen = ("--peers", "spark", "--replicas", "", "--environments", str(environments))
     process = subprocess.Popen(
-        command(*PEERS, *chosen),
+        command("bench", *PEERS, *chosen),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment(scratch),
+        env=environment(TMPDIR=str(scratch)),
     )
     with process:
         running = psutil.Process(process.pid)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter, LocalCluster
 from cosco.local.workers import Link, Workers, peak_rss_bytes
+
+pytestmark = pytest.mark.usefixtures("fresh_interpreters")
 
 MIB = 1 << 20
 ROW_BYTES = 1024

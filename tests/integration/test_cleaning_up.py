@@ -28,7 +28,7 @@ def started() -> Iterator[LocalCluster]:
     with LocalCluster(
         3,
         memory="16MiB",
-        daemon_options=["--chunk-bytes", "64KiB"],
+        daemon_options=["--chunk-bytes", "64KiB", "--heartbeat-s", "0.2"],
         metadata_options=["--daemon-lease-s", "2"],
     ) as cluster:
         yield cluster
@@ -223,16 +223,21 @@ def test_what_is_not_its_own_stays(cluster: LocalCluster, name: str) -> None:
     ],
 )  # fmt: skip
 def test_an_id_is_only_a_name(shuffle_id: str, cluster: LocalCluster) -> None:
-    metadata, directory = cluster.metadata, cluster.directory
-    before = {path for path in directory.rglob("*") if store_of(cluster) not in path.parents}
-    rows = ROWS[:60]
-    with CoscoExchange(shuffle_id, PARTITIONS, metadata=metadata):
+    metadata, own = cluster.metadata, store_of(cluster)
+
+    def foreign() -> set[Path]:
+        files = cluster.directory.rglob("*")
+        return {path for path in files if path != own and own not in path.parents}
+
+    before = foreign()
+    rows = ROWS[:300]  # a few chunks for each partition
+    with CoscoExchange(shuffle_id, PARTITIONS, codec="none", metadata=metadata):
         send(shuffle_id, 1, rows, metadata)
         found = fetch_all(shuffle_id, [1], PARTITIONS, metadata)
         assert found == by_partition(rows, PARTITIONS)
         number = describe(shuffle_id, metadata).number
-        for path in store_of(cluster).iterdir():
+        until(lambda: bool(files_of(cluster, number)), BOUND_S, "storing")
+        for path in own.iterdir():
             assert path.name.isdigit()
     until(lambda: is_gone(cluster, number), GONE_S, "cleaning up")
-    after = {path for path in directory.rglob("*") if store_of(cluster) not in path.parents}
-    assert after == before
+    assert foreign() == before

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from support.exchanges import until
+from support.prepared import TextProcess
 from support.processes import python
 
 from cosco.config import parse_address
@@ -26,6 +27,8 @@ from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
 from cosco.local import reaper
 from cosco.local.cluster import LocalCluster
 from cosco.observe import fetch_status
+
+pytestmark = pytest.mark.usefixtures("fresh_interpreters")
 
 #: The issue's bound for a cluster whose process was killed.
 GONE_S = 5.0
@@ -59,7 +62,7 @@ def serves(address: str) -> bool:
 
 
 @contextmanager
-def program(base: Path, code: str) -> Iterator[subprocess.Popen[str]]:
+def program(base: Path, code: str) -> Iterator[TextProcess]:
     """A Python program that may use `cluster`, started below `base`, once that is up."""
     start = f"""
         import os, signal, sys, time
@@ -68,7 +71,7 @@ def program(base: Path, code: str) -> Iterator[subprocess.Popen[str]]:
         print("up", flush=True)
     """
     text = textwrap.dedent(start) + textwrap.dedent(code)
-    with python(text) as run:
+    with python(text, fresh=True) as run:
         assert len(processes_of(base)) == 3
         yield run
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,20 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
+from support.commands import command, environment
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(name: str, *args: str) -> list[str]:
-    return [sys.executable, "-m", f"cosco.cli.{name}", *args]
-
-
-def environment() -> dict[str, str]:
-    # Importing cosco sets gRPC's variables for this process; a shell has none.
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COSCO_", "GRPC_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
 def run(name: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -190,9 +177,7 @@ def test_an_interrupted_bench_leaves_nothing(tmp_path: Path, signum: signal.Sign
             command("bench", *args),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env={**environment(), "TMPDIR": str(store), "PYTHONFAULTHANDLER": "1"},
-            # A shell has what it starts in the background ignore SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            env=environment(TMPDIR=str(store), PYTHONFAULTHANDLER="1"),
         )
     with process:
         bench = psutil.Process(process.pid)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 from support.frame_making import frame
+from support.packed import verify
 
 from cosco.client.content.arrow import batch_from_content
 from cosco.client.content.byte_rows import iter_rows
@@ -28,7 +29,18 @@ from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import CODECS, encode_block, parse_header, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.protocol.records import MASK64, Assignment, DaemonRef, PartitionRange, ReadSnapshot
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.protocol.records import (
+    MASK64,
+    Assignment,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    ReadSnapshot,
+    RowKind,
+)
 from cosco.protocol.wire import fetch_reply
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -38,7 +50,7 @@ from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
 EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
-KEY = (EXCHANGE, 0, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 RANGE = PartitionRange(0, 0, 8)
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 #: Mapper 1 committed attempt 1, mapper 2 attempt 5; attempt 4 of mapper 2 did not.
@@ -69,26 +81,20 @@ def text(length: int) -> bytes:
 
 def packed(kind: str, codec: str, mapper: int, attempt: int, rows: int) -> tuple[bytes, list[Row]]:
     """One block of an attempt, as its writer packs it, and its rows."""
-    options = {
-        "exchange": EXCHANGE,
-        "mapper": mapper,
-        "attempt": attempt,
-        "ranges": (RANGE,),
-        "codec": CODECS[codec],
-        "buffer_bytes": 1 << 20,
-        "shuffle_id": "s",
-    }
+    spec = ExchangeSpec("s", RANGE.count, codec=codec)
+    info = ExchangeInfo(EXCHANGE, spec, 1, RowKind.UNDECIDED, b"", (RANGE,), ())
+    opened = OpenedAttempt(info, mapper, attempt)
     made: list[Row] = []
     packer: RowPacker | ArrowPacker
     if kind == "arrow":
         made = [(CHANCE.getrandbits(40), text(24).decode()) for _ in range(rows)]
         columns = [pa.array([row[i] for row in made], SCHEMA.types[i]) for i in range(2)]
-        packer = ArrowPacker(schema=SCHEMA, **options)
+        packer = ArrowPacker(opened, 1 << 20, SCHEMA)
         batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
         frames = packer.collect_batch([PARTITION] * rows, batch)
     else:
         made = [text(CHANCE.randrange(60)) for _ in range(rows)]
-        packer = RowPacker(**options)
+        packer = RowPacker(opened, 1 << 20)
         frames = packer.collect_batch([PARTITION] * rows, made)
     parts = [b"".join(one.parts) for one in [*frames, *packer.drain()]]
     return b"".join(parts), made
@@ -162,22 +168,23 @@ async def store_chunks(case: Case, store: MemoryStore) -> None:
             checked = check_frame(
                 memoryview(frame([block], sequence=sequence)),
                 EXCHANGE,
-                (header.mapper, header.attempt),
+                MapperAttempt(header.mapper, header.attempt),
             )
             held = core.assignment(KEY)
             assert held is not None
-            assert core.take(held, checked, 0).next_run == len(checked.runs)
-        flush = core.next_flush(everything=True)
+            assert core.append_frame(held, checked, 0).next_run == len(checked.runs)
+        core.flushes.everything = True
+        flush = core.next_flush()
         assert flush is not None
         await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-        core.end_flush(flush)
-        assert core.next_flush(everything=True) is None
+        core.end_flush(flush, 0.0)
+        assert core.next_flush() is None
 
 
 # --- reading ----------------------------------------------------------------------------------
 
 
-async def no_copies(key: tuple[int, int, int]) -> None:
+async def no_copies(key: AssignmentKey) -> None:
     """What a daemon does that is nobody's replica."""
 
 
@@ -208,7 +215,6 @@ async def read(
         exchange=EXCHANGE,
         partition=PARTITION,
         named=BitMap(COMMITTED),
-        shuffle_id="s",
     )
     found: Counter[Row] = Counter()
     try:
@@ -217,7 +223,7 @@ async def read(
         ]
         for row in rows_of(case, merge, runs_of(iter(replies), merge.bad.append)):
             found[row] += 1
-        merge.verify()
+        verify(merge)
     except CoscoError as error:
         return found, error
     return found, None

@@ -1,6 +1,6 @@
 """Readers that wait for marks, over real connections to a daemon's calls.
 
-What each answer says is told in tests/unit/shuffle_service/test_follow.py.
+What each answer says is told in tests/unit/shuffle_service/io/read/test_follow_service.py.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import pytest
 from support.daemon_parts import DaemonParts
 from support.frame_making import INCARNATION, block, frame
 from support.mark_making import found, mark
+from support.raw_push import request_bytes
 
 from cosco.dfs import MemoryStore
 from cosco.process.grpc_settings import bind
 from cosco.protocol import wire
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
-from cosco.protocol.wire import followed_from_bytes, follows_to_bytes, spb
-from cosco.shuffle_service.grpc_server import Calls
-from cosco.shuffle_service.io.control import ControlService
-from cosco.shuffle_service.io.read.follow_service import FollowService
+from cosco.protocol.push.credits import FrameBudgets
+from cosco.protocol.push.messages import Hello, PushRequest
+from cosco.protocol.wire import followed_from_bytes, follows_to_bytes
+from cosco.shuffle_service.grpc_server import DaemonHandlers
 
 GROUP = 500
 ASK = Follow(1, INCARNATION, GROUP, 0, 1, 0, max_bytes=1 << 20)
@@ -36,15 +37,12 @@ class Daemon:
     def __init__(self, parts: DaemonParts) -> None:
         self.core = parts.core
         answer = found(2)
-        self.core.admit(GROUP, answer.assignment, answer.partitions, answer.mappers)
-        self.follow_service = FollowService(parts.core, parts.lookups)
-        self.follow_service.start()
-        control = ControlService(parts.core, parts.flusher, parts.copies.settle)
-        calls = Calls(
-            parts.boards(64 << 20), parts.take_in, parts.copies, parts.fetch,
-            self.follow_service, control, parts.metrics,
+        self.core.admit(GROUP, answer.assignment, answer.partition_range, answer.mappers)
+        handlers = DaemonHandlers(
+            parts.core, FrameBudgets(64 << 20), parts.intakes, parts.copies, parts.fetch,
+            parts.lookups, parts.metrics,
         )  # fmt: skip
-        self.server = calls.server()
+        self.server = handlers.server()
         self.channel = grpc.aio.insecure_channel(bind(self.server, "127.0.0.1:0"))
 
     def follow(self) -> Any:
@@ -53,17 +51,11 @@ class Daemon:
     async def push(self, mapper: int, *blocks: bytes) -> None:
         """A mapper's only frame, acknowledged."""
         call = self.channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")()
-        hello = spb.Hello(
-            protocol=wire.PUSH_PROTOCOL, number=GROUP, mapper=mapper, attempt=1,
-            incarnation=INCARNATION,
-        )  # fmt: skip
-        data = frame(blocks, exchange=GROUP)
-        announce = spb.Announce(frame_bytes=[len(data)])
-        await call.write(spb.PushRequest(hello=hello).SerializeToString())
-        await call.write(spb.PushRequest(announce=announce).SerializeToString())
-        await call.write(wire.push_frame([data]))
+        hello, data = Hello(GROUP, mapper, 1, INCARNATION), frame(blocks, exchange=GROUP)
+        await call.write(request_bytes(PushRequest(hello=hello, announce=(len(data),))))
+        await call.write(request_bytes(PushRequest(frame=data)))
         async for message in call:
-            reply = spb.PushReply.FromString(message)
+            reply = wire.push_reply_from_bytes(message)
             assert not reply.refused
             if reply.acknowledged:
                 break
@@ -72,7 +64,7 @@ class Daemon:
     async def forgotten(self) -> None:
         """Return when nobody waits any more; the daemon answers others meanwhile."""
         call = self.follow()
-        while self.core.boards.followers:
+        while self.core.mark_boards.followers:
             await call.write(follows_to_bytes([replace(ASK, now=True)]))
             await call.read()
 
@@ -88,7 +80,6 @@ def run(test: Callable[[Daemon], Awaitable[None]]) -> None:
         finally:
             await daemon.channel.close()
             await daemon.server.stop(grace=0)
-            await daemon.follow_service.stop()
 
     asyncio.run(main())
 
@@ -154,7 +145,7 @@ def test_a_reader_that_hangs_up_is_forgotten():
         await call.write(follows_to_bytes([ASK]))
         await call.write(follows_to_bytes([replace(ASK, id=2, now=True)]))
         await call.read()
-        assert daemon.core.boards.followers == 1
+        assert daemon.core.mark_boards.followers == 1
         call.cancel()
         await daemon.forgotten()
 
@@ -174,8 +165,8 @@ def test_a_reader_that_does_not_read_holds_up_nobody():
         await daemon.push(1, done(1))
         await quick.write(follows_to_bytes([ASK]))
         assert len((await answer(quick)).data) == len(rows(0, b"y" * 800_000))
-        assert daemon.core.boards.followers > 50
+        assert daemon.core.mark_boards.followers > 50
         assert [(await answer(slow)).id for _ in range(100)] == list(range(1, 101))
-        assert daemon.core.boards.followers == 0
+        assert daemon.core.mark_boards.followers == 0
 
     run(test)

@@ -202,11 +202,11 @@ def test_a_group_goes_after_its_driver_was_killed(
 def test_a_large_group_is_made_of_blocks(
     metadata: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_module, "MAX_BLOCK_SIZE", 3)
+    monkeypatch.setattr(group_module, "MAX_PART_SIZE", 3)
     with CoscoExchangeGroup(name, 2, 7, 1, replicas=1, metadata=metadata) as group:
         group.extend(4)
         handle = group.handle()
-        assert (group.size, [block.size for block in handle.blocks]) == (11, [3, 3, 1, 3, 1])
+        assert (group.size, [part.size for part in handle.parts]) == (11, [3, 3, 1, 3, 1])
         for i in (0, 2, 3, 6, 10):
             with handle.writer(i, 0) as writer:
                 writer.collect(1, b"%d" % i)
@@ -217,7 +217,7 @@ def test_a_large_group_is_made_of_blocks(
 def test_a_group_that_is_made_in_part_is_closed(
     metadata: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_module, "MAX_BLOCK_SIZE", 1)
+    monkeypatch.setattr(group_module, "MAX_PART_SIZE", 1)
     create = MetadataClient.create_group
 
     def create_first(client: MetadataClient, *args: Any, **options: Any) -> Any:

@@ -6,30 +6,19 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from support.children import run_case
 from support.group_engine import CASES, MAPPERS
 from support.groups import make
 from support.processes import python
 
 from cosco import CoscoExchange, LocalCluster
 
-ENGINE = Path(__file__).parents[1] / "support" / "group_engine.py"
-
 
 @pytest.mark.parametrize("case", CASES)
 def test_workers(case: str, metadata: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", ENGINE, case, metadata],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+    run_case("group_engine", case, metadata)
     if case == "ending":
         done = CoscoExchange.attach("ending/0", metadata=metadata)
         assert done.progress().mappers_committed == MAPPERS

@@ -33,7 +33,13 @@ from cosco.metadata.service.handlers import Handlers
 from cosco.metadata.store.sql import SqlStore
 from cosco.protocol import wire
 from cosco.protocol.records import (
+    Assignment,
+    DaemonStatus,
+    ExchangeInfo,
+    ExchangeProgress,
+    ExchangeStatus,
     OpenedAttempt,
+    PartitionRange,
     RowKind,
 )
 from cosco.protocol.wire import mpb
@@ -101,14 +107,14 @@ def test_an_exchange_from_its_creation_to_its_end(tmp_path: Path) -> None:
                 "LookupAssignment",
                 mpb.LookupAssignmentRequest(number=1, range_index=1, epoch=1, incarnation=1),
             )
-            assert wire.assignment_from_pb(found.assignment) == info.assignments[1]
-            assert wire.range_from_pb(found.range) == info.ranges[1]
+            assert wire.from_pb(Assignment, found.assignment) == info.assignments[1]
+            assert wire.from_pb(PartitionRange, found.partition_range) == info.ranges[1]
             foreign = mpb.LookupAssignmentRequest(number=1, range_index=1, epoch=1, incarnation=2)
             reply = await service.call("LookupAssignment", foreign)
             assert not reply.HasField("assignment")
 
             fix = mpb.FixRowKindRequest(number=1, kind=mpb.ROW_KIND_BYTES)
-            fixed = wire.info_from_pb(await service.call("FixRowKind", fix))
+            fixed = wire.from_pb(ExchangeInfo, await service.call("FixRowKind", fix))
             assert fixed.kind is RowKind.BYTES
 
             assert await service.write(7, 0, 3)
@@ -120,14 +126,14 @@ def test_an_exchange_from_its_creation_to_its_end(tmp_path: Path) -> None:
             assert (wait.snapshot.rows, wait.snapshot.raw_bytes, wait.snapshot.digest) == (2, 20, 0)
             assert repr(await service.begin_reading([0, 7])) == repr(wait)  # of arrays
             reply = await service.call("Progress", mpb.ProgressRequest(number=1))
-            progress = wire.progress_from_pb(reply)
+            progress = wire.from_pb(ExchangeProgress, reply)
             assert (progress.mappers_committed, progress.rows) == (2, 3)
             assert progress.partition_rows.tolist() == [2, 0, 0, 1]
 
             reply = await service.call("Status", mpb.StatusRequest())
             assert reply.cluster_id == orders.cluster_id
-            assert wire.daemon_status_from_pb(reply.daemons[0]).assignments == 2
-            assert wire.exchange_status_from_pb(reply.exchanges[0]).rows == 3
+            assert wire.from_pb(DaemonStatus, reply.daemons[0]).assignments == 2
+            assert wire.from_pb(ExchangeStatus, reply.exchanges[0]).rows == 3
 
             await service.close()
             await service.close()

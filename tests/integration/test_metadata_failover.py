@@ -24,6 +24,7 @@ import cosco.metadata.service.courier
 import cosco.metadata.service.handlers
 from cosco.errors import InvalidArgument
 from cosco.local.cluster import LocalCluster
+from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.state import MetadataState
 from cosco.metadata.store.sql import SqlStore
 from cosco.observe import drain_daemon, fetch_status
@@ -116,16 +117,16 @@ async def drain(service: Service, daemon: PlayedDaemon) -> None:
     await service.call("DrainDaemon", mpb.DrainDaemonRequest(daemon=daemon.ref.address))
 
 
-def calls_of(monkeypatch: pytest.MonkeyPatch, method: str) -> list[object]:
-    """Grows with every call of a method of the state."""
+def calls_of(monkeypatch: pytest.MonkeyPatch, part: type, method: str) -> list[object]:
+    """Grows with every call of a method of the state, or of a part of it."""
     calls: list[object] = []
-    original = getattr(MetadataState, method)
+    original = getattr(part, method)
 
     def call(*arguments: Any) -> Any:
         calls.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(MetadataState, method, call)
+    monkeypatch.setattr(part, method, call)
     return calls
 
 
@@ -185,7 +186,7 @@ def test_another_start_at_the_address_is_the_end_of_the_one_before(tmp_path: Pat
 def test_many_reports_are_one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosco.metadata.service.courier, "PROBE_TIMEOUT_S", LONG_S)
     monkeypatch.setattr(cosco.metadata.service.handlers, "MAX_REPORT_S", LONG_S)
-    reported = calls_of(monkeypatch, "report_daemon")
+    reported = calls_of(monkeypatch, Members, "report")
 
     async def test() -> None:
         async with running(tmp_path) as service, played(1) as [daemon]:
@@ -339,7 +340,7 @@ def test_a_writer_that_opens_is_told_of_the_next_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cosco.metadata.service.handlers, "MAX_MOVE_S", LONG_S)
-    looks = calls_of(monkeypatch, "fencing")
+    looks = calls_of(monkeypatch, MetadataState, "fencing")
 
     async def test() -> None:
         async with running(tmp_path) as service, played(2) as (daemon, other):

@@ -30,7 +30,7 @@ from cosco.protocol.group_records import (
     CommitResult,
     FoundAssignment,
     GroupAnswer,
-    GroupBlock,
+    GroupPart,
 )
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
@@ -61,7 +61,7 @@ class Client:
 
     async def make(
         self, size: int = 3, first: int = 0, *, mappers: int = 2, owner: bytes = OWNER
-    ) -> GroupBlock:
+    ) -> GroupPart:
         return await self.call(
             self.metadata.create_group, SPEC,
             mappers=mappers, size=size, first=first, owner=owner, callback=True,
@@ -237,7 +237,7 @@ def test_each_commit_of_a_batch_is_for_itself(
             snapshot = (await reader).snapshot
             assert snapshot is not None
             assert snapshot.attempts.tolist() == [FIRST_OWN_ATTEMPT + 3, last]
-            good = wire.commit_to_pb(commit_of(number + 2, 1))
+            good = wire.to_pb(commit_of(number + 2, 1))
             bad = mpb.CommitRequest(number=number + 2, mapper=1, attempt=1, digests=b"odd")
             request = mpb.CommitBatchRequest(commits=[bad, good, mpb.CommitRequest(), good])
             reply = await service.call("CommitBatch", request)

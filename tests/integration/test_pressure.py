@@ -7,10 +7,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from support.exchanges import assignment, by_partition, fetch_all, never, numbered, send
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter, LocalCluster
 from cosco.local.workers import peak_rss_bytes
+
+pytestmark = pytest.mark.usefixtures("fresh_interpreters")
 
 MIB = 1 << 20
 #: What a daemon takes on top of its `--memory`: Python and libraries (56 MiB), frames of writers

@@ -15,12 +15,13 @@ from queue import SimpleQueue
 
 import psutil
 import pytest
+from support.commands import command, environment
+from support.processes import Services
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.observe import fetch_status
 from cosco.protocol.records import DaemonState
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000
 PARTITIONS = 4
 
@@ -29,12 +30,11 @@ class Service:
     """A command that runs, and the lines it writes."""
 
     def __init__(self, name: str, *args: str) -> None:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("COSCO_", "GRPC_"))}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"cosco.cli.{name}", *args],
+            command(name, *args),
             stdout=subprocess.PIPE,
             text=True,
-            env={**clean, "PYTHONPATH": str(ROOT)},
+            env=environment(),
         )
         self.name = name
         self.lines: SimpleQueue[str] = SimpleQueue()
@@ -87,9 +87,8 @@ def service(name: str, *args: str) -> Iterator[Service]:
 
 @pytest.fixture
 def metadata(tmp_path: Path) -> Iterator[str]:
-    store = f"sqlite:///{tmp_path}/metadata.db"
-    with service("metadata", "--listen", "127.0.0.1:0", "--store", store) as running:
-        yield running.ready()
+    with Services(tmp_path) as services:
+        yield services.metadata
 
 
 def daemons(metadata: str, store: Path, host: str, *more: str) -> tuple[str, ...]:
@@ -206,12 +205,12 @@ def test_what_cannot_be_is_said_in_one_line(
 ) -> None:
     name, *arguments = daemons(metadata, tmp_path / "store", "a", *options)
     done = subprocess.run(
-        [sys.executable, "-m", f"cosco.cli.{name}", *arguments],
+        command(name, *arguments),
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

@@ -69,7 +69,7 @@ def _marks(core: DaemonCore) -> Iterator[str]:
     if any(board._followers for board in boards if board.ended or board.is_complete):
         yield "readers wait at a board that says no more"
     cost = sum(_cost_bytes(board.mappers, board.partitions) for board in boards)
-    if cost + core.boards.followers * _FOLLOWER_BYTES != core.boards.used_bytes:
+    if cost + core.mark_boards.followers * _FOLLOWER_BYTES != core.mark_boards.used_bytes:
         yield "boards and those who wait at them are counted wrong"
 
 
@@ -91,9 +91,9 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
     server = world.network.servers.get(daemon.address)
     if server is None or daemon.process is None:
         return
-    boards = world.boards[daemon.process]
+    budgets = world.budgets[daemon.process]
     daemons = {d.host for d in daemon.neighbours}
-    for board, is_primaries in ((boards.writers, False), (boards.primaries, True)):
+    for budget, is_primaries in ((budgets.writers, False), (budgets.primaries, True)):
         unread = sum(
             call.unread_bytes
             for call in server.calls
@@ -101,7 +101,7 @@ def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
             and call.method.endswith("/Push")
             and (call.client.host in daemons) == is_primaries
         )
-        granted = max(board.credits.budget_bytes, daemon.frame_bytes_max)
+        granted = max(budget.budget_bytes, daemon.frame_bytes_max)
         if unread > granted + _WORDS_BYTES:
             yield f"{unread} bytes are on their way, {granted} may be"
 
@@ -113,9 +113,9 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     cores = [daemon.core for daemon in daemons]
     if not states or not all(d.is_ready and d.process and d.process.runs for d in daemons):
         return False
-    failover = states[-1]._failover
+    failover = states[-1].failover
     there = {core.incarnation for core in cores if core is not None}
-    if failover._moves or failover._thin or failover._fences._untold:
+    if failover._moves or failover._thin or failover._fences._errands:
         return False
     if not there.issuperset(failover._current):
         return False
@@ -145,8 +145,8 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
         if daemon.core is not None:
             found += [f"{what} in {daemon.name}" for what in _left_in(daemon.core)]
             assert daemon.process is not None
-            if unsettled := world.boards[daemon.process].unsettled_bytes:
-                found.append(f"{unsettled} granted bytes in {daemon.name}")
+            if in_flight := world.budgets[daemon.process].in_flight_bytes:
+                found.append(f"{in_flight} granted bytes in {daemon.name}")
     for process, state in world.states.items():
         if process.runs:
             found += [f"{what} in {process}" for what in _left_in_state(state)]
@@ -158,11 +158,11 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
         "bytes of pages": core.unstored_bytes,
         "assignments": core.assignments,
         "copies": len(core.copies),
-        "waiting bytes": core.copies.waiting_bytes,
+        "waiting bytes": core.copies.waiting_bytes + core.page_queue.waiting_bytes,
         "forwarded frames": len(core.replication),
         "intervals": core._dedupe.entries,
-        "buffers to flush": len(core._to_flush),
-        "bytes of boards and followers": core.boards.used_bytes,
+        "buffers to flush": len(core.flushes),
+        "bytes of boards and followers": core.mark_boards.used_bytes,
         "answers for alike exchanges": len(core.alike),
         "look-ups": len(core.alike._under_way),
     }
@@ -170,14 +170,14 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
 
 
 def _left_in_state(state: Any) -> Iterator[str]:
-    failover = state._failover
+    failover = state.failover
     counted = {
         "exchanges": len(state._exchanges.open),
         "moves": len(failover._moves),
         "current epochs": len(failover._current),
         "thin ranges": len(failover._thin),
         "insisted ranges": len(failover._shunning._moves),
-        "fences": len(failover._fences._untold),
+        "fences": len(failover._fences._errands),
         "groups": len(state.groups._groups),
         "exchanges of groups": len(state.groups._of),
     }

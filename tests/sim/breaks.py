@@ -7,29 +7,29 @@ Each break replaces something of Cosco in this process, after `patches.install`,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cosco.client.groups import commit_outbox, group_reader, orphans
-from cosco.client.read.state import merge
+from cosco.client.groups import commit_outbox, mark_watch
+from cosco.client.read.state import merge, read_plan
 from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
 from cosco.format import block
-from cosco.format.frame import FRAME_HEADER_BYTES
 from cosco.metadata.service import journal
 from cosco.metadata.state.daemons import failover
 from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
+from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
-from cosco.protocol.push.credits import FrameCredits
-from cosco.protocol.push.window import OutFrame, PushWindow
+from cosco.protocol.push.credits import FrameBudget
+from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import DaemonOrders
-from cosco.shuffle_service.io import control, flusher, membership
-from cosco.shuffle_service.io.push import take_in
+from cosco.shuffle_service.io import flusher, membership
+from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
 from cosco.shuffle_service.state import core, known_assignments
 from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
@@ -79,7 +79,7 @@ def _early_ack() -> None:
     def taken(self: replica.Replica, frame: replica.Forward, chunks: Any) -> None:
         before(self, frame, chunks)
         if frame.refusal is None:
-            self._settle(frame, None)
+            self._answer(frame, None)
 
     before = replica.Replica.taken
     replica.Replica.taken = taken
@@ -87,10 +87,10 @@ def _early_ack() -> None:
 
 @_break("early-copy-ack", "the replica acknowledges a frame that waits for room")
 def _early_copy_ack() -> None:
-    def offer(self: copy_log.CopyLog, copy_id: Any, key: Any, data: Any, **options: Any) -> None:
-        settle = options["settle"]
-        settle(None)
-        before(self, copy_id, key, data, **{**options, "settle": lambda _: None})
+    def offer(self: copy_log.CopyLog, copy: copy_log.Copy) -> None:
+        copy.answer(None)
+        copy.answer = lambda _: None
+        before(self, copy)
 
     before = copy_log.CopyLog.offer
     copy_log.CopyLog.offer = offer
@@ -103,14 +103,14 @@ def _early_release() -> None:
 
 @_break("early-dedupe", "a block is noted as held when its frame came, not when it is in pages")
 def _early_dedupe() -> None:
-    def take(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Taken:
+    def append_frame(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Appended:
         if not first_run:
             for run in frame.runs[1:]:
-                held.fresh(frame.sender, run)
+                held.fresh(frame.mapper_attempt, run)
         return before(self, held, frame, first_run)
 
-    before = core.DaemonCore._take
-    core.DaemonCore._take = take
+    before = core.DaemonCore._append_frame
+    core.DaemonCore._append_frame = append_frame
 
 
 @_break("acks-of-sealed", "a writer takes what a sealed epoch never acknowledged as acknowledged")
@@ -118,23 +118,21 @@ def _acks_of_sealed() -> None:
     def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
         self.frames -= 1
         self.frame_bytes -= frame.frame_bytes
-        self._acknowledged.add((frame.range_index, frame.epoch))
+        self._acknowledged.add(frame.range_epoch)
 
     routes.Routes._restamp = restamp
 
 
 @_break("sent-is-acked", "of a broken stream a writer sends again only what it had not sent")
 def _sent_is_acked() -> None:
-    def restart(self: PushWindow) -> None:
-        sent = [s for s in self._sent if s in self._kept]
-        before(self)
-        self._sent.update(sent)
-        self._unannounced = type(self._unannounced)(
-            f for f in self._unannounced if f.sequence not in self._sent
-        )
+    def begin_stream(self: PushSender, eager_bytes: int = 0) -> None:
+        sent = {s: f for s, f in self._sent.items() if s in self._kept}
+        before(self, eager_bytes)
+        self._sent |= sent
+        self._waiting = deque(f for f in self._waiting if f.sequence not in sent)
 
-    before = PushWindow.restart
-    PushWindow.restart = restart
+    before = PushSender.begin_stream
+    PushSender.begin_stream = begin_stream
 
 
 # --- sealing ------------------------------------------------------------------------------
@@ -143,21 +141,18 @@ def _sent_is_acked() -> None:
 @_break("no-fence", "survivors of a sealed epoch are not fenced")
 def _no_fence() -> None:
     def begin_move(self: failover.Failover, exchange: Any, index: int) -> None:
-        assignment = exchange_state.placed[index][-1].assignment
-        self._moves[exchange_state.number, index] = failover._Move(assignment.epoch, set())
-        self._place((exchange_state.number, index))
+        key = RangeKey(exchange.number, index)
+        self._moves[key] = failover._Move(exchange.current(index).epoch, set())
+        self._place(key)
 
     failover.Failover._fence = lambda *_: None
     failover.Failover._fence_returned = lambda *_: None
     failover.Failover._begin_move = begin_move
 
 
-@_break("no-settle", "a fenced replica does not store its copies")
-def _no_settle() -> None:
-    async def settle_all(self: control.ControlService) -> None:
-        await asyncio.Event().wait()
-
-    control.ControlService._settle_all = settle_all
+@_break("no-absorb", "a fenced replica does not store its copies")
+def _no_absorb() -> None:
+    copy_keeper.CopyKeeper.sealed = lambda *_: None
 
 
 @_break("seal-forgotten", "the seal of an epoch is not in the database")
@@ -172,13 +167,13 @@ def _seal_forgotten() -> None:
 
 @_break("epoch-without-copies", "an epoch that lost its replica goes on without another")
 def _epoch_without_copies() -> None:
-    def drain(self: failover.Failover, incarnation: int) -> None:
+    def seal_all_of(self: failover.Failover, incarnation: int) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
-            if exchange_state.placed[index][-1].assignment.primary.incarnation == incarnation:
+            if exchange.current(index).primary.incarnation == incarnation:
                 self.seal(exchange, index)
 
-    failover.Failover.drain = drain
+    failover.Failover.seal_all_of = seal_all_of
     failover.Failover._restore_copies = lambda self: None
 
 
@@ -187,18 +182,17 @@ def _epoch_without_copies() -> None:
 
 @_break("failed-write-stored", "a write that failed counts as durable")
 def _failed_write_stored() -> None:
-    async def write(self: flusher.Flusher, flush: Any) -> bool:
+    async def write(self: flusher.Flusher, flush: Any) -> None:
         with contextlib.suppress(OSError, ValueError):
             await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-        return not flush.chunk.is_dropped()
 
     flusher.Flusher._write = write
 
 
 @_break("pages-freed-early", "the pages of a chunk are free while it is being written")
 def _pages_freed_early() -> None:
-    def next_flush(self: core.DaemonCore, **options: Any) -> Any:
-        flush = before(self, **options)
+    def next_flush(self: core.DaemonCore) -> Any:
+        flush = before(self)
         if flush is not None:
             self.pool.free(flush.chunk.pages)
             freed.add(id(flush.chunk))
@@ -230,16 +224,16 @@ def _no_other_files() -> None:
 
 @_break("no-budget", "frames are granted without regard to those under way")
 def _no_budget() -> None:
-    def grant(self: FrameCredits, now: float) -> Any:
+    def give_out(self: FrameBudget) -> None:
         kept = self.budget_bytes, self._stream_bytes
         self.budget_bytes = self._stream_bytes = 1 << 40
         try:
-            return before(self, now)
+            before(self)
         finally:
             self.budget_bytes, self._stream_bytes = kept
 
-    before = FrameCredits.grant
-    FrameCredits.grant = grant
+    before = FrameBudget.give_out
+    FrameBudget.give_out = give_out
 
 
 @_break("greedy-copies", "copies take all the pages there are")
@@ -291,13 +285,13 @@ def _no_reader_dedupe() -> None:
 
 @_break("any-attempt", "a reader takes the rows of any attempt")
 def _any_attempt() -> None:
-    def take(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
+    def accept(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
         if header.mapper in self._attempts:
             self._attempts[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    before = merge.PartitionMerge._take
-    merge.PartitionMerge._take = take
+    before = merge.PartitionMerge._accept
+    merge.PartitionMerge._accept = accept
 
 
 # --- commits ------------------------------------------------------------------------------
@@ -396,17 +390,13 @@ def _early_confirm() -> None:
 
 @_break("early-mark", "a mark counts before its copy is safe", groups=True)
 def _early_mark() -> None:
-    async def take(self: take_in.TakeIn, frame: Any, data: Any, settle: Any) -> Any:
-        held = self._core.find(
-            (frame.header.exchange, frame.header.range_index, frame.header.epoch)
-        )
-        mark = None if held is None else held.mark_of(frame)
+    def counting(self: core.DaemonCore, held: Any, frame: Any, answer: Any, *on_count: Any) -> Any:
+        mark = held.mark_of(frame)
         if mark is not None:
-            self._core.count(held, mark)
-        return await before(self, frame, data, settle)
+            self.count(held, mark)
+        return answer
 
-    before = take_in.TakeIn.take
-    take_in.TakeIn.take = take
+    core.DaemonCore.counting = counting
 
 
 @_break("second-mark", "the mark of a mapper's second attempt counts as well", groups=True)
@@ -423,13 +413,13 @@ def _second_mark() -> None:
 @_break("unsent-mark", "what ends with a mark is not sent again to a new epoch", groups=True)
 def _unsent_mark() -> None:
     def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
-        data = memoryview(frame.message)[-frame.frame_bytes :]
-        if not any(header.is_mark for _, header in block.walk_blocks(data[FRAME_HEADER_BYTES:])):
+        body = memoryview(b"".join(frame.payload))
+        if not any(header.is_mark for _, header in block.walk_blocks(body)):
             before(self, frame, assignment)
             return
         self.frames -= 1
         self.frame_bytes -= frame.frame_bytes
-        self._acknowledged.add((frame.range_index, frame.epoch))
+        self._acknowledged.add(frame.range_epoch)
 
     before = routes.Routes._restamp
     routes.Routes._restamp = restamp
@@ -450,10 +440,10 @@ def _admitted_again() -> None:
 )
 def _no_mark_sums() -> None:
     def complete(self: merge.PartitionMerge) -> bool:
-        if self._snapshot.build == group_reader.MARKS_BUILD and self not in asked:
+        if self._snapshot.build == read_plan.MARKS_BUILD and self not in asked:
             asked[self] = None  # it asks before the first fetch
             return False
-        return self._snapshot.build == group_reader.MARKS_BUILD or before(self)
+        return self._snapshot.build == read_plan.MARKS_BUILD or before(self)
 
     asked: dict[Any, None] = {}
     before = merge.PartitionMerge.complete
@@ -469,22 +459,22 @@ def _forgotten_orphans() -> None:
     "moved-orphans", "marks of ranges that moved are asked for at first epochs only", groups=True
 )
 def _moved_orphans() -> None:
-    def look(self: orphans.OrphanWatch, missing: Any) -> Any:
+    def look(self: mark_watch.OrphanWatch, missing: Any) -> Any:
         self._describe = lambda: self._info
         self._partly.clear()
         return before(self, missing)
 
-    before = orphans.OrphanWatch.look
-    orphans.OrphanWatch.look = look
+    before = mark_watch.OrphanWatch.look
+    mark_watch.OrphanWatch.look = look
 
 
 @_break("dropped-commits", "commits are tried once, and dropped if that fails", groups=True)
 def _dropped_commits() -> None:
-    def sent(self: commit_outbox.Batches, batch: Any) -> None:
+    def deliver(self: commit_outbox.BatchOutbox, batch: Any) -> None:
         with contextlib.suppress(ServiceUnavailable):
             self._send(batch, 1.0)
 
-    commit_outbox.Batches._sent = sent
+    commit_outbox.BatchOutbox._deliver = deliver
 
 
 @_break("no-release", "the release of an exchange is forgotten", groups=True)

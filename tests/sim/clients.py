@@ -1,25 +1,45 @@
-"""What engines of both kinds have: a driver, processes that may die, and an end."""
+"""What engines of both kinds have: a driver, processes that may die, runs that are repeated until
+one succeeds, readers whose rows are checked, and an end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import cosco
+from cosco import CoscoError, DataLost
+from cosco.metadata.state.exchange.losses import MAX_BUILDS
 
 from . import threads
 from .loop import Process
-from .model import Model
-from .scenario import Scenario
-
-if TYPE_CHECKING:
-    from .world import World
+from .model import Model, Run, RunState
+from .programs import METADATA_ADDRESS
+from .scenario import Ending, Scenario
+from .world import OnPurpose, World
 
 #: Longer than any outage here, the recovery from it included.
 SERVICE_TIMEOUT_S = 120.0
+ABANDONED_LEASE_S = 20.0
 CLIENT_HOSTS = 3
+
+#: (index of the exchange, partition or mapper); without a group the index is 0.
+Place = tuple[int, int]
+
+
+class CallbackFailed(OnPurpose):
+    """What the driver's callback raises on purpose."""
 
 
 class Clients:
     """The clients of one world, as `Nemesis` and the runner see them."""
+
+    #: What they are called where it is counted what they were told.
+    kind = "clients"
+    #: A mapper rests this often while it works.
+    pauses = 10
+    #: Seconds until a run that failed is repeated: the least, and what is added at random.
+    retry_s = (0.2, 1.0)
 
     def __init__(self, world: World, scenario: Scenario) -> None:
         self.world = world
@@ -33,6 +53,8 @@ class Clients:
         self.losses = 0  # that the driver, or a reader, was told of
         self.damages = 0  # to what was stored
         self.reads = 0
+        self.verified: set[Place] = set()  # partitions read whole in peace
+        self.wanted: Counter[Place] = Counter()  # runs of mappers that must yet succeed
 
     def start(self) -> None:
         """Have a driver begin."""
@@ -83,6 +105,127 @@ class Clients:
         self.world.trace("the exchange is abandoned")
         self.world.count("exchanges abandoned")
         self.is_abandoned = self.is_closed = True
+
+    # --- driver ----------------------------------------------------------------------------
+
+    def _options(self, lease_s: float) -> dict[str, Any]:
+        """What an exchange and a group are both made with."""
+        scenario = self.scenario
+        return {
+            "replicas": scenario.replicas,
+            "min_replicas": scenario.min_replicas,
+            "codec": scenario.codec,
+            "lease_s": ABANDONED_LEASE_S if scenario.ending is Ending.ABANDONED else lease_s,
+            "metadata": METADATA_ADDRESS,
+            "service_timeout_s": SERVICE_TIMEOUT_S,
+        }
+
+    def _run_again(self, places: Iterable[Place], rest_s: float) -> None:
+        """Do what a driver's callback is there for, unless it is to fail."""
+        if self.scenario.callbacks_fail and self.world.rng.random() < 0.5:
+            raise CallbackFailed("on purpose")
+        threads.sleep(self.world.rng.random() * rest_s)
+        for place in places:
+            self.want(place)
+
+    # --- mappers ---------------------------------------------------------------------------
+
+    def start_run(self, place: Place) -> None:
+        """Begin a run of a mapper, wanted or speculative."""
+        raise NotImplementedError
+
+    def is_over(self, index: int) -> bool:
+        """Whether nobody wants the rows of an exchange any more."""
+        raise NotImplementedError
+
+    def want(self, place: Place) -> None:
+        """Run a mapper until it succeeds once more."""
+        self.wanted[place] += 1
+        self.start_run(place)
+
+    def repair(self, places: Iterable[Place]) -> None:
+        """Run those mappers again that nobody else does."""
+        for place in places:
+            if not self.wanted[place]:
+                self.want(place)
+
+    def _begin_run(self, place: Place) -> Run:
+        index, mapper = place
+        return self.model.begin_run(index * self.scenario.mappers + mapper)
+
+    def _write_rows(
+        self, collect: Callable[[int, bytes], None], run: Run, pause_s: float | None
+    ) -> int:
+        """Collect all rows of a run, which may close then, with `pauses` rests, or none.
+
+        Returns: how many rows there are.
+        """
+        rows = self.model.rows(run)
+        pace = len(rows) // self.pauses + 1
+        for i, (partition, row) in enumerate(rows):
+            collect(partition, row)
+            if i % pace == 0 and pause_s is not None:
+                threads.sleep(pause_s)
+        run.state = RunState.CLOSING
+        return len(rows)
+
+    def _run_ended(self, place: Place, run: Run) -> None:
+        """It, or its process, is gone, come what may."""
+        if run.state in (RunState.WON, RunState.NOT_WON):
+            self.wanted[place] = 0
+            return
+        run.interrupt()
+        if self.wanted[place] and not self.is_over(place[0]):
+            least_s, random_s = self.retry_s
+            wait_s = least_s + random_s * self.world.rng.random()
+            self.world.later(wait_s, self.start_run, place)
+
+    # --- readers ---------------------------------------------------------------------------
+
+    def _has_read(
+        self, what: str, mappers: Iterable[int], partition: int, rows: list[bytes]
+    ) -> None:
+        """Check what a reader has yielded to its end."""
+        if wrong := self.model.check_read(mappers, partition, rows):
+            self.world.problem(f"{what} read wrong: {wrong}")
+        self.reads += 1
+
+    def _read_failed(self, place: Place, error: CoscoError, *, peaceful: bool) -> bool:
+        """Do what an engine does then; whether nobody need read it again."""
+        if isinstance(error, DataLost) and not error.retriable:
+            self.repair((place[0], mapper) for mapper in error.mappers)
+        if isinstance(error, cosco.DataCorrupted) and peaceful and self.damages > MAX_BUILDS:
+            # Rows of one range went missing from whole files each time: that is the end of it.
+            self.verified.add(place)
+            return True
+        return False
+
+    # --- errors ----------------------------------------------------------------------------
+
+    def _lost(self, reason: str) -> None:
+        """Count what the driver or a reader is told of a loss."""
+        self.losses += 1
+
+    def _check_error(
+        self, what: str, error: CoscoError, allowed: dict[type[CoscoError], bool]
+    ) -> None:
+        """Note an error that a client was told; it is a problem unless it may happen here.
+
+        allowed: beside those that may happen to all engines alike.
+        """
+        self.world.trace(f"{what}: {type(error).__name__}: {error}")
+        self.world.count(f"{self.kind} were told {type(error).__name__}")
+        if isinstance(error, DataLost):
+            self._lost(str(error))
+        always: dict[type[CoscoError], bool] = {
+            DataLost: True,
+            cosco.CapacityExceeded: True,
+            cosco.DataCorrupted: self.scenario.damage,
+        }
+        if not any(isinstance(error, kind) and may for kind, may in (always | allowed).items()):
+            self.world.problem_of_exception(f"{what} failed", error)
+
+    # --- processes -------------------------------------------------------------------------
 
     def _spawn(self, name: str, work: Callable[[], object], ended: Callable[[], None]) -> Process:
         """A client process with one thread; `ended` is called once when it is gone."""

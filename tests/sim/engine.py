@@ -14,32 +14,23 @@ from cosco import (
     CoscoExchange,
     CoscoReader,
     CoscoWriter,
-    DataLost,
     ExchangeClosed,
     GenerationChanged,
 )
-from cosco.metadata.state.exchange.losses import MAX_BUILDS
 
 from . import threads
-from .clients import SERVICE_TIMEOUT_S, Clients
+from .clients import SERVICE_TIMEOUT_S, Clients, Place
 from .loop import Process
 from .loop import RunState as ProcessState
 from .model import Run, RunState
 from .programs import METADATA_ADDRESS
-from .scenario import Ending, Scenario
-from .world import OnPurpose, World
+from .scenario import Scenario
+from .world import World
 
 SHUFFLE_ID = "simulated"
 LEASE_S = 90.0
-ABANDONED_LEASE_S = 20.0
-#: A mapper rests so often while it works.
-_PAUSES = 10
 #: The share of runs that are run once more by the process that has done them.
 _REPEATED = 0.1
-
-
-class CallbackFailed(OnPurpose):
-    """What the driver's callback raises on purpose."""
 
 
 class Engine(Clients):
@@ -50,8 +41,7 @@ class Engine(Clients):
         self.mappers = list(range(scenario.mappers))
         self.writers: dict[Process, Run] = {}
         self.readers: dict[Process, int] = {}
-        self.verified: set[int] = set()  # partitions read whole in peace
-        self._wanted: dict[int, int] = {}  # mapper → runs that must yet succeed
+        self._has_begun = False
         self._finish = threads.Event()
         self._starts = 0
 
@@ -79,15 +69,8 @@ class Engine(Clients):
                         SHUFFLE_ID,
                         scenario.partitions,
                         callback,
-                        replicas=scenario.replicas,
-                        min_replicas=scenario.min_replicas,
-                        codec=scenario.codec,
                         deterministic=scenario.deterministic,
-                        lease_s=ABANDONED_LEASE_S
-                        if scenario.ending is Ending.ABANDONED
-                        else LEASE_S,
-                        metadata=METADATA_ADDRESS,
-                        service_timeout_s=SERVICE_TIMEOUT_S,
+                        **self._options(LEASE_S),
                     )
                 except cosco.ExchangeExists:  # by a driver that died before it could say so
                     exchange = self._attach(callback)
@@ -120,66 +103,61 @@ class Engine(Clients):
 
     def _recompute(self, mappers: list[int], reason: str) -> None:
         self.world.trace(f"recompute {mappers}: {reason}")
-        self.losses += 1
+        self._lost(reason)
         self.world.count("callbacks")
-        if self.scenario.callbacks_fail and self.world.rng.random() < 0.5:
-            raise CallbackFailed("on purpose")
-        threads.sleep(self.world.rng.random())
-        for mapper in mappers:
-            self._want(mapper)
+        self._run_again(((0, mapper) for mapper in mappers), 1.0)
 
     # --- mappers ---------------------------------------------------------------------------
 
     def _begin_work(self) -> None:
-        if self._wanted:
+        if self._has_begun:
             return
+        self._has_begun = True
         rng, scenario = self.world.rng, self.scenario
         for mapper in self.mappers:
-            self._wanted[mapper] = 0
-            self.world.later(rng.random() * scenario.work_s, self._want, mapper)
+            self.world.later(rng.random() * scenario.work_s, self.want, (0, mapper))
         for _ in range(scenario.readers):
             delay = rng.random() * 2 * scenario.work_s
             self.world.later(delay, self._start_reader, rng.randrange(scenario.partitions))
         if self.is_peaceful:
             self._read_all()
 
-    def _want(self, mapper: int) -> None:
-        self._wanted[mapper] += 1
-        self.start_run(mapper)
-
     def speculate(self) -> None:
         if self.is_created:
             self.world.trace("speculate")
-            self.start_run(self.world.rng.choice(self.mappers))
+            self.start_run((0, self.world.rng.choice(self.mappers)))
+
+    def is_over(self, index: int) -> bool:
+        return False  # before all is
 
     def processes(self) -> list[Process]:
         return [*self.writers, *self.readers]
 
-    def start_run(self, mapper: int) -> None:
-        """A run of a mapper, wanted or speculative."""
+    def start_run(self, place: Place) -> None:
         if self.is_ending:
             return
-        runs = [self.model.begin_run(mapper)]
+        runs = [self._begin_run(place)]
 
         def work() -> None:
             self._map(runs[0])
             if self.world.rng.random() < _REPEATED and not self.is_ending:
                 # As one does whose engine has missed that it ended: over the same streams.
                 self.world.count("runs repeated in their process")
-                runs.append(self.model.begin_run(mapper))
+                runs.append(self._begin_run(place))
                 self.writers[process] = runs[1]
                 self._map(runs[1])
 
         def ended() -> None:
             for run in runs:
-                self._run_ended(run)
+                self._run_ended(place, run)
 
-        process = self._spawn(f"map{mapper}.{runs[0].number}", work, ended)
+        process = self._spawn(f"map{place[1]}.{runs[0].number}", work, ended)
         self.writers[process] = runs[0]
 
     def _map(self, run: Run) -> None:
-        rng, scenario = self.world.rng, self.scenario
-        pause_s = rng.random() * scenario.mapper_s / _PAUSES
+        scenario = self.scenario
+        pause_s = self.world.rng.random() * scenario.mapper_s / self.pauses
+        what = f"run {run.number} of mapper {run.mapper}"
         met = False
         try:
             with CoscoWriter(
@@ -190,37 +168,18 @@ class Engine(Clients):
                 service_timeout_s=SERVICE_TIMEOUT_S,
             ) as writer:
                 met = True
-                rows = self.model.rows(run)
-                pace = len(rows) // _PAUSES + 1
-                for i, (partition, row) in enumerate(rows):
-                    writer.collect(partition, row)
-                    if i % pace == 0:
-                        threads.sleep(pause_s)
-                run.state = RunState.CLOSING
+                rows = self._write_rows(writer.collect, run, pause_s)
             commit = writer.close()
         except CoscoError as error:
-            closing = run.state is RunState.CLOSING
-            run.state = RunState.UNKNOWN if closing else RunState.FAILED
-            self._explain(f"run {run.number} of mapper {run.mapper}", error, met=met)
+            run.interrupt()
+            self._explain(what, error, met=met)
         else:
             run.state = RunState.WON if commit.won else RunState.NOT_WON
-            self.world.trace(f"run {run.number} of mapper {run.mapper}: won={commit.won}")
+            self.world.trace(f"{what}: won={commit.won}")
             if not commit.won:
                 self.world.count("runs that did not win")
-            expected = len(rows)
-            if commit.won and commit.rows > expected:
-                self.world.problem(f"run {run.number} committed {commit.rows} rows of {expected}")
-
-    def _run_ended(self, run: Run) -> None:
-        """Its process is gone, come what may."""
-        if run.state in (RunState.WON, RunState.NOT_WON):
-            self._wanted[run.mapper] = 0
-            return
-        if run.state in (RunState.RUNNING, RunState.CLOSING):
-            closing = run.state is RunState.CLOSING
-            run.state = RunState.UNKNOWN if closing else RunState.FAILED
-        if self._wanted[run.mapper]:
-            self.world.later(0.2 + self.world.rng.random(), self.start_run, run.mapper)
+            if commit.won and commit.rows > rows:
+                self.world.problem(f"run {run.number} committed {commit.rows} rows of {rows}")
 
     # --- readers ---------------------------------------------------------------------------
 
@@ -272,47 +231,25 @@ class Engine(Clients):
             return False
         except CoscoError as error:
             self._explain(f"reader of partition {partition}", error, met=met)
-            if isinstance(error, DataLost) and not error.retriable:
-                self._repair(error)
-            if isinstance(error, cosco.DataCorrupted) and peaceful and self.damages > MAX_BUILDS:
-                # Rows of one range went missing from whole files each time: that is the end of it.
-                self.verified.add(partition)
-                return True
-            return False
-        wrong = self.model.check_read(mappers, partition, rows)
-        if wrong:
-            self.world.problem(f"partition {partition} read wrong: {wrong}")
-        self.reads += 1
+            return self._read_failed((0, partition), error, peaceful=peaceful)
+        self._has_read(f"partition {partition}", mappers, partition, rows)
         self.world.trace(f"partition {partition}: {len(rows)} rows of mappers {mappers}")
         if peaceful and len(mappers) == len(self.mappers):
-            self.verified.add(partition)
+            self.verified.add((0, partition))
         return True
-
-    def _repair(self, error: DataLost) -> None:
-        """What one does without a callback: run the mappers that the error names."""
-        self.losses += 1
-        for mapper in error.mappers:
-            if not self._wanted[mapper]:
-                self._want(mapper)
 
     def _explain(self, what: str, error: CoscoError, *, met: bool) -> None:
         """Whether an error may happen here. `met`: the service has answered this client before,
         so that an outage must have been waited for."""
-        self.world.trace(f"{what}: {type(error).__name__}: {error}")
-        self.world.count(f"clients were told {type(error).__name__}")
-        if isinstance(error, DataLost):
-            self.losses += 1
-        allowed = isinstance(error, DataLost | cosco.CapacityExceeded) or (
-            isinstance(error, GenerationChanged) and not self.scenario.deterministic
+        self._check_error(
+            what,
+            error,
+            {
+                GenerationChanged: not self.scenario.deterministic,
+                ExchangeClosed: self.is_ending,
+                cosco.ServiceUnavailable: not met,
+            },
         )
-        if isinstance(error, ExchangeClosed):
-            allowed = self.is_ending
-        if isinstance(error, cosco.ServiceUnavailable):
-            allowed = not met
-        if isinstance(error, cosco.DataCorrupted):
-            allowed = self.scenario.damage
-        if not allowed:
-            self.world.problem_of_exception(f"{what} failed", error)
 
     # --- ending ----------------------------------------------------------------------------
 
@@ -337,7 +274,8 @@ class Engine(Clients):
             self._start_reader(partition)
 
     def unread(self) -> str:
-        return f"partitions {sorted(self.verified)} of {self.scenario.partitions} are read"
+        read = sorted(partition for _, partition in self.verified)
+        return f"partitions {read} of {self.scenario.partitions} are read"
 
     @property
     def is_ending(self) -> bool:

@@ -18,27 +18,22 @@ from cosco import (
     CoscoError,
     CoscoExchangeGroup,
     CoscoReader,
-    DataLost,
     ExchangeClosed,
     GroupHandle,
 )
-from cosco.metadata.state.exchange.losses import MAX_BUILDS
 
 from . import threads
-from .clients import SERVICE_TIMEOUT_S, Clients
-from .engine import ABANDONED_LEASE_S, CallbackFailed
+from .clients import SERVICE_TIMEOUT_S, Clients, Place
 from .loop import PROCESS, Process
 from .loop import RunState as ProcessState
 from .model import Run, RunState
 from .programs import METADATA_ADDRESS
-from .scenario import Ending, GroupWork, Scenario
+from .scenario import GroupWork, Scenario
 from .world import World
 
 LEASE_S = 60.0
 #: Of the reason for which mappers are called back that have lost nothing but their commit.
 _UNCOMMITTED = "before they committed"
-#: A mapper rests so often while it works.
-_PAUSES = 4
 #: In peace: of readers that ask the metadata service, and of released exchanges that are read.
 _ORDINARY = 0.3
 _STALE = 0.3
@@ -46,9 +41,6 @@ _STALE = 0.3
 _PATIENCE_S = 40.0
 #: A released exchange is gone from everywhere, in peace.
 _RELEASED_S = 8.0
-
-#: (index of the exchange, partition or mapper)
-_Place = tuple[int, int]
 
 
 @dataclass(eq=False)
@@ -73,6 +65,10 @@ class _Worker:
 class GroupEngine(Clients):
     """One group, from its creation until it is closed."""
 
+    kind = "clients of groups"
+    pauses = 4
+    retry_s = (0.1, 0.4)
+
     def __init__(self, world: World, scenario: Scenario, work: GroupWork) -> None:
         super().__init__(world, scenario)
         self.work = work
@@ -80,7 +76,6 @@ class GroupEngine(Clients):
         self.handle = b""
         self.released: dict[int, float] = {}  # when
         self._numbers: dict[int, int] = {}  # of exchanges, by index
-        self.verified: set[_Place] = set()  # read whole in peace
         self.workers: list[_Worker] = []
         self._commands: threads.SimpleQueue = threads.SimpleQueue()
         self._extensions = list(work.extensions)
@@ -89,9 +84,8 @@ class GroupEngine(Clients):
         self._names: Counter[str] = Counter()
         self._begun = 0  # micro-batches
         self._awaited: dict[int, set[int]] = {}  # of those under way: partitions not yet read
-        self._prescheduled: set[_Place] = set()
-        self._wanted: Counter[_Place] = Counter()  # runs of mappers that must yet succeed
-        self._done_by: dict[_Place, list[Process]] = {}  # whose runs of a mapper have ended well
+        self._prescheduled: set[Place] = set()
+        self._done_by: dict[Place, list[Process]] = {}  # whose runs of a mapper have ended well
         self._tasks: dict[_Task, None] = {}  # that have not ended
         self._is_finishing = False
 
@@ -108,7 +102,6 @@ class GroupEngine(Clients):
 
     def _drive(self) -> None:
         scenario = self.scenario
-        abandoned = scenario.ending is Ending.ABANDONED
         try:
             with CoscoExchangeGroup(
                 f"group{self._tries}",
@@ -116,12 +109,7 @@ class GroupEngine(Clients):
                 self.work.size,
                 scenario.mappers,
                 self._recompute if scenario.callback else None,
-                replicas=scenario.replicas,
-                min_replicas=scenario.min_replicas,
-                codec=scenario.codec,
-                lease_s=ABANDONED_LEASE_S if abandoned else LEASE_S,
-                metadata=METADATA_ADDRESS,
-                service_timeout_s=SERVICE_TIMEOUT_S,
+                **self._options(LEASE_S),
             ) as group:
                 self.is_created = True
                 self._made(group)
@@ -149,17 +137,13 @@ class GroupEngine(Clients):
         self.world.trace(f"recompute {mappers} of {index}: {reason}")
         self._lost(reason)
         self.world.count("callbacks of groups")
-        if self.scenario.callbacks_fail and self.world.rng.random() < 0.5:
-            raise CallbackFailed("on purpose")
-        threads.sleep(self.world.rng.random() * 0.5)
-        for mapper in mappers:
-            self._want((index, mapper))
+        self._run_again(((index, mapper) for mapper in mappers), 0.5)
 
     def _lost(self, reason: str) -> None:
         if _UNCOMMITTED in reason:
             self.world.count("mappers that died before they committed")
         else:
-            self.losses += 1
+            super()._lost(reason)
 
     def extend(self) -> None:
         if not self._extensions or not self.is_created or self.is_ending:
@@ -261,12 +245,12 @@ class GroupEngine(Clients):
                 )
             self._awaited[index].add(partition)
         for mapper in range(self.scenario.mappers):
-            self._wanted[index, mapper] = 0
+            self.wanted[index, mapper] = 0
             when = wait_s + 0.02 * rng.random()
-            self.world.later(when, self._want, (index, mapper))
+            self.world.later(when, self.want, (index, mapper))
             if rng.random() < work.speculation:
                 when += rng.choice((0.0, 0.05, 2.0)) * rng.random()
-                self.world.later(when, self._start_run, (index, mapper))
+                self.world.later(when, self.start_run, (index, mapper))
         if rng.random() < work.early_released:
             self.world.later(2 * wait_s * rng.random(), self.release, index)
         if not self._awaited[index]:
@@ -284,7 +268,7 @@ class GroupEngine(Clients):
             rng = self.world.rng
             place = rng.randrange(self._begun), rng.randrange(self.scenario.mappers)
             self.world.trace(f"speculate {place}")
-            self._start_run(place)
+            self.start_run(place)
 
     # --- workers ---------------------------------------------------------------------------
 
@@ -355,16 +339,14 @@ class GroupEngine(Clients):
 
     # --- mappers ---------------------------------------------------------------------------
 
-    def _want(self, place: _Place) -> None:
-        self._wanted[place] += 1
-        self._start_run(place)
+    def is_over(self, index: int) -> bool:
+        return index in self.released
 
-    def _start_run(self, place: _Place) -> None:
-        """A run of a mapper, wanted or speculative."""
+    def start_run(self, place: Place) -> None:
         if self.is_ending:
             return
         index, mapper = place
-        run = self.model.begin_run(index * self.scenario.mappers + mapper)
+        run = self._begin_run(place)
         self._give(
             _Task(
                 f"map{index}.{mapper}.{run.number}",
@@ -373,20 +355,14 @@ class GroupEngine(Clients):
             )
         )
 
-    def _map(self, handle: GroupHandle, place: _Place, run: Run) -> None:
+    def _map(self, handle: GroupHandle, place: Place, run: Run) -> None:
         rng, scenario = self.world.rng, self.scenario
-        pause_s = rng.random() * scenario.mapper_s / _PAUSES
+        pause_s = rng.random() * scenario.mapper_s / self.pauses
         process = PROCESS.get()
         assert process is not None
         try:
             with handle.writer(*place, buffer_bytes=scenario.buffer_bytes) as writer:
-                rows = self.model.rows(run)
-                pace = len(rows) // _PAUSES + 1
-                for i, (partition, row) in enumerate(rows):
-                    writer.collect(partition, row)
-                    if i % pace == 0 and pause_s:
-                        threads.sleep(pause_s)
-                run.state = RunState.CLOSING
+                self._write_rows(writer.collect, run, pause_s or None)
             if rng.random() < self.work.flushed:
                 handle.flush()
             run.state = RunState.WON
@@ -396,30 +372,15 @@ class GroupEngine(Clients):
                 self.world.count("workers killed after a close")
                 self.world.later(0.15 * rng.random(), self.world.kill, process)
         except CoscoError as error:
-            if run.state is RunState.CLOSING:
-                run.state = RunState.UNKNOWN
-            elif run.state is RunState.RUNNING:
-                run.state = RunState.FAILED
+            run.interrupt()
             self._explain(f"run {run.number} of mapper {place}", place[0], error)
-
-    def _run_ended(self, place: _Place, run: Run) -> None:
-        """It, or its process, is gone, come what may."""
-        if run.state is RunState.WON:
-            self._wanted[place] = 0
-            return
-        if run.state is RunState.CLOSING:
-            run.state = RunState.UNKNOWN
-        elif run.state is RunState.RUNNING:
-            run.state = RunState.FAILED
-        if self._wanted[place] and place[0] not in self.released:
-            self.world.later(0.1 + 0.4 * self.world.rng.random(), self._start_run, place)
 
     # --- readers ---------------------------------------------------------------------------
 
-    def _read_soon(self, place: _Place, seconds: float) -> None:
+    def _read_soon(self, place: Place, seconds: float) -> None:
         self.world.later(seconds, self._start_reader, place)
 
-    def _start_reader(self, place: _Place) -> None:
+    def _start_reader(self, place: Place) -> None:
         if self.is_ending:
             return
         done: list[bool] = []
@@ -434,7 +395,7 @@ class GroupEngine(Clients):
             )
         )
 
-    def _reader_ended(self, place: _Place, done: list[bool]) -> None:
+    def _reader_ended(self, place: Place, done: list[bool]) -> None:
         index, partition = place
         if any(done):
             if index in self._awaited:
@@ -444,7 +405,7 @@ class GroupEngine(Clients):
         elif index not in self.released:
             self._read_soon(place, 0.3 + self.world.rng.random())
 
-    def _read(self, handle: GroupHandle, place: _Place, *, ordinary: bool) -> bool:
+    def _read(self, handle: GroupHandle, place: Place, *, ordinary: bool) -> bool:
         """Read a partition whole; False: try again."""
         index, partition = place
         peaceful = self.is_peaceful
@@ -465,41 +426,27 @@ class GroupEngine(Clients):
             return False
         except CoscoError as error:
             self._explain(f"reader of {place}", index, error)
-            if isinstance(error, DataLost) and not error.retriable:
-                self._repair(index, error.mappers)
-            if isinstance(error, cosco.DataCorrupted) and peaceful and self.damages > MAX_BUILDS:
-                self.verified.add(place)
-                return True
-            return False
+            return self._read_failed(place, error, peaceful=peaceful)
         mappers = self.scenario.mappers
         named = range(index * mappers, (index + 1) * mappers)
-        wrong = self.model.check_read(named, partition, rows)
-        if wrong:
-            self.world.problem(f"partition {place} read wrong: {wrong}")
-        self.reads += 1
+        self._has_read(f"partition {place}", named, partition, rows)
         self.world.trace(f"partition {place}: {len(rows)} rows")
         if peaceful:
             self.verified.add(place)
         return True
 
-    def _repair(self, index: int, mappers: Iterable[int]) -> None:
-        """Run those again that nobody else does."""
-        for mapper in mappers:
-            if not self._wanted[index, mapper]:
-                self._want((index, mapper))
-
     def _find_forgotten(self, index: int, mappers: Iterable[int]) -> None:
         """Mappers have ended and were not committed, and no daemon has their marks, as those that
         had are gone, or had no room for them."""
-        forgotten = [mapper for mapper in mappers if not self._wanted[index, mapper]]
+        forgotten = [mapper for mapper in mappers if not self.wanted[index, mapper]]
         self.world.count("commits that readers waited for in vain")
         kept = self.world.deaths < self.scenario.replicas and not self.work.boards_bytes
         if forgotten and kept:
             self.world.problem(f"nobody found that {forgotten} of {index} are not committed")
-        self._repair(index, forgotten)
+        self.repair((index, mapper) for mapper in forgotten)
 
     def _reader(
-        self, handle: GroupHandle, place: _Place, timeout_s: float | None, *, ordinary: bool
+        self, handle: GroupHandle, place: Place, timeout_s: float | None, *, ordinary: bool
     ) -> CoscoReader:
         if not ordinary:
             return handle.reader(*place, timeout_s=timeout_s)
@@ -514,19 +461,14 @@ class GroupEngine(Clients):
 
     def _explain(self, what: str, index: int, error: CoscoError) -> None:
         """Whether an error may happen here."""
-        self.world.trace(f"{what}: {type(error).__name__}: {error}")
-        self.world.count(f"clients of groups were told {type(error).__name__}")
-        if isinstance(error, DataLost):
-            self._lost(str(error))
-        allowed = isinstance(error, DataLost | cosco.CapacityExceeded)
-        if isinstance(error, ExchangeClosed):
-            allowed = self.is_ending or index in self.released
-        if isinstance(error, cosco.ServiceUnavailable):  # it may be the first who asks
-            allowed = not self.is_peaceful
-        if isinstance(error, cosco.DataCorrupted):
-            allowed = self.scenario.damage
-        if not allowed:
-            self.world.problem_of_exception(f"{what} failed", error)
+        self._check_error(
+            what,
+            error,
+            {
+                ExchangeClosed: self.is_ending or self.is_over(index),
+                cosco.ServiceUnavailable: not self.is_peaceful,  # it may be the first who asks
+            },
+        )
 
     # --- ending ----------------------------------------------------------------------------
 
@@ -547,7 +489,7 @@ class GroupEngine(Clients):
         is_begun = self.is_created and not self._extending and self._begun == self.size
         return is_begun and not self._unread()
 
-    def _unread(self) -> list[_Place]:
+    def _unread(self) -> list[Place]:
         return [
             (index, partition)
             for index in range(self.size)
@@ -576,7 +518,7 @@ class GroupEngine(Clients):
                 if index not in self.released or rng.random() < _STALE:
                     self._start_reader((index, partition))
             if index in self.released and rng.random() < _STALE:
-                self._start_run((index, rng.randrange(self.scenario.mappers)))
+                self.start_run((index, rng.randrange(self.scenario.mappers)))
 
     def _committed(self, index: int) -> set[int] | None:
         """The mappers of an exchange that the metadata service has; None if it is not there."""

@@ -36,6 +36,13 @@ class Run:
     mapper: int
     state: RunState = RunState.RUNNING
 
+    def interrupt(self) -> None:
+        """Note that it failed, or that its process is gone, if it had not ended before."""
+        if self.state is RunState.CLOSING:
+            self.state = RunState.UNKNOWN
+        elif self.state is RunState.RUNNING:
+            self.state = RunState.FAILED
+
 
 @dataclass(slots=True)
 class Model:

@@ -31,7 +31,7 @@ import cosco
 import cosco.client.rpc.transport
 import cosco.dfs
 import cosco.metadata.store.database
-from cosco.client.groups import committer, following
+from cosco.client.groups import commit_outbox, following
 from cosco.client.write import push_streams
 from cosco.shuffle_service.io import arena, metrics
 
@@ -81,6 +81,9 @@ class SimMetrics:
     def __getattr__(self, name: str) -> _Metric:
         metric = self.__dict__[name] = _Metric(f"daemon {name}")
         return metric
+
+    def count(self, what: str, amount: int) -> None:
+        getattr(self, what).inc(amount)
 
     def observe_io(self, event: object) -> None:
         pass
@@ -184,8 +187,8 @@ def install() -> None:
             _OfProcess(following.Following),
         ),
         (
-            committer.COMMITTERS,
-            _OfProcess(committer.Committers),
+            commit_outbox.COMMIT_OUTBOXES,
+            _OfProcess(commit_outbox.CommitOutboxes),
         ),
     ]
     for package in _PACKAGES:
@@ -194,7 +197,7 @@ def install() -> None:
             importlib.import_module(info.name)
     daemon = importlib.import_module("cosco.shuffle_service.server")
     daemon.DaemonCore = _shown(daemon.DaemonCore, "cores")
-    daemon.GrantBoards = _shown(daemon.GrantBoards, "boards")
+    daemon.FrameBudgets = _shown(daemon.FrameBudgets, "budgets")
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
     _count_losses(importlib.import_module("cosco.metadata.state.exchange.losses").Losses)

@@ -159,7 +159,7 @@ class Daemon(Service):
     def _on_ready(self, line: str) -> None:
         super()._on_ready(line)
         if self._boards_bytes and self.core is not None:
-            self.core.boards._bytes_max = self._boards_bytes
+            self.core.mark_boards._bytes_max = self._boards_bytes
 
     def _on_drained(self) -> None:
         self.world.trace("drained")

@@ -13,13 +13,13 @@ import numpy as np
 
 from cosco.format.block import BlockHeader, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES
+from cosco.protocol.keys import AssignmentKey
 
 if TYPE_CHECKING:
-    from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk
-
     from cosco.protocol.mark import Mark
     from cosco.protocol.records import Assignment
     from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
+    from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
     from cosco.shuffle_service.state.core import DaemonCore
 
     from .world import World
@@ -34,7 +34,7 @@ def watch(world: World, core: DaemonCore) -> None:
     admit, seal, drop, count = core.admit, core.seal, core.drop, core.count
 
     def watched_admit(number: int, assignment: Assignment, *rest: Any) -> None:
-        key = number, assignment.range_index, assignment.epoch
+        key = AssignmentKey(number, assignment.range_index, assignment.epoch)
         admit(number, assignment, *rest)
         held = core.assignment(key)
         if held is not None and number in dropped:

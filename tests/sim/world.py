@@ -16,7 +16,7 @@ from .network import Network
 
 if TYPE_CHECKING:
     from cosco.metadata.state.state import MetadataState
-    from cosco.shuffle_service.io.push.push_stream import GrantBoards
+    from cosco.protocol.push.credits import FrameBudgets
     from cosco.shuffle_service.state.core import DaemonCore
 
     from .database import TableStore
@@ -45,7 +45,7 @@ class World:
         self.processes: list[Process] = []
         #: What daemons hold, by process.
         self.cores: dict[Process, DaemonCore] = {}
-        self.boards: dict[Process, GrantBoards] = {}
+        self.budgets: dict[Process, FrameBudgets] = {}
         #: Marks that daemons have met: (incarnation, assignment, mapper, attempt).
         self.marks: set[tuple[int, tuple[int, int, int], int, int]] = set()
         #: What metadata services know, by process.
@@ -78,7 +78,7 @@ class World:
             process.on_death.clear()
         self.processes.clear()
         self.cores.clear()
-        self.boards.clear()
+        self.budgets.clear()
         self.states.clear()
         self.network.servers.clear()
         self.loop.clear()

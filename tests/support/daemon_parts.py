@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
-from support.frame_making import EXCHANGE, INCARNATION
+from support.frame_making import EXCHANGE, INCARNATION, frame
 
 from cosco.dfs import Store
 from cosco.errors import CoscoError
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.protocol.push.answers import Answer
+from cosco.protocol.push.credits import FrameBudgets
+from cosco.protocol.push.receiver import PushReceiver
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import fetch_reply
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.membership import MetadataLink
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.page_waiters import PageWaiters
-from cosco.shuffle_service.io.push.push_stream import GrantBoards
-from cosco.shuffle_service.io.push.take_copies import Copies
-from cosco.shuffle_service.io.push.take_in import TakeIn
+from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
+from cosco.shuffle_service.io.push.push_stream import PushStream
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
-from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, Page
 from cosco.shuffle_service.state.core import DaemonCore
+from cosco.shuffle_service.state.intake import Intakes, WriterIntake
 
-KEY = (EXCHANGE, 0, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 
 
 class DaemonParts:
@@ -36,39 +39,57 @@ class DaemonParts:
             arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
             incarnation=INCARNATION,
             chunk_bytes=64 << 10,
+            full_store_wait_s=5.0,
         )
         self.core.cluster_id = "c"
         self.core.admit(
             EXCHANGE, Assignment(0, 1, 1, DaemonRef(INCARNATION, "a")), PartitionRange(0, 0, 9)
         )
         self.metrics = DaemonMetrics()
-        self.waiters = PageWaiters()
-        self.flusher = Flusher(self.core, store, self.waiters, self.metrics, writers=2)
+        self.flusher = Flusher(self.core, store, self.metrics, writers=2)
         self.link = link or MetadataLink("127.0.0.1:1")
         self.lookups = Lookups(self.core, self.link)
-        self.take_in = TakeIn(
-            self.core, self.lookups, self.flusher, self.waiters, self.metrics, full_store_wait_s=5.0
-        )
-        self.copies = Copies(self.core, self.lookups, self.flusher, self.waiters, 5.0)
+        self.intakes = Intakes(self.core, self.metrics.count, self.lookups.look_up)
+        self.copies = CopyKeeper(self.core, self.intakes)
         self.fetch = FetchService(
             self.core,
             store,
             ReadMemory(memoryview(bytearray(4 << 20))),
             self.metrics,
-            self.copies.settle,
+            self.copies.absorb,
         )
         self.pool_pages: list[Page] = []
 
-    def boards(self, budget_bytes: int) -> GrantBoards:
-        return GrantBoards(budget_bytes, self.metrics)
+    def receiver(self, budgets: FrameBudgets | None = None) -> PushReceiver:
+        """The daemon's half of a push stream."""
+        return PushReceiver(INCARNATION, budgets or FrameBudgets(8 << 20), self.intakes.open)
 
-    async def take(self, frame: CheckedFrame, data: bytes) -> AssignmentKey:
-        """Take a frame of a single copy in; it is acknowledged when this returns."""
-        settled: list[CoscoError | None] = []
-        key, forward = await self.take_in.take(frame, memoryview(data), settled.append)
-        assert forward is None
-        assert settled == [None]
-        return key
+    def push_stream(self, context: Any, budgets: FrameBudgets) -> PushStream:
+        return PushStream(context, self.receiver(budgets), self.metrics)
+
+    async def push(
+        self,
+        data: bytes,
+        answer: Answer,
+        mapper_attempt: MapperAttempt = MapperAttempt(1, 1),  # noqa: B008
+        number: int = EXCHANGE,
+    ) -> WriterIntake:
+        """A writer's only frame comes; returns when it is in buffers, or refused."""
+        taken_in, stream = asyncio.Event(), self.receiver()
+        stream.wake = taken_in.set
+        intake = WriterIntake(self.intakes, number, mapper_attempt, stream)
+        if not intake.take_in(memoryview(data), answer, time.monotonic()):
+            await taken_in.wait()
+        return intake
+
+    async def take(self, *blocks: bytes) -> None:
+        """Take a frame of a single copy in; raises what it is refused for."""
+        answers: list[CoscoError | None] = []
+        await self.push(frame(blocks), answers.append)
+        for error in answers:
+            if error is not None:
+                raise error
+        assert answers
 
     async def read(self, partition: int) -> bytes:
         """The blocks of a partition, as a reader gets them."""

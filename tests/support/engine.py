@@ -1,7 +1,6 @@
 """A small engine that runs mappers and reducers as processes, in every way Python has.
 
-Run as `engine.py CASE METADATA` by test_client_processes.py, in a process of its own, as
-forking is about everything a process has. Prints "ok".
+test_client_processes.py runs each case in a process of its own.
 """
 
 from __future__ import annotations
@@ -9,30 +8,27 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import random
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from cosco import ClientClosed, CoscoExchange, CoscoReader, CoscoWriter
+from support.children import Case, check_refused, fork, join, main
+from support.exchanges import Pairs, by_partition, numbered, send
+
+from cosco import CoscoExchange, CoscoReader, CoscoWriter
 
 PARTITIONS = 4
 ROWS = 3000
-CHILD_TIMEOUT_S = 30.0
 
 
-def row(mapper: int, i: int) -> bytes:
-    return b"%d-%d-" % (mapper, i) + random.Random(i).randbytes(100)
+def rows_of(mapper: int) -> Pairs:
+    return numbered(mapper, ROWS, partitions=PARTITIONS, size=100)
 
 
 def write(name: str, mapper: int, metadata: str) -> bool:
-    with CoscoWriter(name, mapper, buffer_bytes=64 << 10, metadata=metadata) as writer:
-        for i in range(ROWS):
-            writer.collect(i % PARTITIONS, row(mapper, i))
-    return writer.close().won
+    return send(name, mapper, rows_of(mapper), metadata).won
 
 
 def read(name: str, mappers: list[int], partition: int, metadata: str) -> list[bytes]:
@@ -41,29 +37,15 @@ def read(name: str, mappers: list[int], partition: int, metadata: str) -> list[b
 
 
 def check(name: str, mappers: list[int], metadata: str) -> None:
-    found = [row for p in range(PARTITIONS) for row in read(name, mappers, p, metadata)]
-    assert sorted(found) == sorted(row(m, i) for m in mappers for i in range(ROWS))
+    expected = by_partition(itertools.chain(*map(rows_of, mappers)), PARTITIONS)
+    check_rows(name, mappers, expected, metadata)
 
 
-def fork(work: Callable[[], object], *, soft: bool = False) -> int:
-    """A child that does `work` and then ends; `soft`: by SystemExit, where it is."""
-    pid = os.fork()
-    if not pid:
-        signal.alarm(int(CHILD_TIMEOUT_S))
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            if not soft or status:
-                os._exit(status)
-        sys.exit(0)
-    return pid
-
-
-def join(pid: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    assert status == 0, f"a child ended with {status}"
+def check_rows(
+    name: str, mappers: list[int], expected: list[Counter[bytes]], metadata: str
+) -> None:
+    for partition, rows in enumerate(expected):
+        assert Counter(read(name, mappers, partition, metadata)) == rows
 
 
 def pool(method: str, metadata: str) -> None:
@@ -93,8 +75,8 @@ def busy(metadata: str) -> None:
 
         def write_slowly() -> None:
             with CoscoWriter("busy", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:
-                for i in range(ROWS):
-                    writer.collect(i % PARTITIONS, row(0, i))
+                for i, pair in enumerate(rows_of(0)):
+                    writer.collect(*pair)
                     if i % 100 == 0:
                         wrote.wait(0.01)
 
@@ -114,27 +96,23 @@ def inherited(metadata: str) -> None:
     with CoscoExchange("inherited", PARTITIONS, metadata=metadata) as exchange:
         with CoscoWriter("inherited", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:
             reader = CoscoReader("inherited", [0], 0, metadata=metadata)
-            for i in range(ROWS // 2):
-                writer.collect(i % PARTITIONS, row(0, i))
+            rows = rows_of(0)
+            for pair in rows[: ROWS // 2]:
+                writer.collect(*pair)
 
             def misuse() -> None:
-                calls: list[Callable[[], object]] = [
-                    lambda: writer.collect(0, b"x"),
-                    lambda: writer.collect_batch([0], [b"x"]),
-                    writer.close,
-                    reader.next,
-                    lambda: list(reader),
-                    reader.read_table,
-                    exchange.progress,
-                    exchange.close,
-                ]
-                for call in calls:
-                    try:
-                        call()
-                    except ClientClosed as error:
-                        assert "forked child" in str(error), error
-                    else:
-                        raise AssertionError(f"{call} worked")
+                check_refused(
+                    [
+                        lambda: writer.collect(0, b"x"),
+                        lambda: writer.collect_batch([0], [b"x"]),
+                        writer.close,
+                        reader.next,
+                        lambda: list(reader),
+                        reader.read_table,
+                        exchange.progress,
+                        exchange.close,
+                    ]
+                )
                 writer.abort()
                 reader.close()
 
@@ -142,8 +120,8 @@ def inherited(metadata: str) -> None:
             # These leave the `with` blocks above, and end with the interpreter.
             join(fork(lambda: None, soft=True))
             join(fork(lambda: write("inherited", 7, metadata), soft=True))
-            for i in range(ROWS // 2, ROWS):
-                writer.collect(i % PARTITIONS, row(0, i))
+            for pair in rows[ROWS // 2 :]:
+                writer.collect(*pair)
         check("inherited", [0, 7], metadata)
         assert list(reader)
         reader.close()
@@ -164,8 +142,8 @@ def left(metadata: str) -> None:
     """A child that comes out of its parent's `with` blocks like the parent does."""
     with CoscoExchange("left", PARTITIONS, metadata=metadata):
         with CoscoWriter("left", 0, metadata=metadata) as writer:
-            for i in range(ROWS):
-                writer.collect(i % PARTITIONS, row(0, i))
+            for pair in rows_of(0):
+                writer.collect(*pair)
             pid = os.fork()
         if pid:
             join(pid)
@@ -190,15 +168,16 @@ def interrupted(metadata: str) -> None:
         with CoscoWriter("interrupted", 0, buffer_bytes=64 << 10, metadata=metadata) as writer:
             signal.signal(signal.SIGALRM, on_alarm)
             signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-            i = 0
-            while i < ROWS or len(children) < 8:
-                writer.collect(i % PARTITIONS, row(0, i))
-                i += 1
+            wrote: Pairs = []
+            for pair in itertools.cycle(rows_of(0)):
+                if len(wrote) >= ROWS and len(children) >= 8:
+                    break
+                writer.collect(*pair)
+                wrote.append(pair)
             signal.setitimer(signal.ITIMER_REAL, 0)
         for pid in children:
             join(pid)
-        rows = [row for p in range(PARTITIONS) for row in read("interrupted", [0], p, metadata)]
-        assert sorted(rows) == sorted(row(0, n) for n in range(i))
+        check_rows("interrupted", [0], by_partition(wrote, PARTITIONS), metadata)
         check("interrupted", [1000, 1000 + len(children) - 1], metadata)
 
 
@@ -206,15 +185,15 @@ def unclosed(metadata: str) -> None:
     """A process that ends without closing anything."""
     exchange = CoscoExchange("unclosed", PARTITIONS, metadata=metadata)
     writer = CoscoWriter("unclosed", 0, buffer_bytes=64 << 10, metadata=metadata)
-    for i in range(ROWS):
-        writer.collect(i % PARTITIONS, row(0, i))
+    for pair in rows_of(0):
+        writer.collect(*pair)
     reader = CoscoReader("unclosed", [0], 0, metadata=metadata)
     threading.Thread(target=reader.next, daemon=True).start()
     time.sleep(0.1)
     assert exchange.partitions == PARTITIONS
 
 
-CASES: dict[str, Callable[[str], None]] = {
+CASES: dict[str, Case] = {
     "fork": lambda metadata: pool("fork", metadata),
     "spawn": lambda metadata: pool("spawn", metadata),
     "forkserver": lambda metadata: pool("forkserver", metadata),
@@ -227,5 +206,4 @@ CASES: dict[str, Callable[[str], None]] = {
 }
 
 if __name__ == "__main__":
-    CASES[sys.argv[1]](sys.argv[2])
-    print("ok")
+    main(CASES)

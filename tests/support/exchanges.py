@@ -13,7 +13,7 @@ from support.raw_push import RawMetadata
 from cosco import Commit, CoscoError, CoscoReader, CoscoWriter
 from cosco.observe import fetch_status
 from cosco.protocol.records import Assignment, DaemonState, DaemonStatus, ExchangeInfo
-from cosco.protocol.wire import info_from_pb, mpb
+from cosco.protocol.wire import from_pb, mpb
 
 Pairs = list[tuple[int, bytes]]
 #: So long a client waits for services in these tests before it gives up.
@@ -103,11 +103,15 @@ def never(mappers: list[int], reason: str) -> None:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str = "it") -> float:
-    """Ask until a condition outside this process is true; seconds that it took."""
+    """Ask until a condition outside this process is true, less often as time goes by.
+
+    Returns: the seconds that it took.
+    """
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < timeout_s, f"{what} did not happen in {timeout_s} s"
-        threading.Event().wait(0.02)
+        waited_s = time.monotonic() - began
+        assert waited_s < timeout_s, f"{what} did not happen in {timeout_s} s"
+        threading.Event().wait(min(max(0.02, waited_s / 10), 0.1))
     return time.monotonic() - began
 
 
@@ -118,7 +122,7 @@ def describe(name: str, metadata: str) -> ExchangeInfo:
         reply = raw.call("DescribeExchange", mpb.DescribeExchangeRequest(shuffle_id=name))
     finally:
         raw.close()
-    return info_from_pb(reply)
+    return from_pb(ExchangeInfo, reply)
 
 
 def assignment(name: str, metadata: str, range_index: int = 0) -> Assignment:

@@ -1,16 +1,14 @@
 """A micro-batch engine in small: tasks of a group as processes, in every way Python has.
 
-Run as `group_engine.py CASE METADATA` by test_groups_processes.py, in a process of its own, as
-forking is about everything a process has. Prints "ok".
+test_groups_processes.py runs each case in a process of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import pickle
-import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,24 +17,29 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
-from cosco import ClientClosed, CommitTimeout, CoscoExchange, CoscoExchangeGroup, GroupHandle
+from support.children import CHILD_TIMEOUT_S, Case, check_refused, fork, join, main
+from support.exchanges import Pairs, by_partition, numbered
+from support.groups import committed, put
+
+from cosco import ClientClosed, CommitTimeout, CoscoExchangeGroup, GroupHandle
 from cosco.client.groups import following
 from cosco.client.write import push_streams
 
 PARTITIONS = 4
 MAPPERS = 4
 ROWS = 400
-CHILD_TIMEOUT_S = 30
 
 
-def row(mapper: int, n: int) -> bytes:
-    return b"%d.%d" % (mapper, n)
+def rows_of(mapper: int) -> Pairs:
+    return numbered(mapper, ROWS, partitions=PARTITIONS, size=0)
+
+
+EXPECTED = by_partition(itertools.chain(*map(rows_of, range(MAPPERS))), PARTITIONS)
 
 
 def write(handle: GroupHandle, i: int, mapper: int) -> int:
-    with handle.writer(i, mapper) as writer:
-        for n in range(ROWS):
-            writer.collect(n % PARTITIONS, row(mapper, n))
+    """Write as a task does; the process that did."""
+    put(handle, i, mapper, rows_of(mapper))
     return os.getpid()
 
 
@@ -45,43 +48,13 @@ def read(handle: GroupHandle, i: int, partition: int) -> Counter[bytes]:
         return Counter(reader)
 
 
-def expected(partition: int) -> Counter[bytes]:
-    return Counter(row(m, n) for m in range(MAPPERS) for n in range(partition, ROWS, PARTITIONS))
-
-
 def check(handle: GroupHandle, i: int) -> None:
-    for partition in range(PARTITIONS):
-        assert read(handle, i, partition) == expected(partition), (i, partition)
-
-
-def committed(handle: GroupHandle, i: int) -> int:
-    exchange = CoscoExchange.attach(f"{handle.group_id}/{i}", metadata=handle.metadata)
-    return exchange.progress().mappers_committed
+    for partition, rows in enumerate(EXPECTED):
+        assert read(handle, i, partition) == rows, (i, partition)
 
 
 def group(name: str, metadata: str, size: int = 4) -> CoscoExchangeGroup:
     return CoscoExchangeGroup(name, PARTITIONS, size, MAPPERS, metadata=metadata)
-
-
-def fork(work: Callable[[], object], *, soft: bool = False) -> int:
-    """A child that does `work` and then ends; `soft`: by SystemExit, where it is."""
-    pid = os.fork()
-    if not pid:
-        signal.alarm(CHILD_TIMEOUT_S)
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            if not soft or status:
-                os._exit(status)
-        sys.exit(0)
-    return pid
-
-
-def join(pid: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    assert status == 0, f"a child ended with {status}"
 
 
 def pool(metadata: str) -> None:
@@ -96,8 +69,8 @@ def pool(metadata: str) -> None:
                 workers.submit(write, handle, i, m) for i in (2, 0, 1) for m in range(MAPPERS)
             ]
             assert os.getpid() not in {one.result() for one in writing}
-            assert all(one.result() == expected(0) for one in waiting)
-            assert reading.result() == expected(3)
+            assert all(one.result() == EXPECTED[0] for one in waiting)
+            assert reading.result() == EXPECTED[3]
         # The pool is shut down: its workers ended in good order.
         assert [committed(handle, i) for i in range(4)] == [MAPPERS, MAPPERS, MAPPERS, 0]
 
@@ -172,7 +145,7 @@ def busy(metadata: str) -> None:
                 join(fork(partial(write, handle, i, MAPPERS - 1), soft=True))
                 writing.result()
                 for partition, one in enumerate(waiting):
-                    assert one.result() == expected(partition), (i, partition)
+                    assert one.result() == EXPECTED[partition], (i, partition)
                 join(child)
         done.set()
         asking.join()
@@ -185,38 +158,35 @@ def inherited(metadata: str) -> None:
     with group("inherited", metadata) as made:
         handle = made.handle()
         writer = handle.writer(0, 0)
-        writer.collect(0, row(0, 0))
+        rows = rows_of(0)
+        writer.collect(*rows[0])
         reader = handle.reader(0, 0)
 
         def misuse() -> None:
-            for use in (
-                lambda: writer.collect(0, b"x"),
-                writer.close,
-                reader.next,
-                reader.read_table,
-                made.handle,
-                made.close,
-                lambda: made.release(0),
-                lambda: made.extend(1),
-            ):
-                try:
-                    use()
-                except ClientClosed as error:
-                    assert "forked child" in str(error), error
-                else:
-                    raise AssertionError(f"{use} worked")
+            check_refused(
+                [
+                    lambda: writer.collect(0, b"x"),
+                    writer.close,
+                    reader.next,
+                    reader.read_table,
+                    made.handle,
+                    made.close,
+                    lambda: made.release(0),
+                    lambda: made.extend(1),
+                ]
+            )
             writer.abort()
             reader.close()
             write(handle, 0, 1)  # the handle is its own
 
         join(fork(misuse, soft=True))
         join(fork(lambda: None, soft=True))  # comes out of the block as its parent does
-        for n in range(1, ROWS):
-            writer.collect(n % PARTITIONS, row(0, n))
+        for pair in rows[1:]:
+            writer.collect(*pair)
         writer.close()
         for mapper in range(2, MAPPERS):
             write(handle, 0, mapper)
-        assert Counter(reader) == expected(0)
+        assert Counter(reader) == EXPECTED[0]
         reader.close()
         check(handle, 0)
 
@@ -251,7 +221,7 @@ def crowd(metadata: str) -> None:
             for mapper in range(MAPPERS):
                 write(handle, i, mapper)
         for n, reader in enumerate(readers):
-            assert Counter(reader) == expected(n % PARTITIONS)
+            assert Counter(reader) == EXPECTED[n % PARTITIONS]
             reader.close()
         handle.flush()
     deadline = time.monotonic() + 15
@@ -260,7 +230,7 @@ def crowd(metadata: str) -> None:
         time.sleep(0.05)
 
 
-CASES: dict[str, Callable[[str], None]] = {
+CASES: dict[str, Case] = {
     "pool": pool,
     "children": children,
     "flushed": flushed,
@@ -271,5 +241,4 @@ CASES: dict[str, Callable[[str], None]] = {
 }
 
 if __name__ == "__main__":
-    CASES[sys.argv[1]](sys.argv[2])
-    print("ok")
+    main(CASES)

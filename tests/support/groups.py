@@ -18,11 +18,11 @@ from cosco import (
     CommitTimeout,
     CoscoExchange,
     CoscoExchangeGroup,
+    CoscoReader,
     GroupHandle,
     LocalCluster,
 )
-from cosco.client.groups.committer import COMMITTERS
-from cosco.client.groups.group_reader import GroupReader
+from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES
 from cosco.observe import fetch_status
 
 #: What a reader waits for in these tests before it is a failure.
@@ -75,24 +75,24 @@ def take_all(handle: GroupHandle, i: int) -> list[Counter[bytes]]:
 
 def open_readers(
     handle: GroupHandle, i: int, partitions: Iterable[int], timeout_s: float | None = WAIT_S
-) -> list[GroupReader]:
+) -> list[CoscoReader]:
     """Readers that wait at their daemons when this returns."""
     readers = [handle.reader(i, p, timeout_s=timeout_s) for p in partitions]
     for reader in readers:
-        hear(reader)
+        hear(handle, i, reader)
     return readers
 
 
-def hear(reader: GroupReader) -> None:
-    """Return when the reader's daemon knows of it, as it answers in order."""
-    with reader._handle.reader(reader._index, reader.partition, timeout_s=0.0) as probe:
+def hear(handle: GroupHandle, i: int, reader: CoscoReader) -> None:
+    """Return when the daemon of a reader of exchange `i` knows of it, as it answers in order."""
+    with handle.reader(i, reader.partition, timeout_s=0.0) as probe:
         with suppress(CommitTimeout):
             probe.read_table()
 
 
 def flush(metadata: str) -> None:
     """Return when this process has no commits left: so nothing asks for a cluster that ends."""
-    COMMITTERS.of(metadata, SERVICE_TIMEOUT_S).flush()
+    COMMIT_OUTBOXES.of(metadata, SERVICE_TIMEOUT_S).flush()
 
 
 class InBackground:

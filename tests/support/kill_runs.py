@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Self, TypeVar
+
+from support.exchanges import by_partition
 
 from cosco import (
     CoscoError,
@@ -205,11 +208,8 @@ class Job:
 
     def written(self) -> list[Counter[bytes]]:
         """What must be read, by partition."""
-        found: list[Counter[bytes]] = [Counter() for _ in range(self.partitions)]
-        for mapper in self.mappers:
-            for partition, row in rows_of(self.seed, mapper, self.partitions, self.rows):
-                found[partition][row] += 1
-        return found
+        pairs = (rows_of(self.seed, m, self.partitions, self.rows) for m in self.mappers)
+        return by_partition(chain.from_iterable(pairs), self.partitions)
 
     def check(self, deadline: float) -> None:
         """Wait for its end; every row must have come once, and no mapper have lost twice."""
@@ -271,7 +271,7 @@ class Runner:
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
         self._locks = [threading.Lock() for _ in range(len(cluster.daemons) + 1)]
-        self._processes = multiprocessing.get_context("spawn").Pool(_WORKER_PROCESSES)
+        self._processes = multiprocessing.get_context("forkserver").Pool(_WORKER_PROCESSES)
         self._threads = ThreadPoolExecutor(64)
 
     def __enter__(self) -> Self:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.metadata.state.daemons.fences import Fence
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.records.changes import Change, Stored
 from cosco.metadata.state.state import TICK_S, MetadataState
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import (
     Assignment,
     AttemptSums,
@@ -60,7 +60,7 @@ class Cluster:
     # --- the database ---
 
     def persist(self) -> list[Change]:
-        changes = self.state.take_changes()
+        changes = self.state.pop_changes()
         for table, key, row in changes:
             rows = self.tables.setdefault(table, {})
             if row is not None:
@@ -100,13 +100,13 @@ class Cluster:
     def report(
         self, incarnation: int, reporter: int = 0, insist: bool = False, keys: Any = ()
     ) -> bool:
-        return self.state.report_daemon(ref(incarnation), reporter, insist, self.now, keys)
+        return self.state.members.report(ref(incarnation), reporter, insist, keys)
 
     def probe(self, incarnation: int, outcome: ProbeOutcome) -> None:
         """Report a daemon, ask it, and have this answer."""
         self.report(incarnation)
-        self.state.take_probes()
-        assert self.state.is_probed(incarnation)
+        self.state.members.pop_probes()
+        assert self.state.members.is_probed(incarnation)
         self.state.probed(incarnation, outcome, self.now)
 
     def kill(self, incarnation: int) -> None:
@@ -114,11 +114,11 @@ class Cluster:
 
     def fence(self, *but: int) -> list[Fence]:
         """Carry out all fences there are, but those of these daemons."""
-        fences = self.state.take_fences()
+        fences = self.state.failover.pop_fences()
         self.persist()
         for fence in fences:
             if fence.daemon.incarnation not in but:
-                self.state.fenced(fence.daemon.incarnation, fence.keys)
+                self.state.failover.fenced(fence.daemon.incarnation, fence.keys)
         return fences
 
     def daemon_states(self) -> dict[int, DaemonState]:
@@ -144,10 +144,10 @@ class Cluster:
     def placed(self, index: int = 0, shuffle_id: str = "a") -> tuple[int, bool, list[int]]:
         """Epoch, sealed and members of the current assignment of a range."""
         a = self.current(index, shuffle_id)
-        return a.epoch, a.sealed, [r.incarnation for r in (a.primary, *a.replicas)]
+        return a.epoch, a.sealed, [ref.incarnation for ref in a.daemons]
 
     def renew(self, *stale: tuple[int, int], number: int = 1) -> RenewedAssignments:
-        return self.state.renew_assignments(number, 1, stale)
+        return self.state.renew_assignments(number, 1, [RangeEpoch(*pair) for pair in stale])
 
     def commit(self, mapper: int, *partitions: int, epoch: int = 1) -> bool:
         """One row in each of these partitions, acknowledged by this epoch of every range."""

@@ -67,28 +67,28 @@ class Service:
             incarnation, address or f"host:{incarnation}", f"host-{incarnation}", "store",
             1 << 30, 1 << 30, exchanges=tuple(exchanges),
         )  # fmt: skip
-        reply = await self.call("RegisterDaemon", wire.registration_to_pb(registration))
-        return wire.orders_from_pb(reply)
+        reply = await self.call("RegisterDaemon", wire.to_pb(registration))
+        return wire.from_pb(DaemonOrders, reply)
 
     async def beat(self, incarnation: int = 1, *dropped: int) -> DaemonOrders:
-        heartbeat = wire.heartbeat_to_pb(DaemonHeartbeat(incarnation, 1 << 30, dropped))
-        return wire.orders_from_pb(await self.call("Heartbeat", heartbeat))
+        heartbeat = wire.to_pb(DaemonHeartbeat(incarnation, 1 << 30, dropped))
+        return wire.from_pb(DaemonOrders, await self.call("Heartbeat", heartbeat))
 
     async def create(self, shuffle_id: str = "a", **options: Any) -> ExchangeInfo:
         spec = ExchangeSpec(shuffle_id, **({"partitions": 4, "replicas": 1} | options))
-        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=OWNER)
-        return wire.info_from_pb(await self.call("CreateExchange", request))
+        request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=OWNER)
+        return wire.from_pb(ExchangeInfo, await self.call("CreateExchange", request))
 
     async def describe(self, shuffle_id: str = "a", owner: bytes = b"") -> ExchangeInfo:
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner)
-        return wire.info_from_pb(await self.call("DescribeExchange", request))
+        return wire.from_pb(ExchangeInfo, await self.call("DescribeExchange", request))
 
     async def close(self, shuffle_id: str = "a") -> None:
         await self.call("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id))
 
     async def open_attempt(self, mapper: int | None, shuffle_id: str = "a") -> OpenedAttempt:
         request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
-        return wire.opened_from_pb(await self.call("OpenAttempt", request))
+        return wire.from_pb(OpenedAttempt, await self.call("OpenAttempt", request))
 
     async def commit(self, opened: OpenedAttempt, *partitions: int, generation: int = 1) -> bool:
         """Commit one row of 10 bytes in each of the partitions."""
@@ -107,7 +107,7 @@ class Service:
                 ones << np.uint64(63),
             ),
         )
-        return bool((await self.call("Commit", wire.commit_to_pb(request))).won)
+        return bool((await self.call("Commit", wire.to_pb(request))).won)
 
     async def write(self, mapper: int | None, *partitions: int) -> bool:
         return await self.commit(await self.open_attempt(mapper), *partitions)
@@ -122,7 +122,7 @@ class Service:
             generation=1,
             wait_s=wait_s,
         )
-        return wire.wait_from_pb(await self.call("AwaitCommits", request))
+        return wire.from_pb(CommitWait, await self.call("AwaitCommits", request))
 
     async def begin_reading(
         self, mappers: Iterable[int], partition: int = 0, shuffle_id: str = "a"
@@ -132,11 +132,11 @@ class Service:
         request.reading.mappers = BitMap(mappers).serialize()
         request.reading.partition = partition
         reply = await self.call("DescribeExchange", request)
-        return wire.wait_from_pb(reply.commits) if reply.HasField("commits") else None
+        return wire.from_pb(CommitWait, reply.commits) if reply.HasField("commits") else None
 
     async def report(self, daemon: DaemonRef, reporter: int = 0, insist: bool = False) -> bool:
         request = mpb.ReportDaemonRequest(
-            daemon=wire.ref_to_pb(daemon), reporter=reporter, insist=insist
+            daemon=wire.to_pb(daemon), reporter=reporter, insist=insist
         )
         return bool((await self.call("ReportDaemon", request)).alive)
 
@@ -151,11 +151,11 @@ class Service:
             number=1,
             generation=1,
             stale=[mpb.RangeEpoch(range_index=index, epoch=epoch) for index, epoch in stale],
-            suspect=None if suspect is None else wire.ref_to_pb(suspect),
+            suspect=None if suspect is None else wire.to_pb(suspect),
             insist=insist,
             wait_s=wait_s,
         )
-        return wire.renewed_from_pb(await self.call("RenewAssignments", request))
+        return wire.from_pb(RenewedAssignments, await self.call("RenewAssignments", request))
 
     async def poll(self, owner: bytes = OWNER, wait_s: float = 0.0) -> None:
         request = mpb.PollDriverRequest(number=1, owner=owner, wait_s=wait_s)

@@ -7,14 +7,26 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyroaring import BitMap
 
+from cosco.client.content import Decoded
 from cosco.client.content.byte_rows import iter_rows
-from cosco.client.read.state.merge import Decoded, PartitionMerge
-from cosco.client.write.state.packing import PackedFrame
-from cosco.format.block import CODEC_LZ4, walk_blocks
+from cosco.client.read.state.merge import PartitionMerge
+from cosco.client.write.state.framing import PackedFrame
+from cosco.client.write.state.packing import ArrowPacker, RowPacker
+from cosco.format.block import walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
-from cosco.protocol.records import MASK64, AttemptSums, PartitionRange, ReadSnapshot
+from cosco.protocol.records import (
+    MASK64,
+    AttemptSums,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    ReadSnapshot,
+    RowKind,
+)
 
 EXCHANGE = 9
 
@@ -29,19 +41,35 @@ def cut_ranges(partitions: int, ranges: int = 3) -> tuple[PartitionRange, ...]:
     )
 
 
-def packing(
-    partitions: int, *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 1 << 20
-) -> dict[str, Any]:
-    """Arguments of a packer."""
-    return {
-        "exchange": EXCHANGE,
-        "mapper": mapper,
-        "attempt": attempt,
-        "ranges": cut_ranges(partitions),
-        "codec": CODEC_LZ4,
-        "buffer_bytes": buffer_bytes,
-        "shuffle_id": "s",
-    }
+def opened(
+    partitions: int,
+    *,
+    mapper: int = 4,
+    attempt: int = 1,
+    ranges: tuple[PartitionRange, ...] = (),
+    wanted: Iterable[int] | None = None,
+) -> OpenedAttempt:
+    """An attempt for a packer; `wanted`: indexes of the only ranges whose rows are."""
+    info = ExchangeInfo(
+        number=EXCHANGE,
+        spec=ExchangeSpec("s", partitions),
+        generation=1,
+        kind=RowKind.UNDECIDED,
+        schema=b"",
+        ranges=ranges or cut_ranges(partitions),
+        assignments=(),
+    )
+    return OpenedAttempt(info, mapper, attempt, wanted is not None, tuple(wanted or ()))
+
+
+def row_packer(partitions: int, *, buffer_bytes: int = 1 << 20, **options: Any) -> RowPacker:
+    return RowPacker(opened(partitions, **options), buffer_bytes)
+
+
+def arrow_packer(
+    schema: pa.Schema, partitions: int, *, buffer_bytes: int = 1 << 20, **options: Any
+) -> ArrowPacker:
+    return ArrowPacker(opened(partitions, **options), buffer_bytes, schema)
 
 
 def blocks_of(frames: Iterable[PackedFrame], partitions: int) -> dict[int, list[bytes]]:
@@ -82,9 +110,13 @@ def snapshot_of(partition: int, sums: Sequence[tuple[int, int, AttemptSums]]) ->
 
 
 def merge_of(snapshot: ReadSnapshot, partition: int, named: Iterable[int]) -> PartitionMerge:
-    return PartitionMerge(
-        snapshot, exchange=EXCHANGE, partition=partition, named=BitMap(named), shuffle_id="s"
-    )
+    return PartitionMerge(snapshot, exchange=EXCHANGE, partition=partition, named=BitMap(named))
+
+
+def verify(merge: PartitionMerge) -> None:
+    """Raise what a reader would if the rows are not all there."""
+    if not merge.complete():
+        raise merge.failure()
 
 
 def rows_of(decoded: Iterable[Decoded]) -> list[bytes]:

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
+
+from support import prepared
 
 _HOST = "127.0.0.1"
 _END_TIMEOUT_S = 30
 
 
 @contextmanager
-def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program that reads its stdin and has printed a line, "NAME" or so; killed in the end."""
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+def python(code: str, *arguments: str, fresh: bool = False) -> Iterator[prepared.TextProcess]:
+    """A program that reads its stdin and has printed a line, "NAME" or so; killed in the end.
+
+    fresh: in an interpreter of its own, not in a fork of a prepared one.
+    """
+    text = textwrap.dedent(code)
+    started: prepared.TextProcess
+    if fresh:
+        command = [sys.executable, "-c", text, *arguments]
+        started = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    else:
+        started = prepared.run_code(text, arguments, os.environ)
+    with started as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline(), "it ended before it said anything"
@@ -38,12 +47,12 @@ def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 class Service:
     """One command on one port, over its restarts.
 
-    file_kib: if given, no file it writes may become longer than so many KiB (`ulimit -f`).
+    file_kib: if given, no file it writes may become longer (`ulimit -f`).
     """
 
     def __init__(
         self,
-        command: str,
+        module: str,
         options: Iterable[str],
         log: Path,
         file_kib: int | None = None,
@@ -53,13 +62,12 @@ class Service:
         self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._port.bind((_HOST, 0))
         self.address = f"{_HOST}:{self._port.getsockname()[1]}"
-        program = str(Path(sysconfig.get_path("scripts")) / command)
-        self._arguments = [program, "--listen", self.address, *options]
-        if file_kib is not None:
-            limited = f'ulimit -f {file_kib} && exec "$@"'
-            self._arguments = ["bash", "-c", limited, "bash", *self._arguments]
+        self._module = module
+        self._arguments = ["--listen", self.address, *options]
+        self._file_kib = file_kib
         self.log = log
-        self._process: subprocess.Popen[str] | None = None
+        self._process: prepared.Process | None = None
+        self._output: IO[str] | None = None  # read to its first line, and open while it runs
 
     @property
     def pid(self) -> int:
@@ -69,17 +77,21 @@ class Service:
     def start(self) -> None:
         """Returns when it serves."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("COSCO_")}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+        self._close_output()
+        ours, theirs = os.pipe()
+        self._output = os.fdopen(ours)
+        with os.fdopen(theirs, "w") as stdout, self.log.open("ab") as log:
+            self._process = prepared.run_module(
+                self._module,
                 self._arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=environment,
+                stdout=stdout.fileno(),
+                stderr=log.fileno(),
+                environment=environment,
             )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+            if self._file_kib is not None:
+                limit = self._file_kib << 10
+                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        line = self._output.readline()
         assert " ready on " in line, self.tail()
 
     def signal(self, number: signal.Signals) -> None:
@@ -89,7 +101,7 @@ class Service:
         """SIGKILL, also while it is stopped; returns when it is dead."""
         if self._process is not None:
             self._process.kill()
-            self._reap()
+            self._process.wait()
 
     def stop(self, timeout_s: float = _END_TIMEOUT_S) -> int:
         """SIGTERM; the exit code."""
@@ -100,24 +112,23 @@ class Service:
     def wait(self, timeout_s: float = _END_TIMEOUT_S) -> int:
         """The exit code, when it has ended."""
         assert self._process is not None
-        self._process.wait(timeout_s)
-        return self._reap()
+        return self._process.wait(timeout_s)
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def close(self) -> None:
         self.kill()
+        self._close_output()
         self._port.close()
 
     def tail(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-4000:]
 
-    def _reap(self) -> int:
-        assert self._process is not None and self._process.stdout is not None
-        self._process.stdout.close()
-        return self._process.wait()
+    def _close_output(self) -> None:
+        if self._output is not None:
+            self._output.close()
 
 
 class Services:
@@ -129,7 +140,7 @@ class Services:
         self._stack = ExitStack()
         store = f"sqlite:///{directory}/metadata.db"
         self.metadata_service = self._add(
-            "cosco-metadata", ["--store", store, *metadata_options], "metadata"
+            "cosco.cli.metadata", ["--store", store, *metadata_options], "metadata"
         )
         self.metadata = self.metadata_service.address
 
@@ -145,18 +156,18 @@ class Services:
             *(() if "--memory" in options else ("--memory", "32MiB")),
             *options,
         ]  # fmt: skip
-        daemon = self._add("cosco-shuffled", given, f"daemon-{number}", file_kib)
+        daemon = self._add("cosco.cli.shuffled", given, f"daemon-{number}", file_kib)
         self.daemons.append(daemon)
         return daemon
 
     def _add(
         self,
-        command: str,
+        module: str,
         options: Iterable[str],
         label: str,
         file_kib: int | None = None,
     ) -> Service:
-        service = Service(command, options, self.directory / f"{label}.log", file_kib)
+        service = Service(module, options, self.directory / f"{label}.log", file_kib)
         self._stack.callback(service.close)
         try:
             service.start()

@@ -38,6 +38,7 @@ class Proxy:
         self._refused: set[str] = set()
         self._delay_s = 0.0
         self._mute = False
+        self._is_ending = False
         self._changed: asyncio.Event = self._call(self._new_event)
         self._server: asyncio.Server = self._call(self._listen)
         port = self._server.sockets[0].getsockname()[1]
@@ -128,11 +129,14 @@ class Proxy:
         return sum(link.is_one_of(set(methods or {"*"})) for link in self._links)
 
     async def _end(self) -> None:
+        self._is_ending = True
         self._server.close()
-        tasks = [link.task for link in self._links]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Also what was accepted and is not a link yet: it ends as soon as it has begun.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for link in self._links:
+                link.task.cancel()
+            await asyncio.wait(others)
+        await asyncio.sleep(0)  # transports that were aborted close at the next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -140,7 +144,7 @@ class Proxy:
         link = _Link(task, [writer])
         self._links.add(link)
         try:
-            if "*" in self._refused:
+            if self._is_ending or "*" in self._refused:
                 return
             host, _, port = self.target.rpartition(":")
             far_reader, far_writer = await asyncio.open_connection(host, int(port))

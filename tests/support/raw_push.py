@@ -10,8 +10,23 @@ import grpc
 from support.frame_making import block, frame
 
 from cosco.protocol import wire
+from cosco.protocol.push.messages import Hello, PushRequest
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec
 from cosco.protocol.wire import mpb, spb
+
+
+def request_bytes(request: PushRequest[bytes]) -> bytes:
+    """Serialize a request whose frame is any bytes."""
+    pb = spb.PushRequest(
+        released=request.released,
+        announce=request.announce,
+        withdrawn=request.withdrawn,
+        eager=request.eager,
+        frame=request.frame or b"",
+    )
+    if request.hello is not None:
+        pb.hello.CopyFrom(spb.Hello(**request.hello._asdict()))
+    return pb.SerializeToString()
 
 
 class RawMetadata:
@@ -31,8 +46,8 @@ class RawMetadata:
 
     def create(self, shuffle_id: str, partitions: int = 4) -> ExchangeInfo:
         spec = ExchangeSpec(shuffle_id, partitions, replicas=1)
-        request = mpb.CreateExchangeRequest(spec=wire.spec_to_pb(spec), owner=b"o" * 16)
-        return wire.info_from_pb(self.call("CreateExchange", request))
+        request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=b"o" * 16)
+        return wire.from_pb(ExchangeInfo, self.call("CreateExchange", request))
 
     def close(self) -> None:
         self._channel.close()
@@ -56,18 +71,16 @@ class RawPush:
         return push
 
     def hello(self, number: int, incarnation: int, *, mapper: int = 1) -> None:
-        hello = spb.Hello(
-            protocol=wire.PUSH_PROTOCOL, number=number, mapper=mapper, attempt=1,
-            incarnation=incarnation,
-        )  # fmt: skip
-        self._requests.put(spb.PushRequest(hello=hello).SerializeToString())
+        self.say(PushRequest(hello=Hello(number, mapper, 1, incarnation)))
 
     def announce(self, *frame_bytes: int) -> None:
-        request = spb.PushRequest(announce=spb.Announce(frame_bytes=frame_bytes))
-        self._requests.put(request.SerializeToString())
+        self.say(PushRequest(announce=frame_bytes))
 
     def send(self, frame: bytes) -> None:
-        self._requests.put(wire.push_frame([frame]))
+        self.say(PushRequest(frame=frame))
+
+    def say(self, request: PushRequest[bytes]) -> None:
+        self._requests.put(request_bytes(request))
 
     def reply(self) -> spb.PushReply:
         while True:
@@ -77,7 +90,7 @@ class RawPush:
                 return reply
 
     def exchange(self, frame: bytes, announced: int | None = None) -> spb.PushReply:
-        """Announce, await the grant, send; the reply that settles the frame."""
+        """Announce, await the grant, send; the reply that answers the frame."""
         self.announce(announced or len(frame))
         while not self.reply().granted:
             pass

@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from support.frame_making import EXCHANGE, frame
 
 from cosco.errors import CoscoError
 from cosco.format.block import walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
-from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader, encode_frame_header
+from cosco.format.frame import FRAME_HEADER_BYTES, encode_frame_header
+from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import Answer
+from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
+from cosco.protocol.push.receiver import Intake
+from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
-from cosco.shuffle_service.state.core import DaemonCore, Flush
-from cosco.shuffle_service.state.replication.replica import Forward, Replica
+from cosco.shuffle_service.state.core import DaemonCore
+from cosco.shuffle_service.state.flush_plan import Flush
+from cosco.shuffle_service.state.intake import Found, Intakes, WriterIntake
+from cosco.shuffle_service.state.replication.replica import Replica
 
 PARTITIONS = 8
 
 
 @dataclass(eq=False)
 class Sent:
-    """A writer's frame at its primary."""
+    """A writer's frame at its primary, the only one on its stream."""
 
     data: bytes
     checked: CheckedFrame
-    forward: Forward | None = None
-    next_run: int = 0
-    settled: bool = False
+    answered: bool = False
     error: CoscoError | None = None
 
-    def settle(self, error: CoscoError | None) -> None:
-        assert not self.settled, "a frame was settled twice"
-        self.settled, self.error = True, error
+    def answer(self, error: CoscoError | None) -> None:
+        assert not self.answered, "a frame was answered twice"
+        self.answered, self.error = True, error
+
+
+class Stream:
+    """The daemon's end of a push stream, which nothing comes by."""
+
+    def resume(self, now: float) -> None:
+        """There is nothing to read."""
+
+    def cut_off(self) -> None:
+        """It is broken anyway."""
 
 
 @dataclass(eq=False)
@@ -43,11 +59,10 @@ class Link:
     """One primary's stream to its replica: messages wait in order until they are delivered."""
 
     replica: Replica
-    #: Frames, None in place of one that is not sent, and sequences that are released.
-    to_replica: deque[tuple[FrameHeader, memoryview] | list[int] | None] = field(
-        default_factory=deque
-    )
-    to_primary: deque[tuple[int, CoscoError | None]] = field(default_factory=deque)
+    intake: Intake  # at the replica
+    to_replica: deque[PushRequest[OutFrame]] = field(default_factory=deque)
+    to_primary: deque[PushReply] = field(default_factory=deque)
+    bodies: dict[int, bytes] = field(default_factory=dict)  # of the frames to the replica
 
 
 class Pair:
@@ -58,7 +73,7 @@ class Pair:
         self.cores: dict[int, DaemonCore] = {}
         self.files: dict[str, bytearray] = {}
         self.links: dict[int, Link] = {}  # by primary
-        self.waiting: dict[int, deque[Sent]] = {1: deque(), 2: deque()}  # for pages
+        self.intakes: dict[int, Intakes] = {}
         self.flushes: list[tuple[DaemonCore, Flush]] = []
         refs = {1: DaemonRef(1, "one"), 2: DaemonRef(2, "two")}
         for me in (1, 2):
@@ -74,14 +89,18 @@ class Pair:
                 assignment = Assignment(index, 1, 1, refs[primary], (refs[replica],))
                 core.admit(EXCHANGE, assignment, PartitionRange(index, 0, PARTITIONS))
             self.cores[me] = core
+            self.intakes[me] = Intakes(core, lambda *_: None, _look_up)
 
     def _connect(self, primary: int, replica: Replica) -> None:
         replica.begin_stream()
-        self.links[primary] = Link(replica)
+        hello = Hello(0, 0, 0, 3 - primary, primary)
+        stream: Any = Stream()
+        intake = self.intakes[3 - primary].open(hello, stream, self.now)
+        self.links[primary] = Link(replica, intake)
 
     @staticmethod
-    def key(primary: int) -> tuple[int, int, int]:
-        return (EXCHANGE, primary - 1, 1)
+    def key(primary: int) -> AssignmentKey:
+        return AssignmentKey(EXCHANGE, primary - 1, 1)
 
     # --- writers --------------------------------------------------------------------------
 
@@ -89,34 +108,17 @@ class Pair:
         """A writer's frame comes in; it is taken when its turn comes and pages are free."""
         data = frame(blocks, incarnation=primary, range_index=primary - 1)
         sent = Sent(data, check_frame(memoryview(data)))
-        self.waiting[primary].append(sent)
-        self.take_in(primary)
+        stream: Any = Stream()
+        mapper_attempt = sent.checked.mapper_attempt
+        intake = WriterIntake(self.intakes[primary], EXCHANGE, mapper_attempt, stream)
+        # By the attribute that it is when it is called.
+        answer: Answer = lambda error: sent.answer(error)  # noqa: E731, PLW0108
+        intake.take_in(memoryview(data), answer, self.now)
         return sent
 
     def take_in(self, primary: int) -> None:
-        """What TakeIn does whenever pages were freed."""
-        core, waiting = self.cores[primary], self.waiting[primary]
-        held = core.assignment(self.key(primary))
-        while waiting:
-            assert held is not None and held.replica is not None
-            sent = waiting[0]
-            if sent.forward is None:
-                if core.replication.is_full:
-                    return
-                sent.forward = core.replication.forward(
-                    held.key, held.replica, sent.checked.header,
-                    memoryview(sent.data)[FRAME_HEADER_BYTES:], now=self.now, settle=sent.settle,
-                )  # fmt: skip
-            try:
-                sent.next_run = core.take(held, sent.checked, sent.next_run).next_run
-            except NotAssigned as error:
-                sent.forward.replica.abandon(sent.forward)
-                sent.settle(error)
-            else:
-                if sent.next_run < len(sent.checked.runs):
-                    return
-                sent.forward.replica.taken(sent.forward, held.unstored_chunks(sent.checked))
-            waiting.popleft()
+        """Pages were freed, as far as anybody knows."""
+        self.cores[primary].changed(self.now)
 
     # --- links ----------------------------------------------------------------------------
 
@@ -125,37 +127,31 @@ class Pair:
         link = self.links.get(primary)
         if link is None:
             return
-        if sequences := link.replica.take_released():
-            link.to_replica.append(sequences)
-        if lengths := link.replica.announce():  # granted at once: credits have their own tests
-            for item in link.replica.granted(len(lengths)):
-                link.to_replica.append(item)
+        while (request := link.replica.next_request()) is not None:
+            link.to_replica.append(request)
+            if (frame := request.frame) is not None:  # its payload may go before it is delivered
+                link.bodies[frame.sequence] = b"".join(frame.payload)
+            if request.announce:  # granted at once: credits have their own tests
+                link.replica.on_reply(PushReply(granted=len(request.announce)), self.now)
 
     def deliver_request(self, primary: int) -> bool:
         """The replica gets the next message of a primary."""
         link = self.links.get(primary)
         if link is None or not link.to_replica:
             return False
-        message = link.to_replica.popleft()
-        core = self.cores[3 - primary]
-        if isinstance(message, list):
-            core.copies.released(primary, message)
-        elif message is not None:
-            header, body = message
-            data = memoryview(encode_frame_header(header) + bytes(body))
+        request = link.to_replica.popleft()
+        if request.released:
+            link.intake.released(request.released, self.now)
+        if request.frame is not None:
+            sequence = request.frame.sequence
+            data = encode_frame_header(request.frame.header) + link.bodies.pop(sequence)
 
-            def settle(error: CoscoError | None) -> None:
-                link.to_primary.append((header.sequence, error))
+            def answer(error: CoscoError | None) -> None:
+                refused = [Refusal(sequence, RefusalCode.NOT_ASSIGNED, str(error))]
+                reply = PushReply(refused=refused) if error else PushReply([sequence])
+                link.to_primary.append(reply)
 
-            held = core.assignment((header.exchange, header.range_index, header.epoch))
-            assert held is not None
-            try:
-                core.take_copy(
-                    held, check_frame(data), data, primary,
-                    stream=link, now=self.now, settle=settle,
-                )  # fmt: skip
-            except NotAssigned as error:
-                settle(error)
+            assert link.intake.take_in(memoryview(data), answer, self.now)
         return True
 
     def deliver_reply(self, primary: int) -> bool:
@@ -163,28 +159,21 @@ class Pair:
         link = self.links.get(primary)
         if link is None or not link.to_primary:
             return False
-        sequence, error = link.to_primary.popleft()
-        if error is None:
-            link.replica.acknowledged([sequence], self.now)
-        elif (refused := link.replica.refused(sequence)) is not None:
-            self.cores[primary].seal([refused.key])
-            link.replica.refuse(refused, error)
+        reply = link.to_primary.popleft()
+        self.cores[primary].seal(link.replica.on_reply(reply, self.now))
         return True
 
     def break_link(self, primary: int) -> None:
         """What is under way is lost, and a new stream begins."""
         link = self.links[primary]
-        self.cores[3 - primary].copies.hung_up(link)
-        link.replica.begin_stream()
-        self.links[primary] = Link(link.replica)
+        link.intake.hung_up(self.now)
+        self._connect(primary, link.replica)
 
     # --- stores ---------------------------------------------------------------------------
 
-    def begin_flush(self, daemon: int, **kwargs: bool) -> bool:
+    def begin_flush(self, daemon: int) -> bool:
         core = self.cores[daemon]
-        flush = core.next_flush(
-            waiting_bytes=sum(len(sent.data) for sent in self.waiting[daemon]), **kwargs
-        )
+        flush = core.next_flush()
         if flush is None:
             return False
         data = b"".join(flush.parts)
@@ -200,13 +189,14 @@ class Pair:
             file = self.files.setdefault(flush.buffer.path, bytearray())
             assert len(file) == flush.chunk.offset
             file += b"".join(flush.parts)
-        core.end_flush(flush)
-        self.take_in(core.incarnation)
+        core.end_flush(flush, self.now)
         return True
 
     def store_all(self, daemon: int) -> None:
-        while self.begin_flush(daemon, everything=True) or self.end_flush():
+        self.cores[daemon].flushes.everything = True
+        while self.begin_flush(daemon) or self.end_flush():
             pass
+        self.cores[daemon].flushes.everything = False
 
     # --- looking --------------------------------------------------------------------------
 
@@ -224,7 +214,7 @@ class Pair:
                 offset += header.padded_bytes
         return found
 
-    def buffered_blocks(self, daemon: int, key: tuple[int, int, int]) -> set[bytes]:
+    def buffered_blocks(self, daemon: int, key: AssignmentKey) -> set[bytes]:
         """Every block that a daemon has in the pages of an assignment's buffers."""
         core = self.cores[daemon]
         found = set()
@@ -236,13 +226,17 @@ class Pair:
                     found |= blocks_of(b"".join(body))
         return found
 
-    def copied_blocks(self, daemon: int, key: tuple[int, int, int]) -> set[bytes]:
+    def copied_blocks(self, daemon: int, key: AssignmentKey) -> set[bytes]:
         """Every block of the copies that a daemon holds of an assignment."""
         log = self.cores[daemon].copies
         found = set()
         for copy in log._by_key.get(key, OrderedDict()).values():
             found |= blocks_of(log.content(copy)[FRAME_HEADER_BYTES:])
         return found
+
+
+def _look_up(key: AssignmentKey, _: Found) -> Callable[[], object]:
+    raise AssertionError(f"{key} is not known")
 
 
 def blocks_of(body: bytes) -> set[bytes]:

@@ -1,4 +1,4 @@
-"""Which room may know which: docs/architecture/overview.md, "Layers". By folders, not by lists."""
+"""Which room may know which, by folders: docs/architecture/overview.md, "The rooms"."""
 
 from __future__ import annotations
 
@@ -41,23 +41,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 #: Of one layer, and separate programs: none imports from another.
 PROGRAMS = {"cosco.client", "cosco.shuffle_service", "cosco.metadata"}
-
-#: To be mended, and to go from here with that.
-TOO_LONG = {
-    "cosco.client.groups.group.__init__",
-    "cosco.metadata.state.restore.restore_exchanges",
-    "cosco_bench.peers.peer_cosco.run_cosco",
-    "cosco_bench.throughput.client_calls.run_calls",
-    "cosco_bench.throughput.throughput.run_throughput",
-}
-CIRCLES = [
-    [
-        "cosco.client.groups.group_reader",
-        "cosco.client.groups.group_writer",
-        "cosco.client.groups.handle",
-    ],
-    ["cosco.client.write.daemon_link", "cosco.client.write.pusher"],
-]
 
 
 def module_name(package: str, path: Path) -> str:
@@ -166,7 +149,7 @@ def circles(arrows: dict[str, set[str]]) -> Iterator[list[str]]:
 
 
 def test_no_files_import_each_other() -> None:
-    assert sorted(circles({module: ours(module) for module in FILES})) == CIRCLES
+    assert not list(circles({module: ours(module) for module in FILES}))
 
 
 def test_no_rooms_import_each_other() -> None:
@@ -205,8 +188,7 @@ def test_classes_and_functions_stay_small(module: str) -> None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             limit = MAX_CLASS_LINES if isinstance(node, ast.ClassDef) else MAX_FUNCTION_LINES
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            if f"{module}.{node.name}" not in TOO_LONG:
-                assert lines <= limit, f"{module}.{node.name} has {lines} lines"
+            assert lines <= limit, f"{module}.{node.name} has {lines} lines"
 
 
 @pytest.mark.parametrize("module", sorted(FILES))

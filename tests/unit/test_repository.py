@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +18,106 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = sorted((ROOT / "protos").rglob("*.proto"))
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+#: Those that speak of the inside, and so of classes, calls and constants by name.
+INSIDE = [path for path in DOCUMENTS if path.parent.name == "architecture"]
+#: Named in documents, and not of this repository.
+FOREIGN_NAMES = {"SIGTERM"}
+#: What speaks of modules and documents in comments and docstrings.
+SOURCES = [
+    *PROTOS,
+    *(
+        path
+        for top in ("cosco", "benchmarks", "tests")
+        for path in sorted((ROOT / top).rglob("*.py"))
+    ),
+]
+
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
+_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_PATH = re.compile(r"[\w.-]+(/[\w.*-]+)*/?")
+_SUFFIXES = (".md", ".proto", ".py")
+_NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
+_DRAWING = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_NAME_IN_DRAWING = re.compile(r"\b([A-Z][a-z]+[A-Z]\w*)(?:\.(\w+))?")
+_MODULE = re.compile(r"`((?:cosco|cosco_bench)(?:\.\w+)+)`")
+_SOURCE_PATH = re.compile(r"\b(?:cosco|docs|tests|protos)/[\w/.-]+\.(?:md|proto|py)\b")
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(document: Path) -> str:
+    """What a document says beside its programs and drawings."""
+    return _FENCE.sub("", document.read_text())
+
+
+def anchors(document: Path) -> set[str]:
+    """What headings are called in links to them, as the usual forges make it."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE):
+        words = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        names.add(f"{words}-{found[words]}" if found[words] else words)
+        found[words] += 1
+    return names
+
+
+@cache
+def repository_paths() -> list[str]:
+    """Every file and folder, each with a slash before its first name."""
+    tops = ("benchmarks", "cosco", "docs", "examples", "protos", "tests", "tools")
+    found = [*ROOT.glob("*"), *(path for top in tops for path in (ROOT / top).rglob("*"))]
+    return [f"/{path.relative_to(ROOT).as_posix()}" for path in found]
+
+
+def is_there(path: str) -> bool:
+    """Whether a path, perhaps without its first folders, is one of the repository."""
+    if "*" in path:
+        return any(ROOT.glob(path))
+    return any(name.endswith(f"/{path.rstrip('/')}") for name in repository_paths())
+
+
+@cache
+def product_names() -> dict[str, set[str]]:
+    """The product's classes, messages, calls and constants, each with its members."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in [*(ROOT / "cosco").rglob("*.py"), *(ROOT / "cosco").rglob("*.pyi")]:
+        tree = ast.parse(path.read_text(), str(path))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                found[node.name].update(_members(node))
+        for name in _members(tree):
+            found[name].update()
+    for proto in PROTOS:
+        for name in re.findall(r"^\s*(?:rpc|message|enum) (\w+)", proto.read_text(), re.MULTILINE):
+            found[name].update()
+    for members in list(found.values()):
+        for name in members:
+            if name.isupper():  # of an enumeration
+                found[name].update()
+    return found
+
+
+def _members(node: ast.ClassDef | ast.Module) -> Iterator[str]:
+    """Names that the body of a class or module defines, and what methods set on `self`."""
+    for inner in node.body:
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield inner.name
+        elif isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
+            yield inner.target.id
+        elif isinstance(inner, ast.Assign):
+            yield from (one.id for target in inner.targets for one in ast.walk(target)
+                        if isinstance(one, ast.Name))  # fmt: skip
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+            yield inner.attr
 
 
 def load_tool(name: str) -> ModuleType:
@@ -52,7 +156,87 @@ def test_scripts_exist() -> None:
         assert script == loaded.NAME
 
 
-def test_readme_names_commands_and_files_that_exist() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=shown)
+def test_links_lead_somewhere(document: Path) -> None:
+    wrong = []
+    for link in _LINK.findall(prose(document)):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert not wrong
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=shown)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = [code.partition("::")[0] for code in _CODE.findall(prose(document))]
+    paths = [name for name in named if "/" in name.strip("/") or name.endswith(_SUFFIXES)]
+    assert not [path for path in paths if _PATH.fullmatch(path) and not is_there(path)]
+
+
+@pytest.mark.parametrize("document", INSIDE, ids=shown)
+def test_classes_and_calls_that_are_named_exist(document: Path) -> None:
+    known = product_names()
+    text = document.read_text()
+    named = [match for code in _CODE.findall(prose(document)) if (match := _NAME.fullmatch(code))]
+    named += [
+        match for drawing in _DRAWING.findall(text) for match in _NAME_IN_DRAWING.finditer(drawing)
+    ]
+    wrong = []
+    for match in named:
+        owner, member = match.groups()
+        if owner not in FOREIGN_NAMES and (
+            owner not in known or (member and member not in known[owner])
+        ):
+            wrong.append(match[0])
+    assert not wrong
+
+
+def is_module_or_name(dotted: str) -> bool:
+    """Whether this is a module of the product, or a name in one."""
+    root = ROOT / "benchmarks" if dotted.startswith("cosco_bench") else ROOT
+    path = root.joinpath(*dotted.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    for parent, name in (
+        (path.parent.with_suffix(".py"), path.name),
+        (path.parent / "__init__.py", path.name),
+        (path.parent.parent.with_suffix(".py"), path.parent.name),
+    ):
+        if parent.is_file():
+            return bool(re.search(rf"\b{name}\b", parent.read_text()))
+    return False
+
+
+def test_what_comments_name_exists() -> None:
+    wrong = []
+    for path in SOURCES:
+        text = path.read_text()
+        wrong += [
+            (shown(path), name) for name in _MODULE.findall(text) if not is_module_or_name(name)
+        ]
+        wrong += [(shown(path), name) for name in _SOURCE_PATH.findall(text) if not is_there(name)]
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_each_word_is_said_once_and_has_a_file() -> None:
+    text = (ROOT / "docs" / "words.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| .+ \| (.+?) \|$", text, re.MULTILINE)
+    rows = [row for row in rows if row[0] not in {"term", "---"}]
+    terms = Counter(term for row in rows for term in row[0].split(", "))
+    assert len(terms) >= 30
+    assert not [term for term, times in terms.items() if times > 1]
+    assert not [term for term, owner in rows if not _LINK.findall(owner)]
+
+
+def test_packages_lead_to_the_words() -> None:
+    files = [ROOT / "benchmarks/cosco_bench/__init__.py", ROOT / "cosco/__init__.py"]
+    for path in [*files, *(ROOT / "cosco").glob("*/__init__.py")]:
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert "docs/words.md" in text, shown(path)
+
+
+def test_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"\bmake ([a-z-]+)", readme):
@@ -60,13 +244,20 @@ def test_readme_names_commands_and_files_that_exist() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     for command in set(re.findall(r"^(?:\$ )?(cosco[a-z-]*) ", readme, re.MULTILINE)):
         assert command in scripts, command
-    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", readme):
-        assert (ROOT / link).exists(), link
+
+
+def test_no_program_is_started_by_a_fork() -> None:
+    """`preexec_fn` makes Popen fork the whole process, which gRPC's threads do not survive."""
+    word = "preexec" + "_fn="
+    for folder in ("cosco", "benchmarks", "tests", "examples", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert word not in path.read_text(), path
 
 
 def test_no_leftovers() -> None:
-    """No marks of unfinished work in the package."""
+    """No marks of unfinished work."""
     mark = re.compile(r"\b(TODO|FIXME|XXX)\b")
-    for path in [*(ROOT / "cosco").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
-        if path != Path(__file__).resolve():
-            assert not mark.search(path.read_text()), path
+    for folder in ("cosco", "benchmarks", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path != Path(__file__).resolve():
+                assert not mark.search(path.read_text()), path

@@ -1,30 +1,39 @@
-"""`cosco-bench`."""
+"""`cosco-bench`: each command runs one benchmark, shows its figures and saves them."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from collections.abc import Callable
+from dataclasses import fields
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from cosco.cli.options import run_command, version_option
-from cosco_bench.cli.bench_daemon import daemon
-from cosco_bench.cli.bench_growth import growth
-from cosco_bench.cli.bench_io import io
-from cosco_bench.cli.bench_latency import latency
-from cosco_bench.cli.bench_options import (
-    COUNT,
-    codec_option,
-    daemons_option,
-    directory_option,
-    json_option,
-    memory_option,
-    partitions_option,
-    replicas_option,
-    require_bench_extra,
+from cosco.errors import InvalidArgument
+from cosco_bench.settings import (
+    DaemonSettings,
+    GrowthSettings,
+    IoSettings,
+    LatencySettings,
+    PeersSettings,
+    Settings,
+    ThroughputSettings,
 )
-from cosco_bench.cli.bench_peers import peers
 
 NAME = "cosco-bench"
+
+#: By command: what it can be told, the module whose `measure` runs it, what it can draw.
+_BENCHMARKS: Final[dict[str, tuple[type[Settings], str, str]]] = {
+    "throughput": (ThroughputSettings, "throughput.throughput", ""),
+    "io": (IoSettings, "io.io_report", "IO sizes, and service time against memory"),
+    "daemon": (DaemonSettings, "daemon.daemon_run", ""),
+    "latency": (LatencySettings, "latency.latency", ""),
+    "growth": (GrowthSettings, "growth.growth", "the curves"),
+    "peers": (PeersSettings, "peers.peers", ""),
+}
 
 
 @click.group(no_args_is_help=False, context_settings={"auto_envvar_prefix": "COSCO_BENCH"})
@@ -33,58 +42,83 @@ def command() -> None:
     """Measure cosco on this machine."""
 
 
-@command.command()
-@click.option(
-    "--rows",
-    type=click.IntRange(min=1),
-    default=10_000_000,
-    show_default=True,
-    help="rows of 100 bytes: an int64 key and a payload that half compresses",
-)
-@click.option("--mappers", type=COUNT, default=2, show_default=True, help="writer processes")
-@partitions_option()
-@daemons_option()
-@click.option("--readers", type=COUNT, default=2, show_default=True, help="reader processes")
-@memory_option()
-@codec_option()
-@replicas_option()
-@click.option(
-    "--warm-up-rows",
-    type=click.IntRange(min=0),
-    default=1_000_000,
-    show_default=True,
-    help="rows through an exchange of their own before the clock starts",
-)
-@click.option(
-    "--ledger-rows",
-    type=click.IntRange(min=0),
-    default=1_000_000,
-    show_default=True,
-    help="rows each stage of the ledger, and each call, is measured on; 0 leaves both out",
-)
-@directory_option
-@json_option
-def throughput(
-    rows: int, warm_up_rows: int, ledger_rows: int, json_path: str | None, **options: Any
+def _options(settings_class: type[Settings], drawn: str) -> list[Callable[..., Any]]:
+    """Return what gives a command its options, in their order."""
+    options = []
+    # What all have comes last.
+    for one in sorted(fields(settings_class), key=lambda one: one.name == "directory"):
+        default, shown = one.default, one.metadata["shown"] or True
+        if isinstance(default, tuple) and shown is True:
+            shown = ",".join(map(str, default)) or False
+        options.append(
+            click.option(
+                f"--{one.name.replace('_', '-')}",
+                one.name,
+                type=one.metadata["type"],
+                default=default,
+                show_default=shown,
+                help=one.metadata["help"],
+            )
+        )
+    file = click.Path(dir_okay=False, writable=True)
+    options.append(
+        click.option("--json", "json_path", type=file, help="also write the figures to this file")
+    )
+    if drawn:
+        text = f"also draw {drawn} to this file, SVG or PNG by its ending"
+        options.append(click.option("--plot", "plot_path", type=file, help=text))
+    return options
+
+
+def _add(name: str, settings_class: type[Settings], module: str, drawn: str) -> None:
+    def run(json_path: str | None, plot_path: str | None = None, **options: Any) -> int:
+        return run_benchmark(name, module, settings_class(**options), json_path, plot_path)
+
+    run.__doc__ = settings_class.__doc__
+    options = reversed(_options(settings_class, drawn))
+    command.command(name)(reduce(lambda function, option: option(function), options, run))
+
+
+for _name, _of in _BENCHMARKS.items():
+    _add(_name, *_of)
+
+
+def run_benchmark(
+    name: str, module: str, settings: Settings, json_path: str | None, plot_path: str | None
 ) -> int:
-    """Rows through a local cluster, end to end; with the CPU that calls and stages take."""
-    require_bench_extra()
-    from cosco_bench.throughput.throughput import ThroughputSettings
-    from cosco_bench.throughput.throughput_report import run
+    """Measure, show, draw and save. What can be refused is, before anything starts.
 
-    settings = ThroughputSettings(rows=rows, warm_up_rows=min(warm_up_rows, rows), **options)
-    return run(settings, ledger_rows=ledger_rows, json_path=json_path)
+    Returns: the exit code.
+    """
+    require_bench_extra(*(["matplotlib"] if plot_path else []))
+    from cosco_bench.harness.bench_report import Bars, check_target, document, save, show
+
+    settings.check()
+    check_target("--json", json_path)
+    check_target("--plot", plot_path)
+    measure = importlib.import_module(f"cosco_bench.{module}").measure
+    with Bars() as bars:
+        report = measure(settings, bars)
+    show(report)
+    if plot_path is not None:
+        report.draw(Path(plot_path))
+    save(json_path, document(name, report.figures, settings.to_json()))
+    return 1 if report.failed else 0
 
 
-command.add_command(daemon)
-command.add_command(growth)
-command.add_command(io)
-command.add_command(latency)
-command.add_command(peers)
+def require_bench_extra(*modules: str) -> None:
+    """Raise InvalidArgument if what benchmarks need, or one of `modules`, is not installed."""
+    for module in ("psutil", "rich", *modules):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InvalidArgument(
+                f"{error.name} is not installed: run pip install 'cosco[bench]'"
+            ) from None
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     run_command(command, NAME)
 
 

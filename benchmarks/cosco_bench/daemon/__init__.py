@@ -1,1 +1,1 @@
-"""`cosco-bench daemon`."""
+"""What a GB costs one daemon, with frames that were packed beforehand."""

@@ -13,12 +13,13 @@ import asyncio
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 import grpc
 import psutil
+from rich.table import Table
 
 from cosco import CoscoExchange
 from cosco.client.read.fetch_call import runs_of
@@ -26,57 +27,29 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.client.write.state.packing import RowPacker
 from cosco.errors import DataCorrupted
-from cosco.format.block import CODECS, walk_blocks
-from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
+from cosco.format.block import walk_blocks
+from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader
 from cosco.local.cluster import LocalCluster
 from cosco.local.workers import Link, TaskPool
 from cosco.observe import fetch_status, read_metrics
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
 from cosco.protocol import wire
-from cosco.protocol.push.window import OutFrame, PushWindow
+from cosco.protocol.push.messages import Hello, PushRequest
+from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import MASK64, Assignment, ExchangeInfo, OpenedAttempt
 from cosco.protocol.wire import spb
-from cosco_bench.harness.bench_rows import ROW_BYTES, partition_keys
-from cosco_bench.harness.capacity import BUFFER_BYTES, GB, PROCESS_BYTES, STORE_OVERHEAD, check_room
-from cosco_bench.harness.deletion import wait_until_deleted
-from cosco_bench.harness.flow import STOCK_BYTES, make_stock, rows_of
+from cosco_bench.harness.bench_report import MIB, Bars, Report, table
+from cosco_bench.harness.bench_rows import partition_keys
+from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES, even_parts
+from cosco_bench.harness.flow import make_stock, rows_of
+from cosco_bench.harness.measuring import wait_until_deleted
+from cosco_bench.settings import DaemonSettings
 
-#: The daemon stores what is left after so long without a frame.
+#: The daemon stores what is left after this time without a frame.
 _IDLE_S: Final = 0.25
 _POLL_S: Final = 0.1
 _DEADLINE_S: Final = 120.0
 _OPTIONS: Final = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", 4 * MAX_FRAME_BYTES))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonBenchSettings:
-    """What to run: `rows` rows, for each number of `partitions`; medians of `runs` after one
-    that warms up. memory: of the daemon's page pool, in bytes."""
-
-    rows: int = 10_000_000
-    partitions: tuple[int, ...] = (64, 1000)
-    mappers: int = 2
-    memory: int = 256 << 20
-    codec: str = "lz4"
-    runs: int = 3
-    directory: str | None = None
-
-    @property
-    def steps(self) -> int:
-        """Exchanges of a run."""
-        return len(self.partitions) * (self.runs + 1)
-
-    def check_capacity(self) -> None:
-        """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
-        size = self.rows * ROW_BYTES
-        check_room(
-            f"{self.rows:,} rows",
-            memory=int(STORE_OVERHEAD * size) + self.memory + STOCK_BYTES + 4 * PROCESS_BYTES,
-            disk=int(STORE_OVERHEAD * size),
-            directory=self.directory,
-            less_memory="ask for fewer --rows or less --memory",
-            less_disk="ask for fewer --rows or give a --directory",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +68,13 @@ class DaemonFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class DaemonBenchResult:
+class DaemonResult:
     """By the number of partitions: each run that counts."""
 
     runs: dict[int, list[DaemonFigures]]
 
     def medians(self) -> dict[int, DaemonFigures]:
-        """Of each figure its median over the runs."""
+        """Return the median of each figure over the runs."""
         return {
             partitions: DaemonFigures(
                 *(
@@ -119,15 +92,13 @@ class DaemonBenchResult:
         }
 
 
-def run_daemon(
-    settings: DaemonBenchSettings, *, on_step: Callable[[int], None] = lambda _: None
-) -> DaemonBenchResult:
-    """Run it all; `on_step` is told 1 for each of `settings.steps`.
+def measure(settings: DaemonSettings, bars: Bars) -> Report:
+    """Run exchanges one after another, each number of partitions in turn.
 
-    Raises CapacityExceeded before anything starts; DataCorrupted if other blocks come out.
+    Raises DataCorrupted if other blocks come out than were sent.
     """
-    settings.check_capacity()
-    runs: dict[int, list[DaemonFigures]] = {partitions: [] for partitions in settings.partitions}
+    on_step = bars.counter("exchanges", len(settings.partitions) * (settings.runs + 1))
+    result = DaemonResult({partitions: [] for partitions in settings.partitions})
     with (
         LocalCluster(
             1,
@@ -152,9 +123,31 @@ def run_daemon(
                     (done,) = pool.run(push_and_read, [task])
                 wait_until_deleted(cluster.metadata, shuffle_id)
                 if index:  # the first one warms up
-                    runs[partitions].append(done.value)
+                    result.runs[partitions].append(done.value)
                 on_step(1)
-    return DaemonBenchResult(runs)
+    return Report(result.to_json(), [_table(settings, result)])
+
+
+def _table(settings: DaemonSettings, result: DaemonResult) -> Table:
+    found = result.medians()
+    made = table(
+        f"one daemon, {settings.mappers} streams, {settings.rows:,} rows",
+        "",
+        *(f"{partitions:,} partitions" for partitions in found),
+    )
+    for name, field, unit, form in (
+        ("taken in and acknowledged, GB/s", "gb_per_s", 1, ".2f"),
+        ("taken in and stored, CPU s per GB", "cpu_s_per_gb", 1, ".3f"),
+        ("the same per GB of blocks", "cpu_s_per_stored_gb", 1, ".3f"),
+        ("read, GB/s", "read_gb_per_s", 1, ".2f"),
+        ("read, CPU s per GB", "read_cpu_s_per_gb", 1, ".3f"),
+        ("blocks, MiB", "stored_bytes", MIB, ",.0f"),
+        ("mean frame, KiB", "mean_frame_bytes", 1 << 10, ",.0f"),
+        ("mean block, KiB", "mean_block_bytes", 1 << 10, ",.1f"),
+        ("mean write, MiB", "mean_write_bytes", MIB, ",.2f"),
+    ):
+        made.add_row(name, *(f"{getattr(one, field) / unit:{form}}" for one in found.values()))
+    return made
 
 
 # --- in the process that sends --------------------------------------------------------------
@@ -172,9 +165,12 @@ class _Packed:
 
 
 def push_and_read(
-    _link: Link, metadata: str, pid: int, shuffle_id: str, settings: DaemonBenchSettings
+    _link: Link, metadata: str, pid: int, shuffle_id: str, settings: DaemonSettings
 ) -> DaemonFigures:
-    """Pack, push, wait until all is stored, read; the figures of the daemon, process `pid`."""
+    """Pack, push, wait until all is stored, and read.
+
+    Returns: the figures of the daemon, process `pid`.
+    """
     client = MetadataClient(metadata, Scope("a benchmark", shuffle_id), _DEADLINE_S)
     try:
         opened = [client.open_attempt(shuffle_id, mapper) for mapper in range(settings.mappers)]
@@ -221,23 +217,16 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _pack(attempt: OpenedAttempt, settings: DaemonBenchSettings) -> _Packed:
+def _pack(attempt: OpenedAttempt, settings: DaemonSettings) -> _Packed:
     info, mapper = attempt.info, attempt.mapper
-    packer = RowPacker(
-        exchange=info.number,
-        mapper=mapper,
-        attempt=attempt.attempt,
-        ranges=info.ranges,
-        codec=CODECS[settings.codec],
-        buffer_bytes=BUFFER_BYTES,
-    )
+    packer = RowPacker(attempt, BUFFER_BYTES)
     by_range: dict[int, Assignment] = {one.range_index: one for one in info.assignments}
     partitions = info.ranges[-1].first + info.ranges[-1].count
     packed = _Packed(attempt, [], 0, 0, 0)
-    share = [settings.rows * i // settings.mappers for i in range(settings.mappers + 1)]
+    rows = len(even_parts(settings.rows, settings.mappers)[mapper])
 
     def all_frames() -> Iterator[Any]:
-        for keys, batch in rows_of(mapper, share[mapper + 1] - share[mapper]):
+        for keys, batch in rows_of(mapper, rows):
             yield from packer.collect_batch(partition_keys(keys, partitions), batch)
         yield from packer.drain()
 
@@ -252,12 +241,8 @@ def _pack(attempt: OpenedAttempt, settings: DaemonBenchSettings) -> _Packed:
             body_bytes=frame.body_bytes,
             blocks=frame.blocks,
         )
-        parts = [encode_frame_header(header), *frame.parts]
-        length = sum(map(len, parts))
-        message = wire.push_frame(parts)
-        packed.frames.append(
-            OutFrame(sequence, frame.range_index, assignment.epoch, length, message)
-        )
+        request = PushRequest(frame=OutFrame(header, frame.parts))
+        packed.frames.append(OutFrame(header, wire.push_request_to_bytes(request)))
         packed.blocks += frame.blocks
         packed.block_bytes += frame.body_bytes
     packed.digests = int(packer.sums().digests.sum())
@@ -270,35 +255,29 @@ async def _push(address: str, packed: list[_Packed]) -> None:
 
 
 async def _push_frames(channel: grpc.aio.Channel, packed: _Packed) -> None:
-    """One stream: announces as a writer does, and sends whatever is granted."""
-    window, attempt = PushWindow(), packed.attempt
+    """Announce on one stream as a writer does, and send whatever is granted."""
+    number, assignments = packed.attempt.info.number, packed.attempt.info.assignments
+    incarnation = assignments[0].primary.incarnation
+    sender = PushSender(Hello(number, packed.attempt.mapper, packed.attempt.attempt, incarnation))
     for frame in packed.frames:
-        window.add(frame)
+        sender.add(frame)
     call: Any = channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")()
-    hello = spb.Hello(
-        protocol=wire.PUSH_PROTOCOL,
-        number=attempt.info.number,
-        mapper=attempt.mapper,
-        attempt=attempt.attempt,
-        incarnation=attempt.info.assignments[0].primary.incarnation,
-    )
-    await call.write(spb.PushRequest(hello=hello).SerializeToString())
-    announce = spb.Announce(frame_bytes=window.announce())
-    await call.write(spb.PushRequest(announce=announce).SerializeToString())
-    while len(window):
-        reply = spb.PushReply.FromString(await call.read())
-        if reply.refused:
-            raise DataCorrupted(f"frames were refused: {reply.refused[0].reason}")
-        window.acknowledged(reply.acknowledged)
-        for frame in window.granted(reply.granted):
-            await call.write(frame.message)
+    while len(sender):
+        for request in sender.requests():
+            ready = None if request.frame is None else request.frame.payload
+            await call.write(ready or wire.push_request_to_bytes(request))
+        reply = wire.push_reply_from_bytes(await call.read())
+        # Nothing is sent eagerly: the messages are made, and say that they are not.
+        answered = sender.on_reply(replace(reply, eager_bytes=0))
+        for _, refusal in answered.refused:
+            raise DataCorrupted(f"frames were refused: {refusal.reason}")
     await call.done_writing()
 
 
 def _wait_until_stored(
     address: str, before: dict[str, float], block_bytes: int
 ) -> dict[str, float]:
-    """The daemon's metrics once so many bytes of blocks more are in its store."""
+    """Return the daemon's metrics once `block_bytes` more bytes of blocks are in its store."""
     name, deadline = "cosco_bytes_stored_total", time.monotonic() + _DEADLINE_S
     while True:
         metrics = read_metrics(address)
@@ -310,7 +289,7 @@ def _wait_until_stored(
 
 
 def _read(info: ExchangeInfo) -> tuple[int, int, int]:
-    """Blocks, their bytes, and the sum of their digests, of all partitions."""
+    """Return blocks, their bytes, and the sum of their digests, of all partitions."""
     blocks = block_bytes = digests = 0
 
     def bad(reason: str) -> None:

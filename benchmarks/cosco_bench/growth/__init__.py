@@ -1,1 +1,1 @@
-"""`cosco-bench growth`."""
+"""What a GB costs as exchanges grow, and the metadata service at the size of a warehouse."""

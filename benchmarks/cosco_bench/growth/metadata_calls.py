@@ -19,6 +19,7 @@ from cosco.protocol import wire
 from cosco.protocol.records import (
     AttemptSums,
     CommitRequest,
+    CommitWait,
     DaemonHeartbeat,
     DaemonRegistration,
     ExchangeInfo,
@@ -26,7 +27,7 @@ from cosco.protocol.records import (
 )
 from cosco.protocol.wire import mpb
 
-#: Of every mapper in every partition.
+#: Rows of every mapper in every partition.
 ROWS: Final = 10
 _RAW_BYTES: Final = 100 * ROWS
 _STORED_BYTES: Final = 60 * ROWS
@@ -41,7 +42,7 @@ _Call = Callable[..., Awaitable[Any]]
 
 @asynccontextmanager
 async def _calls(metadata: str) -> AsyncIterator[Callable[[str], _Call]]:
-    """What gives the call of a method of the service; requests are bytes."""
+    """Yield what gives the call of a method of the service; requests are bytes."""
     async with grpc.aio.insecure_channel(metadata, options=CHANNEL_OPTIONS) as channel:
 
         def call_of(method: str) -> _Call:
@@ -55,7 +56,7 @@ async def _calls(metadata: str) -> AsyncIterator[Callable[[str], _Call]]:
 
 
 async def _each(items: Iterable[Any], work: Callable[[Any], Awaitable[None]]) -> None:
-    """`work` on every item, _CALLS of them at a time."""
+    """Have `work` done on every item, on _CALLS of them at a time."""
     iterator = iter(items)
 
     async def take_turns() -> None:
@@ -87,14 +88,12 @@ async def _be_daemons(link: Link, metadata: str, count: int) -> None:
             beat = DaemonHeartbeat(registration.incarnation, _MEMORY_BYTES)
             while True:
                 await asyncio.sleep(_HEARTBEAT_S)
-                reply = await heartbeat(
-                    wire.heartbeat_to_pb(beat).SerializeToString(), timeout=_TIMEOUT_S
-                )
+                reply = await heartbeat(wire.to_pb(beat).SerializeToString(), timeout=_TIMEOUT_S)
                 if not reply.known:  # the service was started again
-                    await register(wire.registration_to_pb(registration).SerializeToString())
+                    await register(wire.to_pb(registration).SerializeToString())
 
         for registration in registrations:
-            await register(wire.registration_to_pb(registration).SerializeToString())
+            await register(wire.to_pb(registration).SerializeToString())
         await asyncio.to_thread(link.wait_for_start)
         async with asyncio.TaskGroup() as group:
             for registration in registrations:
@@ -104,7 +103,7 @@ async def _be_daemons(link: Link, metadata: str, count: int) -> None:
 def open_attempts(
     link: Link, metadata: str, shuffle_id: str, mappers: range
 ) -> list[tuple[int, int]]:
-    """Open an attempt of each mapper: (mapper, attempt)."""
+    """Open an attempt of each mapper and return them: (mapper, attempt)."""
     opened: list[tuple[int, int]] = []
 
     async def run() -> None:
@@ -148,7 +147,7 @@ def commit_attempts(
 
 
 def common_part(info: ExchangeInfo) -> bytes:
-    """What all commits have in common: serialized, but for mapper and attempt."""
+    """Return what all commits have in common, serialized: all but mapper and attempt."""
     partitions = info.spec.partitions
 
     def all_of(value: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -163,13 +162,14 @@ def common_part(info: ExchangeInfo) -> bytes:
     )
     acknowledged = pairs_array([(a.range_index, a.epoch) for a in info.assignments])
     request = CommitRequest(info.number, 0, 0, info.generation, acknowledged, sums)
-    return wire.commit_to_pb(request).SerializeToString()
+    body: bytes = wire.to_pb(request).SerializeToString()
+    return body
 
 
 def await_all(
     _link: Link, metadata: str, info: ExchangeInfo, mappers: int, reads: int
 ) -> list[float]:
-    """Ask, as a reader does that names all mappers, for `reads` partitions; seconds of each."""
+    """Ask for `reads` partitions, as a reader of all mappers; return the seconds of each."""
     named = BitMap(range(mappers)).serialize()
     seconds = []
 
@@ -187,7 +187,7 @@ def await_all(
                 began = time.perf_counter()
                 reply = await call(request, timeout=_TIMEOUT_S)
                 seconds.append(time.perf_counter() - began)
-                snapshot = wire.wait_from_pb(reply).snapshot
+                snapshot = wire.from_pb(CommitWait, reply).snapshot
                 if snapshot is None or snapshot.rows != mappers * ROWS:
                     raise DataCorrupted("a reader is told of other rows than were committed")
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import psutil
+from rich.table import Table
 
 from cosco import CoscoExchange
 from cosco.errors import DataCorrupted
@@ -29,10 +30,11 @@ from cosco_bench.growth.metadata_calls import (
     common_part,
     open_attempts,
 )
-from cosco_bench.harness.capacity import PROCESS_BYTES, check_room
-from cosco_bench.harness.quantiles import Quantiles, quantiles
+from cosco_bench.harness.bench_report import MIB, table
+from cosco_bench.harness.measuring import Quantiles, quantiles
+from cosco_bench.settings import ScaleSettings
 
-#: Of the one daemon that is real, as a cluster has one; it is given no ranges.
+#: Page pool of the one daemon that is real, as a cluster has one; it is given no ranges.
 _DAEMON_MEMORY: Final = 16 << 20
 _CLIENTS: Final = 2
 #: Mappers that a client process takes at a time.
@@ -41,40 +43,14 @@ TARGET_BYTES: Final = 2 << 30
 TARGET_COMMITS_PER_S: Final = 1_000.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleSettings:
-    """How much of everything there is; `reads`: how often a reader asks."""
-
-    mappers: int = 100_000
-    partitions: int = 10_000
-    daemons: int = 100
-    reads: int = 50
-    directory: str | None = None
-
-    @property
-    def steps(self) -> int:
-        """Attempts to open and to commit."""
-        return 2 * self.mappers
-
-    def check_capacity(self) -> None:
-        """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
-        check_room(
-            f"{self.mappers:,} mappers × {self.partitions:,} partitions",
-            memory=TARGET_BYTES + (_CLIENTS + 3) * PROCESS_BYTES,
-            # A row a mapper, and a log of what was written since the last checkpoint.
-            disk=1_000 * (self.mappers + self.partitions) + (256 << 20),
-            directory=self.directory,
-            less_memory="leave them out with --scale-mappers 0",
-            less_disk="ask for fewer --scale-mappers or give a --directory",
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class ScaleResult:
-    """`*_rss_bytes`: the service's highest resident memory so far, before the exchange was
-    created, with all attempts open, with all committed, and after all; `restarted`: of the
-    process that was started again. `service_cores`: what it used of the processors while
-    attempts were committed."""
+    """What the service did.
+
+    *_rss_bytes: its highest resident memory so far, before the exchange was created, with all
+    attempts open, with all committed, and after all; that of the process that was started again.
+    service_cores: what it used of the processors while attempts were committed.
+    """
 
     opens_per_s: float
     commits_per_s: float
@@ -96,14 +72,11 @@ class ScaleResult:
         }
 
 
-def run_scale(
-    settings: ScaleSettings, *, on_step: Callable[[int], None] = lambda _: None
-) -> ScaleResult:
+def run_scale(settings: ScaleSettings, on_step: Callable[[int], None]) -> ScaleResult:
     """Run it once; `on_step` is told attempts opened and attempts committed.
 
-    Raises CapacityExceeded before anything starts; DataCorrupted if the service counts wrong.
+    Raises DataCorrupted if the service counts wrong.
     """
-    settings.check_capacity()
     with (
         LocalCluster(1, memory=str(_DAEMON_MEMORY), directory=settings.directory) as cluster,
         Workers("daemons", be_daemons, [(cluster.metadata, settings.daemons)]) as daemons,
@@ -188,3 +161,31 @@ class _Scale:
     def _cpu_s(self) -> float:
         times = psutil.Process(self._cluster.metadata_service.pid).cpu_times()
         return float(times.user + times.system)
+
+
+def scale_table(settings: ScaleSettings, result: ScaleResult) -> Table:
+    """Return the figures beside what we set ourselves."""
+    made = table(
+        f"metadata service: {settings.mappers:,} mappers × {settings.partitions:,} "
+        f"partitions × {settings.daemons:,} daemons"
+    )
+    made.add_column("")
+    rows = [
+        ("peak memory", f"{result.peak_rss_bytes / MIB:,.0f} MiB",
+         f"target below {TARGET_BYTES / MIB:,.0f} MiB"),
+        ("  before the exchange", f"{result.base_rss_bytes / MIB:,.0f} MiB", ""),
+        ("  with all attempts open", f"{result.opened_rss_bytes / MIB:,.0f} MiB", ""),
+        ("  with all committed", f"{result.committed_rss_bytes / MIB:,.0f} MiB", ""),
+        ("commits", f"{result.commits_per_s:,.0f}/s", f"target {TARGET_COMMITS_PER_S:,.0f}/s"),
+        ("  bytes of each", f"{result.commit_bytes:,}", ""),
+        ("  processors the service used", f"{result.service_cores:.2f}", ""),
+        ("attempts opened", f"{result.opens_per_s:,.0f}/s", ""),
+        ("a reader's question", f"{result.await_commits.p50_ms:.1f} ms", "p50"),
+        ("", f"{result.await_commits.p99_ms:.1f} ms", "p99"),
+        ("database", f"{result.database_bytes / MIB:,.1f} MiB", ""),
+        ("stopped and started again", f"{result.restart_s:.2f} s",
+         f"then {result.restarted_rss_bytes / MIB:,.0f} MiB"),
+    ]  # fmt: skip
+    for row in rows:
+        made.add_row(*row)
+    return made

@@ -1,1 +1,1 @@
-"""What all benchmarks share: rows, reports, machines, temporary folders."""
+"""What all benchmarks share: rows, what a run needs, what is looked up, and reports."""

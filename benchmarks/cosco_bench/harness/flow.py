@@ -14,19 +14,14 @@ import pyarrow as pa
 from cosco import CoscoReader, CoscoWriter
 from cosco.local.workers import Link
 from cosco_bench.harness.bench_rows import (
-    BATCH_ROWS,
-    ROW_BYTES,
     U64,
-    key_sum,
+    RowTally,
     keys_of,
     make_batches,
     partition_keys,
+    tally_of,
 )
-from cosco_bench.harness.tally import RowTally
-
-#: Of the stock of a process.
-STOCK_ROWS = 2 * BATCH_ROWS
-STOCK_BYTES = STOCK_ROWS * ROW_BYTES
+from cosco_bench.harness.capacity import BATCH_ROWS, STOCK_ROWS
 
 
 @functools.cache
@@ -35,7 +30,7 @@ def _stock() -> list[tuple[U64, pa.BinaryArray]]:
 
 
 def rows_of(mapper: int, rows: int) -> Iterator[tuple[U64, pa.BinaryArray]]:
-    """The rows of a mapper, with their keys: `rows` from the stock, from a place of its own on."""
+    """Yield `rows` rows and their keys from the stock, beginning at a place of the mapper's own."""
     at = mapper * rows % STOCK_ROWS
     while rows:
         keys, batch = _stock()[at // BATCH_ROWS]
@@ -54,12 +49,12 @@ def make_stock(_link: Link) -> None:
 def map_rows(
     link: Link, metadata: str, shuffle_id: str, mapper: int, rows: int, partitions: int
 ) -> RowTally:
-    """A map task: pushes `rows` rows and commits."""
+    """Push `rows` rows and commit: a map task."""
     tally = RowTally()
     with CoscoWriter(shuffle_id, mapper, metadata=metadata) as writer:
         for keys, batch in rows_of(mapper, rows):
             writer.collect_batch(partition_keys(keys, partitions), batch)
-            tally = tally.plus(RowTally(len(keys), key_sum(keys)))
+            tally += tally_of(keys)
             link.progress(len(keys))
     return tally
 
@@ -67,12 +62,12 @@ def map_rows(
 def reduce_rows(
     link: Link, metadata: str, shuffle_id: str, mappers: int, partitions: range
 ) -> RowTally:
-    """A reduce task: reads its partitions, counts their rows and adds up keys."""
+    """Read partitions, count their rows and add up keys: a reduce task."""
     tally = RowTally()
     for partition in partitions:
         with CoscoReader(shuffle_id, range(mappers), partition, metadata=metadata) as reader:
             for batch in reader.read_batches():
                 keys = keys_of(batch.column(0))
-                tally = tally.plus(RowTally(len(keys), key_sum(keys)))
+                tally += tally_of(keys)
                 link.progress(len(keys))
     return tally

@@ -1,1 +1,1 @@
-"""`cosco-bench io`."""
+"""What the disks are asked to do, beside a sort shuffle that writes real files."""

@@ -39,7 +39,7 @@ class ShuffleIo:
         return _bytes(self.writes) + _bytes(self.spill_writes)
 
     def to_json(self) -> dict[str, Any]:
-        """Sizes in bytes, times in seconds."""
+        """Return all figures, sizes in bytes, times in seconds."""
         spills = {"writes": sizes(self.spill_writes), "reads": sizes(self.spill_reads)}
         return {
             "writes": sizes(self.writes),
@@ -55,7 +55,7 @@ class ShuffleIo:
         }
 
     def service_time(self, rule: Coalescing) -> dict[str, float]:
-        """Modelled seconds of one spindle, by what they are spent for."""
+        """Return modelled seconds of one spindle, by what they are spent for."""
         parts = {
             "reads": service_s(self.reads, rule=rule),
             "writes": service_s(self.writes, rule=rule),
@@ -66,7 +66,7 @@ class ShuffleIo:
 
 
 def sizes(events: Sequence[IOEvent]) -> dict[str, Any]:
-    """Number, bytes, mean and histogram of the lengths of IOs."""
+    """Return number, bytes, mean and histogram of the lengths of IOs."""
     total = _bytes(events)
     return {
         "count": len(events),
@@ -77,7 +77,7 @@ def sizes(events: Sequence[IOEvent]) -> dict[str, Any]:
 
 
 def histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
-    """How many lengths are at most `up_to_bytes`, a power of two, and above the one before."""
+    """Count the lengths up to each power of two, `up_to_bytes`, and above the one before."""
     counts: dict[int, list[int]] = {}
     for length in lengths:
         bucket = max(_MIN_BUCKET, 1 << max(0, length - 1).bit_length())
@@ -91,7 +91,7 @@ def histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
 
 
 def ratios(cosco: dict[str, Any], sort: dict[str, Any]) -> dict[str, float]:
-    """How many times better `cosco` is than `sort`, both from `to_json`."""
+    """Return how many times better `cosco` is than `sort`, both from `to_json`."""
     times, uncoalesced = "service_time_s", "service_time_without_coalescing_s"
     return {
         "mean_write_bytes": cosco["writes"]["mean_bytes"] / sort["writes"]["mean_bytes"],

@@ -1,82 +1,51 @@
-"""`cosco-bench io` on the terminal, as JSON, and as a picture."""
+"""`cosco-bench io`: what both shuffles did to the disk, as tables, as JSON, and as a picture."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from cosco_bench.harness.bench_report import MIB, Bars, Report, table
 from cosco_bench.harness.capacity import GB
-from cosco_bench.harness.document import check_target, document, save
-from cosco_bench.harness.progress import progress_bars
 from cosco_bench.io.io_figures import PUBLISHED, ratios
-from cosco_bench.io.io_run import CoscoRun, IoSettings, check_capacity, run_cosco
-from cosco_bench.io.io_sort import run_sort
+from cosco_bench.io.io_run import CoscoRun, run_cosco, run_sort
 from cosco_bench.io.spindle import QUEUE_DEPTH, SPINDLE
+from cosco_bench.settings import IoSettings
 
-_MIB: Final = 1 << 20
+_PARTS = ("reads", "writes", "spills")
 
 
-def run(settings: IoSettings, *, json_path: str | None, plot_path: str | None) -> int:
-    """Run, print and save; 0 if every row came out once of each shuffle, else 1.
+def measure(settings: IoSettings, bars: Bars) -> Report:
+    """Run the sort shuffle, then daemons with less and less memory.
 
-    Raises InvalidArgument or CapacityExceeded before anything starts.
+    The report has failed unless every row came out once of each.
     """
-    check_capacity(settings)
-    check_target("--json", json_path)
-    check_target("--plot", plot_path)
-    measured, problems = _measure(settings)
-    console = Console()
-    console.print(_sizes_table(measured))
-    console.print(_ratios_table(measured))
-    console.print(_memory_table(measured))
-    for problem in problems:
-        console.print(f"NOT VERIFIED: {problem}", highlight=False)
-    save(json_path, measured)
-    if plot_path is not None:
-        from cosco_bench.io.io_plot import draw  # noqa: PLC0415 - matplotlib takes a second
-
-        draw(measured, Path(plot_path))
-    return 1 if problems else 0
-
-
-def _measure(settings: IoSettings) -> tuple[dict[str, Any], list[str]]:
+    labels = ["sort shuffle", *(f"cosco, {size / MIB:.0f} MiB" for size in settings.memory_levels)]
+    counters = [
+        [bars.counter(f"{label} {phase}", settings.rows) for phase in ("write", "read")]
+        for label in labels
+    ]
+    sort, found = run_sort(settings, *counters[0])
+    problems = [f"{labels[0]}: {problem}" for problem in found]
     runs: list[CoscoRun] = []
-    problems = []
-    with progress_bars() as bars:
-        labels = ["sort shuffle", *(_level(memory) for memory in settings.memory_levels)]
-        tasks = [
-            [
-                bars.add_task(f"{label} {phase}", total=settings.rows, start=False)
-                for phase in ("write", "read")
-            ]
-            for label in labels
-        ]
-
-        def advance(label: int, phase: int, rows: int) -> None:
-            bars.start_task(tasks[label][phase])
-            bars.advance(tasks[label][phase], rows)
-
-        sort, found = run_sort(
-            settings, lambda rows: advance(0, 0, rows), lambda rows: advance(0, 1, rows)
-        )
-        problems += [f"sort shuffle: {problem}" for problem in found]
-        for at, memory in enumerate(settings.memory_levels, start=1):
-            done = run_cosco(
-                settings,
-                memory,
-                lambda rows, at=at: advance(at, 0, rows),  # type: ignore[misc]
-                lambda rows, at=at: advance(at, 1, rows),  # type: ignore[misc]
-            )
-            runs.append(done)
-            problems += [f"{labels[at]}: {problem}" for problem in done.problems]
-    return _described(settings, runs, sort.to_json(), problems), problems
+    for label, counts, memory in zip(labels[1:], counters[1:], settings.memory_levels, strict=True):
+        runs.append(run_cosco(settings, memory, *counts))
+        problems += [f"{label}: {problem}" for problem in runs[-1].problems]
+    figures = _figures(settings, runs, sort.to_json(), problems)
+    return Report(
+        figures,
+        [_sizes_table(settings, figures), _ratios_table(figures), _memory_table(figures)],
+        [f"NOT VERIFIED: {problem}" for problem in problems],
+        failed=bool(problems),
+        draw=partial(draw, figures),
+    )
 
 
-def _described(
+def _figures(
     settings: IoSettings, runs: list[CoscoRun], sort: dict[str, Any], problems: list[str]
 ) -> dict[str, Any]:
     levels = []
@@ -92,7 +61,7 @@ def _described(
                 "ratios": ratios(cosco, sort),
             }
         )
-    figures = {
+    return {
         "verified": not problems,
         "segment_bytes": sort["bytes_stored"] / (settings.mappers * settings.partitions),
         "cosco": levels[0]["cosco"],
@@ -106,28 +75,17 @@ def _described(
             f"{QUEUE_DEPTH} IOs of its kind ended, in the same file, pays no positioning",
         },
     }
-    return document("io", figures, {**asdict(settings), "sort_memory": settings.sort_bytes})
 
 
-def _level(memory: int) -> str:
-    return f"cosco, {memory / _MIB:.0f} MiB"
-
-
-def _sizes_table(measured: dict[str, Any]) -> Table:
-    settings = measured["settings"]
-    table = Table(
-        title=f"{settings['mappers']} mappers, {settings['partitions']} partitions, segments of "
-        f"{measured['segment_bytes'] / 1024:.0f} KiB; {settings['daemons']} daemons of "
-        f"{settings['memory'] / _MIB:.0f} MiB",
-        title_justify="left",
+def _sizes_table(settings: IoSettings, measured: dict[str, Any]) -> Table:
+    made = table(
+        f"{settings.mappers} mappers, {settings.partitions} partitions, segments of "
+        f"{measured['segment_bytes'] / 1024:.0f} KiB; {settings.daemons} daemons of "
+        f"{settings.memory / MIB:.0f} MiB",
+        *("", "cosco", "sort shuffle"),
     )
-    for name in ("", "cosco", "sort shuffle"):
-        table.add_column(name, justify="right" if name else "left")
+    add = made.add_row
     both = measured["cosco"], measured["sort_shuffle"]
-
-    def add(name: str, *cells: str) -> None:
-        table.add_row(name, *cells)
-
     for kind in ("writes", "reads"):
         add(kind, *(_ios(one[kind]) for one in both))
     for kind in ("writes", "reads"):
@@ -140,21 +98,19 @@ def _sizes_table(measured: dict[str, Any]) -> Table:
             f"modelled service time, {part}",
             *(f"{one['service_time_s'][part]:.1f} s" for one in both),
         )
-    return table
+    return made
 
 
 def _ios(figures: dict[str, Any]) -> str:
     if not figures["count"]:
         return "none"
     mean = figures["mean_bytes"]
-    size = f"{mean / _MIB:.2f} MiB" if mean >= _MIB else f"{mean / 1024:.0f} KiB"
+    size = f"{mean / MIB:.2f} MiB" if mean >= MIB else f"{mean / 1024:.0f} KiB"
     return f"{figures['count']:,} of {size}"
 
 
 def _ratios_table(measured: dict[str, Any]) -> Table:
-    table = Table(title="times better than the sort shuffle", title_justify="left")
-    for name in ("", "here", "published"):
-        table.add_column(name, justify="right" if name else "left")
+    made = table("times better than the sort shuffle", "", "here", "published")
     found, published = measured["ratios"], measured["published"]
     io_size = f"{published['mean_io_bytes']['ratio']:.1f} (200 KiB → 2.5 MiB)"
     rows = [
@@ -165,32 +121,89 @@ def _ratios_table(measured: dict[str, Any]) -> Table:
         ("… if every IO moves the arm", "service_time_without_coalescing", ""),
     ]
     for name, key, shown in rows:
-        table.add_row(name, f"{found[key]:.1f}", shown)
-    return table
+        made.add_row(name, f"{found[key]:.1f}", shown)
+    return made
 
 
 def _memory_table(measured: dict[str, Any]) -> Table:
-    table = Table(
-        title="what the buffers buy, in MiB: memory of a daemon, of all buffers, a partition's "
-        "share of them, largest daemon; mean write and read; modelled service time",
-        title_justify="left",
-    )
     headings = (
         "memory", "buffers", "each", "RSS", "write", "read", "amplif.", "time", "better",
     )  # fmt: skip
-    for name in headings:
-        table.add_column(name, justify="right")
+    made = table(
+        "what the buffers buy, in MiB: memory of a daemon, of all buffers, a partition's "
+        "share of them, largest daemon; mean write and read; modelled service time",
+        *headings,
+    )
     for level in measured["memory_levels"]:
         cosco = level["cosco"]
-        table.add_row(
-            f"{level['memory_bytes'] / _MIB:.0f}",
-            f"{level['buffers_bytes'] / _MIB:.0f}",
-            f"{level['buffers_bytes_per_partition'] / _MIB:.1f}",
-            f"{level['peak_rss_bytes'] / _MIB:.0f}",
-            f"{cosco['writes']['mean_bytes'] / _MIB:.2f}",
-            f"{cosco['reads']['mean_bytes'] / _MIB:.2f}",
+        made.add_row(
+            f"{level['memory_bytes'] / MIB:.0f}",
+            f"{level['buffers_bytes'] / MIB:.0f}",
+            f"{level['buffers_bytes_per_partition'] / MIB:.1f}",
+            f"{level['peak_rss_bytes'] / MIB:.0f}",
+            f"{cosco['writes']['mean_bytes'] / MIB:.2f}",
+            f"{cosco['reads']['mean_bytes'] / MIB:.2f}",
             f"{cosco['write_amplification']:.3f}",
             f"{cosco['service_time_s']['total']:.1f} s",
             f"{level['ratios']['service_time']:.2f}",
         )
-    return table
+    return made
+
+
+# --- the picture --------------------------------------------------------------------------
+
+
+def draw(measured: dict[str, Any], path: Path) -> None:
+    """Draw sizes of IOs, and service time against memory; the ending tells the kind of file."""
+    # Here and not above: only who plots waits for its import.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    sizes, times = figure.subplots(1, 2)
+    _draw_sizes(sizes, measured)
+    _draw_times(times, measured)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _draw_sizes(axes: Any, measured: dict[str, Any]) -> None:
+    """Draw the share of the bytes that moved in IOs of each size."""
+    series = [
+        (f"{label}, {kind}", measured[name][kind])
+        for name, label in (("sort_shuffle", "sort shuffle"), ("cosco", "cosco"))
+        for kind in ("writes", "reads")
+    ]
+    buckets = sorted({b["up_to_bytes"] for _, one in series for b in one["histogram"]})
+    width = 0.8 / len(series)
+    for index, (label, one) in enumerate(series):
+        shares = {b["up_to_bytes"]: 100 * b["bytes"] / one["bytes"] for b in one["histogram"]}
+        axes.bar(
+            [at + (index - 1.5) * width for at in range(len(buckets))],
+            [shares.get(bucket, 0) for bucket in buckets],
+            width,
+            label=label,
+        )
+    axes.set_xticks(range(len(buckets)), [_size(bucket) for bucket in buckets], rotation=45)
+    axes.set_xlabel("size of an IO, up to")
+    axes.set_ylabel("% of the bytes")
+    axes.set_title("sizes of IOs")
+    axes.legend()
+
+
+def _draw_times(axes: Any, measured: dict[str, Any]) -> None:
+    """Draw modelled seconds at each memory, and the sort shuffle's."""
+    levels = list(reversed(measured["memory_levels"]))
+    names = [f"cosco\n{_size(level['buffers_bytes'])}" for level in levels] + ["sort\nshuffle"]
+    results = [level["cosco"] for level in levels] + [measured["sort_shuffle"]]
+    bottom = [0.0] * len(results)
+    for part in _PARTS:
+        heights = [result["service_time_s"][part] for result in results]
+        axes.bar(names, heights, bottom=bottom, label=part)
+        bottom = [base + height for base, height in zip(bottom, heights, strict=True)]
+    axes.set_ylabel("modelled service time of one spindle, s")
+    axes.set_xlabel("memory of all buffers")
+    axes.set_title("service time against memory")
+    axes.legend()
+
+
+def _size(length: int) -> str:
+    return f"{length / MIB:g} MiB" if length >= MIB else f"{length / 1024:g} KiB"

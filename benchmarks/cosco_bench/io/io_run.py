@@ -1,4 +1,4 @@
-"""`cosco-bench io`: the same rows through real daemons and through a sort shuffle.
+"""The same rows through real daemons and through a sort shuffle, for the disk report.
 
 What is looked at is the disk, not the clock: every read and write of the stores and of the
 sort shuffle's files. So rows are made as they are needed, and nothing is warmed up. All rows
@@ -11,132 +11,71 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pyarrow as pa
+
 from cosco import CoscoExchange, CoscoWriter
-from cosco.dfs import IOEvent
 from cosco.dfs.io_log import parse_io_log
-from cosco.errors import InvalidArgument, ServiceUnavailable
+from cosco.errors import ServiceUnavailable
 from cosco.local.cluster import LocalCluster
 from cosco.local.workers import Link, Workers, peak_rss_bytes
 from cosco.observe import fetch_status, io_figures
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
-from cosco_bench.harness.bench_rows import ROW_BYTES, key_sum, make_batches, partition_keys
-from cosco_bench.harness.capacity import BUFFER_BYTES, PROCESS_BYTES, check_room
+from cosco_bench.harness.bench_rows import (
+    KEY_BYTES,
+    RowTally,
+    make_batches,
+    mismatches,
+    partition_keys,
+    tally_of,
+)
+from cosco_bench.harness.capacity import BUFFER_BYTES, ROW_BYTES, even_parts
 from cosco_bench.harness.flow import reduce_rows
-from cosco_bench.harness.tally import RowTally, total
 from cosco_bench.io.io_figures import ShuffleIo
+from cosco_bench.io.sort_shuffle import U8, SortIo, SortReader, SortWriter
+from cosco_bench.settings import IoSettings
 
-#: The daemons' memory is halved so often.
-LEVELS: Final = 3
-#: Blocks and chunks add headers and padding to rows that do not compress; the sort shuffle
-#: has the spills of those mappers that run beside its files.
-_DISK_OVERHEAD: Final = 1.2
 #: Longer than any mapper needs to make its rows.
 _STORE_IDLE_S: Final = 3.0
 _STORED_POLL_S: Final = 0.1
 _STORED_TIMEOUT_S: Final = 60.0
+#: Seeds the order in which reducers ask mappers.
+_SEED: Final = 2019
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IoSettings:
-    """What to run; sizes in bytes. `directory`: where files go, None for the default.
-
-    `sort_memory`: of a mapper of the sort shuffle, 0 for a quarter of its rows.
-    """
-
-    bytes: int = 2_800_000_000
-    mappers: int = 128
-    partitions: int = 64
-    daemons: int = 2
-    memory: int = 256 << 20
-    codec: str = "lz4"
-    replicas: int = 1
-    processes: int = 2
-    sort_memory: int = 0
-    merge_factor: int = 0
-    directory: str | None = None
-
-    @property
-    def rows(self) -> int:
-        return self.bytes // ROW_BYTES
-
-    @property
-    def sort_bytes(self) -> int:
-        """The memory of a mapper's sort."""
-        most_rows = -(-self.rows // self.mappers)
-        return self.sort_memory or -(-most_rows // 4) * ROW_BYTES
-
-    @property
-    def memory_levels(self) -> list[int]:
-        """The daemons' memory of each run, the largest first."""
-        return [self.memory >> level for level in range(LEVELS)]
-
-    @property
-    def memory_needed(self) -> int:
-        """Bytes of memory that the run may take."""
-        mapper = 2 * (self.bytes // self.mappers) + 2 * BUFFER_BYTES + PROCESS_BYTES
-        return self.daemons * (self.memory + PROCESS_BYTES) + self.processes * mapper
-
-    @property
-    def disk_needed(self) -> int:
-        """Bytes of disk that the run may take at a time, if nothing compresses."""
-        return int(self.bytes * _DISK_OVERHEAD)
-
-    def mapper_rows(self, mapper: int) -> int:
-        """Rows of one mapper."""
-        first, end = (self.rows * m // self.mappers for m in (mapper, mapper + 1))
-        return end - first
+#: (mapper, its rows) of the mappers of a process.
+MapperShare = list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class CoscoRun:
-    """The IO of one run through daemons with `memory` bytes each."""
+    """One run through daemons with `memory` bytes each."""
 
     memory: int
     buffers_bytes: int
     peak_rss_bytes: int
     io: ShuffleIo
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
 
-def check_capacity(settings: IoSettings) -> None:
-    """Raise what says that the workload makes no sense or does not fit, with the figures."""
-    if settings.rows < settings.mappers:
-        raise InvalidArgument(
-            f"--bytes {settings.bytes} are {settings.rows} rows of {ROW_BYTES} bytes for "
-            f"{settings.mappers} mappers: ask for more --bytes or fewer --mappers"
-        )
-    check_room(
-        f"{settings.rows:,} rows",
-        memory=settings.memory_needed,
-        disk=settings.disk_needed,
-        directory=settings.directory,
-        less_memory="ask for less --memory or more --mappers",
-        less_disk="ask for fewer --bytes or give a --directory",
-    )
-
-
-def shares(settings: IoSettings) -> list[list[tuple[int, int]]]:
-    """(mapper, its rows) of the mappers of each process."""
-    mappers = [(m, settings.mapper_rows(m)) for m in range(settings.mappers)]
+def _shares(settings: IoSettings) -> tuple[list[MapperShare], list[range]]:
+    """Return the mappers of each process, and the partitions of each process of reducers."""
+    mappers = list(enumerate(settings.mapper_rows))
     count = min(settings.processes, settings.mappers)
-    return [mappers[process::count] for process in range(count)]
+    partitions = even_parts(settings.partitions, min(settings.processes, settings.partitions))
+    return [mappers[process::count] for process in range(count)], partitions
 
 
-def partition_shares(settings: IoSettings) -> list[range]:
-    """The partitions of each process of reducers, one behind the other."""
-    count = min(settings.processes, settings.partitions)
-    bounds = [settings.partitions * process // count for process in range(count + 1)]
-    return [range(bounds[process], bounds[process + 1]) for process in range(count)]
+# --- through daemons ----------------------------------------------------------------------
 
 
 def push_rows(
-    link: Link, metadata: str, shuffle_id: str, mappers: list[tuple[int, int]], partitions: int
+    link: Link, metadata: str, shuffle_id: str, mappers: MapperShare, partitions: int
 ) -> RowTally:
-    """Some mappers, one after another: make rows, push them, commit."""
+    """Make rows, push them and commit, for one mapper after another."""
     tally = RowTally()
     for mapper, rows in mappers:
         with CoscoWriter(
@@ -144,7 +83,7 @@ def push_rows(
         ) as writer:
             for keys, batch in make_batches(rows, seed=mapper):
                 writer.collect_batch(partition_keys(keys, partitions), batch)
-                tally = tally.plus(RowTally(len(keys), key_sum(keys)))
+                tally += tally_of(keys)
         link.progress(rows)
     return tally
 
@@ -155,7 +94,7 @@ def run_cosco(
     on_written: Callable[[int], None],
     on_read: Callable[[int], None],
 ) -> CoscoRun:
-    """The rows through daemons with `memory` bytes each; leaves no process and no file."""
+    """Move the rows through daemons with `memory` bytes each; no process and no file stays."""
     shuffle_id = f"bench-{uuid.uuid4()}"
     with tempfile.TemporaryDirectory(prefix="cosco-io-", dir=settings.directory) as scratch:
         log = Path(scratch) / "io.log"
@@ -173,14 +112,15 @@ def run_cosco(
             ) as exchange,
         ):
             where = (cluster.metadata, shuffle_id)
-            writes = [(*where, share, settings.partitions) for share in shares(settings)]
+            mappers, partitions = _shares(settings)
+            writes = [(*where, share, settings.partitions) for share in mappers]
             with Workers("writer", push_rows, writes) as writers:
-                sent = total(writer.value for writer in writers.results(on_written))
+                sent = sum((done.value for done in writers.results(on_written)), RowTally())
             progress = exchange.progress()
             _wait_until_stored(cluster.metadata, progress.bytes_stored)
-            reads = [(*where, settings.mappers, share) for share in partition_shares(settings)]
+            reads = [(*where, settings.mappers, share) for share in partitions]
             with Workers("reader", reduce_rows, reads) as readers:
-                received = total(reader.value for reader in readers.results(on_read))
+                received = sum((done.value for done in readers.results(on_read)), RowTally())
             exchange.close()
             peak = max(peak_rss_bytes(daemon.pid) for daemon in cluster.daemons)
             for daemon in cluster.daemons:
@@ -192,25 +132,13 @@ def run_cosco(
         buffers_bytes=settings.daemons * pool_bytes(memory),
         peak_rss_bytes=peak,
         io=ShuffleIo(
-            writes=_of("write", events),
-            reads=_of("read", events),
+            writes=[event for event in events if event.kind == "write"],
+            reads=[event for event in events if event.kind == "read"],
             bytes_raw=settings.rows * ROW_BYTES,
             bytes_stored=progress.bytes_stored,
         ),
-        problems=problems(settings, sent, received),
+        problems=mismatches(settings.rows, sent, received, progress.rows),
     )
-
-
-def problems(settings: IoSettings, sent: RowTally, received: RowTally) -> list[str]:
-    """What does not match between the rows asked for, those written, and those read."""
-    found = []
-    if sent.rows != settings.rows:
-        found.append(f"{settings.rows} rows asked for, {sent.rows} written")
-    if received.rows != sent.rows:
-        found.append(f"{sent.rows} rows written, {received.rows} read")
-    if received.keys != sent.keys:
-        found.append(f"sum of keys written {sent.keys:#x}, read {received.keys:#x}")
-    return found
 
 
 def _wait_until_stored(metadata: str, stored: int) -> None:
@@ -223,5 +151,87 @@ def _wait_until_stored(metadata: str, stored: int) -> None:
         time.sleep(_STORED_POLL_S)
 
 
-def _of(kind: str, events: list[IOEvent]) -> list[IOEvent]:
-    return [event for event in events if event.kind == kind]
+# --- through the sort shuffle --------------------------------------------------------------
+
+
+def write_sorted(
+    link: Link, directory: str, settings: IoSettings, mappers: MapperShare
+) -> tuple[RowTally, SortIo]:
+    """Make rows and write them sorted, for one mapper after another."""
+    tally, io = RowTally(), SortIo()
+    for mapper, rows in mappers:
+        writer = SortWriter(
+            _prefix(directory, mapper),
+            settings.partitions,
+            ROW_BYTES,
+            sort_memory=settings.sort_bytes,
+            codec=settings.codec,
+            merge_factor=settings.merge_factor,
+        )
+        for keys, batch in make_batches(rows, seed=mapper):
+            writer.add(partition_keys(keys, settings.partitions), _table(batch))
+            tally += tally_of(keys)
+        writer.finish()
+        io.add(writer.io)
+        link.progress(rows)
+    return tally, io
+
+
+def read_sorted(
+    link: Link, directory: str, settings: IoSettings, partitions: range
+) -> tuple[RowTally, SortIo]:
+    """Read one partition after another."""
+    reader = SortReader(
+        [_prefix(directory, mapper) for mapper in range(settings.mappers)],
+        row_bytes=ROW_BYTES,
+        codec=settings.codec,
+        seed=_SEED + partitions.start,
+    )
+    tally = RowTally()
+    for partition in partitions:
+        for rows in reader.read(partition):
+            keys = np.ascontiguousarray(rows[:, :KEY_BYTES]).view("<u8").reshape(-1)
+            tally += tally_of(keys)
+            link.progress(len(keys))
+    return tally, reader.io
+
+
+def run_sort(
+    settings: IoSettings, on_written: Callable[[int], None], on_read: Callable[[int], None]
+) -> tuple[ShuffleIo, list[str]]:
+    """Move the rows through the sort shuffle.
+
+    Returns: its IO, and what is wrong with the rows that came out.
+    """
+    io = SortIo()
+    mappers, partitions = _shares(settings)
+    with tempfile.TemporaryDirectory(prefix="cosco-io-", dir=settings.directory) as directory:
+        writes = [(directory, settings, share) for share in mappers]
+        with Workers("mapper", write_sorted, writes) as writers:
+            written = [worker.value for worker in writers.results(on_written)]
+        reads = [(directory, settings, share) for share in partitions]
+        with Workers("reducer", read_sorted, reads) as readers:
+            read = [worker.value for worker in readers.results(on_read)]
+    for _, done in [*written, *read]:
+        io.add(done)
+    sent, received = (sum((tally for tally, _ in done), RowTally()) for done in (written, read))
+    figures = ShuffleIo(
+        writes=io.writes,
+        reads=io.reads,
+        bytes_raw=settings.rows * ROW_BYTES,
+        bytes_stored=io.bytes_stored,
+        spill_writes=io.spill_writes,
+        spill_reads=io.spill_reads,
+    )
+    return figures, mismatches(settings.rows, sent, received, sent.rows)
+
+
+def _prefix(directory: str, mapper: int) -> Path:
+    return Path(directory) / f"shuffle-{mapper}"
+
+
+def _table(rows: pa.BinaryArray) -> U8:
+    """Return rows of ROW_BYTES each as lines of a table, without a copy."""
+    data = np.frombuffer(rows.buffers()[2], np.uint8)
+    first = rows.offset * ROW_BYTES
+    return data[first : first + len(rows) * ROW_BYTES].reshape(-1, ROW_BYTES)

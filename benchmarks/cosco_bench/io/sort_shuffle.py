@@ -8,7 +8,7 @@ data file with an index of where each partition begins. A single spill becomes t
 as it is. A reducer looks its partition up in the index of each mapper and reads one segment
 of each data file, in random order, as Spark's fetcher does.
 
-`merge_factor` is for systems that join no more than so many spills at a time, and so write
+`merge_factor` is for systems that join no more than that many spills at a time, and so write
 rows once more for each further pass; Spark joins all at once.
 
 It is kind to the sort shuffle where that costs nothing: a file that is written from its
@@ -36,7 +36,7 @@ from cosco.dfs import IOEvent
 
 #: Bytes of one write, or one read, of a file that is written or read in order.
 SEQUENTIAL_BYTES: Final = 1 << 20
-#: Rows are compressed in pieces of at most so many bytes, those of a partition and spill.
+#: The rows of a partition in a spill are compressed in pieces of at most this length.
 _PIECE_BYTES: Final = 256 << 10
 _LENGTH_BYTES: Final = 4
 
@@ -54,7 +54,7 @@ class SortIo:
     bytes_stored: int = 0
 
     def add(self, other: SortIo) -> None:
-        """Take what another task did."""
+        """Add what another task did."""
         self.writes += other.writes
         self.reads += other.reads
         self.spill_writes += other.spill_writes
@@ -87,7 +87,7 @@ class SortWriter:
         codec: str,
         merge_factor: int = 0,
     ) -> None:
-        """`row_bytes`: the length of every row. `merge_factor` 0: all spills at once.
+        """Begin a task. `row_bytes`: the length of every row. `merge_factor` 0: all spills at once.
 
         Raises ValueError for a `merge_factor` of 1, which would never end.
         """
@@ -100,25 +100,25 @@ class SortWriter:
         self._codec = codec
         self._merge_factor = merge_factor
         self._rows: list[U8] = []
-        self._numbers: list[npt.NDArray[np.int64]] = []
+        self._row_partitions: list[npt.NDArray[np.int64]] = []
         self._buffered = 0
         self._spills: list[_Sorted] = []
         self._files = 0
         self.io = SortIo()
 
-    def add(self, numbers: npt.NDArray[np.int64], rows: U8) -> None:
-        """Rows, one in each line of a table, and the partition of each."""
+    def add(self, row_partitions: npt.NDArray[np.int64], rows: U8) -> None:
+        """Add rows, one in each line of a table, with the partition of each."""
         while len(rows):
             count = min(len(rows), self._rows_max - self._buffered)
             self._rows.append(rows[:count])
-            self._numbers.append(numbers[:count])
+            self._row_partitions.append(row_partitions[:count])
             self._buffered += count
-            rows, numbers = rows[count:], numbers[count:]
+            rows, row_partitions = rows[count:], row_partitions[count:]
             if self._buffered == self._rows_max:
                 self._spill()
 
     def finish(self) -> None:
-        """Write the data file and its index; the spills are gone then."""
+        """Write the data file and its index, and delete the spills."""
         if self._buffered or not self._spills:
             self._spill()
         data = self._prefix.with_suffix(".data")
@@ -145,13 +145,15 @@ class SortWriter:
 
     def _spill(self) -> None:
         """Sort what is in memory by partition and write it."""
-        numbers = np.concatenate(self._numbers) if self._numbers else np.empty(0, np.int64)
-        order = np.argsort(numbers, kind="stable")
-        counts = np.bincount(numbers, minlength=self._partitions)
+        row_partitions = (
+            np.concatenate(self._row_partitions) if self._row_partitions else np.empty(0, np.int64)
+        )
+        order = np.argsort(row_partitions, kind="stable")
+        counts = np.bincount(row_partitions, minlength=self._partitions)
         bounds = np.concatenate(([0], np.cumsum(counts)))
         width = self._row_bytes
         rows = np.concatenate(self._rows)[order] if self._rows else np.empty((0, width), np.uint8)
-        self._rows, self._numbers, self._buffered = [], [], 0
+        self._rows, self._row_partitions, self._buffered = [], [], 0
         path = self._next_file()
         ends = np.zeros(self._partitions, np.int64)
         with _Sequential(path, self.io.spill_writes) as file:
@@ -173,7 +175,7 @@ class SortWriter:
             yield len(content).to_bytes(_LENGTH_BYTES, "little") + content
 
     def _merge(self, spills: Sequence[_Sorted], path: Path, writes: list[IOEvent]) -> _Sorted:
-        """Join sorted files to one, by copying; they are deleted."""
+        """Join sorted files to one by copying, and delete them."""
         ends = np.zeros(self._partitions, np.int64)
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(_Sequential(path, writes))
@@ -202,7 +204,7 @@ class SortReader:
         self.io = SortIo()
 
     def read(self, partition: int) -> Iterator[U8]:
-        """The rows of a partition, mapper by mapper, as tables with one row in each line.
+        """Yield the rows of a partition, mapper by mapper, as tables with one row in each line.
 
         Raises ValueError for a file that is not what a `SortWriter` wrote.
         """
@@ -294,7 +296,7 @@ class _Reads:
         self._file.close()
 
     def next(self, length: int) -> bytes:
-        """The next `length` bytes; raises ValueError at the end of the file."""
+        """Return the next `length` bytes; raises ValueError at the end of the file."""
         while len(self._buffer) < length:
             started = time.perf_counter()
             data = self._file.read(SEQUENTIAL_BYTES)

@@ -49,7 +49,7 @@ class Spindle:
         return self.seek_s + self.half_turn_s
 
     def service_s(self, positionings: int, transferred: int) -> float:
-        """Seconds for so many positionings and bytes."""
+        """Return the seconds for this number of positionings and bytes."""
         return positionings * self.positioning_s + transferred / self.bytes_per_s
 
 
@@ -57,7 +57,7 @@ SPINDLE: Final = Spindle(seek_s=0.00403, half_turn_s=0.00417, bytes_per_s=180 * 
 
 
 def positionings(events: Iterable[IOEvent], rule: Coalescing) -> int:
-    """How often the arm moves for these IOs of one kind, in the order of their beginnings."""
+    """Count how often the arm moves for IOs of one kind, in the order of their beginnings."""
     recent: deque[tuple[str, int]] = deque(maxlen=QUEUE_DEPTH)
     moves = 0
     for event in sorted(events, key=lambda event: event.start):
@@ -74,6 +74,6 @@ def service_s(
     spindle: Spindle = SPINDLE,
     rule: Coalescing = Coalescing.QUEUE,
 ) -> float:
-    """Seconds of one spindle for these IOs of one kind."""
+    """Return the seconds that one spindle needs for IOs of one kind."""
     events = list(events)
     return spindle.service_s(positionings(events, rule), sum(event.length for event in events))

@@ -1,1 +1,1 @@
-"""`cosco-bench latency`."""
+"""One row to a waiting reader, small exchanges, and micro-batches in exchange groups."""

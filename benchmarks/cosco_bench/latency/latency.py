@@ -1,77 +1,37 @@
-"""`cosco-bench latency`: one row from `collect` to a waiting reader, and small exchanges.
+"""`cosco-bench latency`: one row to a waiting reader, small exchanges, and micro-batches.
 
-The row: the writer is in this process, the reader in another that waits for the row's mapper
-to commit. The clock (of the system, the same in both) runs from before `collect` until the
-reader has the row in its hands, verified; both clients are open before.
-
-The small exchange: created, written by mappers and read by reducers in processes that live
-on, and closed. The clock runs over all of it.
+The row: see `single_row`. The small exchange: created, written by mappers and read by reducers
+in processes that live on, and closed; the clock runs over all of it. Micro-batches in exchange
+groups, beside the same on other systems: see `micro_batches`.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.errors import DataCorrupted
 from cosco.local.cluster import LocalCluster
-from cosco.local.workers import Link, TaskPool, Workers
+from cosco.local.workers import Link, TaskPool
 from cosco.protocol.records import MASK64
-from cosco_bench.harness.bench_rows import ROW_BYTES, key_sum, keys_of, make_batch, partition_keys
-from cosco_bench.harness.capacity import PROCESS_BYTES, check_room
-from cosco_bench.harness.quantiles import Quantiles, quantiles
-from cosco_bench.harness.single_row import await_row, numbered_row
-
-MEMORY: Final = 64 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencySettings:
-    """What to run; `rounds` rows and `exchanges` exchanges on the clock, for each number of
-    `replicas`, after `warm_ups` of each. `rows`: of each mapper of a small exchange."""
-
-    rounds: int = 300
-    exchanges: int = 100
-    warm_ups: int = 20
-    mappers: int = 4
-    partitions: int = 4
-    rows: int = 1_000
-    workers: int = 4
-    daemons: int = 2
-    replicas: tuple[int, ...] = (1, 2)
-    directory: str | None = None
-
-    @property
-    def steps(self) -> int:
-        """Rows and exchanges of a run for one number of replicas."""
-        return self.rounds + self.exchanges + 2 * self.warm_ups
-
-    def check_capacity(self) -> None:
-        """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
-        size = self.mappers * self.rows * ROW_BYTES
-        processes = self.daemons + self.workers + 2
-        check_room(
-            f"{self.mappers} mappers of {self.rows:,} rows",
-            memory=self.daemons * MEMORY + processes * PROCESS_BYTES + 3 * size,
-            # Exchanges are closed, and their files deleted soon after.
-            disk=10 * size,
-            directory=self.directory,
-            less_memory="ask for fewer --rows, --workers or --daemons",
-            less_disk="ask for fewer --rows or give a --directory",
-        )
+from cosco_bench.harness.bench_report import Bars, Report, table
+from cosco_bench.harness.bench_rows import key_sum, keys_of, make_batch, partition_keys
+from cosco_bench.harness.measuring import Quantiles, quantiles
+from cosco_bench.latency.micro_batches import measure_groups
+from cosco_bench.latency.single_row import exchange_rows
+from cosco_bench.settings import LATENCY_MEMORY, LatencySettings
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLatency:
-    """Of small exchanges: in all, and of it each part."""
+    """Small exchanges: in all, and of it each part."""
 
     total: Quantiles
     create: Quantiles
@@ -94,89 +54,42 @@ class LatencyResult:
         }
 
 
-def run_latency(
-    settings: LatencySettings, *, on_step: Callable[[int], None] = lambda _: None
-) -> LatencyResult:
-    """Run it all; `on_step` is told 1 for each of `settings.steps`, times the replicas.
+def measure(settings: LatencySettings, bars: Bars) -> Report:
+    """Run it all. The report has failed if a peer that is there did, or had other sums.
 
-    Raises CapacityExceeded before anything starts; DataCorrupted if a wrong row comes out.
+    Raises DataCorrupted if a wrong row comes out.
     """
-    settings.check_capacity()
-    row: dict[int, Quantiles] = {}
-    exchange: dict[int, ExchangeLatency] = {}
+    on_step = bars.counter("rows and exchanges", settings.steps)
+    result = LatencyResult({}, {})
     with LocalCluster(
-        settings.daemons, memory=str(MEMORY), directory=settings.directory
+        settings.daemons, memory=str(LATENCY_MEMORY), directory=settings.directory
     ) as cluster:
         for replicas in settings.replicas:
-            row[replicas] = _rows(settings, cluster.metadata, replicas, on_step)
+            result.row[replicas] = exchange_rows(
+                cluster.metadata,
+                rounds=settings.rounds,
+                warm_ups=settings.warm_ups,
+                replicas=replicas,
+                on_step=on_step,
+            )
         with TaskPool("worker", settings.workers) as pool:
             for replicas in settings.replicas:
-                exchange[replicas] = _exchanges(settings, cluster.metadata, replicas, pool, on_step)
-    return LatencyResult(row, exchange)
-
-
-# --- one row ------------------------------------------------------------------------------
-
-
-def await_rows(link: Link, metadata: str, shuffle_id: str, rounds: int) -> list[int]:
-    """A reader of one row of each exchange; when it had them, on the monotonic clock in ns."""
-    arrived = []
-    for index in range(rounds):
-        with CoscoReader(_name(shuffle_id, index), [0], 0, metadata=metadata) as reader:
-            arrived.append(await_row(link, reader, index))
-    return arrived
-
-
-def _name(shuffle_id: str, index: int) -> str:
-    return f"{shuffle_id}/{index}"
-
-
-def _close_all(exchanges: Iterable[CoscoExchange]) -> None:
-    for exchange in exchanges:
-        exchange.close()
-
-
-def _rows(
-    settings: LatencySettings, metadata: str, replicas: int, on_step: Callable[[int], None]
-) -> Quantiles:
-    shuffle_id = f"latency-{uuid.uuid4()}"
-    rounds = settings.warm_ups + settings.rounds
-    began = []
-    with ExitStack() as stack:
-
-        def create(index: int) -> CoscoExchange:
-            return CoscoExchange(_name(shuffle_id, index), 1, replicas=replicas, metadata=metadata)
-
-        # The reader opens the next exchange as soon as it is done with this one.
-        exchanges = deque([create(0)])
-        stack.callback(_close_all, exchanges)
-        readers = stack.enter_context(
-            Workers("reader", await_rows, [(metadata, shuffle_id, rounds)])
-        )
-        for index in range(rounds):
-            exchanges.append(create(index + 1))
-            with CoscoWriter(_name(shuffle_id, index), 0, metadata=metadata) as writer:
-                readers.wait_until_ready()
-                if index:  # nobody needs the exchange of the last round any more
-                    exchanges.popleft().close()
-                readers.start()
-                # A round trip: time for the reader's call to get there before the row does.
-                exchanges[0].progress()
-                began.append(time.monotonic_ns())
-                writer.collect(0, numbered_row(index))
-            on_step(1)
-        (reader,) = readers.results()
-    took = (np.array(reader.value) - np.array(began)) / 1e9
-    return quantiles(took[settings.warm_ups :].tolist())
-
-
-# --- small exchanges ----------------------------------------------------------------------
+                result.exchange[replicas] = _exchanges(
+                    settings, cluster.metadata, replicas, pool, on_step
+                )
+    figures, tables = result.to_json(), [_table(settings, result)]
+    if settings.micro is None:
+        return Report(figures, tables)
+    groups = measure_groups(settings.micro, bars)
+    return Report(
+        {**figures, **groups.figures}, [*tables, *groups.tables], groups.problems, groups.failed
+    )
 
 
 def write_some(
     _link: Link, metadata: str, shuffle_id: str, mapper: int, rows: int, partitions: int
 ) -> int:
-    """A mapper of a small exchange; the sum of its keys."""
+    """Write as a mapper of a small exchange, and return the sum of its keys."""
     keys, batch = make_batch(rows, np.random.default_rng(mapper))
     with CoscoWriter(shuffle_id, mapper, metadata=metadata) as writer:
         writer.collect_batch(partition_keys(keys, partitions), batch)
@@ -184,7 +97,7 @@ def write_some(
 
 
 def read_some(_link: Link, metadata: str, shuffle_id: str, mappers: int, partition: int) -> int:
-    """A reducer of a small exchange; the sum of the keys it read."""
+    """Read as a reducer of a small exchange, and return the sum of the keys that it read."""
     total = 0
     with CoscoReader(shuffle_id, range(mappers), partition, metadata=metadata) as reader:
         for batch in reader.read_batches():
@@ -224,3 +137,16 @@ def _exchanges(
         on_step(1)
     parts = np.array(samples[settings.warm_ups :]).T
     return ExchangeLatency(*(quantiles(part.tolist()) for part in parts))
+
+
+def _table(settings: LatencySettings, result: LatencyResult) -> Table:
+    made = table("milliseconds", "", "p50", "p95", "p99", "max")
+    for replicas in settings.replicas:
+        made.add_row(f"one row, replicas={replicas}", *result.row[replicas].cells())
+    for replicas in settings.replicas:
+        shape = f"{settings.mappers} × {settings.partitions}"
+        exchange = result.exchange[replicas]
+        made.add_row(f"small exchange {shape}, replicas={replicas}", *exchange.total.cells())
+        for part in fields(ExchangeLatency)[1:]:
+            made.add_row(f"  {part.name}", *getattr(exchange, part.name).cells())
+    return made

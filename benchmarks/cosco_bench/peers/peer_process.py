@@ -7,23 +7,17 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 from cosco.errors import CoscoError
-from cosco_bench.harness.document import ROOT
-from cosco_bench.harness.scratch import Scratch
+from cosco_bench.harness.bench_report import ROOT
+from cosco_bench.peers.scratch import Scratch
 
-#: name → its program below benchmarks/peers
-PROGRAMS: Final = {
-    "spark": "spark.py",
-    "dask": "dask_p2p.py",
-    "ray": "ray_data.py",
-    "arrow": "arrow_memory.py",
-}
+#: The programs of the peers, in a checkout.
 SCRIPTS: Final = ROOT / "benchmarks" / "peers"
 #: Where `make peers` puts one environment for each.
 ENVIRONMENTS: Final = ROOT / ".peers"
@@ -43,21 +37,24 @@ class PeerResult:
     """Seconds of every run on the clock, of the scan alone too, CPU seconds of all processes
     in each, and what came out."""
 
-    seconds: list[float]
-    scan_seconds: list[float]
-    cpu_seconds: list[float]
-    scan_cpu_seconds: list[float]
-    tally: dict[str, int]
-    versions: dict[str, str]
-    settings: dict[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    scan_seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    scan_cpu_seconds: list[float] = field(default_factory=list)
+    tally: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-def find_peer(name: str, environments: Path, programs: Mapping[str, str] = PROGRAMS) -> list[str]:
-    """The command that runs a peer's program; raises PeerMissing, which says what to do."""
+def find_peer(name: str, programs: Mapping[str, str], environments: str | None) -> list[str]:
+    """Return the command that runs a peer's program; raises PeerMissing, which says what to do.
+
+    environments: the directory with one environment for each peer, None for that of make peers.
+    """
     script = SCRIPTS / programs[name]
     if not script.exists():
         raise PeerMissing("missing: peers are run from a source checkout, where make peers is")
-    python = environments / name / "bin" / "python"
+    python = Path(environments or ENVIRONMENTS) / name / "bin" / "python"
     if not python.exists():
         raise PeerMissing(f"missing: run make peers, which installs {name} in {python.parents[1]}")
     return [str(python), str(script)]
@@ -65,9 +62,9 @@ def find_peer(name: str, environments: Path, programs: Mapping[str, str] = PROGR
 
 def run_peer(
     command: list[str],
-    options: list[str],
+    options: Mapping[str, int],
+    files: Sequence[str],
     scratch: Scratch,
-    *,
     timeout_s: float,
     on_done: Callable[[int], None],
 ) -> PeerResult:
@@ -78,9 +75,10 @@ def run_peer(
     home = scratch.directory / "peer"
     home.mkdir()
     log = home / "log"
+    given = [str(part) for option in options.items() for part in option]
     try:
         with (
-            _started(command, options, scratch, home, log) as (process, events),
+            _started([*command, *given, *files], scratch, home, log) as (process, events),
             _watched(process, scratch, timeout_s) as late,
         ):
             try:
@@ -97,12 +95,12 @@ def run_peer(
 
 @contextmanager
 def _started(
-    command: list[str], options: list[str], scratch: Scratch, home: Path, log: Path
+    command: list[str], scratch: Scratch, home: Path, log: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
-    """The running peer and its events; the peer alone holds the other end of their pipe."""
+    """Start a peer: its process and its events. It alone holds the other end of their pipe."""
     reading, writing = os.pipe()
     with os.fdopen(reading) as events, log.open("wb") as output:
-        arguments = [*command, "--events", str(writing), "--scratch", str(home), *options]
+        arguments = [*command, "--events", str(writing), "--scratch", str(home)]
         try:
             process = scratch.spawn(arguments, output, (writing,))
         except OSError as error:
@@ -116,7 +114,7 @@ def _started(
 def _watched(
     process: subprocess.Popen[bytes], scratch: Scratch, timeout_s: float
 ) -> Iterator[threading.Event]:
-    """End what a peer leaves behind, or itself when it is late; the event tells that it was.
+    """End what a peer leaves behind, or itself when it is late; yield the event that tells so.
 
     Its children may hold its end of the pipe: without this nobody would see that it is gone.
     """
@@ -141,10 +139,10 @@ def _watched(
 def _result(
     events: IO[str], cpu_s: Callable[[], float], on_done: Callable[[int], None]
 ) -> PeerResult:
-    """What the peer says last, and has said before it ended itself in good order.
+    """Read what the peer says until it has ended. Its processor time is looked up at each event.
 
-    Its processor time is looked up at each event. Raises PeerFailed for its error, EOFError
-    if it ended with neither.
+    Returns: its result, which it gives last.
+    Raises: PeerFailed for its error, EOFError if it ended with neither.
     """
     result = None
     spent: dict[str, list[float]] = {"start": [], "scan": [], "shuffle": []}

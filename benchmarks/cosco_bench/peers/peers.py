@@ -8,85 +8,41 @@ row and column is touched. All warm up with the whole job first, in processes th
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
+
+from rich.table import Table
 
 from cosco.errors import CoscoError
 from cosco.local.workers import TaskPool
-from cosco_bench.harness.capacity import check_room
-from cosco_bench.harness.scratch import Scratch
+from cosco_bench.harness.bench_report import Bars, Report, table
+from cosco_bench.harness.bench_rows import RowTally
+from cosco_bench.harness.capacity import GB, ROW_BYTES
 from cosco_bench.peers.peer_cosco import run_cosco
-from cosco_bench.peers.peer_files import ROW_BYTES, Tally, file_tasks, write_file
-from cosco_bench.peers.peer_process import (
-    ENVIRONMENTS,
-    PROGRAMS,
-    PeerMissing,
-    PeerResult,
-    find_peer,
-    run_peer,
-)
+from cosco_bench.peers.peer_files import file_tasks, write_file
+from cosco_bench.peers.peer_process import PeerMissing, PeerResult, find_peer, run_peer
+from cosco_bench.peers.scratch import Scratch
+from cosco_bench.settings import PEERS, PeersSettings
 
 #: What our own side is called, by `replicas`.
 COSCO: Final = {1: "cosco", 2: "cosco_replicas_2"}
 #: Its workers end in between, and what they used is in nobody's account then.
 _CPU_UNKNOWN: Final = frozenset({"ray"})
-#: The files, and twice the rows for what a peer spills.
-_DISK_FACTOR: Final = 3
-#: The rows once more in pandas or Arrow, in more than one process.
-_MEMORY_FACTOR: Final = 3
-#: Interpreters, a JVM with its heap, pools.
-_MEMORY_BYTES: Final = 3 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeersSettings:
-    """What to run. `environments`: the directory with one virtual environment per peer, None
-    for that of make peers; `directory`: for all files, None for where temporary files go."""
-
-    rows: int = 10_000_000
-    files: int = 8
-    partitions: int = 64
-    threads: int = 2
-    warm_ups: int = 1
-    runs: int = 3
-    replicas: tuple[int, ...] = (1, 2)
-    peers: tuple[str, ...] = tuple(PROGRAMS)
-    timeout_s: float = 900.0
-    environments: str | None = None
-    directory: str | None = None
-
-    @property
-    def steps(self) -> int:
-        """Scans and shuffles of one side."""
-        return 2 * (self.warm_ups + self.runs)
-
-    def check_capacity(self) -> None:
-        """Raise CapacityExceeded if it cannot fit this machine, with the figures."""
-        size = self.rows * ROW_BYTES
-        check_room(
-            f"{self.rows:,} rows",
-            memory=_MEMORY_FACTOR * size + _MEMORY_BYTES,
-            disk=_DISK_FACTOR * size,
-            directory=self.directory,
-            less_memory="ask for fewer --rows",
-            less_disk="ask for fewer --rows or give a --directory",
-        )
 
 
 @dataclass(slots=True)
 class PeersResult:
     """What came of each side, by name: its result, or why there is none."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: RowTally = field(default_factory=RowTally)
     results: dict[str, PeerResult] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def add(self, name: str, result: PeerResult) -> None:
-        """Take a result if its rows are those of the files."""
+        """Add a result if its rows are those of the files."""
         if result.tally != asdict(self.tally):
             self.problems[name] = f"the files hold {self.tally}, it counted {result.tally}"
         elif name in _CPU_UNKNOWN:
@@ -95,24 +51,26 @@ class PeersResult:
             self.results[name] = result
 
     def seconds(self) -> dict[str, float]:
-        """Median seconds of the scan and repartition, by name."""
-        return {name: statistics.median(r.seconds) for name, r in self.results.items()}
+        """Return median seconds of the scan and repartition, by name."""
+        return self._medians(lambda result: result.seconds)
 
     def scan_seconds(self) -> dict[str, float]:
-        """Median seconds of the scan alone, by name."""
-        return {name: statistics.median(r.scan_seconds) for name, r in self.results.items()}
+        """Return median seconds of the scan alone, by name."""
+        return self._medians(lambda result: result.scan_seconds)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Median CPU seconds of the scan and repartition, of all processes, by name; those of
-        a side whose processes cannot all be counted are left out."""
-        return {
-            name: statistics.median(r.cpu_seconds)
-            for name, r in self.results.items()
-            if r.cpu_seconds
-        }
+        """Return median CPU seconds of the scan and repartition, of all processes, by name.
+
+        Those of a side whose processes cannot all be counted are left out.
+        """
+        return self._medians(lambda result: result.cpu_seconds)
+
+    def _medians(self, runs_of: Callable[[PeerResult], list[float]]) -> dict[str, float]:
+        runs = {name: runs_of(result) for name, result in self.results.items()}
+        return {name: statistics.median(figures) for name, figures in runs.items() if figures}
 
     def above_scan(self) -> dict[str, float]:
-        """Median seconds less those of the scan, by name; not below 0."""
+        """Return median seconds less those of the scan, by name; not below 0."""
         scan = self.scan_seconds()
         return {name: max(0.0, took - scan[name]) for name, took in self.seconds().items()}
 
@@ -144,7 +102,7 @@ class PeersResult:
 
 
 def speedup(seconds: dict[str, float], ours: str) -> dict[str, float]:
-    """How many times as long as `ours` each peer took; none where it is not to be told."""
+    """Return how many times as long as `ours` each peer took, where that can be told."""
     if not seconds.get(ours):
         return {}
     return {
@@ -152,72 +110,90 @@ def speedup(seconds: dict[str, float], ours: str) -> dict[str, float]:
     }
 
 
-def run_peers(
-    settings: PeersSettings,
-    *,
-    on_file: Callable[[int], None] = lambda _: None,
-    on_step: Callable[[str, int], None] = lambda _name, _done: None,
-) -> PeersResult:
-    """Make the files and run every side; `on_step` is told 1 for each of `settings.steps`.
+def measure(settings: PeersSettings, bars: Bars) -> Report:
+    """Make the files and run every side, which is told 1 for each of `settings.steps`.
 
-    A side that fails or is missing is in the result, with its reason, and the others go on.
-    Raises CapacityExceeded before anything starts.
+    A side that fails or is missing is in the report, with its reason, and the others go on.
+    The report has failed if a side that is there did, or counted other rows.
     """
-    settings.check_capacity()
+    on_file = bars.counter("files", settings.files)
+    sides: dict[str, Callable[..., PeerResult]] = {
+        COSCO[replicas]: partial(run_cosco, replicas=replicas) for replicas in settings.replicas
+    }
+    sides |= {name: partial(_run_peer, name=name) for name in settings.peers}
+    on_step = {name: bars.counter(name, settings.steps) for name in sides}
     result = PeersResult()
     with Scratch(settings.directory) as scratch:
         data = scratch.directory / "data"
         data.mkdir()
         tasks = file_tasks(data, settings.rows, settings.files)
         with TaskPool("file writer", settings.threads) as pool:
-            for worker in pool.run(write_file, tasks, on_file):
-                result.tally = result.tally.plus(worker.value)
+            written = pool.run(write_file, tasks, on_file)
+        result.tally = sum((worker.value for worker in written), RowTally())
         files = [path for path, _, _ in tasks]
-        for name, run in _sides(settings, files, scratch, on_step):
+        for name, run in sides.items():
             try:
-                result.add(name, run())
+                result.add(name, run(settings, files, scratch, on_step[name]))
             except PeerMissing as error:
                 result.problems[name] = str(error)
                 result.missing.append(name)
             except CoscoError as error:
                 result.problems[name] = f"{type(error).__name__}: {error}"
-    return result
+    tables = [_seconds_table(settings, result)]
+    if any(speedup(result.seconds(), name) for name in COSCO.values()):
+        tables.append(_speedups_table(result))
+    return Report(
+        result.to_json(),
+        tables,
+        [f"{name}: {problem}" for name, problem in result.problems.items()],
+        failed=bool(result.problems.keys() - set(result.missing)),
+    )
 
 
-def _sides(
+def _run_peer(
     settings: PeersSettings,
     files: list[str],
     scratch: Scratch,
-    on_step: Callable[[str, int], None],
-) -> Iterator[tuple[str, Callable[[], PeerResult]]]:
-    def ours(replicas: int) -> PeerResult:
-        return run_cosco(
-            files,
-            partitions=settings.partitions,
-            threads=settings.threads,
-            replicas=replicas,
-            warm_ups=settings.warm_ups,
-            runs=settings.runs,
-            directory=str(scratch.directory),
-            on_done=partial(on_step, COSCO[replicas]),
-        )
+    on_done: Callable[[int], None],
+    *,
+    name: str,
+) -> PeerResult:
+    options = {
+        "--partitions": settings.partitions,
+        "--threads": settings.threads,
+        "--warm-ups": settings.warm_ups,
+        "--runs": settings.runs,
+    }
+    command = find_peer(name, PEERS, settings.environments)
+    return run_peer(command, options, files, scratch, settings.timeout_s, on_done)
 
-    def theirs(name: str) -> PeerResult:
-        options = {
-            "--partitions": settings.partitions,
-            "--threads": settings.threads,
-            "--warm-ups": settings.warm_ups,
-            "--runs": settings.runs,
-        }
-        return run_peer(
-            find_peer(name, Path(settings.environments or ENVIRONMENTS)),
-            [*(str(part) for option in options.items() for part in option), *files],
-            scratch,
-            timeout_s=settings.timeout_s,
-            on_done=partial(on_step, name),
-        )
 
-    for replicas in settings.replicas:
-        yield COSCO[replicas], partial(ours, replicas)
-    for name in settings.peers:
-        yield name, partial(theirs, name)
+def _seconds_table(settings: PeersSettings, result: PeersResult) -> Table:
+    gb = settings.rows * ROW_BYTES / GB
+    made = table(
+        f"{gb:.3g} GB in {settings.files} Parquet files to {settings.partitions} "
+        f"partitions, {settings.threads} threads; medians of {settings.runs}",
+        *("", "seconds", "scan", "above scan", "GB/s", "CPU s"),
+    )
+    scan, above, cpu = result.scan_seconds(), result.above_scan(), result.cpu_seconds()
+    for name, took in result.seconds().items():
+        made.add_row(
+            name,
+            *(f"{seconds:.2f}" for seconds in (took, scan[name], above[name])),
+            f"{gb / took:.3f}",
+            f"{cpu[name]:.2f}" if name in cpu else "?",
+        )
+    return made
+
+
+def _speedups_table(result: PeersResult) -> Table:
+    made = table("how many times as fast as each peer", "")
+    columns: list[dict[str, float]] = []
+    for name in (name for name in COSCO.values() if name in result.results):
+        for what, seconds in (("", result.seconds()), (", above scan", result.above_scan())):
+            made.add_column(name + what, justify="right")
+            columns.append(speedup(seconds, name))
+    for name in result.results:
+        if name not in COSCO.values():
+            made.add_row(name, *(f"{c[name]:.2f}x" if name in c else "" for c in columns))
+    return made

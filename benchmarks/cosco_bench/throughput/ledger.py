@@ -23,7 +23,8 @@ from pyroaring import BitMap
 
 from cosco.client.content.byte_rows import rows_to_batch
 from cosco.client.read.state.merge import BlockSplitter, PartitionMerge
-from cosco.client.write.state.packing import PackedFrame, RowPacker
+from cosco.client.write.state.framing import PackedFrame
+from cosco.client.write.state.packing import RowPacker
 from cosco.dfs import open_store
 from cosco.errors import DataCorrupted
 from cosco.format.block import (
@@ -37,12 +38,25 @@ from cosco.format.block import (
     walk_blocks,
 )
 from cosco.format.chunk import padded
-from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader, encode_frame_header
+from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader
 from cosco.local.workers import Link
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
-from cosco.protocol.records import Assignment, AttemptSums, DaemonRef, PartitionRange, ReadSnapshot
-from cosco.protocol.wire import PushedFrame, fetch_reply, push_frame, push_request
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.protocol.push.messages import PushRequest
+from cosco.protocol.push.sender import OutFrame
+from cosco.protocol.records import (
+    Assignment,
+    AttemptSums,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+    ReadSnapshot,
+    RowKind,
+)
+from cosco.protocol.wire import fetch_reply, push_request_from_bytes, push_request_to_bytes
 from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -52,14 +66,13 @@ from cosco.shuffle_service.state.buffers.frame_check import (
     check_frame,
 )
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco_bench.harness.bench_rows import ROW_BYTES, key_sum, keys_of, make_batches, partition_keys
-from cosco_bench.harness.capacity import BUFFER_BYTES, GB
+from cosco_bench.harness.bench_rows import key_sum, keys_of, make_batches, partition_keys
+from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES
 
 _MIB: Final = 1 << 20
 _EXCHANGE, _MAPPER, _ATTEMPT, _INCARNATION = 1, 0, 1, 1
-_KEY: Final = (_EXCHANGE, 0, 1)
+_KEY: Final = AssignmentKey(_EXCHANGE, 0, 1)
 _CHUNK_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 32 << 20
 _SERVICE: Final = "cosco.bench.Ledger"
@@ -114,7 +127,7 @@ class _Clock:
 def run_ledger(link: Link, rows: int, partitions: int, codec: str, directory: str) -> list[Stage]:
     """Measure every stage on `rows` rows; `directory` gets the stored files.
 
-    Tells `link` one unit of progress a stage. Raises DataCorrupted if the rows that come out
+    `link` is told one unit of progress a stage. Raises DataCorrupted if the rows that come out
     are not those that went in.
     """
     keep_large_blocks()  # as all processes of a shuffle do
@@ -139,22 +152,25 @@ def _write_side(
         batches = make_batches(rows, seed=0)
     ledger.add(making.cpu_s, "numpy: random keys and payloads to Arrow arrays")
     with partitioning.running():
-        numbers = [partition_keys(keys, partitions) for keys, _ in batches]
+        row_partitions = [partition_keys(keys, partitions) for keys, _ in batches]
     ledger.add(partitioning.cpu_s, "hash of the key modulo partitions, vectorised")
 
     def packer(with_codec: int) -> RowPacker:
-        return RowPacker(
-            exchange=_EXCHANGE,
-            mapper=_MAPPER,
-            attempt=_ATTEMPT,
-            ranges=[PartitionRange(0, 0, partitions)],
-            codec=with_codec,
-            buffer_bytes=BUFFER_BYTES,
+        names = {number: name for name, number in CODECS.items()}
+        info = ExchangeInfo(
+            number=_EXCHANGE,
+            spec=ExchangeSpec("ledger", partitions, codec=names[with_codec]),
+            generation=1,
+            kind=RowKind.BYTES,
+            schema=b"",
+            ranges=(PartitionRange(0, 0, partitions),),
+            assignments=(),
         )
+        return RowPacker(OpenedAttempt(info, _MAPPER, _ATTEMPT), BUFFER_BYTES)
 
     def frames_of(packer: RowPacker) -> Iterator[PackedFrame]:
-        for number, (_, batch) in zip(numbers, batches, strict=True):
-            yield from packer.collect_batch(number, batch)
+        for each, (_, batch) in zip(row_partitions, batches, strict=True):
+            yield from packer.collect_batch(each, batch)
         yield from packer.drain()
 
     coded = packer(codec)
@@ -200,7 +216,10 @@ def _encode_cpu_s(contents: list[bytes], codec: int) -> float:
 
 
 async def _over_loopback(handlers: dict[str, Any], client: Callable[[grpc.Channel], None]) -> float:
-    """Serve `handlers`, run `client` in a thread; CPU seconds of both ends together."""
+    """Serve `handlers` and run `client` in a thread.
+
+    Returns: the CPU seconds of both ends together.
+    """
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -225,9 +244,9 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
 
     async def serve(requests: Any, _context: Any) -> bytes:
         async for message in requests:
-            request = push_request(message)
-            assert isinstance(request, PushedFrame)
-            received.append(request.data)
+            request = push_request_from_bytes(message)
+            assert request.frame is not None
+            received.append(request.frame)
         return b""
 
     def messages() -> Iterator[Any]:
@@ -241,14 +260,14 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
                 frame.body_bytes,
                 frame.blocks,
             )
-            yield push_frame([encode_frame_header(header), *frame.parts])
+            yield push_request_to_bytes(PushRequest(frame=OutFrame(header, frame.parts)))
 
     def client(channel: grpc.Channel) -> None:
         channel.stream_unary(f"/{_SERVICE}/Push")(messages())
 
     handlers: dict[str, Any] = {"Push": grpc.stream_unary_rpc_method_handler(serve)}
     cpu_s = asyncio.run(_over_loopback(handlers, client))
-    ledger.add(cpu_s, "push_frame, a gRPC stream over loopback, push_request; both ends")
+    ledger.add(cpu_s, "PushRequest to bytes and back, a gRPC stream over loopback; both ends")
     return received
 
 
@@ -258,7 +277,9 @@ def _push(ledger: _Ledger, frames: list[PackedFrame]) -> list[memoryview]:
 def _take_in(ledger: _Ledger, frames: list[memoryview]) -> list[CheckedFrame]:
     clock = _Clock()
     with clock.running():
-        checked = [check_frame(frame, _EXCHANGE, (_MAPPER, _ATTEMPT)) for frame in frames]
+        checked = [
+            check_frame(frame, _EXCHANGE, MapperAttempt(_MAPPER, _ATTEMPT)) for frame in frames
+        ]
     ledger.add(clock.cpu_s, "check_frame: headers and CRC of every block")
     return checked
 
@@ -266,7 +287,10 @@ def _take_in(ledger: _Ledger, frames: list[memoryview]) -> list[CheckedFrame]:
 async def _daemon_side(
     ledger: _Ledger, frames: list[CheckedFrame], partitions: int, directory: str
 ) -> dict[int, list[memoryview]]:
-    """Copy to pages, store, fetch; returns the runs of blocks of each partition."""
+    """Copy to pages, store and fetch.
+
+    Returns: the runs of blocks of each partition.
+    """
     body_bytes = sum(frame.header.body_bytes for frame in frames)
     arena = Arena(pool_bytes(3 * body_bytes + partitions * 4 * padded(1) + 64 * _MIB))
     arena.memory[:] = bytes(len(arena.memory))  # a daemon's pages are warm after a while
@@ -279,19 +303,20 @@ async def _daemon_side(
     copying, storing = _Clock(), _Clock()
     with copying.running():
         for frame in frames:
-            taken = core.take(held, frame, 0)
+            taken = core.append_frame(held, frame, 0)
             assert taken.next_run == len(frame.runs)
-    ledger.add(copying.cpu_s, "DaemonCore.take: deduplication, copy to pages")
+    ledger.add(copying.cpu_s, "DaemonCore.append_frame: deduplication, copy to pages")
     store = open_store(f"file://{directory}")
     await store.open()
     try:
         writes = written = 0
         with storing.running():
-            while (flush := core.next_flush(everything=True)) is not None:
+            core.flushes.everything = True
+            while (flush := core.next_flush()) is not None:
                 await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
                 written += sum(map(len, flush.parts))
                 writes += 1
-                core.end_flush(flush)
+                core.end_flush(flush, 0.0)
         mean = written / writes / _MIB
         ledger.add(storing.cpu_s, f"file store: {writes} writes of {mean:.2f} MiB, fdatasync")
         reads = ReadMemory(Arena(_READ_BYTES).memory)
@@ -302,7 +327,7 @@ async def _daemon_side(
 
 
 async def _no_copies(_key: AssignmentKey) -> None:
-    """There are none to settle."""
+    """Do nothing: there are no copies."""
 
 
 async def _fetch(
@@ -344,7 +369,7 @@ async def _fetch(
 
 
 def _read_side(ledger: _Ledger, fetched: dict[int, list[memoryview]], sums: AttemptSums) -> int:
-    """Returns the sum of the keys that came out."""
+    """Return the sum of the keys that came out."""
     everything, verifying = _Clock(), _Clock()
     keys = 0
     for index, partition in enumerate(sums.partitions.tolist()):
@@ -363,11 +388,11 @@ def _read_side(ledger: _Ledger, fetched: dict[int, list[memoryview]], sums: Atte
             exchange=_EXCHANGE,
             partition=partition,
             named=BitMap([_MAPPER]),
-            shuffle_id="ledger",
         )
         with everything.running():
             decoded = [rows for run in fetched[partition] for rows in merge.feed(run)]
-            merge.verify()
+            if not merge.complete():
+                raise merge.failure()
             batch = rows_to_batch(decoded)
         keys += key_sum(keys_of(batch.column(0)))
         verifying.cpu_s += _verify_cpu_s(fetched[partition])

@@ -8,61 +8,35 @@ has read, checked and added up its last row.
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
-import psutil
+from rich.table import Table
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.local.cluster import LocalCluster
-from cosco.local.workers import Link, Workers, peak_rss_bytes
+from cosco.local.workers import Link, WorkerResult, Workers, peak_rss_bytes
 from cosco.observe import IoFigures, fetch_status, io_figures
+from cosco_bench.harness.bench_report import MIB, Bars, Report, table
 from cosco_bench.harness.bench_rows import (
-    ROW_BYTES,
+    RowTally,
     key_sum,
     keys_of,
     make_batches,
+    mismatches,
     partition_keys,
+    tally_of,
 )
-from cosco_bench.harness.capacity import BUFFER_BYTES, GB, PROCESS_BYTES, STORE_OVERHEAD, check_room
+from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES, even_parts
 from cosco_bench.harness.flow import reduce_rows
-from cosco_bench.harness.tally import RowTally, total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThroughputSettings:
-    """What to run; sizes in bytes. `directory`: where the store goes, None for the default."""
-
-    rows: int = 10_000_000
-    mappers: int = 2
-    partitions: int = 64
-    daemons: int = 2
-    readers: int = 2
-    memory: int = 256 << 20
-    codec: str = "lz4"
-    replicas: int = 1
-    warm_up_rows: int = 1_000_000
-    directory: str | None = None
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of all rows."""
-        return self.rows * ROW_BYTES
-
-    @property
-    def memory_needed(self) -> int:
-        """Bytes of memory the run may take: rows, buffers, pools and processes."""
-        writers = self.row_bytes + self.mappers * (2 * BUFFER_BYTES + PROCESS_BYTES)
-        daemons = self.daemons * (self.memory + PROCESS_BYTES)
-        return writers + daemons + self.readers * 2 * PROCESS_BYTES
-
-    @property
-    def disk_needed(self) -> int:
-        """Bytes of disk the run may take, if nothing compresses."""
-        return int((self.rows + self.warm_up_rows) * ROW_BYTES * STORE_OVERHEAD)
+from cosco_bench.harness.measuring import CpuClock
+from cosco_bench.settings import ThroughputSettings
+from cosco_bench.throughput.client_calls import ROUNDS, CallFigures, measure_calls
+from cosco_bench.throughput.ledger import STAGES, Stage, run_ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +67,6 @@ class ThroughputResult:
     verified: bool
     problems: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def check_capacity(settings: ThroughputSettings) -> None:
-    """Raise CapacityExceeded if the workload does not fit this machine, with the figures."""
-    check_room(
-        f"{settings.rows:,} rows",
-        memory=settings.memory_needed,
-        disk=settings.disk_needed,
-        directory=settings.directory,
-        less_memory="ask for fewer --rows or less --memory",
-        less_disk="ask for fewer --rows or give a --directory",
-    )
-
 
 def write_rows(
     link: Link,
@@ -118,16 +77,14 @@ def write_rows(
     warm_up_rows: int,
     partitions: int,
 ) -> tuple[float, RowTally]:
-    """A mapper: makes its rows, warms up, waits for the start, pushes them and commits.
+    """Make rows, warm up, wait for the start, push the rows and commit: a mapper.
 
-    Returns the seconds that making rows took, and what it wrote.
+    Returns: the seconds that making rows took, and what was written.
     """
     before = time.perf_counter()
     batches = make_batches(rows, seed=mapper)
     make_rows_s = time.perf_counter() - before
-    tally = RowTally()
-    for keys, _ in batches:
-        tally = tally.plus(RowTally(len(keys), key_sum(keys)))
+    tally = sum((tally_of(keys) for keys, _ in batches), RowTally())
     warm_up = CoscoWriter(_warm_up_id(shuffle_id), mapper, metadata=metadata)
     with warm_up:
         for keys, batch in batches:
@@ -146,8 +103,7 @@ def write_rows(
 def read_rows(
     link: Link, metadata: str, shuffle_id: str, mappers: int, partitions: range
 ) -> RowTally:
-    """A reducer: warms up, waits for the start, reads its partitions, counts rows and adds
-    up keys."""
+    """Warm up, wait for the start, read partitions, count rows and add up keys: a reducer."""
     for partition in partitions:
         with CoscoReader(
             _warm_up_id(shuffle_id), range(mappers), partition, metadata=metadata
@@ -162,90 +118,64 @@ def _warm_up_id(shuffle_id: str) -> str:
     return f"{shuffle_id}/warm-up"
 
 
-def run_throughput(
-    settings: ThroughputSettings,
-    *,
-    on_written: Callable[[int], None] = lambda _: None,
-    on_read: Callable[[int], None] = lambda _: None,
-) -> ThroughputResult:
-    """Run the workload once; raises CapacityExceeded before anything starts if it cannot fit.
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """What the processes of a run did, and when."""
 
-    The processes and files of the run are gone when it returns or raises.
-    """
-    check_capacity(settings)
+    written: list[WorkerResult]
+    read: list[WorkerResult]
+    write_s: float
+    seconds: float
+    daemon_cpu_s: float
+    io_before: IoFigures
+
+
+def run_throughput(
+    settings: ThroughputSettings, on_written: Callable[[int], None], on_read: Callable[[int], None]
+) -> ThroughputResult:
+    """Run the workload once, with processes and files that are gone when it returns or raises."""
     shuffle_id = f"bench-{uuid.uuid4()}"
-    share = [settings.rows * i // settings.mappers for i in range(settings.mappers + 1)]
-    warm_up_share = settings.warm_up_rows // settings.mappers
-    shape: dict[str, Any] = {"replicas": settings.replicas, "codec": settings.codec}
-    with (
-        LocalCluster(
-            settings.daemons, memory=str(settings.memory), directory=settings.directory
-        ) as cluster,
-        CoscoExchange(
-            _warm_up_id(shuffle_id), settings.partitions, metadata=cluster.metadata, **shape
-        ) as warm_up,
-        CoscoExchange(
-            shuffle_id, settings.partitions, metadata=cluster.metadata, **shape
-        ) as exchange,
-    ):
-        writer_tasks = [
-            (
-                cluster.metadata,
-                shuffle_id,
-                m,
-                share[m + 1] - share[m],
-                warm_up_share,
-                settings.partitions,
+    with ExitStack() as stack:
+        cluster = stack.enter_context(
+            LocalCluster(
+                settings.daemons, memory=str(settings.memory), directory=settings.directory
             )
-            for m in range(settings.mappers)
-        ]
-        reader_tasks = [
-            (
-                cluster.metadata,
-                shuffle_id,
-                settings.mappers,
-                range(r, settings.partitions, settings.readers),
+        )
+        warm_up, exchange = (
+            stack.enter_context(
+                CoscoExchange(
+                    name,
+                    settings.partitions,
+                    replicas=settings.replicas,
+                    codec=settings.codec,
+                    metadata=cluster.metadata,
+                )
             )
-            for r in range(settings.readers)
-        ]
-        daemons = [psutil.Process(daemon.pid) for daemon in cluster.daemons]
-        with (
-            Workers("writer", write_rows, writer_tasks) as writers,
-            Workers("reader", read_rows, reader_tasks) as readers,
-        ):
-            writers.wait_until_ready()
-            readers.wait_until_ready()
-            warm_up.close()
-            io_before = io_figures(fetch_status(cluster.metadata).daemons)
-            daemon_cpu_s = -_cpu_s(daemons)
-            started = time.perf_counter()
-            writers.start()
-            written = writers.results(on_written)
-            write_s = time.perf_counter() - started
-            readers.start()
-            read = readers.results(on_read)
-            seconds = time.perf_counter() - started
-            daemon_cpu_s += _cpu_s(daemons)
+            for name in (_warm_up_id(shuffle_id), shuffle_id)
+        )
+        done = _run_workers(settings, cluster, warm_up, shuffle_id, on_written, on_read)
         progress = exchange.progress()
-        io = io_figures(fetch_status(cluster.metadata).daemons).since(io_before)
-        daemon_peak = max(peak_rss_bytes(daemon.pid) for daemon in daemons)
-    sent = total(worker.value[1] for worker in written)
-    received = total(worker.value for worker in read)
-    gb = settings.row_bytes / GB
-    problems = _problems(settings, sent, received, progress.rows)
+        io = io_figures(fetch_status(cluster.metadata).daemons).since(done.io_before)
+        daemon_peak = max(peak_rss_bytes(daemon.pid) for daemon in cluster.daemons)
+    sent = sum((worker.value[1] for worker in done.written), RowTally())
+    received = sum((worker.value for worker in done.read), RowTally())
+    gb = settings.rows * ROW_BYTES / GB
+    problems = mismatches(settings.rows, sent, received, progress.rows)
     return ThroughputResult(
-        gb_per_s=gb / seconds,
-        seconds=seconds,
-        write_s=write_s,
-        read_s=seconds - write_s,
-        make_rows_s=sum(worker.value[0] for worker in written),
+        gb_per_s=gb / done.seconds,
+        seconds=done.seconds,
+        write_s=done.write_s,
+        read_s=done.seconds - done.write_s,
+        make_rows_s=sum(worker.value[0] for worker in done.written),
         cpu_s_per_gb=Roles(
-            sum(w.cpu_s for w in written) / gb, daemon_cpu_s / gb, sum(r.cpu_s for r in read) / gb
+            sum(worker.cpu_s for worker in done.written) / gb,
+            done.daemon_cpu_s / gb,
+            sum(worker.cpu_s for worker in done.read) / gb,
         ),
         peak_rss_bytes=Roles(
-            max(w.peak_rss_bytes for w in written),
+            max(worker.peak_rss_bytes for worker in done.written),
             daemon_peak,
-            max(r.peak_rss_bytes for r in read),
+            max(worker.peak_rss_bytes for worker in done.read),
         ),
         rows=progress.rows,
         bytes_raw=progress.bytes_raw,
@@ -256,19 +186,123 @@ def run_throughput(
     )
 
 
-def _problems(
-    settings: ThroughputSettings, sent: RowTally, received: RowTally, committed_rows: int
-) -> list[str]:
-    problems = []
-    if sent.rows != settings.rows or committed_rows != settings.rows:
-        problems.append(f"{settings.rows} rows asked for, {committed_rows} committed")
-    if received.rows != sent.rows:
-        problems.append(f"{sent.rows} rows written, {received.rows} read")
-    if received.keys != sent.keys:
-        problems.append(f"sum of keys written {sent.keys:#x}, read {received.keys:#x}")
-    return problems
+def _run_workers(
+    settings: ThroughputSettings,
+    cluster: LocalCluster,
+    warm_up: CoscoExchange,
+    shuffle_id: str,
+    on_written: Callable[[int], None],
+    on_read: Callable[[int], None],
+) -> _Timed:
+    """Warm all processes up, then let the mappers go, and after them the reducers."""
+    place = cluster.metadata, shuffle_id
+    warm_up_rows = min(settings.warm_up_rows, settings.rows) // settings.mappers
+    writer_tasks = [
+        (*place, mapper, len(share), warm_up_rows, settings.partitions)
+        for mapper, share in enumerate(even_parts(settings.rows, settings.mappers))
+    ]
+    reader_tasks = [
+        (*place, settings.mappers, range(reader, settings.partitions, settings.readers))
+        for reader in range(settings.readers)
+    ]
+    daemons = CpuClock(cluster, daemons_only=True)
+    with (
+        Workers("writer", write_rows, writer_tasks) as writers,
+        Workers("reader", read_rows, reader_tasks) as readers,
+    ):
+        writers.wait_until_ready()
+        readers.wait_until_ready()
+        warm_up.close()
+        io_before = io_figures(fetch_status(cluster.metadata).daemons)
+        cpu_s, started = daemons.seconds(), time.perf_counter()
+        writers.start()
+        written = writers.results(on_written)
+        write_s = time.perf_counter() - started
+        readers.start()
+        read = readers.results(on_read)
+        seconds = time.perf_counter() - started
+        return _Timed(written, read, write_s, seconds, daemons.seconds() - cpu_s, io_before)
 
 
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    times = [process.cpu_times() for process in processes]
-    return float(sum(t.user + t.system for t in times))
+# --- the report ---------------------------------------------------------------------------
+
+
+def measure(settings: ThroughputSettings, bars: Bars) -> Report:
+    """Run it all: end to end, then calls and stages alone."""
+    result = run_throughput(
+        settings, bars.counter("write", settings.rows), bars.counter("read", settings.rows)
+    )
+    tables = [_figures(settings, result)]
+    calls: CallFigures | None = None
+    stages: list[Stage] = []
+    if settings.ledger_rows:
+        calls = measure_calls(settings, bars.counter("calls", ROUNDS))
+        stages = _measure_stages(settings, bars.counter("ledger", len(STAGES)))
+        tables += [_calls(calls), _ledger(stages)]
+    figures = {
+        **asdict(result),
+        "calls": None if calls is None else asdict(calls),
+        "ledger": [asdict(stage) for stage in stages],
+    }
+    problems = [f"NOT VERIFIED: {problem}" for problem in result.problems]
+    return Report(figures, tables, problems, failed=not result.verified)
+
+
+def _measure_stages(settings: ThroughputSettings, on_stage: Callable[[int], None]) -> list[Stage]:
+    """Make the ledger, in a process of its own, so that nothing else is on its clock."""
+    with tempfile.TemporaryDirectory(prefix="cosco-ledger-", dir=settings.directory) as directory:
+        task = (settings.ledger_rows, settings.partitions, settings.codec, directory)
+        with Workers("ledger", run_ledger, [task]) as workers:
+            stages: list[Stage] = workers.results(on_stage)[0].value
+    return stages
+
+
+def _roles(what: str, figures: Roles, unit: float, form: str) -> list[tuple[str, str]]:
+    return [
+        (f"{what}, {role}", f"{value / unit:{form}}") for role, value in asdict(figures).items()
+    ]
+
+
+def _figures(settings: ThroughputSettings, result: ThroughputResult) -> Table:
+    io = result.io
+    made = table(
+        f"{settings.mappers} writers, {settings.daemons} daemons, "
+        f"{settings.partitions} partitions, {settings.readers} readers"
+    )
+    rows = [
+        ("rows, bytes", f"{result.rows:,}, {result.bytes_raw / GB:.3f} GB"),
+        ("end to end", f"{result.gb_per_s:.3f} GB/s in {result.seconds:.2f} s"),
+        ("of it writing, reading", f"{result.write_s:.2f} s, {result.read_s:.2f} s"),
+        *_roles("CPU s per GB", result.cpu_s_per_gb, 1, ".2f"),
+        *_roles("peak MiB of a process", result.peak_rss_bytes, MIB, ",.0f"),
+        ("blocks, compressed", f"{result.bytes_stored / GB:.3f} GB"),
+        ("store writes", f"{io.writes:,} of {io.mean_write_bytes / MIB:.2f} MiB on average"),
+        ("store reads", f"{io.reads:,} of {io.mean_read_bytes / MIB:.2f} MiB on average"),
+        ("making rows, before the clock starts", f"{result.make_rows_s:.2f} s"),
+        ("rows and key sums match", "yes" if result.verified else "NO"),
+    ]
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def _calls(figures: CallFigures) -> Table:
+    made = table("calls: rows of 100 bytes per CPU second of the thread that calls")
+    for call, value, unit in (
+        ("collect, row by row", figures.collect_rows_per_s / 1e6, "M rows/s"),
+        ("collect_batch", figures.collect_batch_gb_per_s, "GB/s"),
+        ("reader, row by row", figures.reader_rows_per_s / 1e6, "M rows/s"),
+        ("read_batches", figures.read_batches_gb_per_s, "GB/s"),
+    ):
+        made.add_row(call, f"{value:.2f} {unit}")
+    return made
+
+
+def _ledger(stages: list[Stage]) -> Table:
+    made = table(
+        "ledger: CPU s per GB of rows, by stage; each alone, in one process", "stage", "CPU s/GB"
+    )
+    made.add_column("how it was measured")
+    for stage in stages:
+        made.add_row(stage.name, f"{stage.cpu_s_per_gb:.3f}", stage.how)
+    return made

@@ -1,1 +1,19 @@
 """What rows look like inside a block: byte rows and Arrow batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Whole rows of one mapper.
+
+    `lengths`: the content begins with the table of its rows' lengths. A row that came in
+    fragments is joined again: it is alone in its content and has no table.
+    """
+
+    mapper: int
+    rows: int
+    content: bytes | memoryview
+    lengths: bool

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from cosco.client.read.state.merge import Decoded
+from cosco.client.content import Decoded
 from cosco.errors import DataCorrupted, SchemaMismatch
 
 _Map = Callable[[Any], Any]
@@ -40,27 +40,30 @@ class _Transport(NamedTuple):
 
 
 def normalize_schema(schema: pa.Schema) -> pa.Schema:
-    """`schema` without metadata at any level: its own, its fields', their children's."""
+    """Return `schema` without metadata at any level: its own, its fields', their children's."""
     return _map_types(schema, lambda kind: kind)
 
 
 def schema_to_bytes(schema: pa.Schema) -> bytes:
-    """The IPC schema message."""
+    """Return the IPC schema message."""
     data: bytes = schema.serialize().to_pybytes()
     return data
 
 
 @lru_cache(maxsize=64)
 def schema_from_bytes(data: bytes) -> pa.Schema:
-    """The normalized schema of an IPC schema message; raises DataCorrupted."""
+    """Return the normalized schema of an IPC schema message.
+
+    Raises: DataCorrupted.
+    """
     try:
         return normalize_schema(pa.ipc.read_schema(pa.py_buffer(data)))
     except (pa.ArrowException, OSError, EOFError) as error:
         raise DataCorrupted(f"{len(data)} bytes are no Arrow schema: {_line(error)}") from error
 
 
-def check_schema(found: pa.Schema, expected: pa.Schema, shuffle_id: str) -> None:
-    """Raise SchemaMismatch with the first difference; `expected` is normalized."""
+def check_schema(found: pa.Schema, expected: pa.Schema) -> None:
+    """Raise SchemaMismatch with the first difference to `expected`, which is normalized."""
     if found.equals(expected) or (found := normalize_schema(found)).equals(expected):
         return
     difference = f"{len(found)} columns instead of {len(expected)}"
@@ -68,17 +71,14 @@ def check_schema(found: pa.Schema, expected: pa.Schema, shuffle_id: str) -> None
         if not one.equals(other):
             difference = f"column {index} is {_show(one)} instead of {_show(other)}"
             break
-    raise SchemaMismatch(
-        f"the batch does not have the schema of exchange {shuffle_id!r}: {difference}",
-        shuffle_id=shuffle_id,
-    )
+    raise SchemaMismatch(f"the batch does not have the schema of the exchange: {difference}")
 
 
 @lru_cache(maxsize=64)
 def transport(schema: pa.Schema) -> _Transport:
-    """How batches of a normalized schema travel.
+    """Return how batches of a normalized schema travel.
 
-    Raises SchemaMismatch for types that cannot be sorted by partition.
+    Raises: SchemaMismatch for types that cannot be sorted by partition.
     """
     found: set[type] = set()
 
@@ -101,7 +101,7 @@ def transport(schema: pa.Schema) -> _Transport:
 
 
 def to_transport(batch: pa.RecordBatch, sent: pa.Schema) -> pa.RecordBatch:
-    """`batch` with the types it travels in; what they change is copied."""
+    """Return `batch` with the types it travels in. Columns that change their type are copied."""
     if batch.schema.equals(sent):
         return batch
     if not len(sent):
@@ -110,7 +110,7 @@ def to_transport(batch: pa.RecordBatch, sent: pa.Schema) -> pa.RecordBatch:
 
 
 def encode_batch(batch: pa.RecordBatch, *, dictionaries: bool) -> pa.Buffer:
-    """The content of a block with the rows of `batch`, which has the transport's types."""
+    """Return the content of a block with the rows of `batch`, which has the transport's types."""
     if not dictionaries:
         return batch.serialize(memory_pool=ARROW_POOL)
     columns = [_used_values(column, batch.num_rows) for column in batch.columns]
@@ -121,7 +121,7 @@ def encode_batch(batch: pa.RecordBatch, *, dictionaries: bool) -> pa.Buffer:
 
 
 def decode_batch(content: Any, sent: pa.Schema, *, dictionaries: bool) -> pa.RecordBatch:
-    """Undo `encode_batch` without copying; the batch keeps `content` alive."""
+    """Undo `encode_batch` without copying, so that the batch keeps `content` alive."""
     buffer = pa.py_buffer(content)
     if not dictionaries:
         return pa.ipc.read_record_batch(buffer, sent)
@@ -130,16 +130,16 @@ def decode_batch(content: Any, sent: pa.Schema, *, dictionaries: bool) -> pa.Rec
 
 
 def batch_from_content(decoded: Decoded, schema: pa.Schema) -> pa.RecordBatch:
-    """The rows, with the exchange's (normalized) schema.
+    """Return the rows, with the exchange's (normalized) schema.
 
-    Raises DataCorrupted when the content does not parse or has another number of rows.
+    Raises: DataCorrupted when the content does not parse or has another number of rows.
     """
     sent, dictionaries = transport(schema)
     try:
         batch = decode_batch(decoded.content, sent, dictionaries=dictionaries)
         batch.validate()
         if dictionaries:
-            check_schema(batch.schema, sent, "")
+            check_schema(batch.schema, sent)
         if batch.schema != schema and len(schema):
             batch = batch.cast(schema)
     except (pa.ArrowException, OSError, EOFError, SchemaMismatch, StopIteration) as error:
@@ -156,7 +156,7 @@ def batch_from_content(decoded: Decoded, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _used_values(column: Any, rows: int) -> Any:
-    """A dictionary column without the values it does not use, if those must be many."""
+    """Return a dictionary column without the values it does not use, if those must be many."""
     kind = column.type
     if not pa.types.is_dictionary(kind) or kind.ordered or len(column.dictionary) <= rows:
         return column
@@ -168,7 +168,7 @@ def _used_values(column: Any, rows: int) -> Any:
 
 
 def _map_types(schema: pa.Schema, leaf: _Map) -> pa.Schema:
-    """The schema without metadata, and with `leaf` of each type; nested ones are rebuilt."""
+    """Return the schema without metadata, and with `leaf` of each type, of nested ones as well."""
 
     def field(old: pa.Field) -> pa.Field:
         return pa.field(old.name, kind(old.type), old.nullable)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cosco.client.read.state.merge import Decoded
+from cosco.client.content import Decoded
 from cosco.errors import DataCorrupted
 from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES, MAX_FRAGMENTS
 
@@ -48,7 +48,10 @@ def block_cuts(ends: npt.NDArray[np.int64], base: int) -> Iterator[tuple[int, in
 
 
 def iter_rows(decoded: Decoded) -> Iterator[bytes]:
-    """The rows, in order; raises DataCorrupted when the table does not fit the content."""
+    """Return the rows, in order.
+
+    Raises: DataCorrupted when the table does not fit the content.
+    """
     if decoded.rows == 1:  # as in micro-batches: not worth an array
         return iter((_only_row(decoded),))
     offsets = _offsets((decoded,))
@@ -72,9 +75,9 @@ def _only_row(decoded: Decoded) -> bytes:
 
 
 def rows_to_batch(decoded: Sequence[Decoded]) -> pa.RecordBatch:
-    """All rows as one batch of BYTES_SCHEMA that owns its memory.
+    """Return all rows as one batch of BYTES_SCHEMA that owns its memory.
 
-    Raises DataCorrupted as `iter_rows` does, and ValueError for 2 GiB of rows or more, which
+    Raises: DataCorrupted as `iter_rows` does, and ValueError for 2 GiB of rows or more, which
     one array of `binary` cannot hold.
     """
     offsets = _offsets(decoded)
@@ -88,9 +91,9 @@ def rows_to_batch(decoded: Sequence[Decoded]) -> pa.RecordBatch:
 
 
 def _offsets(decoded: Sequence[Decoded]) -> npt.NDArray[np.int64]:
-    """Where each row begins in the joined values, and where the last one ends.
+    """Return where each row begins in the joined values, and where the last one ends.
 
-    Raises DataCorrupted if the length table of a content does not fit the rest of it.
+    Raises: DataCorrupted if the length table of a content does not fit the rest of it.
     """
     tables = [_table(item) for item in decoded]
     ends = np.cumsum([0, *map(len, tables)])
@@ -104,7 +107,7 @@ def _offsets(decoded: Sequence[Decoded]) -> npt.NDArray[np.int64]:
 
 
 def _table(decoded: Decoded) -> npt.NDArray[Any]:
-    """The lengths of the rows."""
+    """Return the lengths of the rows."""
     if decoded.lengths:
         if _table_bytes(decoded) > len(decoded.content):
             raise _misfit(decoded)

@@ -1,5 +1,4 @@
-"""What the owner of an exchange, or of a group, does in the background: renew the lease, call
-mappers back."""
+"""The background work of who owns an exchange or a group: renew the lease, call mappers back."""
 
 from __future__ import annotations
 
@@ -7,34 +6,27 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import ClientClosed, CoscoError, ServiceUnavailable
 from cosco.protocol.group_records import GroupAnswer, GroupCall
-from cosco.protocol.records import ExchangeInfo
+from cosco.protocol.keys import LossKey
+from cosco.protocol.records import ExchangeInfo, ExchangeSpec
 
 RecomputeCallback = Callable[[list[int], str], None]
 #: With the exchange's index in the group first.
 GroupCallback = Callable[[int, list[int], str], None]
-#: What a loss is known by: the index of its exchange in the group, or 0, and its id there.
-LossKey = tuple[int, int]
+#: One poll of the metadata service: renews the lease, tells how callbacks ended (why they failed,
+#: or empty), and brings the losses there are; the time is how long it waits for the first one.
+Poll = Callable[[MetadataClient, Mapping[LossKey, str], float], Sequence[GroupCall]]
 
-#: A poll waits for so long at most; and so long after one that brought nothing new.
+#: How long a poll waits at most, and how long it is until the next one if it brought nothing new.
 _POLL_S: Final = 10.0
 _PAUSE_S: Final = 1.0
 _JOIN_S: Final = 1.0
 _LOG = logging.getLogger("cosco")
-
-
-class Poll(Protocol):
-    """One poll of the metadata service: renews the lease, tells how callbacks ended (why they
-    failed, or empty), and brings the losses there are, waiting for the first one."""
-
-    def __call__(
-        self, metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
-    ) -> Sequence[GroupCall]: ...
 
 
 class Driver:
@@ -51,17 +43,18 @@ class Driver:
         shuffle_id: str,
         lease_s: float,
         poll: Poll,
-        callback: Callable[[GroupCall], None] | None,
+        callback: GroupCallback | None,
         service_timeout_s: float,
     ) -> None:
-        """`shuffle_id`: of the exchange, or the group's."""
+        """Prepare the threads. `shuffle_id` is the exchange's, or the group's id."""
         self._shuffle_id: Final = shuffle_id
         self._poll_service = poll
         self._callback = callback
         self._poll_s = min(lease_s / 3, _POLL_S)
         self._scope = Scope("the driver", self._shuffle_id)
-        # Whoever makes a driver has just met the service, which may be away by the first poll.
-        self._metadata = MetadataClient(address, self._scope, service_timeout_s, is_met=True)
+        # Whoever makes a driver has just reached the service, which may be away by the first poll.
+        self._metadata = MetadataClient(address, self._scope, service_timeout_s)
+        self._metadata.set_met()
         self._lock = threading.Lock()
         self._known: set[LossKey] = set()  # losses that were given to the callback's thread
         self._outcomes: dict[LossKey, str] = {}  # of losses, to be told
@@ -80,7 +73,7 @@ class Driver:
             thread.start()
 
     def close(self) -> None:
-        """Stop both threads; a callback that is running is not waited for."""
+        """Stop both threads, without waiting for a callback that is running."""
         self._scope.close()
         self._calls.put(None)
         if threading.current_thread() not in self._threads:
@@ -118,7 +111,10 @@ class Driver:
                 _LOG.info("the end of a callback of %r is told later: %s", self._shuffle_id, error)
 
     def _exchange_news(self, wait_s: float) -> bool:
-        """Tell how callbacks ended and take new calls; False if there were old ones only."""
+        """Tell how callbacks ended, and have new losses called back.
+
+        Returns: False if there were old losses only.
+        """
         outcomes = dict(self._outcomes)
         calls = self._poll_service(self._metadata, outcomes, wait_s)
         for loss in outcomes:
@@ -133,11 +129,14 @@ class Driver:
                 self._calls.put(call)
         return bool(new) or not calls
 
-    def _run(self, callback: Callable[[GroupCall], None], call: GroupCall) -> str:
-        """Why the re-runs are not arranged; empty if they are."""
+    def _run(self, callback: GroupCallback, call: GroupCall) -> str:
+        """Run the callback.
+
+        Returns: why the re-runs are not arranged; empty if they are.
+        """
         self._is_calling = True
         try:
-            callback(call)
+            callback(call.index, list(call.call.mappers), call.call.reason)
         except BaseException as error:  # noqa: BLE001  whatever it is, readers are told
             _LOG.exception("recompute_writers_callback of %r failed", self._shuffle_id)
             return f"recompute_writers_callback raised {type(error).__name__}: {error}"
@@ -147,7 +146,7 @@ class Driver:
 
 
 def _key(call: GroupCall) -> LossKey:
-    return call.index, call.call.loss_id
+    return LossKey(call.index, call.call.loss_id)
 
 
 def exchange_driver(
@@ -157,48 +156,39 @@ def exchange_driver(
     callback: RecomputeCallback | None,
     service_timeout_s: float,
 ) -> Driver:
-    """The driver of one exchange; `start` it."""
+    """Return the driver of one exchange, which is to be started."""
 
     def poll(
         metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
     ) -> Sequence[GroupCall]:
+        ended = [(loss.loss_id, failure) for loss, failure in outcomes.items()]
         orders = metadata.poll_driver(
             info.number,
             owner,
             wait_s=wait_s,
-            arranged=tuple(loss for (_, loss), failure in outcomes.items() if not failure),
-            failed=tuple((loss, failure) for (_, loss), failure in outcomes.items() if failure),
+            arranged=tuple(loss_id for loss_id, failure in ended if not failure),
+            failed=tuple((loss_id, failure) for loss_id, failure in ended if failure),
         )
         return [GroupCall(0, call) for call in orders.calls]
 
-    def call_back(call: GroupCall) -> None:
-        assert callback is not None
-        callback(list(call.call.mappers), call.call.reason)
-
-    run = None if callback is None else call_back
     spec = info.spec
+    run = None if callback is None else (lambda _, mappers, why: callback(mappers, why))
     return Driver(address, spec.shuffle_id, spec.lease_s, poll, run, service_timeout_s)
 
 
 def group_driver(
     address: str,
-    group_id: str,
-    lease_s: float,
+    spec: ExchangeSpec,
     owner: bytes,
     callback: GroupCallback | None,
     service_timeout_s: float,
 ) -> Driver:
-    """The driver of all exchanges of a group; `start` it."""
+    """Return the driver of all exchanges of a group, which `spec` names; it is to be started."""
 
     def poll(
         metadata: MetadataClient, outcomes: Mapping[LossKey, str], wait_s: float
     ) -> Sequence[GroupCall]:
-        answers = [GroupAnswer(*key, failure) for key, failure in outcomes.items()]
-        return metadata.poll_group(group_id, owner, wait_s=wait_s, answers=answers)
+        answers = [GroupAnswer(*loss, failure) for loss, failure in outcomes.items()]
+        return metadata.poll_group(spec.shuffle_id, owner, wait_s=wait_s, answers=answers)
 
-    def call_back(call: GroupCall) -> None:
-        assert callback is not None
-        callback(call.index, list(call.call.mappers), call.call.reason)
-
-    run = None if callback is None else call_back
-    return Driver(address, group_id, lease_s, poll, run, service_timeout_s)
+    return Driver(address, spec.shuffle_id, spec.lease_s, poll, callback, service_timeout_s)

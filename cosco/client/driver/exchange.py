@@ -9,13 +9,13 @@ from typing import Self
 
 import pyarrow as pa
 
-from cosco.client.argument_checks import metadata_address, seconds, shuffle_name
+from cosco.client.argument_checks import shuffle_name
 from cosco.client.content.arrow import schema_from_bytes
 from cosco.client.driver.driver import Driver, RecomputeCallback, exchange_driver
-from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
-from cosco.client.rpc.metadata_client import MetadataClient
-from cosco.client.rpc.scope import LiveObject, Scope
+from cosco.client.driver.spec import check_callback, new_spec
+from cosco.client.live_object import LiveObject
 from cosco.errors import ExchangeClosed, InvalidArgument
+from cosco.protocol.api_limits import OWNER_BYTES
 from cosco.protocol.records import ExchangeInfo, ExchangeProgress
 
 
@@ -60,7 +60,7 @@ class CoscoExchange(LiveObject):
         are. replicas: copies of each row in memory, of which `min_replicas` (default 1) are
         enough to go on when hosts are missing. codec: `lz4` or `none`.
 
-        Raises ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
+        Raises: ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
         """
         spec = new_spec(
             shuffle_id,
@@ -75,13 +75,10 @@ class CoscoExchange(LiveObject):
         check_callback(recompute_writers_callback, shuffle_id)
         owner = secrets.token_bytes(OWNER_BYTES)
         self._connect(shuffle_id, metadata, service_timeout_s)
-        try:
+        with self._opening():
             info = self._metadata.create_exchange(
                 spec, owner, callback=recompute_writers_callback is not None
             )
-        except BaseException:
-            self._metadata.close()
-            raise
         self._set_up(info, owner, recompute_writers_callback)
 
     @classmethod
@@ -94,10 +91,12 @@ class CoscoExchange(LiveObject):
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
     ) -> Self:
-        """An exchange that exists already; `own` takes it over from the process that owns
-        it, with its lease and its callbacks: losses without an answer are told here again.
+        """Return an exchange that exists already.
 
-        Raises ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
+        `own` takes it over from the process that owns it, with its lease and its callbacks:
+        losses without an answer are told here again.
+
+        Raises: ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
         """
         shuffle_name(shuffle_id)
         check_callback(recompute_writers_callback, shuffle_id)
@@ -109,13 +108,10 @@ class CoscoExchange(LiveObject):
         owner = secrets.token_bytes(OWNER_BYTES) if own else b""
         exchange = cls.__new__(cls)
         exchange._connect(shuffle_id, metadata, service_timeout_s)
-        try:
+        with exchange._opening():
             info = exchange._metadata.describe_exchange(
                 shuffle_id, owner, callback=recompute_writers_callback is not None
             )
-        except BaseException:
-            exchange._metadata.close()
-            raise
         exchange._set_up(info, owner, recompute_writers_callback)
         return exchange
 
@@ -137,24 +133,12 @@ class CoscoExchange(LiveObject):
             self._metadata.close()
 
     def progress(self) -> ExchangeProgress:
-        """What is committed so far; raises ExchangeClosed, ClientClosed, ServiceUnavailable."""
+        """Return what is committed so far.
+
+        Raises: ExchangeClosed, ClientClosed, ServiceUnavailable.
+        """
         self._scope.check()
         return self._metadata.progress(self._info.number)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if not self._scope.inherited:  # a forked child leaves the block: it is its parent's
-            self.close()
-
-    # --- inside ---------------------------------------------------------------------------
-
-    def _connect(self, shuffle_id: str, metadata: str | None, service_timeout_s: float) -> None:
-        self._timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._address = metadata_address(metadata)
-        self._scope = Scope("a CoscoExchange", shuffle_id)
-        self._metadata = MetadataClient(self._address, self._scope, self._timeout_s)
 
     def _set_up(self, info: ExchangeInfo, owner: bytes, callback: RecomputeCallback | None) -> None:
         self._info = info
@@ -164,5 +148,7 @@ class CoscoExchange(LiveObject):
         self.schema = schema_from_bytes(info.schema) if info.schema else None
         self._driver: Driver | None = None
         if owner:
-            self._driver = exchange_driver(self._address, info, owner, callback, self._timeout_s)
+            self._driver = exchange_driver(
+                self._address, info, owner, callback, self._service_timeout_s
+            )
             self._driver.start()

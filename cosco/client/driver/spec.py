@@ -1,21 +1,14 @@
-"""What a driver asks for, of an exchange or of each one of a group, checked option by option."""
+"""What a driver asks for, for an exchange or for each one of a group: checks of its options."""
 
 from __future__ import annotations
-
-from typing import Final
 
 import pyarrow as pa
 
 from cosco.client.argument_checks import seconds, shuffle_name, whole_number
 from cosco.client.content.arrow import normalize_schema, schema_to_bytes, transport
 from cosco.errors import InvalidArgument
-from cosco.format.block import CODECS
-from cosco.protocol.records import MAX_PARTITIONS, ExchangeSpec
-
-MAX_REPLICAS: Final = 2
-MIN_LEASE_S: Final = 1.0
-#: Of the secret by which the service knows a driver.
-OWNER_BYTES: Final = 16
+from cosco.protocol.api_limits import MAX_PARTITIONS, MAX_REPLICAS, MIN_LEASE_S, check_codec
+from cosco.protocol.records import ExchangeSpec
 
 
 def new_spec(
@@ -29,7 +22,11 @@ def new_spec(
     lease_s: float,
     deterministic: bool = True,
 ) -> ExchangeSpec:
-    """Raises InvalidArgument, or SchemaMismatch for a schema that cannot be shuffled."""
+    """Return what a driver asks for, checked.
+
+    Raises: InvalidArgument, or SchemaMismatch for a schema that cannot be shuffled.
+    """
+    check_codec(codec, shuffle_id)
     return ExchangeSpec(
         shuffle_id=shuffle_name(shuffle_id),
         partitions=whole_number("partitions", partitions, 1, MAX_PARTITIONS, shuffle_id),
@@ -37,19 +34,11 @@ def new_spec(
         min_replicas=1
         if min_replicas is None
         else whole_number("min_replicas", min_replicas, 1, replicas, shuffle_id),
-        codec=_codec(codec, shuffle_id),
+        codec=codec,
         deterministic=bool(deterministic),
         lease_s=seconds("lease_s", lease_s, MIN_LEASE_S, shuffle_id),
         schema=b"" if schema is None else _schema_bytes(schema, shuffle_id),
     )
-
-
-def _codec(codec: object, shuffle_id: str) -> str:
-    if not isinstance(codec, str) or codec not in CODECS:
-        raise InvalidArgument(
-            f"codec is {codec!r}, it must be one of {', '.join(CODECS)}", shuffle_id=shuffle_id
-        )
-    return codec
 
 
 def _schema_bytes(schema: object, shuffle_id: str) -> bytes:

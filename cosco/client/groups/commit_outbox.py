@@ -1,4 +1,8 @@
-"""What is told to the metadata service a little later, in batches, by a thread of its own."""
+"""What the metadata service is told a little later, in batches: the commits of groups above all.
+
+A writer of a group commits a moment after its rows are readable, together with others of the
+process.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,41 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Generic, TypeVar
 
-from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.client.rpc.fork_gate import ProcessWide, process_wide
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.rpc.scope import Scope
+from cosco.errors import CoscoError, ExchangeClosed, ServiceUnavailable
+from cosco.protocol.records import CommitRequest
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("cosco")
 
-#: Told together at most, and kept while they wait; one item may have more bytes.
+#: A commit is on its way this soon.
+COMMIT_WITHIN_S: Final = 0.1
+#: Bounds of one batch; a single item may have more bytes.
 MAX_BATCH: Final = 512
 MAX_BATCH_BYTES: Final = 8 << 20
+#: Bounds of what is kept while it waits.
 MAX_WAITING: Final = 8192
 MAX_WAITING_BYTES: Final = 64 << 20
 #: The deadline of one try, and of one in a process that ends.
 _TRY_S: Final = 10.0
 _EXIT_TRY_S: Final = 2.0
-#: A process that ends tries so long to tell what is left.
+#: How long a process that ends tries to send what is left.
 _EXIT_PATIENCE_S: Final = 4.0
 _PAUSE_S: Final = 0.1
 
 
-class Batches(Generic[_T]):
+class BatchOutbox(Generic[_T]):
     """Items that are sent together, `within_s` after the first of them was added.
 
-    The thread lives while there is something to send, and a process waits for it when it ends
-    in good order: so what was added is not forgotten. An outage of the service is waited for;
-    meanwhile items are kept, up to MAX_WAITING or MAX_WAITING_BYTES, and then `add` waits as well.
+    A thread of its own sends them. It lives while there is something to send, and a process
+    waits for it when it ends in good order: so what was added is not forgotten. An outage of the
+    service is waited for; meanwhile items are kept, up to MAX_WAITING or MAX_WAITING_BYTES, and
+    then `add` waits as well.
     """
 
     def __init__(
@@ -44,10 +57,12 @@ class Batches(Generic[_T]):
         patience_s: float,
         bytes_of: Callable[[_T], int] = lambda _: 0,
     ) -> None:
-        """`send` tries once, for so many seconds at most. It may raise ServiceUnavailable, and is
-        called again then, until that has lasted for `patience_s`: then those who wait in `add`
-        or `flush` get the error. `bytes_of`: what an item takes, here and in a message, as a
-        bound."""
+        """Begin without a thread.
+
+        send: tries once, for at most the seconds it is given. When it raises ServiceUnavailable it
+        is called again, until that has lasted for `patience_s`: then those who wait in `add` or
+        `flush` get the error. bytes_of: at most what an item takes, here and in a message.
+        """
         self._name = name
         self._send = send
         self._within_s = within_s
@@ -55,14 +70,17 @@ class Batches(Generic[_T]):
         self._bytes_of = bytes_of
         self._changed = threading.Condition()
         self._items: deque[_T] = deque()
-        self._bytes = 0  # of them
+        self._bytes = 0  # of the items
         self._added = self._done = 0
         self._is_hurried = False
         self._failure: CoscoError | None = None
         self._thread: threading.Thread | None = None
 
     def add(self, item: _T) -> None:
-        """Have an item sent. Raises ServiceUnavailable when too many wait already."""
+        """Have an item sent.
+
+        Raises: ServiceUnavailable when too many wait already.
+        """
         with self._changed:
             self._begin()
             while len(self._items) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
@@ -75,7 +93,10 @@ class Batches(Generic[_T]):
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Return when all that was added before is sent; raises ServiceUnavailable."""
+        """Wait until all that was added before is sent.
+
+        Raises: ServiceUnavailable.
+        """
         with self._changed:
             target = self._added
             while self._done < target:
@@ -88,7 +109,7 @@ class Batches(Generic[_T]):
     def _begin(self) -> None:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=False)
-            thread.start()  # not before it is there does anybody count on it
+            thread.start()  # only a thread that runs is counted on
             self._failure, self._thread = None, thread
 
     def _wait(self) -> None:
@@ -97,10 +118,11 @@ class Batches(Generic[_T]):
             raise self._failure
 
     def _is_full(self) -> bool:
-        """Whether there is a batch to send."""
+        """Whether there is a whole batch to send."""
         return len(self._items) >= MAX_BATCH or self._bytes >= MAX_BATCH_BYTES
 
-    def _take(self) -> list[_T]:
+    def _next_batch(self) -> list[_T]:
+        """Remove the oldest items, as many as a message may have."""
         batch: list[_T] = []
         left = MAX_BATCH_BYTES
         while self._items and len(batch) < MAX_BATCH:
@@ -115,12 +137,12 @@ class Batches(Generic[_T]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_hurried or self._is_full(), self._within_s)
-                batch = self._take()
+                batch = self._next_batch()
                 if not batch:
                     self._is_hurried = False
                     self._thread = None
                     return
-            failure = self._sent(batch)
+            failure = self._deliver(batch)
             with self._changed:
                 if failure is not None:
                     _LOG.warning("%s: %d are not sent: %s", self._name, len(batch), failure)
@@ -133,8 +155,11 @@ class Batches(Generic[_T]):
                 if failure is not None:
                     return
 
-    def _sent(self, batch: Sequence[_T]) -> CoscoError | None:
-        """Send a batch, however long the service is away; why that could not be."""
+    def _deliver(self, batch: Sequence[_T]) -> CoscoError | None:
+        """Send a batch, and wait for a service that is away while there is patience.
+
+        Returns: why it could not be sent; None if it was.
+        """
         began = time.monotonic()
         while True:
             is_ending = not threading.main_thread().is_alive()
@@ -151,3 +176,56 @@ class Batches(Generic[_T]):
                 return ServiceUnavailable(f"{type(error).__name__}: {error}", retriable=False)
             else:
                 return None
+
+
+class CommitOutboxes(ProcessWide):
+    """The commits of this process that are to be sent, an outbox for each metadata service."""
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._table: dict[str, BatchOutbox[CommitRequest]] = {}
+
+    def of(self, address: str, patience_s: float) -> BatchOutbox[CommitRequest]:
+        """Return the one for the metadata service at `address`."""
+        with self._lock:
+            found = self._table.get(address)
+            if found is None:
+                found = self._table[address] = BatchOutbox(
+                    "cosco-commit",
+                    partial(_send_commits, address, patience_s),
+                    within_s=COMMIT_WITHIN_S,
+                    patience_s=patience_s,
+                    bytes_of=_bytes_of,
+                )
+            return found
+
+
+def _send_commits(
+    address: str, patience_s: float, commits: Sequence[CommitRequest], try_s: float
+) -> None:
+    # Connected only while it is needed; whoever gave the handle has met the service.
+    scope = Scope("the commits of groups", "")
+    metadata = MetadataClient(address, scope, patience_s)
+    metadata.set_met()
+    try:
+        results = metadata.commit_batch(commits, try_s=try_s)
+    finally:
+        metadata.close()
+    for commit, result in zip(commits, results, strict=True):
+        if isinstance(result.error, ExchangeClosed):
+            _LOG.debug("a commit to exchange %d came after its end", commit.number)
+        elif result.error is not None:
+            _LOG.warning(
+                "mapper %d of exchange %d is not committed: %s",
+                commit.mapper, commit.number, result.error,
+            )  # fmt: skip
+
+
+def _bytes_of(commit: CommitRequest) -> int:
+    """Return the bytes of a commit's arrays, which are nearly all of it, here and in a message."""
+    sums = commit.sums
+    arrays = (commit.acknowledged, sums.partitions, sums.rows, sums.raw_bytes)
+    return sum(one.nbytes for one in (*arrays, sums.stored_bytes, sums.digests))
+
+
+COMMIT_OUTBOXES: Final = process_wide(CommitOutboxes())

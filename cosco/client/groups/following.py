@@ -1,16 +1,14 @@
-"""Readers of groups that wait at daemons: one stream a process and daemon for all of them.
+"""Readers of groups that wait at daemons: all those of a process share one stream to each.
 
 A reader asks a daemon to be told when all mappers of its exchange are done; the answer carries
-its rows, if they are few. So that a process that has many readers waiting holds little, answers
-may carry PUSHED_BYTES together, and no more of it for one than ANSWER_BYTES.
+its rows, if they are few. So that a process that has many readers waiting holds little, one answer
+may carry ANSWER_BYTES, and all together PUSHED_BYTES.
 """
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Call, Endpoint
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument
@@ -25,14 +24,14 @@ from cosco.protocol import wire
 from cosco.protocol.group_records import Follow, Followed
 from cosco.protocol.records import Assignment, DaemonRef
 
-#: Rows that one answer may carry, and all answers together that no reader has taken yet.
+#: How many bytes of rows one answer may carry, and all answers together that wait for a reader.
 ANSWER_BYTES: Final = 256 << 10
 PUSHED_BYTES: Final = 64 << 20
-#: A daemon that serves answers a question to be answered at once in this time.
+#: How soon a daemon that serves answers a question that is to be answered at once.
 _NOW_S: Final = 2.0
-#: A stream that nobody waits on ends after about so long.
+#: A stream that nobody waits on ends after about this time.
 LINGER_S: Final = 5.0
-#: Streams that may end under a question before the daemon counts as out of reach.
+#: How many streams may end under a question before the daemon counts as out of reach.
 _STREAMS_MAX: Final = 3
 _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
@@ -43,7 +42,7 @@ _Outbox = SimpleQueue[Follow | None]
 
 
 def follow_question(number: int, one: Assignment, ref: DaemonRef, partition: int) -> Follow:
-    """What is asked of a daemon of an assignment about an exchange and a partition."""
+    """Return the question to a daemon of an assignment about an exchange and a partition."""
     return Follow(
         id=0,
         incarnation=ref.incarnation,
@@ -60,21 +59,17 @@ class Waiter:
     def __init__(self, follow: Follow) -> None:
         self.follow = follow
         self._is_over = threading.Event()
-        self._answer: Followed | None = None
+        #: None: there will be none, as the daemon is out of reach.
+        self.answer: Followed | None = None
 
     def wait(self, timeout_s: float) -> bool:
         """Whether there is an answer, or will be none, waiting for that."""
         return self._is_over.wait(timeout_s)
 
-    @property
-    def answer(self) -> Followed | None:
-        """None: there will be none, as the daemon is out of reach."""
-        return self._answer
-
     def end(self, answer: Followed | None) -> None:
-        """Wake the reader; the first call counts."""
+        """Wake the reader with an answer, or None. Only the first call counts."""
         if not self._is_over.is_set():
-            self._answer = answer
+            self.answer = answer
             self._is_over.set()
 
     def cancel(self) -> None:
@@ -103,7 +98,10 @@ class FollowStream:
         self._thread.start()
 
     def ask(self, waiter: Waiter) -> bool:
-        """Ask a question; False if the stream has ended, or is about to."""
+        """Ask a question.
+
+        Returns: False if the stream has ended, or is about to.
+        """
         with self._lock:
             follow = waiter.follow = replace(waiter.follow, id=next(self._ids))
             self._waiters[follow.id] = waiter
@@ -115,7 +113,7 @@ class FollowStream:
         return True
 
     def leave(self, waiter: Waiter) -> None:
-        """A waiter wants no answer any more; harmless if it has one."""
+        """Forget a waiter that wants no answer any more; harmless if it has one."""
         with self._lock:
             follow = waiter.follow
             if self._waiters.get(follow.id) is not waiter:  # it may be of an earlier stream
@@ -153,7 +151,10 @@ class FollowStream:
             self._on_end(self)
 
     def _stream(self, endpoint: Endpoint) -> bool:
-        """One call; whether another one is to follow, as it was cancelled for a fork."""
+        """Make one call.
+
+        Returns: whether another one is to follow, as this one was cancelled for a fork.
+        """
         outbox: _Outbox = SimpleQueue()
         call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
         call.on_end(lambda: outbox.put(None))
@@ -183,7 +184,7 @@ class FollowStream:
                     waiter.end(answer)
 
     def _requests(self, outbox: _Outbox) -> Iterator[bytes]:
-        """What is sent, for a thread of gRPC's."""
+        """Yield what is to be sent, to a thread of gRPC's."""
         follow: Follow | None
         while True:
             try:
@@ -191,7 +192,7 @@ class FollowStream:
             except Empty:
                 if self._waiters:
                     continue
-                # Who asks adds itself before it looks at this.
+                # Whoever asks adds its waiter before it looks at this flag.
                 self._is_ending = True
                 if not self._waiters and outbox.empty():
                     return
@@ -210,23 +211,18 @@ class FollowStream:
                 return
 
 
-class Following:
+class Following(ProcessWide):
     """The streams of this process, and what answers may carry."""
-
-    def __init__(self) -> None:
-        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
-        self._inherited: list[object] = []
-        self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._streams: dict[DaemonRef, FollowStream] = {}
         self._left_bytes = PUSHED_BYTES
-        #: What readers that were collected have not left: a finalizer may not take locks.
+        #: Waiters of readers that were garbage-collected: a finalizer may not take locks.
         self.abandoned: deque[tuple[DaemonRef, Waiter]] = deque()
 
     def ask(self, ref: DaemonRef, follow: Follow) -> Waiter:
-        """Ask a daemon; `leave` must follow."""
+        """Ask a daemon. `leave` must follow."""
         while self.abandoned:
             self.leave(*self.abandoned.popleft())
         with self._lock:
@@ -239,17 +235,19 @@ class Following:
                 if stream.ask(waiter):
                     return waiter
                 self._ended(stream)
-        except BaseException:  # as where no thread can begin
+        except BaseException:  # if no thread can begin, say
             self.leave(ref, waiter)
             raise
         waiter.end(None)
         return waiter
 
     def ask_now(self, ref: DaemonRef, follow: Follow, scope: Scope) -> Followed | None:
-        """How far the mappers are; None if the daemon does not answer soon.
+        """Ask a daemon how far the mappers are.
 
-        It answers in order: what was to be said to earlier questions it has said then.
-        Raises ClientClosed.
+        It answers in order: what was to be said to earlier questions it has said by then.
+
+        Returns: None if the daemon does not answer soon.
+        Raises: ClientClosed.
         """
         waiter = self.ask(ref, replace(follow, now=True))
         scope.add_call(waiter)
@@ -262,7 +260,7 @@ class Following:
             self.leave(ref, waiter)
 
     def leave(self, ref: DaemonRef, waiter: Waiter) -> None:
-        """The reader wants no answer any more, or has used the rows of it."""
+        """Forget a question whose reader wants no answer any more, or has used the rows of it."""
         stream = self._streams.get(ref)
         if stream is not None:  # also for a reader that was woken because it is closed
             stream.leave(waiter)
@@ -282,11 +280,6 @@ class Following:
             if not stream.join():
                 _LOG.warning("the stream that follows %s did not end", stream.ref.address)
 
-    def forget_parent(self) -> None:
-        """Begin anew in a forked child."""
-        self._inherited.append(self._streams)
-        self._reset()
-
     def _ended(self, stream: FollowStream) -> None:
         with self._lock:
             if self._streams.get(stream.ref) is stream:
@@ -297,12 +290,9 @@ class Following:
             stream = self._streams.get(ref)
             if stream is None:
                 stream = FollowStream(ref, self._ended)
-                stream.start()  # where no thread can begin, there is no stream to wait on
+                stream.start()  # if no thread can begin, there is no stream to wait on
                 self._streams[ref] = stream
             return stream
 
 
-#: Of this process.
-FOLLOWING: Final = Following()
-os.register_at_fork(after_in_child=FOLLOWING.forget_parent)
-atexit.register(FOLLOWING.close)
+FOLLOWING: Final = process_wide(Following(), at_exit=Following.close)

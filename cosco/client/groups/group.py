@@ -6,27 +6,22 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, Self
+from typing import Final
 
 import pyarrow as pa
 from pyroaring import BitMap
 
-from cosco.client.argument_checks import metadata_address, seconds, shuffle_name, whole_number
+from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.driver.driver import GroupCallback, group_driver
-from cosco.client.driver.spec import OWNER_BYTES, check_callback, new_spec
-from cosco.client.groups.commit_outbox import Batches
+from cosco.client.driver.spec import check_callback, new_spec
+from cosco.client.groups.commit_outbox import BatchOutbox
 from cosco.client.groups.handle import GroupHandle, GroupLife
-from cosco.client.rpc.metadata_client import MetadataClient
-from cosco.client.rpc.scope import LiveObject, Scope
-from cosco.errors import ClientClosed, CoscoError, ExchangeClosed, InvalidArgument
-from cosco.protocol.group_records import (
-    MAX_BLOCK_SIZE,
-    MAX_GROUP_MAPPERS,
-    MAX_GROUP_SIZE,
-    GroupBlock,
-)
+from cosco.client.live_object import LiveObject
+from cosco.errors import ClientClosed, CoscoError, ExchangeClosed
+from cosco.protocol.api_limits import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, MAX_PART_SIZE, OWNER_BYTES
+from cosco.protocol.group_records import GroupPart
 
-#: The metadata service hears of released exchanges after so long at the latest.
+#: The metadata service hears of released exchanges this soon.
 _RELEASE_WITHIN_S: Final = 0.05
 
 
@@ -64,14 +59,16 @@ class CoscoExchangeGroup(LiveObject):
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
     ) -> None:
-        """mappers: of each exchange, with ids from 0 on. schema: of the rows; without one they
-        are bytes. The other options are those of `CoscoExchange`.
+        """Create the exchanges.
 
-        Raises ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
+        mappers: how many each exchange has, with ids from 0 on. schema: of the rows; without one
+        they are bytes. The other options are those of `CoscoExchange`.
+
+        Raises: ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
         """
         self.group_id: Final = shuffle_name(group_id)
         self.mappers: Final = whole_number("mappers", mappers, 1, MAX_GROUP_MAPPERS, group_id)
-        size = _size(size, group_id)
+        size = whole_number("size", size, 1, MAX_GROUP_SIZE, group_id)
         self._spec = new_spec(
             group_id,
             partitions,
@@ -83,70 +80,65 @@ class CoscoExchangeGroup(LiveObject):
         )
         self._has_callback = recompute_writers_callback is not None
         check_callback(recompute_writers_callback, group_id)
-        self._timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, group_id)
-        self._address = metadata_address(metadata)
+        self._connect(group_id, metadata, service_timeout_s)
         self._owner = secrets.token_bytes(OWNER_BYTES)
-        self._scope = Scope("a CoscoExchangeGroup", group_id)
-        self._metadata = MetadataClient(self._address, self._scope, self._timeout_s)
         self._extending = threading.Lock()
         self._closing = threading.Lock()
-        self._changing = threading.Lock()  # of `_blocks` and what is released: held briefly
+        self._changing = threading.Lock()  # of `_parts` and what is released: held briefly
         self._life = GroupLife()
-        self._blocks: tuple[GroupBlock, ...] = ()
-        try:
-            self._grow(size)
-        except BaseException:
-            with suppress(CoscoError):
-                if self.size:  # not all of what was asked for
-                    self._metadata.close_group(group_id)
-            self._metadata.close()
-            raise
-        self._releases: Batches[int] = Batches(
-            "cosco-release", self._release, within_s=_RELEASE_WITHIN_S, patience_s=self._timeout_s
+        self._parts: tuple[GroupPart, ...] = ()
+        self._releases: BatchOutbox[int] = BatchOutbox(
+            "cosco-release",
+            self._release,
+            within_s=_RELEASE_WITHIN_S,
+            patience_s=self._service_timeout_s,
         )
+        with self._opening():
+            self._make(size)
         self._driver = group_driver(
             self._address,
-            group_id,
-            self._spec.lease_s,
+            self._spec,
             self._owner,
             recompute_writers_callback,
-            self._timeout_s,
+            self._service_timeout_s,
         )
         self._driver.start()
 
     @property
     def size(self) -> int:
-        """Exchanges made so far; their indexes are below it."""
-        return self._blocks[-1].first + self._blocks[-1].size if self._blocks else 0
+        """How many exchanges were made so far; their indexes are below it."""
+        return self._parts[-1].first + self._parts[-1].size if self._parts else 0
 
     def handle(self) -> GroupHandle:
-        """What tasks need of the exchanges there are now and that are not released."""
+        """Return what tasks need of the exchanges that there are now and that are not released."""
         self._scope.check()
         return GroupHandle(
             self._address,
             self.group_id,
             self.mappers,
-            self._timeout_s,
-            self._blocks,
+            self._service_timeout_s,
+            self._parts,
             self._life,
         )
 
     def extend(self, n: int) -> None:
-        """Make `n` more exchanges, on the same daemons where they still serve; `size` tells how
-        many it were, should this fail.
+        """Make `n` more exchanges, on the same daemons where they still serve.
 
-        Raises InvalidArgument, ExchangeClosed, CapacityExceeded, ServiceUnavailable.
+        Should this fail, `size` tells how many there are.
+
+        Raises: InvalidArgument, ExchangeClosed, CapacityExceeded, ServiceUnavailable.
         """
         self._scope.check()
-        n = _size(n, self.group_id)
+        n = whole_number("n", n, 1, MAX_GROUP_SIZE, self.group_id)
         with self._extending:
             self._grow(n)
 
     def release(self, i: int) -> None:
         """End exchange `i`: nobody will read it again, and its memory and files go.
 
-        Returns at once; harmless to repeat. Raises InvalidArgument for none of the group,
-        ClientClosed, ServiceUnavailable.
+        Returns at once; harmless to repeat.
+
+        Raises: InvalidArgument for none of the group, ClientClosed, ServiceUnavailable.
         """
         self._scope.check()
         i = whole_number("the exchange's index", i, 0, self.size - 1, self.group_id)
@@ -159,7 +151,9 @@ class CoscoExchangeGroup(LiveObject):
     def close(self) -> None:
         """End the group with all its exchanges; its ids are never used again.
 
-        Harmless when it is closed already. Raises ServiceUnavailable.
+        Harmless when it is closed already.
+
+        Raises: ServiceUnavailable.
         """
         self._scope.check_process()
         with self._closing:
@@ -172,45 +166,39 @@ class CoscoExchangeGroup(LiveObject):
             self._scope.close()
             self._metadata.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if not self._scope.inherited:  # a forked child leaves the block: it is its parent's
-            self.close()
-
     # --- inside ---------------------------------------------------------------------------
 
+    def _make(self, size: int) -> None:
+        """Make the first exchanges, all or none."""
+        try:
+            self._grow(size)
+        except BaseException:
+            with suppress(CoscoError):
+                if self.size:
+                    self._metadata.close_group(self.group_id)
+            raise
+
     def _grow(self, n: int) -> None:
-        """Make `n` more exchanges, so many at a time that the service is not kept from others."""
+        """Make `n` more exchanges, in parts that do not keep the service from others for long."""
         end = self.size + n
         while (first := self.size) < end:
-            block = self._metadata.create_group(
+            part = self._metadata.create_group(
                 self._spec,
                 mappers=self.mappers,
-                size=min(end - first, MAX_BLOCK_SIZE),
+                size=min(end - first, MAX_PART_SIZE),
                 first=first,
                 owner=self._owner,
                 callback=self._has_callback,
             )
             with self._changing:
-                kept = tuple(one for one in self._blocks if not self._is_released(one))
-                self._blocks = (*kept, block)
+                kept = tuple(one for one in self._parts if not self._is_released(one))
+                self._parts = (*kept, part)
 
-    def _is_released(self, block: GroupBlock) -> bool:
-        end = block.first + block.size
-        return self._life.released.range_cardinality(block.first, end) == block.size
+    def _is_released(self, part: GroupPart) -> bool:
+        end = part.first + part.size
+        return self._life.released.range_cardinality(part.first, end) == part.size
 
     def _release(self, indexes: Sequence[int], try_s: float) -> None:
         with suppress(ExchangeClosed, ClientClosed):
             if not self._scope.is_closed:  # else the whole group is
                 self._metadata.release_exchanges(self.group_id, BitMap(indexes), try_s=try_s)
-
-
-def _size(size: object, group_id: str) -> int:
-    try:
-        return whole_number("size", size, 1, MAX_GROUP_SIZE, group_id)
-    except InvalidArgument as error:
-        raise InvalidArgument(
-            f"group {group_id!r}: {error} exchanges", shuffle_id=group_id
-        ) from None

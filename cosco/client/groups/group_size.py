@@ -44,7 +44,9 @@ class AdaptiveGroupSize:
 
         lower, upper: shares of the time, 0 to 1. factor: growth above `upper`, more than 1.
         step: taken off below `lower`. weight: of the latest group in the average, above 0 and
-        up to 1. Raises InvalidArgument.
+        up to 1.
+
+        Raises: InvalidArgument.
         """
         if not 1 <= smallest <= size <= largest <= _SIZE_MAX:
             raise InvalidArgument(
@@ -69,10 +71,12 @@ class AdaptiveGroupSize:
         self.share: float | None = None
 
     def observe(self, coordination_s: float, total_s: float) -> int:
-        """Take note of a group of the present size; returns the size of the next one.
+        """Take note of a group of the present size.
 
-        coordination_s: of the `total_s` seconds that it took, what was not spent in tasks.
-        Raises InvalidArgument for times that cannot be.
+        coordination_s: how much of the `total_s` seconds that it took was not spent in tasks.
+
+        Returns: the size of the next group.
+        Raises: InvalidArgument for times that cannot be.
         """
         if not (0.0 <= coordination_s <= total_s < float("inf")) or total_s == 0.0:
             raise InvalidArgument(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from pyroaring import BitMap
 
 from cosco.client.argument_checks import whole_number
-from cosco.client.groups.committer import COMMITTERS
-from cosco.client.groups.group_reader import GroupReader
-from cosco.client.groups.group_writer import BUFFER_BYTES, GroupWriter
+from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES
+from cosco.client.groups.mark_watch import MarkWatch
+from cosco.client.read.reader import CoscoReader
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.write.writer import Attempts, CoscoWriter
 from cosco.errors import ExchangeClosed, InvalidArgument
-from cosco.protocol.group_records import GroupBlock, member_name
-from cosco.protocol.records import ExchangeInfo
+from cosco.protocol.group_records import GroupPart, member_name
+from cosco.protocol.records import FIRST_OWN_ATTEMPT, CommitRequest, ExchangeInfo, OpenedAttempt
 
-#: Exchanges that a handle remembers the description of.
+#: The buffer of a writer of a group: micro-batches are small.
+BUFFER_BYTES: Final = 4 << 20
+#: How many exchanges a handle remembers the description of.
 _MAX_INFOS: Final = 256
 
 
@@ -23,15 +29,42 @@ _MAX_INFOS: Final = 256
 class GroupLife:
     """Which exchanges of a group its driver has ended, as far as is known here.
 
-    infos: of exchanges that were asked for last: a process has several tasks of each.
+    infos: those exchanges that were asked for last: a process has several tasks of each.
     """
 
     released: BitMap = field(default_factory=BitMap)
     is_closed: bool = False
     infos: dict[int, ExchangeInfo] = field(default_factory=dict)
 
-    def copy(self) -> GroupLife:
-        return GroupLife(BitMap(self.released), self.is_closed)
+    def __reduce__(self) -> Any:
+        return GroupLife, (self.released, self.is_closed)
+
+
+class GroupAttempts(Attempts):
+    """Attempts of a group, which ask nobody.
+
+    Rows end with marks, on which waiting readers are given them. When a writer's `close` returns
+    every copy has them; the commit follows a moment later, with those of other writers of the
+    process. So `won` is true as far as is known: it may turn out that another attempt of the
+    mapper was first.
+    """
+
+    has_marks = True
+
+    def __init__(self, info: ExchangeInfo, service_timeout_s: float) -> None:
+        self._info = info
+        self._service_timeout_s = service_timeout_s
+
+    def open(self, metadata: MetadataClient, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
+        """See `Attempts`."""
+        assert mapper is not None  # as the handle has checked
+        metadata.set_met()  # whoever gave the handle has: an outage is waited for
+        return OpenedAttempt(self._info, mapper, FIRST_OWN_ATTEMPT | secrets.randbits(63))
+
+    def count(self, metadata: MetadataClient, commit: CommitRequest) -> bool:
+        """See `Attempts`."""
+        COMMIT_OUTBOXES.of(metadata.address, self._service_timeout_s).add(commit)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +79,64 @@ class GroupHandle:
     group_id: str
     mappers: int
     service_timeout_s: float
-    blocks: tuple[GroupBlock, ...]
+    parts: tuple[GroupPart, ...]
     life: GroupLife = field(default_factory=GroupLife, compare=False, repr=False)
 
     @property
     def size(self) -> int:
-        """Exchanges are 0 to `size` - 1."""
-        last = self.blocks[-1]
+        """How many exchanges there are: 0 to `size` - 1."""
+        last = self.parts[-1]
         return last.first + last.size
 
     @property
     def partitions(self) -> int:
-        """Of each exchange."""
-        return self.blocks[0].info.spec.partitions
+        """How many partitions each exchange has."""
+        return self.parts[0].info.spec.partitions
 
-    def writer(self, i: int, mapper: int, *, buffer_bytes: int = BUFFER_BYTES) -> GroupWriter:
-        """A writer of `mapper` to exchange `i`, a `CoscoWriter`.
+    def writer(self, i: int, mapper: int, *, buffer_bytes: int = BUFFER_BYTES) -> CoscoWriter:
+        """Return a writer of `mapper` to exchange `i`.
 
-        Raises InvalidArgument for what is not of the group, ExchangeClosed.
+        Raises: InvalidArgument for what is not of the group, ExchangeClosed.
         """
         i = self._index(i)
         mapper = whole_number("mapper", mapper, 0, self.mappers - 1, self.group_id)
-        return GroupWriter(self, i, mapper, buffer_bytes=buffer_bytes)
+        return CoscoWriter(
+            member_name(self.group_id, i),
+            mapper,
+            buffer_bytes=buffer_bytes,
+            metadata=self.metadata,
+            service_timeout_s=self.service_timeout_s,
+            _attempts=GroupAttempts(self.info(i), self.service_timeout_s),
+        )
 
-    def reader(self, i: int, partition: int, *, timeout_s: float | None = None) -> GroupReader:
-        """A reader of all mappers' rows of one partition of exchange `i`, a `CoscoReader`.
+    def reader(self, i: int, partition: int, *, timeout_s: float | None = None) -> CoscoReader:
+        """Return a reader of all mappers' rows of one partition of exchange `i`.
 
         It may be made before any mapper begins, and is given its rows when the last is done.
-        `timeout_s` as for `CoscoReader`. Raises InvalidArgument for what is not of the group,
-        PartitionOutOfRange, ExchangeClosed.
+        `timeout_s` as for `CoscoReader`.
+
+        Raises: InvalidArgument for what is not of the group, PartitionOutOfRange, ExchangeClosed.
         """
-        return GroupReader(self, self._index(i), partition, timeout_s=timeout_s)
+        i = self._index(i)
+        return CoscoReader(
+            member_name(self.group_id, i),
+            range(self.mappers),
+            partition,
+            timeout_s=timeout_s,
+            metadata=self.metadata,
+            service_timeout_s=self.service_timeout_s,
+            _watch=partial(MarkWatch, self.info(i)),
+        )
 
     def flush(self) -> None:
-        """Return when what writers of this process have closed is committed.
+        """Wait until what writers of this process have closed is committed.
 
-        Raises ServiceUnavailable when the metadata service is away for `service_timeout_s`.
+        Raises: ServiceUnavailable when the metadata service is away for `service_timeout_s`.
         """
-        COMMITTERS.of(self.metadata, self.service_timeout_s).flush()
+        COMMIT_OUTBOXES.of(self.metadata, self.service_timeout_s).flush()
 
     def info(self, i: int) -> ExchangeInfo:
-        """Exchange `i` as its writers and readers see it at first."""
+        """Return exchange `i` as its writers and readers see it at first."""
         infos = self.life.infos
         info = infos.get(i)
         if info is None:
@@ -96,17 +146,13 @@ class GroupHandle:
         return info
 
     def _make_info(self, i: int) -> ExchangeInfo:
-        for block in self.blocks:
-            offset = i - block.first
-            if 0 <= offset < block.size:
-                info = block.info
+        for part in self.parts:
+            offset = i - part.first
+            if 0 <= offset < part.size:
+                info = part.info
                 spec = replace(info.spec, shuffle_id=member_name(self.group_id, i))
                 return replace(info, number=info.number + offset, spec=spec)
         raise self._over(i)
-
-    def __reduce__(self) -> Any:
-        values = (self.metadata, self.group_id, self.mappers, self.service_timeout_s, self.blocks)
-        return GroupHandle, (*values, self.life.copy())
 
     def _index(self, i: int) -> int:
         if self.life.is_closed:

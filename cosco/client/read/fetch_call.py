@@ -41,7 +41,10 @@ class StallWatch:
         self._cancelled: Call | None = None
 
     def replies(self, call: Call, stall_s: float) -> Iterator[bytes]:
-        """The replies of `call`; raises Stalled when none came for about `stall_s`."""
+        """Yield the replies of `call`.
+
+        Raises: Stalled when none came for about `stall_s`.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="cosco-fetch", daemon=True)
             self._thread.start()
@@ -87,7 +90,9 @@ def fetch_blocks(
     """Yield what the daemon at `endpoint` has of the source of `fetch`, chunk by chunk.
 
     A chunk that it cannot read, or whose blocks do not parse, is told to `bad` and passed
-    over. Raises Unreachable, or the CoscoError that the daemon meant.
+    over.
+
+    Raises: Unreachable, or the CoscoError that the daemon meant.
     """
     request = spb.FetchRequest(
         number=number,
@@ -98,22 +103,20 @@ def fetch_blocks(
     )
     call = endpoint.fetch_stream(_PATH, request.SerializeToString(), scope)
     try:
-        yield from runs_of(map(_reply, watch.replies(call, fetch.stall_s)), bad)
+        yield from runs_of(map(wire.fetch_reply, watch.replies(call, fetch.stall_s)), bad)
     except (DecodeError, InvalidArgument) as error:
         raise Unreachable(f"the daemon at {endpoint.address} sent nonsense: {error}") from None
     finally:
         call.cancel()
 
 
-def _reply(message: bytes) -> memoryview | spb.Section:
-    return wire.fetch_reply(message)
-
-
 def runs_of(
     replies: Iterator[memoryview | spb.Section], bad: Callable[[str], None]
 ) -> Iterator[memoryview]:
-    """Yield runs of whole blocks from the replies of one Fetch; raises InvalidArgument when
-    sections and data do not follow each other as they must."""
+    """Yield runs of whole blocks from the replies of one Fetch.
+
+    Raises: InvalidArgument when sections and data do not follow each other as they must.
+    """
     left = 0
     splitter: BlockSplitter | None = None  # None: what is left of the section is skipped
     for reply in replies:

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from pyroaring import BitMap
+
+from cosco.client.content import Decoded
 from cosco.client.read.fetch_call import Stalled, StallWatch, fetch_blocks
-from cosco.client.read.state.merge import Decoded, PartitionMerge
+from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.read.state.read_plan import (
     AwaitCommits,
     Begin,
@@ -30,15 +33,81 @@ from cosco.errors import (
     ExchangeClosed,
     ServiceUnavailable,
 )
-from cosco.protocol.records import CommitWait, LossReport, ReadSnapshot
+from cosco.protocol.records import CommitWait, ExchangeInfo, LossReport, ReadSnapshot
 
 _MAX_REASON_CHARS: Final = 500
-#: Of many mappers a message names so many; the error has them all.
+#: How many of the missing mappers a message names; the error has them all.
 _SHOWN_MAPPERS: Final = 8
+#: For this time what the service said when a reader was made is used instead of asking again.
+_FIRST_WAIT_S: Final = 1.0
 
 
 class BegunAnew(Exception):
     """What was gathered does not count: call `gather` again. Never leaves this package."""
+
+
+class CommitWatch:
+    """How a reader learns what there is to read of its partition: by the metadata service.
+
+    Readers of a group have `MarkWatch` in its place, which asks daemons.
+    """
+
+    def __init__(
+        self,
+        metadata: MetadataClient,
+        scope: Scope,
+        mappers: BitMap,
+        partition: int,
+        info: ExchangeInfo | None = None,
+    ) -> None:
+        """Begin without asking. `info` is the exchange, if it is known already."""
+        self._metadata = metadata
+        self._scope = scope
+        self._mappers = mappers
+        self._partition = partition
+        self._info = info
+        self._first: CommitWait | None = None  # what was said at once
+        self._first_until = 0.0
+
+    def describe(self) -> ExchangeInfo:
+        """Return the exchange as it is when the reader begins."""
+        if self._info is None:
+            self._info, self._first = self._metadata.begin_reading(
+                self._scope.shuffle_id, self._mappers, self._partition
+            )
+            self._first_until = time.monotonic() + _FIRST_WAIT_S
+        return self._info
+
+    def start(self) -> None:
+        """Begin to wait: the reader's arguments were found to be good."""
+
+    def wait(self, step: AwaitCommits) -> CommitWait:
+        """Ask what the mappers have committed, waiting for them.
+
+        Raises: what ends the reader.
+        """
+        first, self._first = self._first, None
+        if first is not None and time.monotonic() < self._first_until:
+            return first
+        info = self.describe()
+        return self._metadata.await_commits(
+            info.number,
+            self._mappers,
+            self._partition,
+            info.generation,
+            wait_s=step.wait_s,
+            outage_s=step.outage_s,
+        )
+
+    def ahead(self, fetch: Fetch) -> list[memoryview] | None:
+        """Return, once, the runs of blocks that came before this fetch was asked for.
+
+        Returns: None if none came, so that the fetch must be made.
+        """
+        return None
+
+    def close(self) -> None:
+        """Want nothing any more."""
 
 
 class Gatherer:
@@ -54,23 +123,22 @@ class Gatherer:
         scope: Scope,
         number: int,
         partition: int,
-        named: int,
+        named_count: int,
         *,
-        ask: Callable[[AwaitCommits], CommitWait],
+        watch: CommitWatch,
         begin: Callable[[ReadSnapshot], PartitionMerge],
-        ahead: Callable[[Fetch], list[memoryview] | None],
     ) -> None:
-        """`named`: so many mappers are waited for. `ask` asks the metadata service for their
-        commits, `begin` makes the merge of a build. `ahead`: runs of blocks that came ahead of
-        a fetch, once; None: there are none, so fetch."""
+        """Begin without connections.
+
+        named_count: how many mappers are waited for. begin: makes the merge of a build.
+        """
         self._metadata = metadata
         self._scope = scope
         self._number = number
         self._partition = partition
-        self._named = named
-        self._ask = ask
+        self._named_count = named_count
+        self._watch = watch
         self._begin = begin
-        self._ahead = ahead
         self._endpoints: dict[str, Endpoint] = {}
         self._loss: CoscoError | None = None  # of the build that was reported last
 
@@ -82,23 +150,23 @@ class Gatherer:
     def gather(self, plan: ReadPlan) -> Iterator[Decoded]:
         """Yield the rows of one build, until it is verified that none is missing.
 
-        Raises BegunAnew when another build is to be read, which `plan` allows until rows were
+        Raises: BegunAnew when another build is to be read, which `plan` allows until rows were
         given to the caller, and what `CoscoReader.next` raises.
         """
-        watch = StallWatch(self._scope)
+        stalls = StallWatch(self._scope)
         try:
-            yield from self._steps(plan, watch)
+            yield from self._steps(plan, stalls)
         finally:
-            watch.stop()
+            stalls.stop()
 
-    def _steps(self, plan: ReadPlan, watch: StallWatch) -> Iterator[Decoded]:
+    def _steps(self, plan: ReadPlan, stalls: StallWatch) -> Iterator[Decoded]:
         merge: PartitionMerge | None = None
         while True:
             step = plan.step(time.monotonic(), is_complete=merge is not None and merge.complete())
             match step:
                 case AwaitCommits():
                     self._scope.sleep(step.pause_s)
-                    plan.told(self._ask(step), time.monotonic())
+                    plan.told(self._watch.wait(step), time.monotonic())
                 case Begin():
                     if merge is not None:
                         raise BegunAnew
@@ -106,7 +174,7 @@ class Gatherer:
                     plan.begun()
                 case Fetch():
                     assert merge is not None  # as Begin comes first
-                    yield from self._fetch(plan, merge, step, watch)
+                    yield from self._fetch(plan, merge, step, stalls)
                 case ReportDaemon():
                     alive = self._metadata.report_daemon(step.daemon, insist=step.insist)
                     plan.reported(step.daemon, alive=alive)
@@ -119,12 +187,12 @@ class Gatherer:
                 case Done():
                     return
                 case GiveUp():
-                    raise self._error(step, plan)
+                    raise self._placed(self._error(step, plan))
 
     def _fetch(
-        self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, watch: StallWatch
+        self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, stalls: StallWatch
     ) -> Iterator[Decoded]:
-        """Feed `merge` with what the daemon has and tell `plan` how that went."""
+        """Feed `merge` with what the daemon has, and tell `plan` how that went."""
         address = fetch.daemon.address
         refusals, last_bad = merge.refusals, ""
 
@@ -134,7 +202,7 @@ class Gatherer:
             merge.refuse(last_bad)
 
         try:
-            for run in self._runs(fetch, watch, bad):
+            for run in self._runs(fetch, stalls, bad):
                 yield from merge.feed(run)
         except ClientClosed:
             raise
@@ -157,16 +225,18 @@ class Gatherer:
             plan.answered(fetch)
 
     def _runs(
-        self, fetch: Fetch, watch: StallWatch, bad: Callable[[str], None]
+        self, fetch: Fetch, stalls: StallWatch, bad: Callable[[str], None]
     ) -> Iterable[memoryview]:
-        ahead = self._ahead(fetch)
+        ahead = self._watch.ahead(fetch)
         if ahead is not None:
             return ahead
         endpoint = self._endpoint(fetch.daemon.address)
-        return fetch_blocks(endpoint, self._scope, watch, self._number, self._partition, fetch, bad)
+        return fetch_blocks(
+            endpoint, self._scope, stalls, self._number, self._partition, fetch, bad
+        )
 
     def _report_loss(self, step: ReportLoss, merge: PartitionMerge) -> None:
-        self._loss = merge.failure()
+        self._loss = self._placed(merge.failure())
         reason = f"{self._loss}; {step.reason}"
         self._metadata.report_loss(
             LossReport(
@@ -186,41 +256,34 @@ class Gatherer:
             endpoint = self._endpoints[address] = Endpoint(address)
         return endpoint
 
+    def _placed(self, error: CoscoError) -> CoscoError:
+        return error.place(self._scope.shuffle_id, self._partition)
+
     def _error(self, step: GiveUp, plan: ReadPlan) -> CoscoError:
-        shuffle_id, partition = self._scope.shuffle_id, self._partition
-        where = f"partition {partition} of exchange {shuffle_id!r}"
         if step.why is Failure.TIMEOUT:
             missing = list(step.missing or ())
             verb = "run again" if step.recompute else "commit"
             return CommitTimeout(
-                f"{len(missing)} of {self._named} mappers that {where} waits for did not {verb} "
+                f"{len(missing)} of {self._named_count} mappers that it waits for did not {verb} "
                 f"{step.reason}: {_shown(missing)}; see that they run, or wait longer",
                 recompute=step.recompute,
-                shuffle_id=shuffle_id,
                 mappers=missing,
-                partition=partition,
             )
         if step.why is Failure.UNREACHABLE:
-            return ServiceUnavailable(
-                f"{where} cannot be fetched: {step.reason}",
-                shuffle_id=shuffle_id,
-                partition=partition,
-            )
+            return ServiceUnavailable(f"it cannot be fetched: {step.reason}")
         if step.why is Failure.LOST and self._loss is not None:
             return self._loss
         snapshot = plan.snapshot
         return DataLost(
-            f"rows of {where} were lost after others of them had been read: forget those and "
-            "begin anew with another reader, which waits for the rebuild",
-            shuffle_id=shuffle_id,
+            "rows were lost after others had been read: forget those and begin anew with another "
+            "reader, which waits for the rebuild",
             mappers=() if snapshot is None else snapshot.mappers.tolist(),
-            partition=partition,
             retriable=True,
         )
 
 
 def _shown(mappers: list[int]) -> str:
-    """The first of them, for a message."""
+    """Return the first of the mappers, for a message."""
     shown = ", ".join(map(str, mappers[:_SHOWN_MAPPERS]))
     more = len(mappers) - _SHOWN_MAPPERS
     return shown if more <= 0 else f"{shown} and {more} more"

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 import pyarrow as pa
+from pyroaring import BitMap
 
-from cosco.client.argument_checks import (
-    mapper_set,
-    metadata_address,
-    seconds,
-    shuffle_name,
-    whole_number,
-)
+from cosco.client.argument_checks import mapper_set, seconds, shuffle_name, whole_number
+from cosco.client.content import Decoded
 from cosco.client.content.arrow import batch_from_content, schema_from_bytes
 from cosco.client.content.byte_rows import BYTES_SCHEMA, iter_rows, rows_to_batch
-from cosco.client.read.gather import BegunAnew, Gatherer
-from cosco.client.read.state.merge import Decoded, PartitionMerge
-from cosco.client.read.state.read_plan import AwaitCommits, Fetch, ReadPlan
+from cosco.client.live_object import LiveObject
+from cosco.client.read.gather import BegunAnew, CommitWatch, Gatherer
+from cosco.client.read.state.merge import PartitionMerge
+from cosco.client.read.state.read_plan import ReadPlan
 from cosco.client.rpc.metadata_client import MetadataClient
-from cosco.client.rpc.scope import LiveObject, Scope
+from cosco.client.rpc.scope import Scope
 from cosco.errors import (
     ClientClosed,
     CoscoError,
@@ -33,20 +29,20 @@ from cosco.errors import (
     PartitionOutOfRange,
     SchemaMismatch,
 )
-from cosco.protocol.records import CommitWait, ExchangeInfo, ReadSnapshot, RowKind
+from cosco.protocol.records import ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
+#: Makes the watch of a reader of these mappers and this partition.
+MakeWatch = Callable[[MetadataClient, Scope, BitMap, int], CommitWatch]
 
-#: So much of a partition is held back until it is verified, or more has come: a reader that
+#: How much of a partition is held back until it is verified, or more has come: a reader that
 #: has given no row yet can begin anew when others of its partition turn out to be lost.
 HOLD_BYTES: Final = 32 << 20
 #: What a block's rows, or a batch, take beside their bytes while they are held back.
 HELD_OVERHEAD_BYTES: Final = 160
 #: Where a batch's columns must stay below 2 GiB.
 _MAX_BATCH_BYTES: Final = 1 << 30
-#: What the service said when a reader was made is not asked for again for so long.
-_FIRST_WAIT_S: Final = 1.0
-#: Of the batches that make a table.
+#: The length of the batches that make a table.
 _TABLE_BATCH_BYTES: Final = 4 << 20
 
 
@@ -76,12 +72,15 @@ class CoscoReader(LiveObject):
         timeout_s: float | None = None,
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
+        _watch: MakeWatch = CommitWatch,
     ) -> None:
-        """`timeout_s` bounds each wait for commits or for a rebuild; 0: do not wait, None:
-        without bound. `service_timeout_s` is how long daemons, and the metadata service, may
-        be out of reach.
+        """Ask what the exchange is.
 
-        Raises ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
+        `timeout_s` bounds each wait for commits or for a rebuild; 0: do not wait, None: without
+        bound. `service_timeout_s` is how long daemons, and the metadata service, may be out of
+        reach. `_watch` is for handles: what tells the reader when it can begin.
+
+        Raises: ExchangeNotFound, ExchangeClosed, PartitionOutOfRange, GenerationChanged,
         InvalidArgument, ServiceUnavailable.
         """
         self.shuffle_id: Final = shuffle_name(shuffle_id)
@@ -92,17 +91,12 @@ class CoscoReader(LiveObject):
         self._timeout_s = (
             None if timeout_s is None else seconds("timeout_s", timeout_s, 0.0, shuffle_id)
         )
-        self._service_timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._scope = Scope("a CoscoReader", shuffle_id, on_inherited=self._hold)
-        address = metadata_address(metadata)
-        self._metadata = MetadataClient(address, self._scope, self._service_timeout_s)
-        try:
-            self._info, self._first_wait = self._describe()
-            self._first_wait_until = time.monotonic() + _FIRST_WAIT_S
+        self._connect(shuffle_id, metadata, service_timeout_s, self._hold)
+        self._watch = _watch(self._metadata, self._scope, self._mappers, self.partition)
+        with self._opening():
+            self._info = self._watch.describe()
             self._check_place(generation)
-        except BaseException:
-            self._metadata.close()
-            raise
+            self._watch.start()
         #: The generation of the exchange that is read.
         self.generation: Final = self._info.generation
         self._gatherer = Gatherer(
@@ -111,13 +105,13 @@ class CoscoReader(LiveObject):
             self._info.number,
             self.partition,
             len(self._mappers),
-            ask=self._ask_commits,
+            watch=self._watch,
             begin=self._begin_build,
-            ahead=self._take_ahead,
         )
         self._mode: str | None = None
         self._rows: Iterator[bytes] = iter(())
-        # The same while the reader may go on: what `next` asks for each row costs more than it.
+        # The same, or None when it must be checked first whether the reader may go on: a check for
+        # each row would cost more than the row.
         self._open_rows: Iterator[bytes] | None = None
         self._row: bytes | None = None
         self._broken: CoscoError | None = None
@@ -125,9 +119,10 @@ class CoscoReader(LiveObject):
     # --- rows -----------------------------------------------------------------------------
 
     def next(self) -> bool:
-        """Go to the next row; False when there was none left, and all were verified.
+        """Go to the next row.
 
-        Raises CommitTimeout, DataLost, DataCorrupted, RecomputeMismatch, GenerationChanged,
+        Returns: False when there was none left, and all were verified.
+        Raises: CommitTimeout, DataLost, DataCorrupted, RecomputeMismatch, GenerationChanged,
         ExchangeClosed, ClientClosed, ServiceUnavailable, and SchemaMismatch on an Arrow
         exchange.
         """
@@ -136,17 +131,21 @@ class CoscoReader(LiveObject):
         return row is not None
 
     def row(self) -> bytes:
-        """The row that `next` went to; raises InvalidArgument if there is none."""
+        """Return the row that `next` went to.
+
+        Raises: InvalidArgument if there is none.
+        """
         if self._row is None:
             raise InvalidArgument(
-                "there is no row: call next() first, and row() only if it returned True",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
-            )
+                "there is no row: call next() first, and row() only if it returned True"
+            ).place(self.shuffle_id, self.partition)
         return self._row
 
     def __iter__(self) -> Iterator[bytes]:
-        """The rows that are left; errors as of `next`."""
+        """Yield the rows that are left.
+
+        Raises: what `next` raises.
+        """
         self._check()
         if self._mode != "rows":
             self._begin("rows")
@@ -164,10 +163,12 @@ class CoscoReader(LiveObject):
     # --- batches --------------------------------------------------------------------------
 
     def read_batches(self, *, max_bytes: int = 4 << 20) -> Iterator[pa.RecordBatch]:
-        """The rows as record batches of about `max_bytes`; errors as of `next`.
+        """Yield the rows as record batches of about `max_bytes`.
 
-        They have the exchange's schema, or the one column `row: binary` for rows of bytes,
-        and stay valid after `close`.
+        They have the exchange's schema, or the one column `row: binary` for rows of bytes, and
+        stay valid after `close`.
+
+        Raises: what `next` raises.
         """
         limit = whole_number("max_bytes", max_bytes, 1, None, self.shuffle_id)
         self._check()
@@ -178,9 +179,10 @@ class CoscoReader(LiveObject):
         return self._guarded(self._while_open(batches))
 
     def read_table(self) -> pa.Table:
-        """All rows, verified, as one table, whose schema is there even without rows.
+        """Return all rows, verified, as one table, whose schema is there even without rows.
 
-        Errors as of `next`; no DataLost that is `retriable`, as it waits for rebuilds itself.
+        Raises: what `next` raises, but no DataLost that is `retriable`, as it waits for rebuilds
+        itself.
         """
         self._check()
         self._begin("batches")
@@ -190,64 +192,31 @@ class CoscoReader(LiveObject):
     # --- ending ---------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop reading; a call that another thread waits in raises ClientClosed."""
+        """Stop reading. A call that another thread waits in raises ClientClosed."""
         if self._scope.inherited:
             return
         self._scope.close()
         self._hold()
         self._gatherer.close()
         self._metadata.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    # --- what a reader of a group does otherwise ------------------------------------------
-
-    def _describe(self) -> tuple[ExchangeInfo, CommitWait | None]:
-        """The exchange, and what its mappers have committed if that is known already."""
-        return self._metadata.begin_reading(self.shuffle_id, self._mappers, self.partition)
-
-    def _ask_commits(self, step: AwaitCommits) -> CommitWait:
-        first, self._first_wait = self._first_wait, None
-        if first is not None and time.monotonic() < self._first_wait_until:
-            return first
-        return self._metadata.await_commits(
-            self._info.number,
-            self._mappers,
-            self.partition,
-            self.generation,
-            wait_s=step.wait_s,
-            outage_s=step.outage_s,
-        )
-
-    def _take_ahead(self, _fetch: Fetch) -> list[memoryview] | None:
-        """All that the daemon has to send, if it came before it was asked for."""
-        return None
+        self._watch.close()
 
     # --- inside ---------------------------------------------------------------------------
 
     def _check_place(self, generation: int | None) -> None:
         partitions = self._info.spec.partitions
         if not 0 <= self.partition < partitions:
-            raise PartitionOutOfRange(
-                f"partition {self.partition} of exchange {self.shuffle_id!r}: it has partitions "
-                f"0 to {partitions - 1}",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
+            raise PartitionOutOfRange(f"there are partitions 0 to {partitions - 1}").place(
+                self.shuffle_id, self.partition
             )
         if generation is not None and generation != self._info.generation:
             raise GenerationChanged(
-                f"exchange {self.shuffle_id!r} is at generation {self._info.generation}, not "
-                f"{generation}: begin anew with that one",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
-            )
+                f"it is at generation {self._info.generation}, not {generation}: begin anew with "
+                "that one"
+            ).place(self.shuffle_id, self.partition)
 
     def _hold(self) -> None:
-        """Have the next row asked for through `_check`."""
+        """Have the next row go through `_check` first."""
         self._open_rows = None
 
     def _check(self) -> None:
@@ -258,11 +227,9 @@ class CoscoReader(LiveObject):
     def _begin(self, mode: str) -> None:
         if self._mode is not None:
             raise InvalidArgument(
-                f"this CoscoReader was read by {self._mode} already, it makes one pass: "
-                "make another reader",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
-            )
+                f"this CoscoReader was read by {self._mode} already, it makes one pass: make "
+                "another reader"
+            ).place(self.shuffle_id, self.partition)
         self._mode = mode
 
     def _guarded(self, stream: Iterator[_T]) -> Iterator[_T]:
@@ -270,37 +237,34 @@ class CoscoReader(LiveObject):
         try:
             yield from stream
         except CoscoError as error:
-            if error.shuffle_id is None:  # as of what was found in a block
-                error.shuffle_id, error.partition = self.shuffle_id, self.partition
-            self._broken = error
-            self._hold()
+            self._break(error)
             raise
         except BaseException as error:
-            self._broken = ClientClosed(
-                f"reading partition {self.partition} of {self.shuffle_id!r} was broken off "
-                f"by {type(error).__name__}: make another reader",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
-            )
-            self._hold()
+            self._break(ClientClosed(f"broken off by {type(error).__name__}: make another reader"))
             raise
 
+    def _break(self, error: CoscoError) -> None:
+        self._broken = error.place(self.shuffle_id, self.partition)
+        self._hold()
+
     def _while_open(self, stream: Iterator[_T]) -> Iterator[_T]:
-        """`stream`, until the reader is closed or forked: what it holds is not given then, nor
-        does it seem to have ended."""
+        """Yield from `stream` until the reader is closed or forked.
+
+        What it holds is not given then, nor does it seem to have ended.
+        """
         for item in stream:
             yield item
             self._scope.check()
 
     def _row_stream(self) -> Iterator[Iterator[bytes]]:
-        """All rows, block by block."""
+        """Yield all rows, block by block."""
         self._require_bytes()
         blocks = self._held_back(lambda rows: rows, lambda one: len(one.content))
         for decoded in self._while_open(blocks):
             yield iter_rows(decoded)
 
     def _table_stream(self) -> Iterator[pa.Table]:
-        """One table, of rows that are verified: so it can begin anew at any time."""
+        """Yield one table, of rows that are verified: so it can begin anew at any time."""
         plan = self._plan()
         while True:
             try:
@@ -313,7 +277,7 @@ class CoscoReader(LiveObject):
     def _held_back(
         self, made: Callable[[Iterator[Decoded]], Iterator[_T]], size: Callable[[_T], int]
     ) -> Iterator[_T]:
-        """What is `made` of all rows, its first HOLD_BYTES once those, or all, are there."""
+        """Yield what is `made` of all rows, its first HOLD_BYTES once those, or all, are there."""
         plan = self._plan()
         while True:
             held: deque[_T] | None = deque()
@@ -353,30 +317,23 @@ class CoscoReader(LiveObject):
         return self._gatherer.gather(plan) if self._mappers else iter(())
 
     def _begin_build(self, snapshot: ReadSnapshot) -> PartitionMerge:
-        """Every named mapper has committed, or run again: what is to be read is known."""
+        """Make the merge of a build: every named mapper has committed, or run again."""
         if self._info.kind is RowKind.UNDECIDED:  # the writers may have decided it
             self._info = self._metadata.describe_exchange(self.shuffle_id)
         if self._mode == "rows":
             self._require_bytes()
         return PartitionMerge(
-            snapshot,
-            exchange=self._info.number,
-            partition=self.partition,
-            named=self._mappers,
-            shuffle_id=self.shuffle_id,
+            snapshot, exchange=self._info.number, partition=self.partition, named=self._mappers
         )
 
     def _require_bytes(self) -> None:
         if self._info.kind is RowKind.ARROW:
             raise SchemaMismatch(
-                f"exchange {self.shuffle_id!r} carries ARROW rows: read them with read_batches "
-                "or read_table",
-                shuffle_id=self.shuffle_id,
-                partition=self.partition,
-            )
+                "it carries ARROW rows: read them with read_batches or read_table"
+            ).place(self.shuffle_id, self.partition)
 
     def _joined(self, decoded: list[Decoded]) -> pa.RecordBatch:
-        """One batch of all these rows."""
+        """Return one batch of all these rows."""
         if self._info.kind is not RowKind.ARROW:
             return rows_to_batch(decoded)
         schema = self._schema()
@@ -390,13 +347,13 @@ class CoscoReader(LiveObject):
 
 
 def _emptied(held: deque[_T]) -> Iterator[_T]:
-    """What is held, which goes with it."""
+    """Yield what is held, and keep nothing of it."""
     while held:
         yield held.popleft()
 
 
 def _sliced(batch: pa.RecordBatch, batch_bytes: int, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    """The batch in parts of about `max_bytes`, of one row at least."""
+    """Yield the batch in parts of about `max_bytes`, of one row at least."""
     parts = min(-(-batch_bytes // max_bytes), batch.num_rows)
     for part in range(parts):
         first = batch.num_rows * part // parts

@@ -11,12 +11,15 @@ a lock of the client inside the gate, and nobody enters the gate holding one.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+_Object = TypeVar("_Object", bound="ProcessWide")
 _LOG = logging.getLogger("cosco")
 #: Cancelled calls end within milliseconds; a fork does not wait longer than this for them.
 DRAIN_TIMEOUT_S: Final = 10.0
@@ -26,7 +29,7 @@ class Cancellable(Protocol):
     """A call under way."""
 
     def cancel_for_fork(self) -> None:
-        """End the call soon, and remember why; called outside of the gate's lock."""
+        """End the call soon, and remember why. Called outside of the gate's lock."""
 
 
 class ForkGate:
@@ -70,7 +73,7 @@ class ForkGate:
             call.cancel_for_fork()
 
     def discard(self, call: Cancellable) -> None:
-        """The call has ended; gRPC's own thread says so."""
+        """Forget a call that has ended, as gRPC's own thread says."""
         with self._changed:
             self._calls.discard(call)
             if self._forking:
@@ -109,7 +112,7 @@ class ForkGate:
         self._reset()
 
     def install(self, *, in_child: Callable[[], None]) -> None:
-        """Have every fork of this process go through the gate; `in_child` runs after it."""
+        """Have every fork of this process go through the gate, and `in_child` run after it."""
 
         def after_in_child() -> None:
             self.after_fork_in_child()
@@ -120,3 +123,36 @@ class ForkGate:
             after_in_parent=self.after_fork_in_parent,
             after_in_child=after_in_child,
         )
+
+
+class ProcessWide(ABC):
+    """An object that each process has one of, for all its clients: see `process_wide`.
+
+    What a forked child inherits of it is kept for ever and never used again, as destroying it
+    would touch its parent's gRPC.
+    """
+
+    def __init__(self) -> None:
+        self._inherited: dict[str, Any] = {}
+        self._reset()
+
+    @abstractmethod
+    def _reset(self) -> None:
+        """Set every attribute to what a new process begins with."""
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child, where nobody releases a lock of the parent's threads."""
+        inherited = vars(self).copy()
+        self._reset()
+        self._inherited = inherited
+
+
+def process_wide(shared: _Object, *, at_exit: Callable[[_Object], None] | None = None) -> _Object:
+    """Have `shared` begin anew in every forked child, and `at_exit` called with it in the end.
+
+    Returns: `shared`.
+    """
+    os.register_at_fork(after_in_child=shared.forget_parent)
+    if at_exit is not None:
+        atexit.register(at_exit, shared)
+    return shared

@@ -9,13 +9,13 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
-from cosco.client.rpc.scope import Patience, Scope, Unreachable, retrying
+from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ServiceUnavailable
 from cosco.protocol import wire
-from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupBlock, GroupCall
+from cosco.protocol.api_limits import MAX_PARTITIONS
+from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupCall, GroupPart
 from cosco.protocol.records import (
-    MAX_PARTITIONS,
     CommitRequest,
     CommitWait,
     DaemonRef,
@@ -30,7 +30,7 @@ from cosco.protocol.records import (
 )
 from cosco.protocol.wire import mpb
 
-#: A service that never answered this object is given up after so long.
+#: A service that never answered this object is given up after this time.
 FIRST_CONTACT_S: Final = 3.0
 #: The deadline of one try, on top of what the service is asked to wait.
 CALL_TIMEOUT_S: Final = 10.0
@@ -45,18 +45,15 @@ class MetadataClient:
     was, else after `service_timeout_s`.
     """
 
-    def __init__(
-        self, address: str, scope: Scope, service_timeout_s: float, *, is_met: bool = False
-    ) -> None:
-        """`is_met`: the service has answered this process before."""
+    def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
         self.address: Final = address
         self._scope = scope
         self._service_timeout_s = service_timeout_s
         self._endpoint = Endpoint(address)
-        self._met = is_met
+        self._met = False
 
     def set_met(self) -> None:
-        """The service has answered whoever speaks for this object."""
+        """Count the service as one that has answered, as it has answered others of its exchange."""
         self._met = True
 
     def close(self) -> None:
@@ -64,34 +61,36 @@ class MetadataClient:
         self._endpoint.close()
 
     def create_exchange(self, spec: ExchangeSpec, owner: bytes, *, callback: bool) -> ExchangeInfo:
-        """`owner` are 16 random bytes that tell this call's repetition from another's;
-        `callback`: the driver can have mappers run again."""
-        request = mpb.CreateExchangeRequest(
-            spec=wire.spec_to_pb(spec), owner=owner, callback=callback
-        )
-        return wire.info_from_pb(self._call("CreateExchange", request))
+        """Create an exchange.
+
+        owner: 16 random bytes that tell this call's repetition from another's. callback: the
+        driver can have mappers run again.
+        """
+        request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=owner, callback=callback)
+        return wire.from_pb(ExchangeInfo, self._call("CreateExchange", request))
 
     def describe_exchange(
         self, shuffle_id: str, owner: bytes = b"", *, callback: bool = False
     ) -> ExchangeInfo:
-        """The exchange; `owner`, if not empty, takes it over, and can call back or not."""
+        """Return the exchange. An `owner`, if not empty, takes it over, with a callback or not."""
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id, owner=owner, callback=callback)
-        return wire.info_from_pb(self._call("DescribeExchange", request))
+        return wire.from_pb(ExchangeInfo, self._call("DescribeExchange", request))
 
     def begin_reading(
         self, shuffle_id: str, mappers: BitMap, partition: int
     ) -> tuple[ExchangeInfo, CommitWait | None]:
-        """The exchange, and what `await_commits` answers, if that is a snapshot at once.
+        """Ask for the exchange and for the commits of `mappers`.
 
-        Also None for an exchange that may begin a new generation, of which a reader must hear.
+        Returns: the exchange, and what `await_commits` answers, if that is a snapshot at once;
+        else None, as for an exchange that may begin a new generation, of which a reader must hear.
         """
         request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
         if 0 <= partition < MAX_PARTITIONS:  # else it is in no exchange
             request.reading.mappers = mappers.serialize()
             request.reading.partition = partition
         reply = self._call("DescribeExchange", request)
-        wait = wire.wait_from_pb(reply.commits) if reply.HasField("commits") else None
-        return wire.info_from_pb(reply), wait
+        wait = wire.from_pb(CommitWait, reply.commits) if reply.HasField("commits") else None
+        return wire.from_pb(ExchangeInfo, reply), wait
 
     def poll_driver(
         self,
@@ -110,17 +109,19 @@ class MetadataClient:
             arranged=arranged,
             failed=[mpb.RecomputeFailure(loss_id=loss, reason=why) for loss, why in failed],
         )
-        return wire.driver_orders_from_pb(self._call("PollDriver", request, wait_s=wait_s))
+        return wire.from_pb(DriverOrders, self._call("PollDriver", request, wait_s=wait_s))
 
     def close_exchange(self, shuffle_id: str) -> None:
         self._call("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id))
 
     def progress(self, number: int) -> ExchangeProgress:
-        return wire.progress_from_pb(self._call("Progress", mpb.ProgressRequest(number=number)))
+        return wire.from_pb(
+            ExchangeProgress, self._call("Progress", mpb.ProgressRequest(number=number))
+        )
 
     def open_attempt(self, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
         request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
-        return wire.opened_from_pb(self._call("OpenAttempt", request))
+        return wire.from_pb(OpenedAttempt, self._call("OpenAttempt", request))
 
     def fix_row_kind(self, number: int, kind: RowKind, schema: bytes) -> ExchangeInfo:
         request = mpb.FixRowKindRequest(
@@ -128,7 +129,7 @@ class MetadataClient:
             kind=mpb.RowKind.Name(int(kind)),
             schema=schema,
         )
-        return wire.info_from_pb(self._call("FixRowKind", request))
+        return wire.from_pb(ExchangeInfo, self._call("FixRowKind", request))
 
     def renew_assignments(
         self,
@@ -145,22 +146,24 @@ class MetadataClient:
 
         `suspect` is a daemon out of reach, asked by the service before it answers; `insist`:
         it was said to be alive and stays out of reach. `outage_s` shortens the wait for the
-        service. Raises GenerationChanged, ExchangeClosed.
+        service.
+
+        Raises: GenerationChanged, ExchangeClosed.
         """
         request = mpb.RenewAssignmentsRequest(
             number=number,
             generation=generation,
             stale=[mpb.RangeEpoch(range_index=index, epoch=epoch) for index, epoch in stale],
-            suspect=None if suspect is None else wire.ref_to_pb(suspect),
+            suspect=None if suspect is None else wire.to_pb(suspect),
             insist=insist,
             wait_s=wait_s,
         )
         reply = self._call("RenewAssignments", request, wait_s=wait_s, outage_s=outage_s)
-        return wire.renewed_from_pb(reply)
+        return wire.from_pb(RenewedAssignments, reply)
 
     def commit(self, commit: CommitRequest) -> bool:
         """Whether this attempt is the one that counts."""
-        return bool(self._call("Commit", wire.commit_to_pb(commit)).won)
+        return bool(self._call("Commit", wire.to_pb(commit)).won)
 
     def await_commits(
         self,
@@ -172,7 +175,7 @@ class MetadataClient:
         wait_s: float,
         outage_s: float | None = None,
     ) -> CommitWait:
-        """Wait up to `wait_s` for the mappers; `outage_s` shortens the wait for the service."""
+        """Wait up to `wait_s` for the mappers. `outage_s` shortens the wait for the service."""
         request = mpb.AwaitCommitsRequest(
             number=number,
             mappers=mappers.serialize(),
@@ -181,25 +184,29 @@ class MetadataClient:
             wait_s=wait_s,
         )
         reply = self._call("AwaitCommits", request, wait_s=wait_s, outage_s=outage_s)
-        return wire.wait_from_pb(reply)
+        return wire.from_pb(CommitWait, reply)
 
     def report_daemon(
         self, daemon: DaemonRef, *, insist: bool = False, outage_s: float | None = None
     ) -> bool:
-        """Say that a daemon is out of reach; whether the service can reach it.
+        """Say that a daemon is out of reach.
 
         `insist`: it was said to be alive before. `outage_s` shortens the wait for the service.
+
+        Returns: whether the service can reach it.
         """
-        request = mpb.ReportDaemonRequest(daemon=wire.ref_to_pb(daemon), insist=insist)
+        request = mpb.ReportDaemonRequest(daemon=wire.to_pb(daemon), insist=insist)
         return bool(self._call("ReportDaemon", request, outage_s=outage_s).alive)
 
     def report_loss(self, report: LossReport, *, outage_s: float | None = None) -> None:
-        """Say that rows are missing; one of a build that has ended does nothing.
+        """Say that rows are missing. A report of a build that has ended does nothing.
 
-        `outage_s` shortens the wait for the service. Raises what readers of the partition
-        are to see: DataLost, DataCorrupted, GenerationChanged, ExchangeClosed.
+        `outage_s` shortens the wait for the service.
+
+        Raises: what readers of the partition are to see: DataLost, DataCorrupted,
+        GenerationChanged, ExchangeClosed.
         """
-        self._call("ReportLoss", wire.loss_to_pb(report), outage_s=outage_s)
+        self._call("ReportLoss", wire.to_pb(report), outage_s=outage_s)
 
     # --- groups ----------------------------------------------------------------------------
 
@@ -212,20 +219,20 @@ class MetadataClient:
         first: int,
         owner: bytes,
         callback: bool,
-    ) -> GroupBlock:
+    ) -> GroupPart:
         """Make a group (`first` is 0), or extend it from index `first`; `spec` names it.
 
         As for `create_exchange`, a repeated call succeeds.
         """
         request = mpb.CreateGroupRequest(
-            spec=wire.spec_to_pb(spec),
+            spec=wire.to_pb(spec),
             mappers=mappers,
             size=size,
             first=first,
             owner=owner,
             callback=callback,
         )
-        return wire.group_block_from_pb(self._call("CreateGroup", request))
+        return wire.from_pb(GroupPart, self._call("CreateGroup", request))
 
     def poll_group(
         self, group_id: str, owner: bytes, *, wait_s: float, answers: Iterable[GroupAnswer] = ()
@@ -235,13 +242,13 @@ class MetadataClient:
             group_id=group_id,
             owner=owner,
             wait_s=wait_s,
-            answers=map(wire.group_answer_to_pb, answers),
+            answers=map(wire.to_pb, answers),
         )
         reply = self._call("PollGroup", request, wait_s=wait_s)
-        return tuple(map(wire.group_call_from_pb, reply.calls))
+        return tuple(wire.from_pb(GroupCall, call) for call in reply.calls)
 
     def release_exchanges(self, group_id: str, indexes: BitMap, *, try_s: float) -> None:
-        """Close exchanges of a group; those that are closed are passed over. Tries once."""
+        """Close exchanges of a group, and pass over those that are closed. Tries once."""
         request = mpb.ReleaseExchangesRequest(group_id=group_id, indexes=indexes.serialize())
         self._call("ReleaseExchanges", request, outage_s=0.0, try_s=try_s)
 
@@ -252,10 +259,10 @@ class MetadataClient:
     def commit_batch(
         self, commits: Iterable[CommitRequest], *, try_s: float
     ) -> tuple[CommitResult, ...]:
-        """What became of each commit, of exchanges of groups, in their order; tries once."""
-        request = mpb.CommitBatchRequest(commits=map(wire.commit_to_pb, commits))
+        """Commit attempts of exchanges of groups, and return what became of each. Tries once."""
+        request = mpb.CommitBatchRequest(commits=map(wire.to_pb, commits))
         reply = self._call("CommitBatch", request, outage_s=0.0, try_s=try_s)
-        return tuple(map(wire.commit_result_from_pb, reply.results))
+        return tuple(wire.from_pb(CommitResult, result) for result in reply.results)
 
     def report_uncommitted(self, number: int, mappers: BitMap, reason: str) -> None:
         """Have mappers of a group's exchange run again that ended before they committed."""
@@ -290,7 +297,7 @@ class MetadataClient:
             return reply
 
         try:
-            reply = retrying(self._scope, Patience(limit_s))(attempt)
+            reply = retrying(self._scope, limit_s, attempt)
         except Unreachable as error:
             raise self._unavailable(error, time.monotonic() - started) from None
         try:

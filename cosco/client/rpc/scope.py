@@ -6,13 +6,15 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, Protocol
+from typing import Final, Protocol, TypeVar
 
 import tenacity
 
-from cosco.errors import ClientClosed, NotPicklable
+from cosco.errors import ClientClosed
 
-_PAUSE = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
+_T = TypeVar("_T")
+#: The pause after a failure: at random, and longer with each one.
+_PAUSE: Final = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 
 
 class Unreachable(Exception):
@@ -49,7 +51,7 @@ class Scope:
         self._closed = threading.Event()
         # Only single operations on it, which the interpreter makes atomic: closing takes no
         # lock, so that it may happen at any time, also inside the fork gate.
-        self._calls: set[_Call] = set()
+        self._calls: dict[_Call, None] = {}  # in their order
         _SCOPES.add(self)
 
     @property
@@ -74,26 +76,26 @@ class Scope:
             )
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises ClientClosed as soon as the scope is closed."""
+        """Wait, and raise ClientClosed as soon as the scope is closed."""
         self.wait(seconds)
         self.check()
 
     def wait(self, seconds: float) -> None:
-        """Wait, or until the scope is closed."""
+        """Wait, at most until the scope is closed."""
         self._closed.wait(seconds)
 
     def add_call(self, call: _Call) -> None:
         """Have `call` cancelled when the scope is closed."""
-        self._calls.add(call)
+        self._calls[call] = None
         if self.is_closed:
             call.cancel()
 
     def remove_call(self, call: _Call) -> None:
-        """The call has ended."""
-        self._calls.discard(call)
+        """Forget a call that has ended."""
+        self._calls.pop(call, None)
 
     def close(self) -> None:
-        """Close the scope; may be called by any thread and more than once."""
+        """Close the scope. May be called by any thread, and more than once."""
         if self.inherited:
             return
         self._closed.set()
@@ -110,52 +112,36 @@ _SCOPES: weakref.WeakSet[Scope] = weakref.WeakSet()
 
 
 def inherit_scopes() -> None:
-    """In a forked child: make every object of the parent refuse its use."""
+    """Make every object of the parent refuse its use, in a forked child."""
     for scope in list(_SCOPES):
         scope._inherit()
     _SCOPES.clear()
 
 
-class LiveObject:
-    """Base of the public classes: they hold connections and cannot be pickled."""
+def retrying(scope: Scope, limit_s: float, attempt: Callable[[], _T]) -> _T:
+    """Call `attempt` again while it raises Unreachable, until that has lasted for `limit_s`.
 
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise NotPicklable(
-            f"a {type(self).__name__} cannot be pickled or copied: pass the shuffle_id and the "
-            "metadata address instead, and make a new one there"
-        )
+    A call that was cancelled for a fork is made again at once.
 
+    Raises: the last Unreachable; ClientClosed when the scope is closed between two tries.
+    """
+    failed_at: float | None = None
 
-class Patience:
-    """How long an outage is borne: `limit_s` from its first failure. A tenacity `stop`."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._since: float | None = None
-
-    def renew(self) -> None:
-        """There was an answer: the outage, if there was one, is over."""
-        self._since = None
-
-    def __call__(self, state: tenacity.RetryCallState) -> bool:
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        nonlocal failed_at
         now = state.outcome_timestamp
         if now is None or _is_for_fork(state):
             return False
-        if self._since is None:
-            self._since = now
-        return now - self._since >= self._limit_s
+        failed_at = now if failed_at is None else failed_at
+        return now - failed_at >= limit_s
 
-
-def retrying(scope: Scope, patience: Patience) -> tenacity.Retrying:
-    """Try again what is Unreachable until patience ends; raises the last Unreachable then,
-    and ClientClosed from its pauses when the scope is closed."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Unreachable),
         wait=lambda state: 0.0 if _is_for_fork(state) else _PAUSE(state),
-        stop=patience,
+        stop=is_over,
         sleep=scope.sleep,
         reraise=True,
-    )
+    )(attempt)
 
 
 def _is_for_fork(state: tenacity.RetryCallState) -> bool:

@@ -23,7 +23,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc  # noqa: E402
 
-from cosco.client.rpc.fork_gate import ForkGate  # noqa: E402
+from cosco.client.rpc.fork_gate import ForkGate, ProcessWide  # noqa: E402
 from cosco.client.rpc.scope import Scope, Unreachable, inherit_scopes  # noqa: E402
 from cosco.config import parse_address  # noqa: E402
 from cosco.errors import CoscoError, ServiceUnavailable  # noqa: E402
@@ -62,21 +62,22 @@ class _Shared:
         self.users = 0
 
 
-class _Channels:
-    """The channels of this process, one an address.
+class _Channels(ProcessWide):
+    """The channels of this process, one for each address; the gate has forked children forget them.
 
     The lock guards the table alone: channels are made and closed outside of it, in the gate.
     """
 
     def __init__(self) -> None:
+        super().__init__()
+        self._is_set_up = False  # what is set up then stays in forked children
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._table: dict[str, _Shared] = {}
         self._idle: OrderedDict[str, _Shared] = OrderedDict()  # the one used last is last
-        self._is_set_up = False
         #: Addresses that collected endpoints leave: a finalizer must not touch gRPC.
         self.abandoned: deque[str] = deque()
-        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
-        self._inherited: list[object] = []
 
     def acquire(self, address: str) -> grpc.Channel:
         while self.abandoned:
@@ -121,25 +122,8 @@ class _Channels:
             with _gate:
                 oldest.channel.close()
 
-    def addresses(self) -> list[str]:
-        with self._lock:
-            return sorted(self._table)
-
-    def forget_parent(self) -> None:
-        """Begin anew in a forked child."""
-        self._inherited += [self._table, self._idle]
-        self._lock = threading.Lock()
-        self._table = {}
-        self._idle = OrderedDict()
-        self.abandoned.clear()
-
 
 _channels = _Channels()
-
-
-def open_channels() -> list[str]:
-    """The addresses that objects of this process have a channel to."""
-    return _channels.addresses()
 
 
 class Endpoint:
@@ -149,7 +133,10 @@ class Endpoint:
     """
 
     def __init__(self, address: str) -> None:
-        """Raises InvalidArgument for what is no host:port; connects at the first call."""
+        """Prepare a connection, which is made at the first call.
+
+        Raises: InvalidArgument for what is no host:port.
+        """
         parse_address(address)
         self.address: Final = address
         self._channel: Any = _channels.acquire(address)
@@ -157,9 +144,9 @@ class Endpoint:
         self._finalizer.atexit = False
 
     def unary(self, method: str, request: bytes, timeout_s: float, scope: Scope) -> bytes:
-        """Make a unary call: the reply.
+        """Make a unary call, and return its reply.
 
-        Raises the CoscoError that the service meant, Unreachable where another try may
+        Raises: the CoscoError that the service meant, Unreachable where another try may
         help, ServiceUnavailable for other failures, ClientClosed when `scope` is closed.
         """
         scope.check()
@@ -169,13 +156,13 @@ class Endpoint:
         return call.result()
 
     def fetch_stream(self, method: str, request: bytes, scope: Scope) -> Call:
-        """Start a call with one request: iterate over it for the replies."""
+        """Start a call with one request. Iterate over it for the replies."""
         scope.check()
         with _gate:
             return Call(self._channel.unary_stream(method)(request), self.address, method, scope)
 
     def duplex_stream(self, method: str, requests: Iterator[bytes], scope: Scope) -> Call:
-        """Start a call that sends what `requests` yields: iterate over it for the replies.
+        """Start a call that sends what `requests` yields. Iterate over it for the replies.
 
         A thread of gRPC's takes from `requests`; see `Call.on_end` for how to wake it.
         """
@@ -210,14 +197,14 @@ class Call:
         scope.add_call(self)
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the call ends, or now; it may not take any lock."""
+        """Have `callback` called when the call ends, or now. It may not take any lock."""
         with _gate:
             pending = self._call.add_callback(callback)
         if not pending:
             callback()
 
     def result(self) -> bytes:
-        """The reply of a unary call."""
+        """Return the reply of a unary call."""
         try:
             with _gate:
                 reply: bytes = self._call.result()
@@ -243,7 +230,7 @@ class Call:
         return reply
 
     def cancel(self) -> None:
-        """End the call; whoever waits for it gets ClientClosed if the scope is closed."""
+        """End the call. Whoever waits for it gets ClientClosed if the scope is closed."""
         self._scope.remove_call(self)
         if os.getpid() == self._pid:  # not the parent's call, which this would reach
             with _gate:
@@ -258,7 +245,7 @@ class Call:
         _gate.discard(self)
 
     def _failure(self) -> Exception:
-        """The exception to raise for one of gRPC's."""
+        """Return the exception to raise for one of gRPC's."""
         try:
             self._scope.check()
         except CoscoError as closed:
@@ -270,7 +257,7 @@ class Call:
 
 
 def _named(call: Any, where: str, shuffle_id: str) -> Exception:
-    """What a call that has failed means."""
+    """Return what a call that has failed means."""
     code, details, trailers = call.code(), call.details(), call.trailing_metadata() or ()
     for key, value in trailers:
         if key == wire.ERROR_KEY:
@@ -286,17 +273,8 @@ def _named(call: Any, where: str, shuffle_id: str) -> Exception:
 
 def _meant(detail: bytes, where: str, shuffle_id: str) -> CoscoError:
     try:
-        meant = wire.error_from_bytes(detail)
-        if meant.shuffle_id is not None:
-            return meant
-        # The service knew a number where its user knows a name.
-        return type(meant)(
-            f"exchange {shuffle_id!r}: {meant}",
-            shuffle_id=shuffle_id,
-            mappers=meant.mappers,
-            partition=meant.partition,
-            retriable=meant.retriable,
-        )
+        # The service may know a number where its user knows a name.
+        return wire.error_from_bytes(detail).place(shuffle_id)
     except Exception:  # noqa: BLE001  whatever the decoder thinks of bytes that are no ErrorDetail
         return ServiceUnavailable(
             f"{where} failed and its reason cannot be read: do the versions differ?",

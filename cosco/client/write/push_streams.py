@@ -7,22 +7,23 @@ another writer to the same daemon, for a while. What is said on it is up to its 
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
+from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Call, Endpoint
 from cosco.errors import ClientClosed
 from cosco.protocol import wire
+from cosco.protocol.push.messages import PushRequest
+from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import DaemonRef
 
-#: A stream without a user ends after about so long.
+#: A stream without a user ends after about this time.
 LINGER_S: Final = 5.0
 #: Streams without a user that a process keeps, the last used ones.
 MAX_IDLE_STREAMS: Final = 64
@@ -30,13 +31,13 @@ _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Push"
 _LOG = logging.getLogger("cosco")
 
-#: Messages to send; None ends them. Goes to the thread of gRPC that sends: that one may run
-#: while the process is about to fork and must not meet a lock of ours.
-Outbox = SimpleQueue[bytes | None]
+#: What to say; None ends it. Goes to the thread of gRPC that sends, which makes the messages: that
+#: one may run while the process is about to fork and must not meet a lock of ours.
+Outbox = SimpleQueue[PushRequest[OutFrame] | None]
 
 
 class User(Protocol):
-    """Who uses a stream, from `Streams.lease` until `Stream.give_back` succeeds, or for ever.
+    """Who uses a stream, from `Streams.borrow` until `Stream.give_back` succeeds, or for ever.
 
     All but `begin` is called by the stream's thread, holding no lock.
     """
@@ -93,7 +94,7 @@ class Stream:
         )
 
     def start(self, user: User) -> None:
-        """Begin with a first user."""
+        """Begin, with a first user."""
         self._user = user
         user.scope.add_call(self)
         self._thread.start()
@@ -205,28 +206,26 @@ class Stream:
         """What is sent, for a thread of gRPC's."""
         while True:
             try:
-                message = outbox.get(timeout=LINGER_S)
+                request = outbox.get(timeout=LINGER_S)
             except Empty:
                 if self._streams.claim(self):
                     return
                 continue
-            if message is None:
+            if request is None:
                 return
-            yield message
+            yield wire.push_request_to_bytes(request)
 
 
-class Streams:
+class Streams(ProcessWide):
     """The push streams of a process that no writer uses; those that one does are its own.
 
     Without locks: each operation on the queue is one that the interpreter makes atomic.
     """
 
-    def __init__(self) -> None:
+    def _reset(self) -> None:
         self._idle: deque[Stream] = deque()  # the one used last is last
-        # What a forked child inherited: kept, as destroying it would touch its parent's gRPC.
-        self._inherited: list[object] = []
 
-    def lease(self, ref: DaemonRef, user: User) -> Stream:
+    def borrow(self, ref: DaemonRef, user: User) -> Stream:
         """A stream to a daemon for `user` alone: one that was kept, or another one."""
         for stream in reversed(self._idle.copy()):
             if stream.ref == ref and self.claim(stream) and stream.take_over(user):
@@ -260,13 +259,5 @@ class Streams:
             if not stream.join():
                 _LOG.warning("the push stream to %s did not end", stream.ref.address)
 
-    def forget_parent(self) -> None:
-        """Begin anew in a forked child."""
-        self._inherited.append(self._idle)
-        self._idle = deque()
 
-
-#: Of this process.
-STREAMS: Final = Streams()
-os.register_at_fork(after_in_child=STREAMS.forget_parent)
-atexit.register(STREAMS.close)
+STREAMS: Final = process_wide(Streams(), at_exit=Streams.close)

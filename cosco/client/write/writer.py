@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final
 
-import numpy as np
 import pyarrow as pa
 
-from cosco.client.argument_checks import metadata_address, seconds, shuffle_name, whole_number
+from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.content.arrow import (
     check_schema,
     normalize_schema,
@@ -18,17 +17,14 @@ from cosco.client.content.arrow import (
     schema_to_bytes,
     transport,
 )
+from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
-from cosco.client.rpc.scope import LiveObject, Scope
 from cosco.client.write.pusher import Pusher
-from cosco.client.write.state.batch_arguments import partition_array
-from cosco.client.write.state.packing import ArrowPacker, PackedFrame, RowPacker
-from cosco.client.write.state.pending_rows import PendingRows
+from cosco.client.write.state.framing import PackedFrame
+from cosco.client.write.state.packing import ArrowPacker, PendingRows, RowPacker
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
-from cosco.format.block import CODECS
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
-    MAX_MAPPER,
-    AttemptSums,
     Commit,
     CommitRequest,
     ExchangeInfo,
@@ -40,6 +36,30 @@ from cosco.protocol.records import (
 MIN_BUFFER_BYTES: Final = 64 << 10
 #: A call of another thread that does not end in this time is taken to be blocked.
 _CALL_END_S: Final = 0.5
+
+
+class Attempts:
+    """How a writer's attempt begins, ends and comes to count: by the metadata service.
+
+    Handles whose writers do without it give them another one.
+    """
+
+    #: Whether the last frame to each range ends with a mark (`cosco.protocol.mark`).
+    has_marks: ClassVar[bool] = False
+
+    def open(self, metadata: MetadataClient, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
+        """Begin an attempt of `mapper`, or for None of one that is not in use."""
+        return metadata.open_attempt(shuffle_id, mapper)
+
+    def count(self, metadata: MetadataClient, commit: CommitRequest) -> bool:
+        """Have an attempt counted, all of which is acknowledged.
+
+        Returns: whether it is the mapper's first, as far as is known.
+        """
+        return metadata.commit(commit)
+
+
+_BY_SERVICE: Final = Attempts()
 
 
 class CoscoWriter(LiveObject):
@@ -73,10 +93,13 @@ class CoscoWriter(LiveObject):
         buffer_bytes: int = 32 << 20,
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
+        _attempts: Attempts = _BY_SERVICE,
     ) -> None:
-        """Open an attempt of `mapper`; None: the service chooses an id that is not in use.
+        """Open an attempt of `mapper`. For None the service chooses an id that is not in use.
 
-        Raises ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
+        `_attempts` is for handles, which open and count attempts in their own way.
+
+        Raises: ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
         """
         self.shuffle_id: Final = shuffle_name(shuffle_id)
         if mapper is not None:
@@ -84,18 +107,16 @@ class CoscoWriter(LiveObject):
         self._buffer_bytes = whole_number(
             "buffer_bytes", buffer_bytes, MIN_BUFFER_BYTES, None, shuffle_id
         )
-        timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._scope = Scope("a CoscoWriter", shuffle_id, on_inherited=self._inherit)
-        self._metadata = MetadataClient(metadata_address(metadata), self._scope, timeout_s)
-        try:
-            self._opened = self._open(mapper)
-        except BaseException:
-            self._metadata.close()
-            raise
+        self._attempts = _attempts
+        self._connect(shuffle_id, metadata, service_timeout_s, self._inherit)
+        with self._opening():
+            self._opened = _attempts.open(self._metadata, shuffle_id, mapper)
         #: The mapper id, given or chosen.
         self.mapper: Final = self._opened.mapper
         self._packer: RowPacker | ArrowPacker | None = None
-        self._pusher = Pusher(self._opened, self._metadata, self._scope, timeout_s, self._fail)
+        self._pusher = Pusher(
+            self._opened, self._metadata, self._scope, self._service_timeout_s, self._fail
+        )
         self._failure: CoscoError | None = None
         # Held by whoever uses the writer, also on its way into the fork gate: nothing inside
         # the gate ever waits for it.
@@ -110,8 +131,11 @@ class CoscoWriter(LiveObject):
         self._due_length = 0
 
     def collect(self, partition: int, row: bytes) -> None:
-        """Add a row. Raises PartitionOutOfRange, InvalidRow (SchemaMismatch on an Arrow
-        exchange), ClientClosed, or what the pushing of earlier rows failed with."""
+        """Add a row.
+
+        Raises: PartitionOutOfRange, InvalidRow (SchemaMismatch on an Arrow exchange),
+        ClientClosed, or what the pushing of earlier rows failed with.
+        """
         if (
             type(row) is bytes
             and type(partition) is int
@@ -121,22 +145,22 @@ class CoscoWriter(LiveObject):
             # What `PendingRows.add` does: a call more for every row would be felt.
             self._pairs.extend((partition, row))
             if len(self._pairs) >= self._due_length:
-                self._settle(partition, row)
+                self._join_pending(partition, row)
         else:
             self._collect_any(partition, row)
 
     def collect_batch(self, partitions: Any, rows: Any) -> None:
-        """Add many rows; nothing of the arguments is kept.
+        """Add many rows. Nothing of the arguments is kept.
 
         partitions: one integer a row, as an array or a sequence. rows: an Arrow array of
         binary or a sequence of bytes-like rows, or, for an Arrow exchange, a RecordBatch or
-        Table. They are checked before any is taken; errors as of `collect`.
+        Table. They are checked before any is added.
+
+        Raises: what `collect` raises.
         """
         with self._using:
             self._check()
-            if isinstance(rows, pa.Table):
-                self._collect_table(partitions, rows)
-            elif isinstance(rows, pa.RecordBatch):
+            if isinstance(rows, pa.RecordBatch | pa.Table):
                 self._send(self._arrow_packer(rows.schema).collect_batch(partitions, rows))
             else:
                 self._send(self._row_packer().collect_batch(partitions, rows))
@@ -146,12 +170,13 @@ class CoscoWriter(LiveObject):
 
         The first attempt of a mapper to commit wins; `won` tells. `rows` and `bytes` count
         what was sent: of a mapper called back, the rows of the ranges wanted again. May be
-        called again, for the same answer. Raises ClientClosed after `abort`, GenerationChanged
-        if the exchange began anew meanwhile, or what pushing failed with: ServiceUnavailable
-        when a daemon or the metadata service was out of reach for `service_timeout_s`,
-        CapacityExceeded when no daemon had room in that time. While
-        another thread is blocked in a call, that call and this one raise ClientClosed: rows
-        of a broken off call cannot be committed.
+        called again, for the same answer. While another thread is blocked in a call, that call
+        and this one raise ClientClosed: rows of a broken off call cannot be committed.
+
+        Raises: ClientClosed after `abort`, GenerationChanged if the exchange began anew
+        meanwhile, or what pushing failed with: ServiceUnavailable when a daemon or the metadata
+        service was out of reach for `service_timeout_s`, CapacityExceeded when no daemon had
+        room in that time.
         """
         if self._commit is None:
             self._scope.check_process()
@@ -175,66 +200,40 @@ class CoscoWriter(LiveObject):
         self._scope.close()
         self._end()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if self._scope.inherited:  # a forked child leaves the block: the writer is its parent's
-            return
         if error is None:
-            self.close()
+            super().__exit__(kind, error, traceback)
         else:
             self.abort()
 
-    # --- what a writer of a group does otherwise ------------------------------------------
-
-    def _open(self, mapper: int | None) -> OpenedAttempt:
-        return self._metadata.open_attempt(self.shuffle_id, mapper)
-
-    def _last_frames(self) -> Iterator[PackedFrame]:
-        return iter(()) if self._packer is None else self._packer.drain()
-
-    def _count(self, commit: CommitRequest) -> bool:
-        """Have the attempt counted, all of which is acknowledged; whether it is."""
-        return self._metadata.commit(commit)
-
     # --- packing --------------------------------------------------------------------------
 
-    def _collect_table(self, partitions: Any, table: pa.Table) -> None:
-        packer = self._arrow_packer(table.schema)
-        # All of them now, so that a bad one is found before any row is taken.
-        numbers = partition_array(
-            partitions,
-            rows=table.num_rows,
-            partitions=self._opened.info.spec.partitions,
-            shuffle_id=self.shuffle_id,
-        )
-        first = 0
-        for batch in table.to_batches():
-            self._send(packer.collect_batch(numbers[first : first + batch.num_rows], batch))
-            first += batch.num_rows
-
     def _collect_any(self, partition: int, row: bytes) -> None:
-        """`collect` of what is not the most common: a first, a bad or a long row."""
+        """Collect what is not the most common: a first, a bad or a long row."""
         with self._using:
             self._check()
             packer = self._row_packer()
-            if packer.collect(partition, row):
-                self._send(packer.settle())
+            try:
+                is_due = packer.collect(partition, row)
+            except CoscoError as error:
+                error.place(self.shuffle_id)
+                raise
+            if is_due:
+                self._send(packer.join_pending())
             if not self._opened.partial:
                 self._arm(packer.pending)
 
-    def _settle(self, partition: int, row: bytes) -> None:
-        """Buffer the pending rows, of which this one was added last.
+    def _join_pending(self, partition: int, row: bytes) -> None:
+        """Have the pending rows joined, of which this one was added last.
 
-        Raises ClientClosed if the writer has ended meanwhile and not taken it before.
+        Raises: ClientClosed if the writer has ended meanwhile without this row.
         """
         with self._using:
             packer = self._row_packer()
             if self._commit is None:
                 self._check()
-                self._send(packer.settle())
-            elif packer.pending.take_back(partition, row):
+                self._send(packer.join_pending())
+            elif packer.pending.remove(partition, row):
                 self._check()
 
     def _arm(self, pending: PendingRows) -> None:
@@ -246,11 +245,11 @@ class CoscoWriter(LiveObject):
             self._disarm()
 
     def _disarm(self) -> None:
-        """Have `collect` look first, and who has just added a row, look after that.
+        """Have `collect` check first, and whoever has just added a row check after that.
 
         `collect` adds first and then looks at `_due_length`. So a row that was added before this
-        is found by who takes the last rows after it, and whoever adds one later sees 0, and
-        learns in `_settle` whether it was still taken.
+        call is found by whoever drains the last rows after it; whoever adds one later sees 0, and
+        learns in `_join_pending` whether it was still among them.
         """
         self._is_disarmed = True
         self._short_bytes = -1
@@ -259,34 +258,25 @@ class CoscoWriter(LiveObject):
     def _row_packer(self) -> RowPacker:
         if not isinstance(self._packer, RowPacker):
             self._fix_kind(RowKind.BYTES, b"")
-            self._packer = RowPacker(**self._packing())
+            self._packer = RowPacker(self._opened, self._buffer_bytes)
         return self._packer
 
     def _arrow_packer(self, schema: pa.Schema) -> ArrowPacker:
         if not isinstance(self._packer, ArrowPacker):
             found = normalize_schema(schema)
-            transport(found)  # refuses what cannot be shuffled before anyone is bound to it
-            info = self._fix_kind(RowKind.ARROW, schema_to_bytes(found))
-            expected = schema_from_bytes(info.schema)
-            check_schema(found, expected, self.shuffle_id)
-            self._packer = ArrowPacker(schema=expected, **self._packing())
+            try:
+                transport(found)  # refuses what cannot be shuffled before anyone is bound to it
+                info = self._fix_kind(RowKind.ARROW, schema_to_bytes(found))
+                expected = schema_from_bytes(info.schema)
+                check_schema(found, expected)
+            except SchemaMismatch as error:
+                error.place(self.shuffle_id)
+                raise
+            self._packer = ArrowPacker(self._opened, self._buffer_bytes, expected)
         return self._packer
 
-    def _packing(self) -> dict[str, Any]:
-        info = self._opened.info
-        return {
-            "exchange": info.number,
-            "mapper": self.mapper,
-            "attempt": self._opened.attempt,
-            "ranges": info.ranges,
-            "codec": CODECS[info.spec.codec],
-            "buffer_bytes": self._buffer_bytes,
-            "shuffle_id": self.shuffle_id,
-            "wanted": frozenset(self._opened.ranges) if self._opened.partial else None,
-        }
-
     def _fix_kind(self, kind: RowKind, schema: bytes) -> ExchangeInfo:
-        """Make the exchange's rows of this kind if it is undecided; else check that they are."""
+        """Make the exchange's rows of this kind if that is undecided, else check that they are."""
         info = self._opened.info
         if info.kind is RowKind.UNDECIDED:
             try:
@@ -296,10 +286,8 @@ class CoscoWriter(LiveObject):
         if info.kind is not kind:
             hint = "a RecordBatch" if info.kind is RowKind.ARROW else "bytes"
             raise SchemaMismatch(
-                f"exchange {self.shuffle_id!r} carries {info.kind.name} rows, not {kind.name} "
-                f"rows: give collect_batch {hint}",
-                shuffle_id=self.shuffle_id,
-            )
+                f"it carries {info.kind.name} rows, not {kind.name} rows: give collect_batch {hint}"
+            ).place(self.shuffle_id)
         return info
 
     # --- pushing --------------------------------------------------------------------------
@@ -315,12 +303,9 @@ class CoscoWriter(LiveObject):
             for frame in frames:
                 pushed = True
                 self._pusher.push(frame)
-        except (InvalidArgument, InvalidRow):
-            if pushed:
-                self.abort()
-            raise
         except BaseException as error:
-            self.abort()
+            if pushed or not isinstance(error, InvalidArgument | InvalidRow):
+                self.abort()
             self._raise_failure(error)
             raise
 
@@ -328,34 +313,37 @@ class CoscoWriter(LiveObject):
         """If a stream's failure is why a call was woken as closed, raise that instead."""
         if isinstance(error, ClientClosed) and self._failure is not None:
             raise copy.copy(self._failure) from None
+        if isinstance(error, CoscoError):
+            error.place(self.shuffle_id)
 
     def _close(self) -> Commit:
         self._check()
+        opened, info = self._opened, self._opened.info
         try:
-            self._disarm()  # before the last rows are taken: later ones are refused
-            self._send(self._last_frames())
-            acknowledged = self._pusher.flush()
-            sums = self._packer.sums() if self._packer is not None else _nothing()
-            won = self._count(
-                CommitRequest(
-                    number=self._opened.info.number,
-                    mapper=self.mapper,
-                    attempt=self._opened.attempt,
-                    generation=self._opened.info.generation,
-                    acknowledged=pairs_array(acknowledged),
-                    sums=sums,
-                    partial=self._opened.partial,
-                    ranges=self._opened.ranges,
-                )
+            # Where no row was collected it does not matter for which kind of rows a packer is.
+            packer = self._packer = self._packer or RowPacker(self._opened, self._buffer_bytes)
+            self._disarm()  # before the last rows are drained, so that later ones are refused
+            self._send(packer.drain(marks=self._attempts.has_marks))
+            acknowledged, sums = self._pusher.flush(), packer.sums()
+            request = CommitRequest(
+                number=info.number,
+                mapper=opened.mapper,
+                attempt=opened.attempt,
+                generation=info.generation,
+                acknowledged=pairs_array(acknowledged),
+                sums=sums,
+                partial=opened.partial,
+                ranges=opened.ranges,
             )
+            won = self._attempts.count(self._metadata, request)
             # Before anything else can fail, or be interrupted: it counts from now on.
             commit = self._commit = Commit(
-                mapper=self.mapper,
-                attempt=self._opened.attempt,
+                mapper=opened.mapper,
+                attempt=opened.attempt,
                 won=won,
-                generation=self._opened.info.generation,
-                rows=self._packer.rows if self._packer is not None else 0,
-                bytes=self._packer.row_bytes if self._packer is not None else 0,
+                generation=info.generation,
+                rows=int(sums.rows.sum()),
+                bytes=int(sums.raw_bytes.sum()),
             )
         except BaseException as error:
             if isinstance(error, CoscoError):
@@ -367,8 +355,8 @@ class CoscoWriter(LiveObject):
             self._end()
         finally:
             self._scope.close()
-        if isinstance(self._packer, RowPacker):  # not before nobody can be in it any more
-            self._packer.close()
+        if isinstance(packer, RowPacker):  # only now can no thread be in it any more
+            packer.close()
         return commit
 
     # --- ending ---------------------------------------------------------------------------
@@ -379,12 +367,12 @@ class CoscoWriter(LiveObject):
         self._scope.check()
 
     def _inherit(self) -> None:
-        """In a forked child: nobody there releases a lock of the parent's threads."""
+        """Begin anew in a forked child, where nobody releases a lock of the parent's threads."""
         self._using = threading.RLock()
         self._disarm()
 
     def _fail(self, error: CoscoError) -> None:
-        """A stream of ours failed: called on its thread."""
+        """End the writer, as a stream of it failed. Called on the thread of the stream."""
         self._failure = error
         self._disarm()
         self._scope.close()
@@ -392,8 +380,3 @@ class CoscoWriter(LiveObject):
     def _end(self) -> None:
         self._pusher.close()
         self._metadata.close()
-
-
-def _nothing() -> AttemptSums:
-    none32, none64 = np.empty(0, np.uint32), np.empty(0, np.uint64)
-    return AttemptSums(none32, none64, none64, none64, none64)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any, Final
 
 import grpc
 
-from cosco.metadata.service.handlers import Handlers
 from cosco.metadata.service.journal import Journal
-from cosco.metadata.state.daemons.fences import Fence
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.service.polls import Polls
+from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.state import MetadataState
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
 from cosco.protocol import wire
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S: Final = 1.0
 SEAL_TIMEOUT_S: Final = 2.0
-#: A daemon that could not be told is told again after so long.
+#: A daemon that could not be told is told again after this time.
 SEAL_RETRY_S: Final = 0.25
 #: Calls to daemons under way; more wait.
 MAX_CALLS: Final = 64
 
-#: Of the system, by way of gRPC, when nobody listens at an address: the process is gone.
+#: What gRPC reports when nobody listens at an address, as the process is gone.
 _REFUSED: Final = "Connection refused"
 
 
@@ -39,22 +39,21 @@ class Courier:
     """Carries out the probes and fences of the state. Calls to daemons are rare, and each has
     a channel of its own, which ends with it."""
 
-    def __init__(self, state: MetadataState, journal: Journal, handlers: Handlers) -> None:
-        """`handlers` are told how the calls ended, and say when there are more to make."""
+    def __init__(self, state: MetadataState, journal: Journal, polls: Polls) -> None:
         self._state = state
         self._journal = journal
-        self._handlers = handlers
+        self._polls = polls
         self._calls = asyncio.Semaphore(MAX_CALLS)
 
     async def run(self) -> None:
         """Make calls until cancelled, which ends those under way."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await self._handlers.errands.wait()
-                self._handlers.errands.clear()
-                for daemon in self._state.take_probes():
+                await self._polls.errands.wait()
+                self._polls.errands.clear()
+                for daemon in self._state.members.pop_probes():
                     tasks.create_task(self._probe(daemon))
-                for fence in self._state.take_fences():
+                for fence in self._state.failover.pop_fences():
                     tasks.create_task(self._seal(fence))
 
     async def _probe(self, daemon: DaemonRef) -> None:
@@ -69,16 +68,13 @@ class Courier:
         log.debug("the daemon at %s was asked, and is %s", daemon.address, outcome.name)
         if outcome is ProbeOutcome.GONE:
             log.warning("the daemon at %s (%d) is gone", daemon.address, daemon.incarnation)
-        self._handlers.probed(daemon.incarnation, outcome)
+        self._probed(daemon, outcome)
 
     async def _seal(self, fence: Fence) -> None:
         daemon = fence.daemon
         request = spb.SealRequest(
             incarnation=daemon.incarnation,
-            keys=[
-                spb.AssignmentKey(number=number, range_index=index, epoch=epoch)
-                for number, index, epoch in fence.keys
-            ],
+            keys=map(wire.to_pb, fence.keys),
         )
         await self._journal.durable()
         try:
@@ -86,15 +82,22 @@ class Courier:
         except _Unanswered as error:
             log.debug("the daemon at %s is not fenced yet: %s", daemon.address, error)
             await asyncio.sleep(SEAL_RETRY_S)
-            self._handlers.fence_failed(daemon.incarnation)
+            self._state.members.fence_failed(daemon.incarnation)
+            self._polls.changed()
         else:
             if reply.incarnation == daemon.incarnation:
-                self._handlers.fenced(daemon.incarnation, fence.keys)
+                self._state.failover.fenced(daemon.incarnation, fence.keys)
+                self._polls.changed()
             else:
-                self._handlers.probed(daemon.incarnation, ProbeOutcome.GONE)
+                self._probed(daemon, ProbeOutcome.GONE)
+
+    def _probed(self, daemon: DaemonRef, outcome: ProbeOutcome) -> None:
+        self._state.probed(daemon.incarnation, outcome, time.monotonic())
+        self._polls.wake(self._polls.waiting.probed(daemon.incarnation))
+        self._polls.changed()
 
     async def _call(self, daemon: DaemonRef, method: str, request: Any, timeout_s: float) -> Any:
-        """Raises _Unanswered."""
+        """Make one call to a daemon; raises _Unanswered."""
         async with (
             self._calls,
             grpc.aio.insecure_channel(daemon.address, options=CHANNEL_OPTIONS) as channel,

@@ -1,149 +1,121 @@
 """The calls of the metadata service: messages in, one call of the state, messages out.
 
-The state is called in the event loop and never waits. A reply, an error included, leaves
-once everything the state had applied by then is durable. What the state wants to be told to
-daemons is the courier's to do (`cosco.metadata.service.courier`), woken by `errands`.
+The state is called in the event loop and never waits. A reply, or a CoscoError in its
+place, leaves once everything the state had applied by then is durable. What daemons are to be told
+or asked is carried out by `cosco.metadata.service.courier`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
 from cosco.errors import CoscoError, ServiceUnavailable
-from cosco.metadata.service.group_handlers import GroupHandlers, UsedIds
 from cosco.metadata.service.journal import Journal
 from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
-from cosco.metadata.service.replies import Replies
-from cosco.metadata.state.daemons.fences import AssignmentKey
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
 from cosco.metadata.state.state import MetadataState
+from cosco.metadata.store.database import Database
 from cosco.protocol import wire
-from cosco.protocol.records import CommitWait, DaemonRef, DriverOrders, RenewedAssignments
+from cosco.protocol.api_limits import check_part
+from cosco.protocol.group_records import CommitResult, FoundAssignment, GroupAnswer, GroupPart
+from cosco.protocol.keys import AssignmentKey, RangeEpoch
+from cosco.protocol.records import (
+    CommitRequest,
+    CommitWait,
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRef,
+    DaemonRegistration,
+    DriverOrders,
+    ExchangeInfo,
+    ExchangeProgress,
+    ExchangeSpec,
+    LossReport,
+    RenewedAssignments,
+)
 from cosco.protocol.wire import mpb
 
 log = logging.getLogger(__name__)
 
-#: A report is answered after so many seconds at the latest, with what was believed before.
+#: A report is answered after this time at the latest, with what is believed then.
 MAX_REPORT_S: Final = 5.0
-
-#: A writer that opens is kept so many seconds, at most, from an epoch that has ended.
+#: A writer that opens waits at most this for the epoch that follows one that has ended.
 MAX_MOVE_S: Final = 1.0
+#: Commits of a batch after which other calls have their turn.
+COMMITS_AT_ONCE: Final = 64
+#: Bound of the encoded pieces that are kept for further replies.
+MAX_ENCODED_BYTES: Final = 32 << 20
 
 
 class Handlers:
     """The service as grpc.aio calls it."""
 
-    def __init__(self, state: MetadataState, journal: Journal, used_ids: UsedIds) -> None:
+    def __init__(
+        self, state: MetadataState, polls: Polls, journal: Journal, database: Database
+    ) -> None:
         self._state = state
+        self._polls = polls
         self._journal = journal
-        self._used_ids = used_ids
-        self._polls = Polls(state)
-        self._groups = GroupHandlers(state, self._polls, used_ids)
-        self._replies = Replies()
-        #: Set when the state has probes or fences to take.
-        self.errands = self._polls.errands
+        self._database = database
+        #: What many writers, or readers, are told alike.
+        self._pieces = EncodedPieces(MAX_ENCODED_BYTES)
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
-        """All methods of the service, for `Server.add_generic_rpc_handlers`."""
-        methods: dict[str, Callable[[Any], Awaitable[Any]]] = {
-            "RegisterDaemon": self.register_daemon,
-            "Heartbeat": self.heartbeat,
-            "LookupAssignment": self.lookup_assignment,
-            "ReportDaemon": self.report_daemon,
-            "DrainDaemon": self.drain_daemon,
-            "CreateExchange": self.create_exchange,
-            "DescribeExchange": self.describe_exchange,
-            "PollDriver": self.poll_driver,
-            "CloseExchange": self.close_exchange,
-            "Progress": self.progress,
-            "OpenAttempt": self.open_attempt,
-            "FixRowKind": self.fix_row_kind,
-            "RenewAssignments": self.renew_assignments,
-            "Commit": self.commit,
-            "AwaitCommits": self.await_commits,
-            "ReportLoss": self.report_loss,
-            "Status": self.status,
-            **self._groups.methods(),
-        }
+        """Return all methods of the service, for `Server.add_generic_rpc_handlers`.
+
+        `RegisterDaemon` is `register_daemon`, and so on.
+        """
         return grpc.method_handlers_generic_handler(
             wire.METADATA_SERVICE,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    self._answering(name, methods[name]),
+                    self._answering(name),
                     request_deserializer=request_type.FromString,
-                    response_serializer=_serialized,
                 )
                 for name, (request_type, _) in wire.METADATA_METHODS.items()
             },
         )
 
-    def tick(self, now: float) -> None:
-        """Let leases run out, and move what waits for daemons."""
-        for number in self._state.tick(now):
-            self._polls.wake(self._polls.waiting.exchange(number))
-        self._polls.changed()
-
-    def probed(self, incarnation: int, outcome: ProbeOutcome) -> None:
-        """How a daemon answered when it was asked who is there."""
-        self._state.probed(incarnation, outcome, time.monotonic())
-        self._polls.wake(self._polls.waiting.probed(incarnation))
-        self._polls.changed()
-
-    def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
-        """A daemon takes nothing more for these assignments."""
-        self._state.fenced(incarnation, keys)
-        self._polls.changed()
-
-    def fence_failed(self, incarnation: int) -> None:
-        """A daemon could not be told."""
-        self._state.fence_failed(incarnation)
-        self._polls.changed()
-
-    def stop_waiting(self) -> None:
-        """Answer every long poll now, and those that come from now on at once."""
-        self._polls.stop()
-
     # --- daemons ---------------------------------------------------------------------------
 
-    async def register_daemon(self, request: mpb.RegisterDaemonRequest) -> mpb.DaemonOrdersReply:
-        orders = self._state.register(wire.registration_from_pb(request), time.monotonic())
-        return wire.orders_to_pb(orders)
+    async def register_daemon(self, request: mpb.RegisterDaemonRequest) -> DaemonOrders:
+        registration = wire.from_pb(DaemonRegistration, request)
+        return self._state.register(registration, time.monotonic())
 
-    async def heartbeat(self, request: mpb.HeartbeatRequest) -> mpb.DaemonOrdersReply:
-        orders = self._state.heartbeat(wire.heartbeat_from_pb(request), time.monotonic())
-        return wire.orders_to_pb(orders)
+    async def heartbeat(self, request: mpb.HeartbeatRequest) -> DaemonOrders:
+        return self._state.heartbeat(wire.from_pb(DaemonHeartbeat, request), time.monotonic())
 
     async def lookup_assignment(
         self, request: mpb.LookupAssignmentRequest
-    ) -> mpb.LookupAssignmentReply:
-        found = self._state.lookup_assignment(
+    ) -> FoundAssignment | None:
+        return self._state.lookup_assignment(
             request.number, request.range_index, request.epoch, request.incarnation
         )
-        return wire.found_assignment_to_pb(found)
 
     async def report_daemon(self, request: mpb.ReportDaemonRequest) -> mpb.ReportDaemonReply:
-        suspect = wire.ref_from_pb(request.daemon)
+        suspect = wire.from_pb(DaemonRef, request.daemon)
         alive = await self._ask(suspect, request.reporter, request.insist)
         return mpb.ReportDaemonReply(alive=alive)
 
-    async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> mpb.DrainDaemonReply:
-        self._state.drain(request.daemon)
-        return mpb.DrainDaemonReply()
+    async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> None:
+        self._state.members.drain(request.daemon)
 
     # --- drivers ---------------------------------------------------------------------------
 
-    async def create_exchange(self, request: mpb.CreateExchangeRequest) -> mpb.ExchangeInfoReply:
-        spec = wire.spec_from_pb(request.spec)
+    async def create_exchange(self, request: mpb.CreateExchangeRequest) -> ExchangeInfo:
+        spec = wire.from_pb(ExchangeSpec, request.spec)
         used = await self._used(spec.shuffle_id)
-        info = self._state.create_exchange(
+        return self._state.create_exchange(
             spec, request.owner, time.monotonic(), used=used, callback=request.callback
         )
-        return wire.info_to_pb(info)
 
     async def describe_exchange(
         self, request: mpb.DescribeExchangeRequest
@@ -153,38 +125,39 @@ class Handlers:
         info = self._state.describe_exchange(
             request.shuffle_id, owner, now, used=used, callback=request.callback
         )
-        if owner:  # the driver before learns it now, and readers what it can do
+        if owner:  # so the driver before learns it, and readers whether mappers can be run again
             self._polls.wake(self._polls.waiting.exchange(info.number))
-        reading = request.reading if request.HasField("reading") else None
-        return self._replies.described(info, reading, self._state, now)
+        reply: mpb.ExchangeInfoReply = wire.to_pb(info)
+        if request.HasField("reading") and info.spec.deterministic:
+            with suppress(CoscoError):  # which the reader meets when it asks for itself
+                mappers = wire.bitmap_from_bytes(request.reading.mappers, "mappers")
+                partition = request.reading.partition
+                wait = self._state.await_commits(info.number, mappers, partition, 0, now)
+                if wait.snapshot is not None:
+                    reply.commits.ParseFromString(self._wait_reply(wait))
+        return reply
 
-    async def poll_driver(self, request: mpb.PollDriverRequest) -> mpb.PollDriverReply:
+    async def poll_driver(self, request: mpb.PollDriverRequest) -> DriverOrders:
         number, owner = request.number, request.owner
         answers = request.arranged, [(f.loss_id, f.reason) for f in request.failed]
         with self._polls.telling(number):
             self._state.poll_driver(number, owner, time.monotonic(), *answers)
         wait_s = min(bounded_s(request.wait_s), self._state.lease_s(number) / POLLS_PER_LEASE)
-
-        def look() -> DriverOrders:
-            return self._state.poll_driver(number, owner, time.monotonic())
-
-        orders = await self._polls.poll(
-            look,
+        return await self._polls.poll(
+            lambda: self._state.poll_driver(number, owner, time.monotonic()),
             lambda orders: bool(orders.calls),
             lambda _, waiter: self._polls.waiting.add_driver(number, waiter),
             wait_s,
         )
-        return wire.driver_orders_to_pb(orders)
 
-    async def close_exchange(self, request: mpb.CloseExchangeRequest) -> mpb.CloseExchangeReply:
+    async def close_exchange(self, request: mpb.CloseExchangeRequest) -> None:
         used = await self._used(request.shuffle_id)
         number = self._state.close_exchange(request.shuffle_id, used=used)
         if number is not None:
             self._polls.wake(self._polls.waiting.exchange(number))
-        return mpb.CloseExchangeReply()
 
-    async def progress(self, request: mpb.ProgressRequest) -> mpb.ProgressReply:
-        return wire.progress_to_pb(self._state.progress(request.number))
+    async def progress(self, request: mpb.ProgressRequest) -> ExchangeProgress:
+        return self._state.progress(request.number)
 
     # --- writers and readers ---------------------------------------------------------------
 
@@ -199,17 +172,16 @@ class Handlers:
         used = await self._used(request.shuffle_id)
         mapper = request.mapper if request.HasField("mapper") else None
         opened = self._state.open_attempt(request.shuffle_id, mapper, used=used)
-        return self._replies.opened(opened)
+        # All writers are told of the same ranges and daemons.
+        info = self._pieces.get(opened.info, lambda: wire.opened_info(opened.info))
+        return wire.opened_reply(opened, info)
 
-    async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> mpb.ExchangeInfoReply:
-        kind = wire.kind_from_pb(request)
-        return wire.info_to_pb(self._state.fix_row_kind(request.number, kind, request.schema))
+    async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> ExchangeInfo:
+        kind = wire.fixed_kind(request)
+        return self._state.fix_row_kind(request.number, kind, request.schema)
 
     async def commit(self, request: mpb.CommitRequest) -> mpb.CommitReply:
-        with self._polls.telling(request.number):
-            won = self._state.commit(wire.commit_from_pb(request))
-        self._polls.wake(self._polls.waiting.committed(request.number, request.mapper))
-        return mpb.CommitReply(won=won)
+        return mpb.CommitReply(won=self._commit(request))
 
     async def await_commits(self, request: mpb.AwaitCommitsRequest) -> bytes:
         number, partition = request.number, request.partition
@@ -227,36 +199,96 @@ class Handlers:
         found = await self._polls.poll(
             look, lambda wait: wait.snapshot is not None, add, bounded_s(request.wait_s)
         )
-        return self._replies.waited(found)
+        return self._wait_reply(found)
 
-    async def renew_assignments(
-        self, request: mpb.RenewAssignmentsRequest
-    ) -> mpb.RenewAssignmentsReply:
+    async def renew_assignments(self, request: mpb.RenewAssignmentsRequest) -> RenewedAssignments:
         number, generation = request.number, request.generation
-        stale = {(pair.range_index, pair.epoch) for pair in request.stale}
+        stale = {wire.from_pb(RangeEpoch, pair) for pair in request.stale}
         if request.HasField("suspect"):
-            keys = [(number, index, epoch) for index, epoch in stale]
-            await self._ask(wire.ref_from_pb(request.suspect), 0, request.insist, keys)
-
-        def look() -> RenewedAssignments:
-            return self._state.renew_assignments(number, generation, stale)
+            keys = [AssignmentKey(number, *pair) for pair in stale]
+            await self._ask(wire.from_pb(DaemonRef, request.suspect), 0, request.insist, keys)
 
         def add(renewed: RenewedAssignments, waiter: Waiter) -> None:
             newer = {assignment.range_index for assignment in renewed.assignments}
-            self._polls.waiting.add_writer(number, {index for index, _ in stale} - newer, waiter)
+            waited_for = {pair.range_index for pair in stale} - newer
+            self._polls.waiting.add_writer(number, waited_for, waiter)
 
-        renewed = await self._polls.poll(
-            look,
+        return await self._polls.poll(
+            lambda: self._state.renew_assignments(number, generation, stale),
             lambda renewed: renewed.alive or not renewed.waiting_for,
             add,
             bounded_s(request.wait_s),
         )
-        return wire.renewed_to_pb(renewed)
 
-    async def report_loss(self, request: mpb.ReportLossRequest) -> mpb.ReportLossReply:
+    async def report_loss(self, request: mpb.ReportLossRequest) -> None:
         with self._polls.telling(request.number):
-            self._state.report_loss(wire.loss_from_pb(request))
-        return mpb.ReportLossReply()
+            self._state.report_loss(wire.from_pb(LossReport, request))
+
+    # --- groups ----------------------------------------------------------------------------
+
+    async def create_group(self, request: mpb.CreateGroupRequest) -> GroupPart:
+        spec = wire.from_pb(ExchangeSpec, request.spec)
+        check_part(request.first, request.size, request.mappers)
+        used = await self._group_used(spec.shuffle_id)
+        taken = None
+        if not (request.first or used or self._state.groups.knows(spec.shuffle_id)):
+            taken = await self._database.used_in_group(spec.shuffle_id)
+        return self._state.groups.create(
+            spec,
+            request.mappers,
+            request.size,
+            request.first,
+            request.owner,
+            time.monotonic(),
+            callback=request.callback,
+            used=used,
+            taken=taken,
+        )
+
+    async def poll_group(self, request: mpb.PollGroupRequest) -> mpb.PollGroupReply:
+        group_id, owner = request.group_id, request.owner
+        used = await self._group_used(group_id)
+        answers = [wire.from_pb(GroupAnswer, answer) for answer in request.answers]
+        self._told(self._state.groups.answer(group_id, owner, answers, used=used))
+        wait_s = min(
+            bounded_s(request.wait_s), self._state.groups.lease_s(group_id) / POLLS_PER_LEASE
+        )
+        calls = await self._polls.poll(
+            lambda: self._state.groups.poll(group_id, owner, time.monotonic(), used=True),
+            bool,
+            lambda _, waiter: self._polls.waiting.add_group(group_id, waiter),
+            wait_s,
+        )
+        return mpb.PollGroupReply(calls=map(wire.to_pb, calls))
+
+    async def release_exchanges(self, request: mpb.ReleaseExchangesRequest) -> None:
+        indexes = wire.bitmap_from_bytes(request.indexes, "indexes")
+        used = await self._group_used(request.group_id)
+        self._told(self._state.groups.release(request.group_id, indexes, used=used))
+
+    async def close_group(self, request: mpb.CloseGroupRequest) -> None:
+        used = await self._group_used(request.group_id)
+        self._told(self._state.groups.close(request.group_id, used=used))
+        self._polls.wake(self._polls.waiting.group(request.group_id))
+
+    async def commit_batch(self, request: mpb.CommitBatchRequest) -> mpb.CommitBatchReply:
+        results = []
+        for at, commit in enumerate(request.commits, 1):
+            try:
+                result = CommitResult(self._commit(commit))
+            except CoscoError as error:
+                result = CommitResult(won=False, error=error)
+            results.append(wire.to_pb(result))
+            if at % COMMITS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return mpb.CommitBatchReply(results=results)
+
+    async def report_uncommitted(self, request: mpb.ReportUncommittedRequest) -> None:
+        mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
+        with self._polls.telling(request.number):
+            self._state.groups.report_uncommitted(
+                request.number, mappers, request.reason, time.monotonic()
+            )
 
     # --- people ----------------------------------------------------------------------------
 
@@ -264,19 +296,22 @@ class Handlers:
         daemons, exchanges = self._state.status()
         return mpb.StatusReply(
             cluster_id=self._state.cluster_id,
-            daemons=map(wire.daemon_status_to_pb, daemons),
-            exchanges=map(wire.exchange_status_to_pb, exchanges),
+            daemons=map(wire.to_pb, daemons),
+            exchanges=map(wire.to_pb, exchanges),
         )
 
     # --- inside ----------------------------------------------------------------------------
 
     def _answering(
-        self, name: str, method: Callable[[Any], Awaitable[Any]]
-    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            reply, failure = None, None
+        self, name: str
+    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
+        python_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        method: Callable[[Any], Awaitable[Any]] = getattr(self, python_name)
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            reply, failure = b"", None
             try:
-                reply = await method(request)
+                reply = _serialized(await method(request))
             except CoscoError as error:
                 failure = error
             except Exception:
@@ -299,9 +334,37 @@ class Handlers:
 
         return call
 
+    def _commit(self, request: mpb.CommitRequest) -> bool:
+        commit = wire.from_pb(CommitRequest, request)
+        with self._polls.telling(commit.number):
+            won = self._state.commit(commit)
+        self._polls.wake(self._polls.waiting.committed(commit.number, commit.mapper))
+        return won
+
+    def _wait_reply(self, wait: CommitWait) -> bytes:
+        """Encode what a reader is told.
+
+        Readers of a range, and often of all ranges, are told of the same mappers.
+        """
+        snapshot, mappers = wait.snapshot, b""
+        if snapshot is not None:
+            mappers = self._pieces.get(
+                snapshot.mappers, lambda: wire.snapshot_mappers(snapshot.mappers, snapshot.attempts)
+            )
+        return wire.wait_reply(wait, mappers)
+
     async def _used(self, shuffle_id: str) -> bool:
-        """What the state wants to know of an id that it does not hold."""
-        return not self._state.knows(shuffle_id) and await self._used_ids.was_used(shuffle_id)
+        """Whether the state does not hold this id and the database knows that it was used."""
+        return not self._state.knows(shuffle_id) and await self._database.was_used(shuffle_id)
+
+    async def _group_used(self, group_id: str) -> bool:
+        """Whether it is so for the id of a group."""
+        return not self._state.groups.knows(group_id) and await self._database.was_group(group_id)
+
+    def _told(self, numbers: Iterable[int]) -> None:
+        """Wake whoever waits for these exchanges."""
+        for number in numbers:
+            self._polls.wake(self._polls.waiting.exchange(number))
 
     async def _ask(
         self,
@@ -310,17 +373,51 @@ class Handlers:
         insist: bool,
         keys: Iterable[AssignmentKey] = (),
     ) -> bool:
-        """Have a daemon asked who is there; whether it is believed to live then."""
+        """Have a daemon asked who is there.
+
+        Returns: whether it is believed to live then.
+        """
         incarnation = suspect.incarnation
-        self._state.report_daemon(suspect, reporter, insist, time.monotonic(), keys)
+        self._state.members.report(suspect, reporter, insist, keys)
         return await self._polls.poll(
-            lambda: self._state.is_live(incarnation),
-            lambda _: not self._state.is_probed(incarnation),
+            lambda: self._state.members.is_live(incarnation),
+            lambda _: not self._state.members.is_probed(incarnation),
             lambda _, waiter: self._polls.waiting.add_report(incarnation, waiter),
             MAX_REPORT_S,
         )
 
 
 def _serialized(reply: Any) -> bytes:
-    serialized: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
-    return serialized
+    """Return the bytes to send for a record, a message, the bytes of a message, or None."""
+    if reply is None:
+        return b""  # a message without fields
+    if isinstance(reply, bytes):
+        return reply
+    message = reply if isinstance(reply, Message) else wire.to_pb(reply)
+    return bytes(message.SerializeToString())
+
+
+class EncodedPieces:
+    """The encoded form of objects that never change: those asked for last, up to `max_bytes`.
+
+    They are told apart by identity: another object of equal content is encoded again.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Keep `max_bytes` at most, and always the latest."""
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        # By id(), which no other object gets while this one is kept; the last asked for is last.
+        self._pieces: dict[int, tuple[object, bytes]] = {}
+
+    def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:
+        """Return what `encode` gives for `whole`, or gave before."""
+        kept = self._pieces.pop(id(whole), None)
+        if kept is None:
+            kept = whole, encode()
+            self._bytes += len(kept[1])
+        self._pieces[id(whole)] = kept
+        while self._bytes > self._max_bytes and len(self._pieces) > 1:
+            _, piece = self._pieces.pop(next(iter(self._pieces)))
+            self._bytes -= len(piece)
+        return kept[1]

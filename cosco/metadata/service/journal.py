@@ -13,7 +13,7 @@ from cosco.metadata.state.state import MetadataState
 
 log = logging.getLogger(__name__)
 
-#: A batch of so many rows is followed by a pause in which the next one gathers, as long as it
+#: A batch of this many rows is followed by a pause in which the next one gathers, as long as it
 #: took to write: such batches come of commits, which change the same rows again and again.
 LARGE_BATCH: Final = 64
 MAX_GATHER_S: Final = 0.02
@@ -58,7 +58,7 @@ class Journal:
             self._wake.clear()
             batch, self._gathering = self._gathering, asyncio.Event()
             self._writing = batch
-            changes = self._state.take_changes()
+            changes = self._state.pop_changes()
             began = self._clock()
             await self._write_until_done(changes)
             self._writing = None

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from cosco.metadata.state.exchange.commit_waits import Waiting
 from cosco.metadata.state.state import MetadataState
+from cosco.metadata.state.waiting_calls import Waiting
 
-#: A long poll is answered after so many seconds at the latest.
+#: A long poll is answered after this time at the latest.
 MAX_WAIT_S: Final = 30.0
 #: Long polls under way, calls; more are told to try again.
 MAX_WAITING_CALLS: Final = 20_000
-#: A poll renews the lease when it comes, so a driver gets to send so many in a lease.
+#: Polls that a driver gets to send in a lease, as each renews it when it comes.
 POLLS_PER_LEASE: Final = 3
 
 Waiter = asyncio.Future[None]
@@ -55,6 +55,12 @@ class Polls:
             finally:
                 self.waiting.remove(waiter)  # come what may
 
+    def tick(self, now: float) -> None:
+        """Let leases run out, and move what waits for daemons."""
+        for number in self._state.tick(now):
+            self.wake(self.waiting.exchange(number))
+        self.changed()
+
     def stop(self) -> None:
         """Answer every long poll now, and those that come from now on at once."""
         self._stopping = True
@@ -74,8 +80,8 @@ class Polls:
                     self.wake(self.waiting.group(group_id))
 
     def changed(self) -> None:
-        """The state may have begun epochs, or have something to be told to daemons."""
-        for number, index in self._state.take_begun():
+        """Wake those who wait for epochs that have begun, and the courier if it has errands."""
+        for number, index in self._state.failover.pop_begun():
             self.wake(self.waiting.begun(number, index))
         if self._state.has_errands:
             self.errands.set()
@@ -88,5 +94,5 @@ class Polls:
 
 
 def bounded_s(asked_s: float) -> float:
-    """How long a call waits that asks for so many seconds."""
+    """Return how long a call may wait that asks for `asked_s`."""
     return min(asked_s, MAX_WAIT_S) if asked_s > 0 else 0.0  # 0 also for a NaN

@@ -24,11 +24,11 @@ class Database:
         self._executor = executor
 
     async def load(self) -> Stored:
-        """Everything but what is closed."""
+        """Return everything but what is closed."""
         return await _run(self._executor, self._store.load)
 
     async def write(self, changes: list[Change]) -> None:
-        """One durable transaction; raises sqlite3.Error, and then nothing is applied."""
+        """Write one durable transaction; raises sqlite3.Error, and then nothing is applied."""
         await _run(self._executor, lambda: self._store.write(changes))
 
     async def was_used(self, shuffle_id: str) -> bool:
@@ -40,7 +40,7 @@ class Database:
         return await self._look(lambda: self._store.was_group(group_id))
 
     async def used_in_group(self, group_id: str) -> str | None:
-        """An id ever used that such a group would take for its own; raises
+        """Return an id ever used that such a group would take for its own; raises
         ServiceUnavailable."""
         return await self._look(lambda: self._store.used_in_group(group_id))
 

@@ -1,6 +1,6 @@
 """The database of the metadata service: SQLite in WAL mode, durable at every commit.
 
-Tables, keys first. Integers that need 64 bits unsigned are kept signed (`signed64`), lists
+Tables, keys first. Integers from 2^63 on are kept less 2^64, as SQL has signed ones alone; lists
 as JSON, sums and bitmaps as blobs. Writes per commit of a mapper are one row of `mappers`
 and `counters`, and one of `sums` per range it wrote to and batch.
 
@@ -38,10 +38,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from cosco.errors import InvalidArgument
-from cosco.metadata.state.records.changes import Change, Row, SqlValue, Stored
+from cosco.metadata.state.records.changes import Change, Row, Stored
 from cosco.protocol.group_records import group_of
 
 SCHEMA_VERSION: Final = "3"
@@ -58,8 +58,10 @@ class _Table(NamedTuple):
         return [column.split()[0] for column in self.key]
 
     def put(self, name: str) -> str:
-        """The statement that writes a row. One that is there is changed in its place: to replace
-        it would move it to another page."""
+        """Return the statement that writes a row.
+
+        One that is there is changed in its place: to replace it would move it to another page.
+        """
         marks = ", ".join("?" * len(self.key + self.columns))
         columns = (column.split()[0] for column in self.columns)
         updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
@@ -150,16 +152,15 @@ class SqlStore:
             raise
 
     def load(self) -> Stored:
-        """Everything but what is closed."""
-        tables = {
-            name: self._rows(f"SELECT * FROM {name} ORDER BY {', '.join(table.key_names)}")  # noqa: S608
-            for name, table in _TABLES.items()
-            if name not in _UNLOADED
-        }
+        """Return everything but what is closed."""
+        tables = {}
+        for name, table in _TABLES.items():
+            if name not in _UNLOADED:
+                query = f"SELECT * FROM {name} ORDER BY {', '.join(table.key_names)}"  # noqa: S608
+                tables[name] = [tuple(map(_unsigned, row)) for row in self._rows(query)]
         highest = " UNION ALL ".join(f"SELECT max(number) n FROM {table}" for table in _NAMED)  # noqa: S608
         highest += " UNION ALL SELECT max(last_number) FROM used_groups"
         [(number,)] = self._rows(f"SELECT ifnull(max(n), 0) FROM ({highest})")  # noqa: S608
-        assert isinstance(number, int)
         return Stored(self._cluster_id, number + 1, tables)
 
     def write(self, changes: Iterable[Change]) -> None:
@@ -175,17 +176,19 @@ class SqlStore:
                     [name, *_] = _TABLES[table].key_names
                     self._connection.executemany(
                         f"DELETE FROM {table} WHERE {name} BETWEEN ? AND ?",  # noqa: S608
-                        _runs(change.key[0] for change in group),
+                        _runs(_signed(change.key[0]) for change in group),
                     )
                 elif deleted:
                     names = _TABLES[table].key_names[:deleted]
                     where = " AND ".join(f"{name} = ?" for name in names)
                     self._connection.executemany(
                         f"DELETE FROM {table} WHERE {where}",  # noqa: S608
-                        (key for _, key, _ in group),
+                        (tuple(map(_signed, key)) for _, key, _ in group),
                     )
                 else:
-                    rows = (key + row for _, key, row in group if row is not None)
+                    rows = (
+                        tuple(map(_signed, key + row)) for _, key, row in group if row is not None
+                    )
                     self._connection.executemany(_PUTS[table], rows)
             self._connection.execute("COMMIT")
         except BaseException:
@@ -205,7 +208,7 @@ class SqlStore:
         return self._group_size(group_id) > 0
 
     def used_in_group(self, group_id: str) -> str | None:
-        """An id that is, or ever was, used and is one of those that such a group would take."""
+        """Return an id ever used that such a group would take for its own."""
         found = " UNION ALL ".join(
             # The digits are the characters from "0" to before ":".
             f"SELECT shuffle_id FROM {table} WHERE shuffle_id >= ?1 AND shuffle_id < ?2"  # noqa: S608
@@ -217,10 +220,10 @@ class SqlStore:
 
     def _group_size(self, group_id: str) -> int:
         rows = self._rows("SELECT exchanges FROM used_groups WHERE group_id = ?", (group_id,))
-        return int(str(rows[0][0])) if rows else 0
+        return int(rows[0][0]) if rows else 0
 
     def find_number(self, shuffle_id: str) -> int | None:
-        """The number of the exchange that has, or ever had, this id.
+        """Return the number of the exchange that has, or ever had, this id.
 
         One look at all tables, as an exchange moves between them in one transaction.
         """
@@ -229,7 +232,7 @@ class SqlStore:
             for table in _NAMED
         )
         rows = self._rows(f"{found} LIMIT 1", (shuffle_id,))
-        return int(str(rows[0][0])) if rows else None
+        return int(rows[0][0]) if rows else None
 
     def close(self) -> None:
         """Close the file and let other processes have it."""
@@ -240,7 +243,10 @@ class SqlStore:
         return self._connection.execute(query, arguments).fetchall()
 
     def _prepare(self, path: str) -> str:
-        """Check the schema, or create it; returns the cluster id."""
+        """Check the schema, or create it.
+
+        Returns: the cluster id.
+        """
         tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
         if not tables:
             self._create()
@@ -277,12 +283,20 @@ class SqlStore:
 
 
 def _deleted_columns(change: Change) -> tuple[str, int]:
-    """Its table, and of how many columns the key is that it deletes; 0 for a row to put."""
+    """Return its table, and how many columns the key has that it deletes; 0 for a row to put."""
     return change.table, len(change.key) if change.row is None else 0
 
 
-def _runs(keys: Iterable[SqlValue]) -> Iterator[tuple[SqlValue, SqlValue]]:
-    """First and last of each run of integers: exchanges of a group end together."""
+def _signed(value: Any) -> Any:
+    return value - (1 << 64) if isinstance(value, int) and value >= 1 << 63 else value
+
+
+def _unsigned(value: Any) -> Any:
+    return value + (1 << 64) if isinstance(value, int) and value < 0 else value
+
+
+def _runs(keys: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Return first and last of each run of integers: exchanges of a group end together."""
     first = last = next(keys := iter(keys))
     for key in keys:
         if not (isinstance(last, int) and key == last + 1):
@@ -293,7 +307,7 @@ def _runs(keys: Iterable[SqlValue]) -> Iterator[tuple[SqlValue, SqlValue]]:
 
 
 def _lock(path: str) -> IO[bytes]:
-    """Hold PATH.lock until it is closed; the empty file stays."""
+    """Hold PATH.lock until it is closed. The empty file stays."""
     try:
         lock = Path(f"{path}.lock").open("ab")  # noqa: SIM115
     except OSError as error:

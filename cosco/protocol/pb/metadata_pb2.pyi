@@ -155,16 +155,16 @@ class LookupAssignmentRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class LookupAssignmentReply(_message.Message):
-    __slots__ = ("assignment", "range", "mappers", "alike")
+    __slots__ = ("assignment", "partition_range", "mappers", "alike")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
-    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_RANGE_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     ALIKE_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
-    range: PartitionRange
+    partition_range: PartitionRange
     mappers: int
     alike: Alike
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ...) -> None: ...
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., partition_range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ...) -> None: ...
 
 class Alike(_message.Message):
     __slots__ = ("first_number", "size", "without")
@@ -319,22 +319,22 @@ class ProgressRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class ProgressReply(_message.Message):
-    __slots__ = ("mappers_committed", "rows", "raw_bytes", "stored_bytes", "partition_rows", "partition_bytes", "replicas")
+    __slots__ = ("mappers_committed", "rows", "bytes_raw", "bytes_stored", "partition_rows", "partition_bytes", "replicas")
     MAPPERS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
-    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RAW_FIELD_NUMBER: _ClassVar[int]
+    BYTES_STORED_FIELD_NUMBER: _ClassVar[int]
     PARTITION_ROWS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_BYTES_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     mappers_committed: int
     rows: int
-    raw_bytes: int
-    stored_bytes: int
+    bytes_raw: int
+    bytes_stored: int
     partition_rows: bytes
     partition_bytes: bytes
     replicas: int
-    def __init__(self, mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., partition_rows: _Optional[bytes] = ..., partition_bytes: _Optional[bytes] = ..., replicas: _Optional[int] = ...) -> None: ...
+    def __init__(self, mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., partition_rows: _Optional[bytes] = ..., partition_bytes: _Optional[bytes] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class OpenAttemptRequest(_message.Message):
     __slots__ = ("shuffle_id", "mapper")
@@ -582,7 +582,7 @@ class CreateGroupRequest(_message.Message):
     callback: bool
     def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., mappers: _Optional[int] = ..., size: _Optional[int] = ..., first: _Optional[int] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
 
-class GroupBlock(_message.Message):
+class GroupPart(_message.Message):
     __slots__ = ("group_id", "first", "size", "mappers", "info")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63osco/v1/shuffle.proto\x12\x08\x63osco.v1\"\x0e\n\x0cProbeRequest\"!\n\nProbeReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\"C\n\rAssignmentKey\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\"I\n\x0bSealRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12%\n\x04keys\x18\x02 \x03(\x0b\x32\x17.cosco.v1.AssignmentKey\"4\n\tSealReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x12\n\nheld_bytes\x18\x02 \x01(\x04\"\xd5\x01\n\x0bPushRequest\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.cosco.v1.HelloH\x00\x12&\n\x08\x61nnounce\x18\x02 \x01(\x0b\x32\x12.cosco.v1.AnnounceH\x00\x12\x0f\n\x05\x66rame\x18\x03 \x01(\x0cH\x00\x12&\n\x08released\x18\x04 \x01(\x0b\x32\x12.cosco.v1.ReleasedH\x00\x12\x15\n\x0b\x65\x61ger_frame\x18\x05 \x01(\x0cH\x00\x12$\n\x07opening\x18\x06 \x01(\x0b\x32\x11.cosco.v1.OpeningH\x00\x42\x06\n\x04kind\"8\n\x07Opening\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\x0f.cosco.v1.Hello\x12\r\n\x05\x66rame\x18\x02 \x01(\x0c\"\x1d\n\x08Released\x12\x11\n\tsequences\x18\x01 \x03(\x04\"p\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0e\n\x06mapper\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x0f\n\x07primary\x18\x06 \x01(\x04\"\x1f\n\x08\x41nnounce\x12\x13\n\x0b\x66rame_bytes\x18\x01 \x03(\r\"\x85\x01\n\tPushReply\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x03(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\r\x12\"\n\x07refused\x18\x03 \x03(\x0b\x32\x11.cosco.v1.Refusal\x12\x18\n\x10\x63opies_max_bytes\x18\x04 \x01(\x04\x12\x13\n\x0b\x65\x61ger_bytes\x18\x05 \x01(\r\"P\n\x07Refusal\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x15.cosco.v1.RefusalCode\x12\x0e\n\x06reason\x18\x03 \x01(\t\"d\n\x0c\x46\x65tchRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x11\n\tpartition\x18\x04 \x01(\r\x12\r\n\x05\x66iles\x18\x05 \x01(\x08\"J\n\nFetchReply\x12$\n\x07section\x18\x01 \x01(\x0b\x32\x11.cosco.v1.SectionH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"L\n\x07Section\x12\x12\n\nbody_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\";\n\x0e\x46ollowRequests\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.cosco.v1.FollowRequest\"7\n\rFollowReplies\x12&\n\x07replies\x18\x01 \x03(\x0b\x32\x15.cosco.v1.FollowReply\"\xa6\x01\n\rFollowRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x13\n\x0brange_index\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\r\x12\x11\n\tpartition\x18\x06 \x01(\r\x12\x11\n\tmax_bytes\x18\x07 \x01(\r\x12\x0b\n\x03now\x18\x08 \x01(\x08\x12\r\n\x05leave\x18\t \x01(\x08\"\xc1\x01\n\x0b\x46ollowReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.cosco.v1.FollowOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x11\n\traw_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x06\x12\r\n\x05\x66\x65tch\x18\t \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c*\xe5\x01\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REFUSAL_CODE_BAD_FRAME\x10\x01\x12\"\n\x1eREFUSAL_CODE_WRONG_INCARNATION\x10\x02\x12\x1d\n\x19REFUSAL_CODE_NOT_ASSIGNED\x10\x03\x12 \n\x1cREFUSAL_CODE_EXCHANGE_CLOSED\x10\x04\x12\x1c\n\x18REFUSAL_CODE_NO_CAPACITY\x10\x05\x12\x19\n\x15REFUSAL_CODE_PROTOCOL\x10\x06*\x9e\x01\n\rFollowOutcome\x12\x1e\n\x1a\x46OLLOW_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46OLLOW_OUTCOME_READY\x10\x01\x12\x1a\n\x16\x46OLLOW_OUTCOME_WAITING\x10\x02\x12\x1c\n\x18\x46OLLOW_OUTCOME_ELSEWHERE\x10\x03\x12\x19\n\x15\x46OLLOW_OUTCOME_CLOSED\x10\x04\x32\xa6\x02\n\x07Shuffle\x12\x36\n\x04Push\x12\x15.cosco.v1.PushRequest\x1a\x13.cosco.v1.PushReply(\x01\x30\x01\x12\x37\n\x05\x46\x65tch\x12\x16.cosco.v1.FetchRequest\x1a\x14.cosco.v1.FetchReply0\x01\x12?\n\x06\x46ollow\x12\x18.cosco.v1.FollowRequests\x1a\x17.cosco.v1.FollowReplies(\x01\x30\x01\x12\x35\n\x05Probe\x12\x16.cosco.v1.ProbeRequest\x1a\x14.cosco.v1.ProbeReply\x12\x32\n\x04Seal\x12\x15.cosco.v1.SealRequest\x1a\x13.cosco.v1.SealReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63osco/v1/shuffle.proto\x12\x08\x63osco.v1\"\x0e\n\x0cProbeRequest\"!\n\nProbeReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\"C\n\rAssignmentKey\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\"I\n\x0bSealRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12%\n\x04keys\x18\x02 \x03(\x0b\x32\x17.cosco.v1.AssignmentKey\"4\n\tSealReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x12\n\nheld_bytes\x18\x02 \x01(\x04\"\x82\x01\n\x0bPushRequest\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\x0f.cosco.v1.Hello\x12\x10\n\x08released\x18\x02 \x03(\x04\x12\x10\n\x08\x61nnounce\x18\x03 \x03(\r\x12\x11\n\twithdrawn\x18\x04 \x01(\x08\x12\r\n\x05\x65\x61ger\x18\x05 \x01(\x08\x12\r\n\x05\x66rame\x18\x06 \x01(\x0c\"p\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0e\n\x06mapper\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x0f\n\x07primary\x18\x06 \x01(\x04\"\x85\x01\n\tPushReply\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x03(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\r\x12\"\n\x07refused\x18\x03 \x03(\x0b\x32\x11.cosco.v1.Refusal\x12\x18\n\x10\x63opies_max_bytes\x18\x04 \x01(\x04\x12\x13\n\x0b\x65\x61ger_bytes\x18\x05 \x01(\r\"P\n\x07Refusal\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x15.cosco.v1.RefusalCode\x12\x0e\n\x06reason\x18\x03 \x01(\t\"d\n\x0c\x46\x65tchRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x11\n\tpartition\x18\x04 \x01(\r\x12\r\n\x05\x66iles\x18\x05 \x01(\x08\"J\n\nFetchReply\x12$\n\x07section\x18\x01 \x01(\x0b\x32\x11.cosco.v1.SectionH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"L\n\x07Section\x12\x12\n\nbody_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\";\n\x0e\x46ollowRequests\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.cosco.v1.FollowRequest\"7\n\rFollowReplies\x12&\n\x07replies\x18\x01 \x03(\x0b\x32\x15.cosco.v1.FollowReply\"\xa6\x01\n\rFollowRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x13\n\x0brange_index\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\r\x12\x11\n\tpartition\x18\x06 \x01(\r\x12\x11\n\tmax_bytes\x18\x07 \x01(\r\x12\x0b\n\x03now\x18\x08 \x01(\x08\x12\r\n\x05leave\x18\t \x01(\x08\"\xc1\x01\n\x0b\x46ollowReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.cosco.v1.FollowOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x11\n\traw_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x06\x12\r\n\x05\x66\x65tch\x18\t \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c*\xe5\x01\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REFUSAL_CODE_BAD_FRAME\x10\x01\x12\"\n\x1eREFUSAL_CODE_WRONG_INCARNATION\x10\x02\x12\x1d\n\x19REFUSAL_CODE_NOT_ASSIGNED\x10\x03\x12 \n\x1cREFUSAL_CODE_EXCHANGE_CLOSED\x10\x04\x12\x1c\n\x18REFUSAL_CODE_NO_CAPACITY\x10\x05\x12\x19\n\x15REFUSAL_CODE_PROTOCOL\x10\x06*\x9e\x01\n\rFollowOutcome\x12\x1e\n\x1a\x46OLLOW_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46OLLOW_OUTCOME_READY\x10\x01\x12\x1a\n\x16\x46OLLOW_OUTCOME_WAITING\x10\x02\x12\x1c\n\x18\x46OLLOW_OUTCOME_ELSEWHERE\x10\x03\x12\x19\n\x15\x46OLLOW_OUTCOME_CLOSED\x10\x04\x32\xa6\x02\n\x07Shuffle\x12\x36\n\x04Push\x12\x15.cosco.v1.PushRequest\x1a\x13.cosco.v1.PushReply(\x01\x30\x01\x12\x37\n\x05\x46\x65tch\x12\x16.cosco.v1.FetchRequest\x1a\x14.cosco.v1.FetchReply0\x01\x12?\n\x06\x46ollow\x12\x18.cosco.v1.FollowRequests\x1a\x17.cosco.v1.FollowReplies(\x01\x30\x01\x12\x35\n\x05Probe\x12\x16.cosco.v1.ProbeRequest\x1a\x14.cosco.v1.ProbeReply\x12\x32\n\x04Seal\x12\x15.cosco.v1.SealRequest\x1a\x13.cosco.v1.SealReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cosco.v1.shuffle_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALCODE']._serialized_start=1695
-  _globals['_REFUSALCODE']._serialized_end=1924
-  _globals['_FOLLOWOUTCOME']._serialized_start=1927
-  _globals['_FOLLOWOUTCOME']._serialized_end=2085
+  _globals['_REFUSALCODE']._serialized_start=1490
+  _globals['_REFUSALCODE']._serialized_end=1719
+  _globals['_FOLLOWOUTCOME']._serialized_start=1722
+  _globals['_FOLLOWOUTCOME']._serialized_end=1880
   _globals['_PROBEREQUEST']._serialized_start=36
   _globals['_PROBEREQUEST']._serialized_end=50
   _globals['_PROBEREPLY']._serialized_start=52
@@ -46,33 +46,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEALREPLY']._serialized_start=231
   _globals['_SEALREPLY']._serialized_end=283
   _globals['_PUSHREQUEST']._serialized_start=286
-  _globals['_PUSHREQUEST']._serialized_end=499
-  _globals['_OPENING']._serialized_start=501
-  _globals['_OPENING']._serialized_end=557
-  _globals['_RELEASED']._serialized_start=559
-  _globals['_RELEASED']._serialized_end=588
-  _globals['_HELLO']._serialized_start=590
-  _globals['_HELLO']._serialized_end=702
-  _globals['_ANNOUNCE']._serialized_start=704
-  _globals['_ANNOUNCE']._serialized_end=735
-  _globals['_PUSHREPLY']._serialized_start=738
-  _globals['_PUSHREPLY']._serialized_end=871
-  _globals['_REFUSAL']._serialized_start=873
-  _globals['_REFUSAL']._serialized_end=953
-  _globals['_FETCHREQUEST']._serialized_start=955
-  _globals['_FETCHREQUEST']._serialized_end=1055
-  _globals['_FETCHREPLY']._serialized_start=1057
-  _globals['_FETCHREPLY']._serialized_end=1131
-  _globals['_SECTION']._serialized_start=1133
-  _globals['_SECTION']._serialized_end=1209
-  _globals['_FOLLOWREQUESTS']._serialized_start=1211
-  _globals['_FOLLOWREQUESTS']._serialized_end=1270
-  _globals['_FOLLOWREPLIES']._serialized_start=1272
-  _globals['_FOLLOWREPLIES']._serialized_end=1327
-  _globals['_FOLLOWREQUEST']._serialized_start=1330
-  _globals['_FOLLOWREQUEST']._serialized_end=1496
-  _globals['_FOLLOWREPLY']._serialized_start=1499
-  _globals['_FOLLOWREPLY']._serialized_end=1692
-  _globals['_SHUFFLE']._serialized_start=2088
-  _globals['_SHUFFLE']._serialized_end=2382
+  _globals['_PUSHREQUEST']._serialized_end=416
+  _globals['_HELLO']._serialized_start=418
+  _globals['_HELLO']._serialized_end=530
+  _globals['_PUSHREPLY']._serialized_start=533
+  _globals['_PUSHREPLY']._serialized_end=666
+  _globals['_REFUSAL']._serialized_start=668
+  _globals['_REFUSAL']._serialized_end=748
+  _globals['_FETCHREQUEST']._serialized_start=750
+  _globals['_FETCHREQUEST']._serialized_end=850
+  _globals['_FETCHREPLY']._serialized_start=852
+  _globals['_FETCHREPLY']._serialized_end=926
+  _globals['_SECTION']._serialized_start=928
+  _globals['_SECTION']._serialized_end=1004
+  _globals['_FOLLOWREQUESTS']._serialized_start=1006
+  _globals['_FOLLOWREQUESTS']._serialized_end=1065
+  _globals['_FOLLOWREPLIES']._serialized_start=1067
+  _globals['_FOLLOWREPLIES']._serialized_end=1122
+  _globals['_FOLLOWREQUEST']._serialized_start=1125
+  _globals['_FOLLOWREQUEST']._serialized_end=1291
+  _globals['_FOLLOWREPLY']._serialized_start=1294
+  _globals['_FOLLOWREPLY']._serialized_end=1487
+  _globals['_SHUFFLE']._serialized_start=1883
+  _globals['_SHUFFLE']._serialized_end=2177
 # @@protoc_insertion_point(module_scope)

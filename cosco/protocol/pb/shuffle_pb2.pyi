@@ -74,34 +74,20 @@ class SealReply(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class PushRequest(_message.Message):
-    __slots__ = ("hello", "announce", "frame", "released", "eager_frame", "opening")
+    __slots__ = ("hello", "released", "announce", "withdrawn", "eager", "frame")
     HELLO_FIELD_NUMBER: _ClassVar[int]
-    ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
-    FRAME_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
-    EAGER_FRAME_FIELD_NUMBER: _ClassVar[int]
-    OPENING_FIELD_NUMBER: _ClassVar[int]
-    hello: Hello
-    announce: Announce
-    frame: bytes
-    released: Released
-    eager_frame: bytes
-    opening: Opening
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., frame: _Optional[bytes] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., eager_frame: _Optional[bytes] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ...) -> None: ...
-
-class Opening(_message.Message):
-    __slots__ = ("hello", "frame")
-    HELLO_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    EAGER_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
+    released: _containers.RepeatedScalarFieldContainer[int]
+    announce: _containers.RepeatedScalarFieldContainer[int]
+    withdrawn: bool
+    eager: bool
     frame: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[bytes] = ...) -> None: ...
-
-class Released(_message.Message):
-    __slots__ = ("sequences",)
-    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
-    sequences: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sequences: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ..., announce: _Optional[_Iterable[int]] = ..., withdrawn: _Optional[bool] = ..., eager: _Optional[bool] = ..., frame: _Optional[bytes] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation", "primary")
@@ -118,12 +104,6 @@ class Hello(_message.Message):
     incarnation: int
     primary: int
     def __init__(self, protocol: _Optional[int] = ..., number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., primary: _Optional[int] = ...) -> None: ...
-
-class Announce(_message.Message):
-    __slots__ = ("frame_bytes",)
-    FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
-    frame_bytes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, frame_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("acknowledged", "granted", "refused", "copies_max_bytes", "eager_bytes")

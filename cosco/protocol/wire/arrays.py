@@ -8,24 +8,22 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import (
-    MAX_MAPPER,
-    U32,
-    U64,
-)
+from cosco.protocol.api_limits import MAX_MAPPER
+from cosco.protocol.records import U32, U64
 
 #: Bytes of a number in a narrow array → how numpy calls it.
 _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
 def u64(data: bytes, what: str) -> U64:
+    """Return what `bytes64` was given; raises InvalidArgument."""
     if len(data) % 8:
         raise InvalidArgument(f"{what}: {len(data)} bytes are no array of uint64")
     return np.frombuffer(data, dtype="<u8")
 
 
 def narrow_u64(data: bytes, count: int, what: str) -> U64:
-    """What `narrow_bytes` made of `count` numbers; raises InvalidArgument."""
+    """Return what `narrow_bytes` made of `count` numbers; raises InvalidArgument."""
     if not data:
         return np.zeros(count, dtype=np.uint64)
     width, left = divmod(len(data), count) if count else (0, 0)
@@ -35,7 +33,10 @@ def narrow_u64(data: bytes, count: int, what: str) -> U64:
 
 
 def narrow_bytes(array: U64) -> bytes:
-    """Every number in as many bytes as the largest needs, little-endian; empty: all are 0."""
+    """Return the numbers, little-endian, in as many bytes each as the largest needs.
+
+    Nothing if all are 0.
+    """
     largest = int(array.max(initial=0))
     if not largest:
         return b""
@@ -44,7 +45,7 @@ def narrow_bytes(array: U64) -> bytes:
 
 
 def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
-    """What `gaps_bytes` made of `count` numbers, all below `limit`; raises InvalidArgument."""
+    """Return the `count` numbers that `gaps_bytes` was given; InvalidArgument from `limit` on."""
     if len(gaps) > 4 * count:
         raise InvalidArgument(f"{what}: {len(gaps)} bytes of gaps for {count} numbers")
     if not gaps:
@@ -57,17 +58,23 @@ def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
 
 
 def gaps_bytes(array: U32) -> bytes:
-    """Numbers that ascend, by how many are left out before each, as `narrow_bytes`."""
+    """Return ascending numbers as how many are left out before each, made by `narrow_bytes`."""
     gaps = np.diff(array.astype(np.int64), prepend=np.int64(-1)) - 1
     return narrow_bytes(gaps.astype(np.uint64))
 
 
 def bytes64(array: U64) -> bytes:
+    """Return the numbers as eight bytes each, little-endian."""
     return np.ascontiguousarray(array, dtype="<u8").tobytes()
 
 
+def bitmap_bytes(bitmap: BitMap) -> bytes:
+    """Return the set as a roaring bitmap; nothing for an empty one."""
+    return bitmap.serialize() if bitmap else b""
+
+
 def bitmap_from_bytes(data: bytes, what: str) -> BitMap:
-    """A roaring bitmap of mapper ids; raises InvalidArgument."""
+    """Return a roaring bitmap of mapper ids; raises InvalidArgument."""
     if not data:
         return BitMap()
     try:

@@ -1,28 +1,157 @@
 """The messages that carry rows in bulk, encoded and decoded by hand.
 
-What is on the wire are PushRequest.frame, PushRequest.eager_frame and FetchReply.data of
-protos/cosco/v1/shuffle.proto; a message class would copy their bytes once more.
+What is on the wire are PushRequest and FetchReply of protos/cosco/v1/shuffle.proto. A message
+class would copy the bytes of their last field, `frame` and `data`, once more; what stands before
+it is small and left to the message class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from cosco.errors import InvalidArgument
+from cosco.format.frame import encode_frame_header
 from cosco.protocol.pb import shuffle_pb2 as spb
+from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
+from cosco.protocol.push.sender import OutFrame
 
 _Message = TypeVar("_Message", bound=Message)
 
-_FRAME_TAG: Final = 3 << 3 | 2  # PushRequest.frame, length-delimited
-_EAGER_FRAME_TAG: Final = 5 << 3 | 2  # PushRequest.eager_frame
-_EAGER_PREFIX: Final = bytes((_EAGER_FRAME_TAG,))
-_OPENING_TAG: Final = 6 << 3 | 2  # PushRequest.opening
-_HELLO_TAG: Final = 1 << 3 | 2  # Opening.hello
-_OPENING_FRAME_PREFIX: Final = bytes((2 << 3 | 2,))  # Opening.frame
+_FRAME_TAG: Final = 6 << 3 | 2  # PushRequest.frame, length-delimited
+_EAGER: Final = bytes((5 << 3, 1))  # PushRequest.eager, true
 _DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
+#: Wire type → bytes of a field's value; of varints and length-delimited ones it varies.
+_FIXED_BYTES: Final = {1: 8, 5: 4}
+_VARINT, _DELIMITED = 0, 2
+_MAX_VARINT_BYTES: Final = 10
+
+
+# --- requests of a push stream --------------------------------------------------------------
+
+
+def push_request_to_bytes(request: PushRequest[OutFrame]) -> bytes:
+    """Serialize what a sender says. The pieces of its frame are copied once, into the result."""
+    frame = request.frame
+    is_frame_alone = frame is not None and request.hello is None and not request.announce
+    said = b"" if is_frame_alone else _said_to_bytes(request)
+    if frame is None:
+        return said
+    parts = (encode_frame_header(frame.header), *frame.payload)
+    eager = _EAGER if request.eager else b""
+    return b"".join((said, eager, _bulk_prefix(_FRAME_TAG, frame.frame_bytes), *parts))
+
+
+def _said_to_bytes(request: PushRequest[OutFrame]) -> bytes:
+    hello = None if request.hello is None else spb.Hello(**request.hello._asdict())
+    said = spb.PushRequest(
+        hello=hello,
+        released=request.released,
+        announce=request.announce,
+        withdrawn=request.withdrawn,
+    )
+    return said.SerializeToString()
+
+
+def push_request_from_bytes(message: bytes) -> PushRequest[memoryview]:
+    """Return what a sender said; its frame is a view of `message`. Raises InvalidArgument."""
+    offset = len(_EAGER) if message.startswith(_EAGER) else 0
+    if message[offset : offset + 1] == _FRAME_PREFIX:  # nearly always: a frame alone
+        return PushRequest(eager=bool(offset), frame=_bulk_body(message, offset + 1))
+    offset, frame = _find_frame(message)
+    said = _parsed(spb.PushRequest, message[:offset])
+    hello = None
+    if said.HasField("hello"):
+        pb = said.hello
+        hello = Hello(
+            pb.number, pb.mapper, pb.attempt, pb.incarnation, pb.primary, protocol=pb.protocol
+        )
+    return PushRequest(
+        hello, tuple(said.released), tuple(said.announce), said.withdrawn, said.eager, frame
+    )
+
+
+def _find_frame(message: bytes) -> tuple[int, memoryview | None]:
+    """Return where the frame's field begins, and the frame; the end and None if there is none."""
+    offset = 0
+    while offset < len(message):
+        tag, start = _varint(message, offset)
+        if tag == _FRAME_TAG:
+            return offset, _bulk_body(message, start)
+        kind = tag & 7
+        if kind == _VARINT:
+            _, offset = _varint(message, start)
+        elif kind == _DELIMITED:
+            length, start = _varint(message, start)
+            offset = start + length
+        elif kind in _FIXED_BYTES:
+            offset = start + _FIXED_BYTES[kind]
+        else:
+            raise InvalidArgument(f"a push message with a field of wire type {kind}")
+    return len(message), None
+
+
+# --- replies of a push stream ---------------------------------------------------------------
+
+
+def push_reply_to_bytes(reply: PushReply) -> bytes:
+    """Serialize what a receiver says."""
+    pb = spb.PushReply(
+        acknowledged=reply.acknowledged,
+        granted=reply.granted,
+        copies_max_bytes=reply.copies_max_bytes,
+        eager_bytes=reply.eager_bytes,
+    )
+    for sequence, code, reason in reply.refused:
+        pb.refused.add(sequence=sequence, code=spb.RefusalCode.ValueType(code), reason=reason)
+    return pb.SerializeToString()
+
+
+def push_reply_from_bytes(message: bytes) -> PushReply:
+    """Return what a receiver said; raises InvalidArgument."""
+    pb = _parsed(spb.PushReply, message)
+    return PushReply(
+        pb.acknowledged,
+        pb.granted,
+        [Refusal(one.sequence, _refusal_code(one.code), one.reason) for one in pb.refused],
+        pb.copies_max_bytes,
+        pb.eager_bytes,
+    )
+
+
+def _refusal_code(code: int) -> RefusalCode:
+    try:
+        return RefusalCode(code)
+    except ValueError:  # of a later version: whatever it is, the stream cannot go on
+        return RefusalCode.PROTOCOL
+
+
+# --- fetches --------------------------------------------------------------------------------
+
+
+def fetch_request(message: bytes) -> spb.FetchRequest:
+    """Return what a reader asks for; raises InvalidArgument."""
+    return _parsed(spb.FetchRequest, message)
+
+
+def fetch_data(parts: Sequence[memoryview]) -> bytes:
+    """Serialize FetchReply(data=b"".join(parts)) with one copy."""
+    return b"".join((_bulk_prefix(_DATA_TAG, sum(map(len, parts))), *parts))
+
+
+def fetch_reply(message: bytes) -> memoryview | spb.Section:
+    """Return a piece of data, or the section that the next pieces belong to."""
+    if message[:1] == _DATA_PREFIX:
+        return _bulk_body(message, 1)
+    return spb.FetchReply.FromString(message).section
+
+
+# --- fields ---------------------------------------------------------------------------------
+
+_FRAME_PREFIX: Final = bytes((_FRAME_TAG,))
+_DATA_PREFIX: Final = bytes((_DATA_TAG,))
 
 
 def _bulk_prefix(tag: int, length: int) -> bytes:
@@ -34,21 +163,9 @@ def _bulk_prefix(tag: int, length: int) -> bytes:
     return bytes(out)
 
 
-def _bulk_body(message: bytes, tag: int) -> memoryview | None:
-    """The bytes field of a message that has that field alone; None for another message."""
-    if not message or message[0] != tag:
-        return None
-    length = shift = 0
-    offset = 1
-    while True:
-        if offset >= len(message) or shift > 28:
-            raise InvalidArgument("a message whose length field is broken")
-        byte = message[offset]
-        length |= (byte & 0x7F) << shift
-        offset += 1
-        shift += 7
-        if byte < 0x80:
-            break
+def _bulk_body(message: bytes, offset: int) -> memoryview:
+    """Return the bytes of the field whose length is at `offset`: the last of its message."""
+    length, offset = _varint(message, offset)
     if len(message) - offset != length:
         raise InvalidArgument(
             f"a message names {length} bytes and has {len(message) - offset}: it was cut short"
@@ -56,46 +173,15 @@ def _bulk_body(message: bytes, tag: int) -> memoryview | None:
     return memoryview(message)[offset:]
 
 
-def push_frame(parts: Sequence[bytes | memoryview], *, eager: bool = False) -> bytes:
-    """PushRequest(frame=b"".join(parts)), or eager_frame=, serialized with one copy."""
-    tag = _EAGER_FRAME_TAG if eager else _FRAME_TAG
-    return b"".join((_bulk_prefix(tag, sum(map(len, parts))), *parts))
-
-
-def eager_frame(message: bytes) -> bytes:
-    """What `push_frame` made, as PushRequest.eager_frame."""
-    return b"".join((_EAGER_PREFIX, memoryview(message)[1:]))
-
-
-def opening(hello: spb.Hello, message: bytes) -> bytes:
-    """PushRequest.opening, of a hello and what `push_frame` made."""
-    said = hello.SerializeToString()
-    parts = (
-        _bulk_prefix(_HELLO_TAG, len(said)), said,
-        _OPENING_FRAME_PREFIX, memoryview(message)[1:],
-    )  # fmt: skip
-    return b"".join((_bulk_prefix(_OPENING_TAG, sum(map(len, parts))), *parts))
-
-
-class PushedFrame(NamedTuple):
-    """A frame of a sender; `eager`: it was not announced."""
-
-    data: memoryview
-    eager: bool
-
-
-def push_request(message: bytes) -> PushedFrame | spb.PushRequest:
-    """A frame, or the other message a sender sent; raises InvalidArgument."""
-    if (data := _bulk_body(message, _FRAME_TAG)) is not None:
-        return PushedFrame(data, eager=False)
-    if (data := _bulk_body(message, _EAGER_FRAME_TAG)) is not None:
-        return PushedFrame(data, eager=True)
-    return _parsed(spb.PushRequest, message)
-
-
-def fetch_request(message: bytes) -> spb.FetchRequest:
-    """What a reader asks for; raises InvalidArgument."""
-    return _parsed(spb.FetchRequest, message)
+def _varint(message: bytes, offset: int) -> tuple[int, int]:
+    """Return the number at `offset`, and where it ends."""
+    value = shift = 0
+    for end, byte in enumerate(message[offset : offset + _MAX_VARINT_BYTES], offset + 1):
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, end
+        shift += 7
+    raise InvalidArgument("a message whose length field is broken")
 
 
 def _parsed(kind: type[_Message], message: bytes) -> _Message:
@@ -103,14 +189,3 @@ def _parsed(kind: type[_Message], message: bytes) -> _Message:
         return kind.FromString(message)
     except DecodeError as error:
         raise InvalidArgument(f"a message that is no {kind.__name__}: {error}") from None
-
-
-def fetch_data(parts: list[memoryview]) -> bytes:
-    """FetchReply(data=b"".join(parts)), serialized with one copy."""
-    return b"".join((_bulk_prefix(_DATA_TAG, sum(map(len, parts))), *parts))
-
-
-def fetch_reply(message: bytes) -> memoryview | spb.Section:
-    """A piece of data, or the section that the next pieces belong to."""
-    data = _bulk_body(message, _DATA_TAG)
-    return spb.FetchReply.FromString(message).section if data is None else data

@@ -10,9 +10,9 @@ from cosco.protocol.pb import metadata_pb2 as mpb
 
 #: Trailing metadata key of an ErrorDetail.
 ERROR_KEY: Final = "cosco-error-bin"
-#: An error names so many mappers at most; those that are left are named by the next one.
+#: Mappers that an error names, at most; those that are left are named by the next one.
 MAX_ERROR_MAPPERS: Final = 100_000
-#: Which takes less than this, of trailing metadata.
+#: Bound of an error with that many mappers, as trailing metadata.
 MAX_ERROR_BYTES: Final = 1 << 20
 
 
@@ -34,12 +34,12 @@ def error_to_bytes(error: CoscoError) -> bytes:
 
 
 def error_from_bytes(data: bytes) -> CoscoError:
-    """The error a service meant; ServiceUnavailable for a kind unknown to this version."""
+    """Return the error a service meant; ServiceUnavailable for a kind unknown to this version."""
     return error_from_pb(mpb.ErrorDetail.FromString(data))
 
 
 def error_from_pb(detail: mpb.ErrorDetail) -> CoscoError:
-    """As `error_from_bytes`."""
+    """Return the same as `error_from_bytes`."""
     cls = getattr(errors, detail.kind, None)
     if not (isinstance(cls, type) and issubclass(cls, CoscoError)):
         cls = ServiceUnavailable

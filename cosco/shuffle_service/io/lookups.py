@@ -1,83 +1,99 @@
-"""Finds assignments: those this daemon has, else by asking the metadata service once."""
+"""Looks assignments up that this daemon was not told of, by asking the metadata service."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from cosco.errors import CoscoError, ExchangeClosed, ServiceUnavailable
-from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import NotAssigned
 from cosco.shuffle_service.io.membership import MetadataLink
-from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers, NotAssigned
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
+from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.core import DaemonCore
+from cosco.shuffle_service.state.intake import Found
 
 log = logging.getLogger(__name__)
 
+#: Assignments that are asked for at a time; the answer for one may be that for the next.
+MAX_LOOK_UPS: Final = 16
 _RETRY_S: Final = 0.5
 
 
-@dataclass(slots=True, eq=False)
-class _LookUp:
-    """One assignment that is asked for, and how many wait for it."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-
-
 class Lookups:
-    """The assignments of one daemon, also those it was not told of yet."""
+    """The questions of one daemon: one about an assignment at a time, for all who wait for it."""
 
     def __init__(self, core: DaemonCore, link: MetadataLink) -> None:
         self._core = core
         self._link = link
-        self._under_way: dict[AssignmentKey, _LookUp] = {}
+        self._waiting: dict[AssignmentKey, dict[Found, None]] = {}
+        self._to_ask: deque[AssignmentKey] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0  # of these tasks; one that has ended is in the set for a moment yet
 
-    async def find(self, key: AssignmentKey) -> AssignmentBuffers:
-        """The assignment, once the metadata service answers.
+    def look_up(self, key: AssignmentKey, found: Found) -> Callable[[], object]:
+        """Call `found` with the assignment, or with NotAssigned or ExchangeClosed.
 
-        Raises NotAssigned if it is not this daemon's, ExchangeClosed.
+        However long the service is away. Returns: what ends that, so that it is not called.
         """
-        number, range_index, epoch = key
-        look_up = self._under_way.get(key)
-        if look_up is None:
-            look_up = self._under_way[key] = _LookUp()
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = {}
             self._core.alike.begin_look_up(key)
-        look_up.users += 1
+            self._to_ask.append(key)
+            if self._running < MAX_LOOK_UPS:
+                self._running += 1
+                task = asyncio.create_task(self._run(), name="look-up")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        waiting[found] = None
+        return partial(waiting.pop, found, None)
+
+    async def _run(self) -> None:
+        """Ask for one assignment after another while there are any."""
         try:
-            async with look_up.lock:  # once for all who wait
-                while (held := self._core.find(key)) is None:
-                    if self._core.is_dropped(number):
-                        raise ExchangeClosed(f"exchange {number} is closed")
-                    found = await self._ask(key)
-                    if found is not None:
-                        self._core.learn(key, found)
-                    if found is None or not self._is_known(key):
-                        raise NotAssigned(
-                            f"range {range_index} of exchange {number} in epoch {epoch} is not "
-                            "this daemon's; ask for the assignment again"
-                        )
-                return held
+            while self._to_ask:
+                await self._answer(self._to_ask.popleft())
         finally:
-            look_up.users -= 1
-            if not look_up.users:
-                del self._under_way[key]
-                self._core.alike.end_look_up(key)
+            self._running -= 1
 
-    def _is_known(self, key: AssignmentKey) -> bool:
-        return self._core.assignment(key) is not None or self._core.is_dropped(key[0])
+    async def _answer(self, key: AssignmentKey) -> None:
+        waiting = self._waiting[key]
+        while waiting:
+            asked = list(waiting)  # who comes later is refused by a later answer alone
+            result = await self._find(key)
+            for found in asked if isinstance(result, CoscoError) else list(waiting):
+                if found in waiting:
+                    del waiting[found]
+                    found(result, time.monotonic())
+        del self._waiting[key]
+        self._core.alike.end_look_up(key)
 
-    async def _ask(self, key: AssignmentKey) -> FoundAssignment | None:
-        """The service's answer, however long it is away; raises ExchangeClosed, NotAssigned."""
-        while True:
+    async def _find(self, key: AssignmentKey) -> AssignmentBuffers | CoscoError:
+        core = self._core
+        while (held := core.find(key)) is None and not core.is_dropped(key.number):
             try:
-                return await self._link.lookup(*key, self._core.incarnation)
+                answer = await self._link.lookup(*key, core.incarnation)
             except ServiceUnavailable as error:
-                log.warning("look-up of assignment %s: %s", key, error)
+                log.warning("look-up of %s: %s", key, error)
+                if not self._waiting[key]:
+                    return error
                 await asyncio.sleep(_RETRY_S)
-            except ExchangeClosed:
-                raise
+                continue
+            except ExchangeClosed as error:
+                return error
             except CoscoError as error:
-                raise NotAssigned(str(error)) from None
+                return NotAssigned(str(error))
+            except Exception:
+                log.exception("%s could not be looked up", key)
+                return NotAssigned("the look-up failed; ask for the assignment again")
+            if answer is not None:
+                core.learn(key, answer)
+            if core.assignment(key) is None and not core.is_dropped(key.number):
+                return NotAssigned(f"{key} is not this daemon's; ask for the assignment again")
+        return held or ExchangeClosed(f"exchange {key.number} is closed")

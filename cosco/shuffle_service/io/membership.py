@@ -33,7 +33,7 @@ class MetadataLink:
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
     async def call(self, method: str, request: Any) -> Any:
-        """One call; raises ServiceUnavailable, or the error that the service answered."""
+        """Make one call; raises ServiceUnavailable, or the error that the service answered."""
         _, reply_type = wire.METADATA_METHODS[method]
         stub: Any = self._channel.unary_unary(
             f"/{wire.METADATA_SERVICE}/{method}",
@@ -54,14 +54,14 @@ class MetadataLink:
     async def lookup(
         self, number: int, range_index: int, epoch: int, incarnation: int
     ) -> FoundAssignment | None:
-        """The assignment, if it is this daemon's, and which others are like it."""
+        """Return the assignment, if it is this daemon's, and which others are like it."""
         reply = await self.call(
             "LookupAssignment",
             wire.mpb.LookupAssignmentRequest(
                 number=number, range_index=range_index, epoch=epoch, incarnation=incarnation
             ),
         )
-        return wire.found_assignment_from_pb(reply)
+        return wire.found_assignment(reply)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -120,8 +120,8 @@ class Membership:
 
     async def _register(self) -> DaemonOrders:
         registration = await self._describe()
-        reply = await self._link.call("RegisterDaemon", wire.registration_to_pb(registration))
-        return wire.orders_from_pb(reply)
+        reply = await self._link.call("RegisterDaemon", wire.to_pb(registration))
+        return wire.from_pb(DaemonOrders, reply)
 
     def hurry(self) -> None:
         """Send a heartbeat now, and further ones often: the daemon waits for the answers."""
@@ -162,9 +162,9 @@ class Membership:
         dropped = tuple(sorted(self._dropped))
         found, self._found = self._found, ()
         heartbeat = replace(self._condition(), dropped=dropped, exchanges=found)
-        reply = await self._link.call("Heartbeat", wire.heartbeat_to_pb(heartbeat))
+        reply = await self._link.call("Heartbeat", wire.to_pb(heartbeat))
         self._dropped.difference_update(dropped)
-        return wire.orders_from_pb(reply)
+        return wire.from_pb(DaemonOrders, reply)
 
     async def _sweep(self) -> None:
         """Beside the heartbeats, which a slow store must not hold up."""

@@ -53,11 +53,16 @@ class DaemonMetrics:
         self.pages_capacity_bytes = gauge("pages_capacity_bytes", "Bytes of pages there are")
         self.copies_bytes = gauge("copies_bytes", "Bytes of pages that hold copies for others")
         self.forwards = gauge("forwards", "Frames forwarded to replicas and not released")
-        self.granted_bytes = gauge("granted_bytes", "Bytes of frames granted and not settled")
+        self.granted_bytes = gauge("granted_bytes", "Bytes of frames granted and not answered")
         self.push_streams = gauge("push_streams", "Open push streams")
         self.fetch_streams = gauge("fetch_streams", "Readers being served")
         self.followers = gauge("followers", "Readers that wait for marks")
         self.assignments = gauge("assignments", "Assignments with buffers")
+
+    def count(self, what: str, amount: int) -> None:
+        """Count something up, by the name of its counter here."""
+        counter: Counter = getattr(self, what)
+        counter.inc(amount)
 
     def observe_io(self, event: IOEvent) -> None:
         """Count one physical read or write of the store."""

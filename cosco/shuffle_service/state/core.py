@@ -1,23 +1,26 @@
 """What a daemon holds, and what it decides: no IO, no clock, no event loop.
 
 `DaemonCore` owns the page pool, the buffers and the copies of every assignment it was told
-of, and the account of what it forwarded. The server feeds it checked frames, the flusher
-asks it what to write next, readers take snapshots. All memory it uses is in its arena, but
+of, and the account of what it forwarded. Intakes feed it checked frames, the flusher asks it
+what to write next, readers look at snapshots. All memory it uses is in its arena, but
 for bookkeeping, which is bounded by counting (`cosco.shuffle_service.state.buffers.limits`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
 from cosco.protocol.group_records import FoundAssignment
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.mark import Mark
+from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.records import Assignment, PartitionRange
-from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers, NotAssigned, Settle
-from cosco.shuffle_service.state.buffers.dedupe import DedupeBound, Sender
+from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
+from cosco.shuffle_service.state.buffers.dedupe import DedupeBound
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
 from cosco.shuffle_service.state.buffers.limits import (
     PoolShares,
@@ -25,37 +28,30 @@ from cosco.shuffle_service.state.buffers.limits import (
     dedupe_entries_max,
     forwards_max,
 )
-from cosco.shuffle_service.state.buffers.mark_boards import Boards
+from cosco.shuffle_service.state.buffers.mark_boards import MarkBoards
 from cosco.shuffle_service.state.buffers.partition_buffer import (
-    AssignmentKey,
     Chunk,
     ChunkState,
     PartitionBuffer,
 )
 from cosco.shuffle_service.state.buffers.pool import PagePool
-from cosco.shuffle_service.state.flush_order import FlushOrder
+from cosco.shuffle_service.state.flush_plan import Flush, FlushPlan
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
+from cosco.shuffle_service.state.page_queue import PageQueue
 from cosco.shuffle_service.state.replication.copy_log import Copy, CopyLog
-from cosco.shuffle_service.state.replication.replication_log import ReplicationLog
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of a frame's blocks up to run `next_run`."""
+class Appended:
+    """How far a frame is in, and how many blocks of it were looked at and held already.
+
+    next_run: the first of its runs that is not in.
+    """
 
     next_run: int
     blocks: int
     duplicates: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """One write to make: the chunk, its file, and its bytes, padded to whole pages."""
-
-    buffer: PartitionBuffer
-    chunk: Chunk
-    parts: list[memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +63,21 @@ class Piece:
 
 
 class DaemonCore:
-    """The buffers of one daemon. `arena` has `pool_bytes(memory_bytes)` bytes."""
+    """The buffers of one daemon. `arena` is the memory that its page pool shares out.
 
-    def __init__(self, *, arena: memoryview, incarnation: int, chunk_bytes: int) -> None:
+    full_store_wait_s: who waits for pages is refused when the store took nothing for this long.
+    store_idle_s: see FlushPlan.
+    """
+
+    def __init__(
+        self,
+        *,
+        arena: memoryview,
+        incarnation: int,
+        chunk_bytes: int,
+        full_store_wait_s: float = math.inf,
+        store_idle_s: float = 0.0,
+    ) -> None:
         self.arena = arena
         self.incarnation = incarnation
         self.chunk_bytes = chunk_bytes
@@ -77,13 +85,20 @@ class DaemonCore:
         self.shares = PoolShares(self.pool)
         self.copies = CopyLog(self.pool, arena, self.shares)
         self.copies.on_last_gone = self._copies_gone
-        self.replication = ReplicationLog(frames_max=forwards_max(len(arena)))
+        self.replication = ReplicationLog(
+            incarnation=incarnation, frames_max=forwards_max(len(arena))
+        )
         self.cluster_id = ""  # known after registration
         self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
-        self._to_flush = FlushOrder(self.replication)
+        self.flushes = FlushPlan(self.replication, store_idle_s)
+        self.page_queue = PageQueue(self.flushes, full_store_wait_s)
+        #: Called when there is something to flush.
+        self.on_work: Callable[[], None] = lambda: None
+        #: Called when something changed that whoever waits for it may look at.
+        self.on_change: Callable[[], None] = lambda: None
         self._numbers: dict[int, list[AssignmentKey]] = {}
         self.alike = AlikeAssignments()
-        self.boards = Boards(boards_bytes_max(len(arena)))
+        self.mark_boards = MarkBoards(boards_bytes_max(len(arena)))
         self._dedupe = DedupeBound(dedupe_entries_max(len(arena)))
 
     # --- assignments ----------------------------------------------------------------------
@@ -92,10 +107,10 @@ class DaemonCore:
         return self._assignments.get(key)
 
     def find(self, key: AssignmentKey) -> AssignmentBuffers | None:
-        """The same, also of one that what was told of another exchange admits."""
+        """Return the same; admit it first if a look-up for an exchange alike holds for it."""
         held = self._assignments.get(key)
         if held is None and (found := self.alike.find(key)) is not None:
-            self.admit(key[0], found.assignment, found.partitions, found.mappers)
+            self.admit(key.number, found.assignment, found.partition_range, found.mappers)
             held = self._assignments.get(key)
         return held
 
@@ -103,44 +118,44 @@ class DaemonCore:
         return self.alike.is_dropped(number)
 
     def admit(
-        self, number: int, assignment: Assignment, partitions: PartitionRange, mappers: int = 0
+        self, number: int, assignment: Assignment, partition_range: PartitionRange, mappers: int = 0
     ) -> None:
         """Serve an assignment the metadata service confirmed as this daemon's.
 
         `mappers`: of an exchange of a group. Nothing changes for an assignment that names this
         daemon neither as primary nor as replica.
         """
-        key = (number, assignment.range_index, assignment.epoch)
+        key = AssignmentKey(number, assignment.range_index, assignment.epoch)
         if key in self._assignments or self.is_dropped(number):
             return
         primary = assignment.primary.incarnation
         if primary == self.incarnation:
             replica = assignment.replicas[0] if assignment.replicas else None
-            held = AssignmentBuffers(key, partitions, replica)
+            held = AssignmentBuffers(key, partition_range, replica)
         elif any(ref.incarnation == self.incarnation for ref in assignment.replicas):
-            held = AssignmentBuffers(key, partitions, copied_from=primary)
+            held = AssignmentBuffers(key, partition_range, copied_from=primary)
             self.shares.has_copies = True
         else:
             return
         held.sealed = assignment.sealed or self.alike.was_sealed(key)
         held.mappers = mappers
         if mappers and not held.sealed:
-            held.board = self.boards.open(mappers, partitions.count)
+            held.board = self.mark_boards.open(mappers, partition_range.count)
         self._assignments[key] = held
         self._numbers.setdefault(number, []).append(key)
 
     def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
         """Admit what a look-up of `key` found, for as many exchanges as it holds for."""
-        self.admit(key[0], found.assignment, found.partitions, found.mappers)
+        self.admit(key.number, found.assignment, found.partition_range, found.mappers)
         held = self._assignments.get(key)
         if held is not None and not found.assignment.sealed:
             self.alike.learn(key, found)
 
     def seal(self, keys: Iterable[AssignmentKey]) -> int:
-        """Take nothing for these assignments any more, known or not, and store what is held.
+        """Take nothing in for these assignments any more, known or not, and store what is held.
 
         Frames that wait are refused, frames that are in and not safe as well. Returns the
-        bytes of these assignments that are in no store yet; copies, which are to be settled,
+        bytes of these assignments that are in no store yet; copies, which are to be absorbed,
         included.
         """
         known: list[AssignmentBuffers] = []
@@ -153,8 +168,7 @@ class DaemonCore:
             known.append(held)
             if not held.sealed:
                 held.sealed = True
-                what = f"range {key[1]} of exchange {key[0]} was sealed in epoch {key[2]}"
-                errors[key] = NotAssigned(what)
+                errors[key] = NotAssigned(f"{key} was sealed")
         if errors:
             self.replication.refuse(errors)
             self.copies.refuse(errors)
@@ -162,6 +176,7 @@ class DaemonCore:
             if held.board is not None:
                 held.board.end()
             self._hurry(held)
+        self.kick()
         return sum(held.unstored_bytes() + self.copies.bytes_of(held.key) for held in known)
 
     def _copies_gone(self, key: AssignmentKey) -> None:
@@ -174,22 +189,26 @@ class DaemonCore:
         if held.sealed and not self.copies.has(held.key):
             for buffer in held.buffers.values():
                 if buffer.flushing is None:
-                    self._to_flush.hurry(buffer)
+                    self.flushes.hurry(buffer)
 
     # --- taking in ------------------------------------------------------------------------
 
-    def take(self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int) -> Taken:
+    def append_frame(
+        self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int
+    ) -> Appended:
         """Append the new blocks of a frame, from `first_run` on, as far as pages are free.
 
-        The frame may be acknowledged once `next_run` is the number of its runs, and it is
+        The frame may be acknowledged once `next_run` is the count of its runs, and it is
         safe. Until then the rest waits; what is in already can be flushed, so it never waits
         for itself. Raises NotAssigned for a sealed assignment, and at its replica.
         """
-        held.check_takes(0)
-        return self._take(held, frame, first_run)
+        held.check_takes_in(0)
+        return self._append_frame(held, frame, first_run)
 
-    def _take(self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int) -> Taken:
-        blocks = duplicates = taken_bytes = 0
+    def _append_frame(
+        self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int
+    ) -> Appended:
+        blocks = duplicates = 0
         next_run, entries = first_run, held.dedupe.entries
         for run in frame.runs[first_run:]:
             buffer = held.buffers.get(run.partition)
@@ -203,143 +222,167 @@ class DaemonCore:
                 break
             blocks += len(run.blocks)
             duplicates += len(run.blocks)
-            for data, count in held.fresh(frame.sender, run):
+            for data, count in held.fresh(frame.mapper_attempt, run):
                 self._append(buffer, data, count)
                 duplicates -= count
-                taken_bytes += len(data)
             next_run += 1
         self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
-        return Taken(next_run, blocks, duplicates, taken_bytes)
+        return Appended(next_run, blocks, duplicates)
 
     def _append(self, buffer: PartitionBuffer, data: memoryview, blocks: int) -> None:
         chunk = buffer.open
         if chunk is None:
             chunk = buffer.open = Chunk(buffer)
-            self._to_flush.opened(buffer)
+            self.flushes.opened(buffer)
         if chunk.length + len(data) > chunk.capacity:
             need = chunk.room_needed(len(data))
             chunk.grow(self.pool, need, max(0, self.shares.ahead - len(data)))
         chunk.append(self.arena, data)
         chunk.blocks += blocks
         if chunk.length >= self.chunk_bytes and buffer.flushing is None:
-            self._to_flush.filled(buffer)
-
-    def _path(self, key: AssignmentKey, partition: int) -> str:
-        return f"{self.folder(key)}{partition}-{self.incarnation:016x}"
+            self.flushes.filled(buffer)
 
     def folder(self, key: AssignmentKey) -> str:
-        """Where the files of an assignment are, by any daemon that wrote them."""
-        number, range_index, epoch = key
-        return f"{self.cluster_id}/{number}/{range_index}-{epoch}/"
+        """Return where the files of an assignment are, by any daemon that wrote them."""
+        return f"{self.cluster_id}/{key.number}/{key.range_index}-{key.epoch}/"
 
     def count(self, held: AssignmentBuffers, mark: Mark) -> bool:
-        """Every copy has the frame that ends with a mark; whether it is its mapper's first."""
-        # What its sender sends again is stored twice, and dropped by readers.
-        self._dedupe.forget(held.dedupe, (mark.mapper, mark.attempt))
+        """Count a mark that every copy has. Returns whether it is its mapper's first."""
+        # What its attempt sends again is stored twice, and dropped by readers.
+        self._dedupe.forget(held.dedupe, MapperAttempt(mark.mapper, mark.attempt))
         return held.board is not None and held.board.add(mark)
 
-    def hung_up(self, sender: Sender, keys: set[AssignmentKey]) -> None:
-        """The sender's stream to these assignments ended: it is forgotten before others."""
-        held = (self._assignments.get(key) for key in keys)
-        self._dedupe.hung_up(sender, [one.dedupe for one in held if one is not None])
-
-    # --- copies ---------------------------------------------------------------------------
-
-    def take_copy(
+    def counting(
         self,
         held: AssignmentBuffers,
         frame: CheckedFrame,
-        data: memoryview,
-        primary: int,
-        *,
-        stream: object,
-        now: float,
-        settle: Settle,
-    ) -> None:
-        """Keep a frame, which `data` is, that `primary` forwarded; see `CopyLog.offer`.
+        answer: Answer,
+        on_count: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Return an answer that counts the frame's mark, if it has one, before its sender is told.
 
-        Raises NotAssigned, ExchangeClosed or DataCorrupted, and calls `settle` no more then.
+        on_count: called if it counts. Raises DataCorrupted for a mark that belongs elsewhere.
         """
-        if self.is_dropped(held.key[0]):
-            raise ExchangeClosed(f"exchange {held.key[0]} is closed")
-        held.check_takes(primary)
-        held.check_partitions(frame)
-        settle = self._counting(held, frame, settle)
-        copy_id = (primary, frame.header.sequence)
-        self.copies.offer(copy_id, held.key, data, stream=stream, now=now, settle=settle)
-
-    def _counting(self, held: AssignmentBuffers, frame: CheckedFrame, settle: Settle) -> Settle:
-        """Has a forwarded mark counted here too, as soon as its copy is held."""
         mark = held.mark_of(frame)
         if mark is None:
-            return settle
+            return answer
 
-        def settled(error: CoscoError | None) -> None:
-            if error is None:
-                self.count(held, mark)
-            settle(error)
+        def count_and_answer(error: CoscoError | None) -> None:
+            if error is None and self.count(held, mark):
+                on_count()
+            answer(error)
 
-        return settled
+        return count_and_answer
 
-    def settle_copy(self, copy: Copy) -> bool:
-        """Put a copy through the buffers as far as pages are free; whether that is done."""
+    def hung_up(self, mapper_attempt: MapperAttempt, keys: set[AssignmentKey]) -> None:
+        """Have a mapper's attempt forgotten before others: its stream to these has ended."""
+        held = (self._assignments.get(key) for key in keys)
+        self._dedupe.hung_up(mapper_attempt, [one.dedupe for one in held if one is not None])
+
+    # --- copies ---------------------------------------------------------------------------
+
+    def keep_copy(self, held: AssignmentBuffers, frame: CheckedFrame, copy: Copy) -> None:
+        """Keep a frame that its primary forwarded; see `CopyLog.offer`.
+
+        Raises NotAssigned, ExchangeClosed or DataCorrupted, and does not call its answer then.
+        """
+        if self.is_dropped(held.key.number):
+            raise ExchangeClosed(f"exchange {held.key.number} is closed")
+        held.check_takes_in(copy.id.primary)
+        held.check_partitions(frame)
+        copy.answer = self.counting(held, frame, copy.answer)
+        self.copies.offer(copy)
+
+    def absorb_copy(self, copy: Copy) -> bool:
+        """Put a copy through the buffers as far as pages are free. Returns whether it is done."""
         held = self._assignments.get(copy.key)
         if held is None or not self.copies.holds(copy):
             return True
         try:
             frame = check_frame(memoryview(self.copies.content(copy)))
         except DataCorrupted:  # it was whole when it came: readers will miss it, and look on
-            self.copies.settled(copy)
+            self.copies.absorbed(copy)
             return True
-        copy.next_run = self._take(held, frame, copy.next_run).next_run
+        copy.next_run = self._append_frame(held, frame, copy.next_run).next_run
         if copy.next_run < len(frame.runs):
             return False
-        self.copies.settled(copy)
+        self.copies.absorbed(copy)
         if frame.mark is not None:
-            self._dedupe.forget(held.dedupe, frame.sender)
-        self.hung_up(frame.sender, {copy.key})  # it is not expected again
+            self._dedupe.forget(held.dedupe, frame.mapper_attempt)
+        self.hung_up(frame.mapper_attempt, {copy.key})  # it is not expected again
         return True
+
+    # --- waiting --------------------------------------------------------------------------
+
+    def frame_came(self, now: float) -> None:
+        """Look for something to flush after a frame, and do not count as idle."""
+        self.flushes.frame_came(now)
+        self.kick()
+
+    def kick(self) -> None:
+        """Have something flushed if there is need."""
+        if self.flushes.has_work(pressed=self.is_pressed):
+            self.on_work()
+
+    def changed(self, now: float) -> None:
+        """Let those who wait try again: pages were freed, frames became safe, or the like."""
+        self.page_queue.serve(now)
+        self.kick()
+        self.on_change()
 
     # --- flushing -------------------------------------------------------------------------
 
-    def under_pressure(self, waiting_bytes: int = 0) -> bool:
-        """Whether memory is short, counting what is being written as free."""
-        return self.shares.is_low(waiting_bytes + self.copies.pages_wanted)
+    @property
+    def is_pressed(self) -> bool:
+        """Whether buffers are flushed that are not full.
 
-    def next_flush(self, *, everything: bool = False, waiting_bytes: int = 0) -> Flush | None:
-        """The chunk to write next, under pressure or with `everything` any; see FlushOrder."""
-        pressed = everything or self.under_pressure(waiting_bytes)
-        buffer = self._to_flush.take(pressed=pressed)
+        Memory is short, counting what is being written as free, or all is to be stored.
+        """
+        waiting_bytes = self.page_queue.waiting_bytes + self.copies.pages_wanted
+        return self.flushes.writes_all or self.shares.is_low(waiting_bytes)
+
+    def next_flush(self) -> Flush | None:
+        """Begin the next write, None if there is no need of one; see FlushPlan."""
+        buffer = self.flushes.next_buffer(pressed=self.is_pressed)
         if buffer is None:
             return None
         if not buffer.path:
-            buffer.path = self._path(buffer.key, buffer.partition)
+            name = f"{buffer.partition}-{self.incarnation:016x}"
+            buffer.path = self.folder(buffer.key) + name
         chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
         self.shares.flushing += chunk.capacity
         return Flush(buffer, chunk, parts)
 
-    def restart_file(self, flush: Flush) -> Flush:
-        """The same write to a new file, as the old one is gone or was cut short."""
-        parts = flush.buffer.restart_file(self.incarnation, self.arena)
-        return Flush(flush.buffer, flush.chunk, parts)
+    def flush_failed(self, flush: Flush, error: OSError | ValueError, now: float) -> None:
+        """Have a write tried again, to a new file if the old one is gone or was cut short.
 
-    def end_flush(self, flush: Flush) -> None:
-        """The chunk is durable: its pages are free."""
+        What that held is lost, and readers are told; what comes next must not wait for it.
+        """
+        if flush.chunk.offset and isinstance(error, FileNotFoundError | ValueError):
+            flush.parts = flush.buffer.restart_file(self.incarnation, self.arena)
+        self.flushes.failed(flush, error, now)
+        self.changed(now)  # who waits for pages may want to give up
+
+    def end_flush(self, flush: Flush, now: float) -> bool:
+        """Free the pages of a chunk that is durable. Returns False if it was dropped meanwhile."""
+        self.flushes.ended()
         self.shares.flushing -= flush.chunk.capacity
-        buffer = flush.buffer
-        if flush.chunk.state is ChunkState.DROPPED:
-            self._release(flush.chunk)
-            buffer.flushing = None
-        else:
-            chunk = buffer.end_flush()
-            self._release(chunk)
+        buffer, chunk = flush.buffer, flush.chunk
+        is_stored = not chunk.is_dropped()
+        if is_stored:
+            buffer.end_flush()
+        buffer.flushing = None
+        self._release(chunk)
+        if is_stored:
             self.replication.stored(chunk)
             if buffer.open is not None and buffer.open.length >= self.chunk_bytes:
-                self._to_flush.filled(buffer)
+                self.flushes.filled(buffer)
             held = self._assignments.get(buffer.key)
             if held is not None and held.sealed:
-                self._to_flush.hurry(buffer)
-        self.copies.store_waiting()
+                self.flushes.hurry(buffer)
+        self.copies.keep_waiting()
+        self.changed(now)
+        return is_stored
 
     def _release(self, chunk: Chunk) -> None:
         self.pool.free(chunk.pages)
@@ -349,7 +392,7 @@ class DaemonCore:
     # --- reading --------------------------------------------------------------------------
 
     def snapshot(self, key: AssignmentKey, partition: int) -> list[Piece] | None:
-        """One look at a partition's chunks; None for an assignment that is not held here."""
+        """Look at a partition's chunks once; None for an assignment that is not held here."""
         held = self._assignments.get(key)
         if held is None:
             return None
@@ -359,7 +402,7 @@ class DaemonCore:
     # --- dropping -------------------------------------------------------------------------
 
     def drop(self, number: int) -> list[Chunk]:
-        """Forget an exchange; returns chunks that are being written and must end first."""
+        """Forget an exchange. Returns chunks that are being written and must end first."""
         self.alike.drop(number)
         dropped = [self._assignments.pop(key) for key in self._numbers.pop(number, ())]
         chunks = [chunk for held in dropped for chunk in held.in_memory()]
@@ -368,7 +411,7 @@ class DaemonCore:
         busy = [chunk for chunk in chunks if chunk.state is ChunkState.FLUSHING]
         for held in dropped:
             for buffer in held.buffers.values():
-                self._to_flush.forget(buffer)
+                self.flushes.forget(buffer)
                 for chunk in buffer.chunks():
                     chunk.state = ChunkState.DROPPED
                 if buffer.open is not None:
@@ -376,12 +419,12 @@ class DaemonCore:
                     buffer.open = None
             self._dedupe.dropped(held.dedupe)
             if held.board is not None:
-                self.boards.close(held.board)
-        self.copies.store_waiting()
+                self.mark_boards.close(held.board)
+        self.copies.keep_waiting()
         return busy
 
     def exchanges(self) -> set[int]:
-        """The numbers of the exchanges it holds anything of."""
+        """Return the numbers of the exchanges it holds anything of."""
         return set(self._numbers)
 
     @property
@@ -389,14 +432,14 @@ class DaemonCore:
         return len(self._assignments)
 
     @property
-    def takes(self) -> bool:
+    def takes_in(self) -> bool:
         """Whether it holds an assignment that is not sealed."""
         return any(not held.sealed for held in self._assignments.values())
 
     @property
     def unstored_bytes(self) -> int:
-        """Bytes of pages that are in use, by buffers and copies alike."""
+        """Return the bytes of pages that are in use, by buffers and copies alike."""
         return self.pool.capacity_bytes - self.pool.free_bytes
 
 
-_EMPTY: Final = Chunk(PartitionBuffer((0, 0, 0), 0))
+_EMPTY: Final = Chunk(PartitionBuffer(AssignmentKey(0, 0, 0), 0))

@@ -12,12 +12,12 @@ from typing import Final
 
 from cosco.protocol.records import DaemonOrders
 
-#: Without an answer of the metadata service for so long, it need not be waited for, unless it
+#: Without an answer of the metadata service for this time, it need not be waited for, unless it
 #: has said that readers need this daemon.
 DRAIN_ALONE_S: Final = 5.0
-#: What is stored and sealed for so long, and not let go, is needed until exchanges close.
+#: What is stored and sealed for this time, and not let go, is needed until exchanges close.
 SERVES_ON_AFTER_S: Final = 1.0
-#: Storing at the very end gets at least so much time, whatever the drain took before.
+#: Storing at the very end gets at least this time, whatever the drain took before.
 _LAST_STORE_S: Final = 5.0
 
 
@@ -46,24 +46,24 @@ class Drain:
         self.begun = False
 
     def begin(self, now: float) -> None:
-        """It was asked to end; repeatable."""
+        """Begin to drain; repeatable."""
         if not self.begun:
             self.begun = True
             self._answered_at = self._empty_at = now
 
     def told(self, orders: DaemonOrders, now: float) -> None:
-        """The metadata service has answered."""
+        """Take note of what the metadata service answered."""
         if self.begun:
             self._answered_at = now
             self._answers += 1
             self._may_exit = orders.may_exit
 
-    def step(self, now: float, *, unstored_bytes: int, takes: bool) -> Step:
-        """To be asked often. `takes`: an assignment that is not sealed is held."""
+    def step(self, now: float, *, unstored_bytes: int, takes_in: bool) -> Step:
+        """To be asked often. `takes_in`: an assignment that is not sealed is held."""
         if not unstored_bytes:
             self._empty_at = now
         # The answer before the last one may be to a heartbeat that told of no drain.
-        if unstored_bytes or takes or self._answers < 2:
+        if unstored_bytes or takes_in or self._answers < 2:
             self._done_since = None
         elif self._done_since is None:
             self._done_since = now
@@ -78,6 +78,6 @@ class Drain:
         return Step.EXIT if now - self._answered_at >= DRAIN_ALONE_S else Step.WAIT
 
     def store_left_s(self, now: float) -> float:
-        """How long storing what is in memory at the end may take."""
+        """Return how long storing what is in memory at the end may take."""
         waited = now - self._empty_at if self.begun else 0.0
         return max(_LAST_STORE_S, self._store_s - waited)

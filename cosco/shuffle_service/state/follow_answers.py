@@ -12,10 +12,11 @@ from pyroaring import BitMap
 
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import U64
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, ChunkState
+from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.core import DaemonCore
 
 #: Longer rows are fetched, however many a reader would take.
@@ -25,8 +26,8 @@ _NONE: Final[U64] = np.empty(0, dtype=np.uint64)
 
 
 def key_of(ask: Follow) -> AssignmentKey:
-    """The assignment that is asked about."""
-    return ask.number, ask.range_index, ask.epoch
+    """Return the assignment that is asked about."""
+    return AssignmentKey(ask.number, ask.range_index, ask.epoch)
 
 
 def is_unknown(core: DaemonCore, ask: Follow) -> bool:
@@ -36,7 +37,7 @@ def is_unknown(core: DaemonCore, ask: Follow) -> bool:
 
 
 def board_to_wait_at(core: DaemonCore, ask: Follow) -> MarkBoard | None:
-    """Where the last mark that is asked for will come; None: there is an answer now."""
+    """Return where the last mark that is asked for will come, None if there is an answer now."""
     if ask.now or isinstance(found := _look(core, ask), Followed):
         return None
     _, board = found
@@ -44,7 +45,7 @@ def board_to_wait_at(core: DaemonCore, ask: Follow) -> MarkBoard | None:
 
 
 def answer(core: DaemonCore, ask: Follow) -> Followed:
-    """What is to be told now."""
+    """Return what is to be told now."""
     found = _look(core, ask)
     if isinstance(found, Followed):
         return found
@@ -52,7 +53,7 @@ def answer(core: DaemonCore, ask: Follow) -> Followed:
     if ask.now or not board.is_complete:
         outcome = FollowOutcome.READY if board.is_complete else FollowOutcome.WAITING
         return Followed(ask.id, outcome, _NONE, done=_marked(core, held, board))
-    rows, raw_bytes, digest = board.sums(ask.partition - held.partitions.first)
+    rows, raw_bytes, digest = board.sums(ask.partition - held.partition_range.first)
     data = _rows(core, ask)
     return Followed(
         ask.id,
@@ -67,12 +68,12 @@ def answer(core: DaemonCore, ask: Follow) -> Followed:
 
 
 def refused(ask: Follow, outcome: FollowOutcome, reason: str = "") -> Followed:
-    """An answer that says no more than why there is none."""
+    """Return an answer that says no more than why there is none."""
     return Followed(ask.id, outcome, _NONE, reason=reason)
 
 
 def _look(core: DaemonCore, ask: Follow) -> tuple[AssignmentBuffers, MarkBoard] | Followed:
-    """The board to answer from, or why there is none."""
+    """Return the board to answer from, or why there is none."""
     if core.is_dropped(ask.number):
         return refused(ask, FollowOutcome.CLOSED, f"exchange {ask.number} is closed")
     held = core.find(key_of(ask))
@@ -80,7 +81,7 @@ def _look(core: DaemonCore, ask: Follow) -> tuple[AssignmentBuffers, MarkBoard] 
         reason = "this daemon was started again since"
     elif held is None:
         reason = "the assignment is not this daemon's"
-    elif not 0 <= ask.partition - held.partitions.first < held.partitions.count:
+    elif not 0 <= ask.partition - held.partition_range.first < held.partition_range.count:
         reason = f"partition {ask.partition} is not of range {ask.range_index}"
     elif held.copied_from and not ask.now:
         reason = "another daemon is the primary"
@@ -94,17 +95,17 @@ def _look(core: DaemonCore, ask: Follow) -> tuple[AssignmentBuffers, MarkBoard] 
 
 
 def _marked(core: DaemonCore, held: AssignmentBuffers, board: MarkBoard) -> BitMap:
-    """The mappers with a mark here, in this epoch of the range or in one before it."""
-    done, (number, range_index, epoch) = board.done(), held.key
-    for before in range(1, epoch):
-        earlier = core.assignment((number, range_index, before))
+    """Return the mappers with a mark here, in this epoch of the range or in one before it."""
+    done = board.done()
+    for epoch in range(1, held.key.epoch):
+        earlier = core.assignment(held.key._replace(epoch=epoch))
         if earlier is not None and earlier.board is not None:
             done |= earlier.board.done()
     return done
 
 
 def _rows(core: DaemonCore, ask: Follow) -> bytes | None:
-    """All blocks of the partition; None if they are too long, or not all in memory."""
+    """Return all blocks of the partition, None if they are too long or not all in memory."""
     pieces = core.snapshot(key_of(ask), ask.partition) or []
     if any(p.chunk.state not in {ChunkState.OPEN, ChunkState.FLUSHING} for p in pieces):
         return None

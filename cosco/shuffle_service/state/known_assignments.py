@@ -18,18 +18,15 @@ from typing import Final
 from pyroaring import BitMap
 
 from cosco.protocol.group_records import FoundAssignment
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
+from cosco.protocol.keys import AssignmentKey, RangeEpoch
 
-#: Numbers of dropped exchanges that are remembered, to refuse what still comes for them.
+#: Dropped exchanges that are remembered, to refuse what still comes for them.
 REMEMBERED_DROPS: Final = 4096
 #: Answers that are kept.
 MAX_RECORDS: Final = 512
 #: Exchanges that ended during the look-ups of one (range, epoch), and are remembered for their
 #: answers; when it is more these speak for no other exchange.
 MAX_ENDED: Final = 4096
-
-#: (range index, epoch)
-_Place = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -63,37 +60,39 @@ class AlikeAssignments:
 
     def __init__(self, *, records_max: int = MAX_RECORDS) -> None:
         self._records_max = records_max
-        self._records: OrderedDict[tuple[_Place, int], _Record] = OrderedDict()  # by first number
-        self._firsts: dict[_Place, list[int]] = {}  # sorted; the records do not overlap
-        self._under_way: dict[_Place, _UnderWay] = {}
+        #: By range, epoch and first number.
+        self._records: OrderedDict[tuple[RangeEpoch, int], _Record] = OrderedDict()
+        self._firsts: dict[RangeEpoch, list[int]] = {}  # sorted; the records do not overlap
+        self._under_way: dict[RangeEpoch, _UnderWay] = {}
         self._looked_up: dict[AssignmentKey, bool] = {}  # was it sealed meanwhile?
         self._dropped: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """The number of answers that are kept."""
+        """Return how many answers are kept."""
         return len(self._records)
 
     # --- look-ups -------------------------------------------------------------------------
 
     def begin_look_up(self, key: AssignmentKey) -> None:
-        """The metadata service is asked for an assignment that is not known here.
+        """Note that the metadata service is asked for an assignment that is not known here.
 
         Its answer may be older than a seal or a drop that comes before it is admitted.
         """
         self._looked_up[key] = False
-        self._under_way.setdefault(key[1:], _UnderWay()).look_ups += 1
+        self._under_way.setdefault(key.range_epoch, _UnderWay()).look_ups += 1
 
     def end_look_up(self, key: AssignmentKey) -> None:
-        """No answer to come can be older than what ended until now."""
+        """Note that no answer to come can be older than what ended until now."""
         del self._looked_up[key]
-        under_way = self._under_way[key[1:]]
+        under_way = self._under_way[key.range_epoch]
         under_way.look_ups -= 1
         if not under_way.look_ups:
-            del self._under_way[key[1:]]
+            del self._under_way[key.range_epoch]
 
     def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
         """Keep an answer of a look-up that is under way for the others it speaks for."""
-        place, alike, under_way = key[1:], found.alike, self._under_way.get(key[1:])
+        place, alike = key.range_epoch, found.alike
+        under_way = self._under_way.get(place)
         if alike is None or under_way is None or under_way.ended is None:
             return
         new = _Record(
@@ -113,20 +112,20 @@ class AlikeAssignments:
         while len(self._records) > self._records_max:
             self._forget(*next(iter(self._records)))
 
-    def _overlapping(self, place: _Place, new: _Record) -> list[_Record]:
+    def _overlapping(self, place: RangeEpoch, new: _Record) -> list[_Record]:
         records = (self._records[place, first] for first in self._firsts.get(place, ()))
         return [old for old in records if old.first < new.end and new.first < old.end]
 
     def find(self, key: AssignmentKey) -> FoundAssignment | None:
-        """What was answered for an assignment, unless it has ended since; None: not known."""
-        number, place = key[0], key[1:]
+        """Return what was answered for an assignment, None if nothing or it has ended since."""
+        number, place = key.number, key.range_epoch
         record = self._covering(place, number)
         if record is None or number - record.first in record.without:
             return None
         self._records.move_to_end((place, record.first))
         return record.found
 
-    def _covering(self, place: _Place, number: int) -> _Record | None:
+    def _covering(self, place: RangeEpoch, number: int) -> _Record | None:
         firsts = self._firsts.get(place)
         if not firsts or not (index := bisect_right(firsts, number)):
             return None
@@ -136,31 +135,31 @@ class AlikeAssignments:
     # --- what ends ------------------------------------------------------------------------
 
     def sealed(self, key: AssignmentKey) -> None:
-        """An assignment that is not held is never to be admitted as open."""
+        """Never admit an assignment as open, which is not held."""
         if key in self._looked_up:
             self._looked_up[key] = True
-        self._end(key[1:], key[0])
+        self._end(key.range_epoch, key.number)
 
     def was_sealed(self, key: AssignmentKey) -> bool:
         """Whether it was sealed since the look-up of it began that is under way."""
         return self._looked_up.get(key, False)
 
     def drop(self, number: int) -> None:
-        """An exchange is dropped: nothing of it is ever to be admitted."""
+        """Never admit anything of an exchange: it is dropped."""
         self._dropped[number] = None
         if len(self._dropped) > REMEMBERED_DROPS:
             self._dropped.popitem(last=False)
         for place in {*self._firsts, *self._under_way}:
             self._end(place, number)
         for key in self._looked_up:
-            if key[0] == number:  # its answer may come when the drop is forgotten
+            if key.number == number:  # its answer may come when the drop is forgotten
                 self._looked_up[key] = True
 
     def is_dropped(self, number: int) -> bool:
         """Whether an exchange was dropped, of the last that were."""
         return number in self._dropped
 
-    def _end(self, place: _Place, number: int) -> None:
+    def _end(self, place: RangeEpoch, number: int) -> None:
         under_way = self._under_way.get(place)
         if under_way is not None and under_way.ended is not None:
             under_way.ended.add(number)
@@ -171,11 +170,11 @@ class AlikeAssignments:
             record.ended(number)
             self._forget_if_empty(place, record)
 
-    def _forget_if_empty(self, place: _Place, record: _Record) -> None:
+    def _forget_if_empty(self, place: RangeEpoch, record: _Record) -> None:
         if record.without.range_cardinality(0, record.size) == record.size:
             self._forget(place, record.first)
 
-    def _forget(self, place: _Place, first: int) -> None:
+    def _forget(self, place: RangeEpoch, first: int) -> None:
         del self._records[place, first]
         firsts = self._firsts[place]
         firsts.remove(first)

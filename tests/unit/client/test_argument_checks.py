@@ -17,7 +17,7 @@ from cosco.client.argument_checks import (
     whole_number,
 )
 from cosco.errors import InvalidArgument
-from cosco.protocol.records import MAX_MAPPER
+from cosco.protocol.api_limits import MAX_MAPPER
 
 
 def test_the_metadata_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from pyroaring import BitMap
 
+from cosco.client.content import Decoded
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import (
     FLAG_LAST,
@@ -27,24 +28,8 @@ from cosco.format.block import (
 from cosco.format.intervals import IntervalSet
 from cosco.protocol.records import MASK64, ReadSnapshot
 
-#: So many reasons are kept for the message of an error; the rest is only counted.
+#: How many reasons are kept for the message of an error; the rest is only counted.
 MAX_REASONS: Final = 16
-#: Shorter pieces are joined as they come: kept one by one they take many times their bytes.
-_MIN_PART_BYTES: Final = 4 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Whole rows of one mapper.
-
-    `lengths`: the content begins with the table of its rows' lengths. A row that came in
-    fragments is joined again: it is alone in its content and has no table.
-    """
-
-    mapper: int
-    rows: int
-    content: bytes | memoryview
-    lengths: bool
 
 
 @dataclass(slots=True)
@@ -65,20 +50,16 @@ class PartitionMerge:
     """
 
     def __init__(
-        self,
-        snapshot: ReadSnapshot,
-        *,
-        exchange: int,
-        partition: int,
-        named: BitMap,
-        shuffle_id: str,
+        self, snapshot: ReadSnapshot, *, exchange: int, partition: int, named: BitMap
     ) -> None:
-        """`named`: the mappers whose rows are yielded; the others' are only added up."""
+        """Begin without blocks.
+
+        named: the mappers whose rows are yielded; those of others are only added up.
+        """
         self._snapshot = snapshot
         self._exchange = exchange
         self._partition = partition
         self._named = named
-        self._shuffle_id = shuffle_id
         self._attempts: dict[int, int] = dict(
             zip(snapshot.mappers.tolist(), snapshot.attempts.tolist(), strict=True)
         )
@@ -87,19 +68,17 @@ class PartitionMerge:
         #: Reasons why blocks were refused, the first MAX_REASONS of `refusals`.
         self.bad: list[str] = []
         self.refusals = 0
-        #: Blocks dropped because they were seen before.
-        self.duplicates = 0
         #: What the distinct committed blocks add up to so far; `digest` modulo 2^64.
         self.rows = 0
         self.row_bytes = 0
         self.digest = 0
 
     def feed(self, data: memoryview) -> Iterator[Decoded]:
-        """Take one run of whole blocks, yield the rows of the named mappers in it.
+        """Read one run of whole blocks, and yield the rows of the named mappers in it.
 
         A block that fails its checks is recorded in `bad` and counts as absent. When its
         length cannot be trusted (its CRC fails) the rest of `data` is skipped with it. Each
-        block is taken when the iterator comes to it, and is taken before it is yielded.
+        block is counted when the iterator comes to it, before its rows are yielded.
         """
         offset, end = 0, len(data)
         while offset < end:
@@ -112,7 +91,7 @@ class PartitionMerge:
             start = offset + HEADER_BYTES
             offset += header.block_bytes
             try:
-                decoded = self._take(header, data[start:offset])
+                decoded = self._accept(header, data[start:offset])
             except DataCorrupted as error:
                 self.refuse(str(error))
                 continue
@@ -125,13 +104,8 @@ class PartitionMerge:
         if len(self.bad) < MAX_REASONS:
             self.bad.append(reason)
 
-    @property
-    def gaps(self) -> int:
-        """Between blocks that were seen, over all mappers: what memory grows with."""
-        return sum(len(seen) - 1 for seen in self._seen.values())
-
     def complete(self) -> bool:
-        """Whether everything committed was seen: the sums are the snapshot's."""
+        """Whether everything committed was seen, as the sums are the snapshot's."""
         return (
             self.rows == self._snapshot.rows
             and self.row_bytes == self._snapshot.raw_bytes
@@ -139,22 +113,17 @@ class PartitionMerge:
             and not self._long_rows
         )
 
-    def verify(self) -> None:
-        """Return if `complete`, else raise the `failure`."""
-        if not self.complete():
-            raise self.failure()
-
     def failure(self) -> CoscoError:
-        """What is wrong as long as this is not `complete`.
+        """Say what is wrong while this is not `complete`.
 
-        DataCorrupted if blocks failed their checks or those that passed contradict the
-        committed sums, DataLost if blocks are only missing. `mappers` of the error are all
-        that wrote to the partition's range.
+        Returns: DataCorrupted if blocks failed their checks or those that passed contradict the
+        committed sums, DataLost if blocks are only missing; its `mappers` are all that wrote to
+        the partition's range.
         """
         expected = self._snapshot
         message = (
-            f"partition {self._partition} of exchange {self._shuffle_id!r}: found {self.rows} of "
-            f"{expected.rows} committed rows ({self.row_bytes} of {expected.raw_bytes} bytes)"
+            f"found {self.rows} of {expected.rows} committed rows "
+            f"({self.row_bytes} of {expected.raw_bytes} bytes)"
         )
         # Fewer of both is what missing blocks look like; no missing block explains the rest.
         missing = self.row_bytes < expected.raw_bytes or self.rows < expected.rows
@@ -166,15 +135,13 @@ class PartitionMerge:
         else:
             message += "; run its mappers again"
         error = DataCorrupted if self.bad or contradiction or not missing else DataLost
-        return error(
-            message,
-            shuffle_id=self._shuffle_id,
-            mappers=expected.mappers.tolist(),
-            partition=self._partition,
-        )
+        return error(message, mappers=expected.mappers.tolist())
 
-    def _take(self, header: BlockHeader, stored: memoryview) -> Decoded | None:
-        """Take a block whose CRC matched; its rows if they are wanted and whole."""
+    def _accept(self, header: BlockHeader, stored: memoryview) -> Decoded | None:
+        """Count a block whose CRC matched.
+
+        Returns: its rows if they are wanted and whole.
+        """
         if header.exchange != self._exchange or header.partition != self._partition:
             raise DataCorrupted(
                 f"a block of exchange {header.exchange}, partition {header.partition} lies among "
@@ -187,7 +154,6 @@ class PartitionMerge:
         if seen is None:
             seen = self._seen[mapper] = IntervalSet()
         elif seen.covers(header.position, header.end):
-            self.duplicates += 1
             return None
         elif seen.overlaps(header.position, header.end):
             raise DataCorrupted(
@@ -209,13 +175,16 @@ class PartitionMerge:
         return decoded
 
     def _join(self, header: BlockHeader, content: bytes) -> Decoded | None:
-        """Keep a fragment; the row, once none is missing."""
+        """Keep a fragment.
+
+        Returns: the row, once no fragment of it is missing.
+        """
         key = header.mapper, header.first_row
         row = self._long_rows.setdefault(key, _LongRow())
-        number = header.position & (MAX_FRAGMENTS - 1)
-        row.parts[number] = content
+        fragment = header.position & (MAX_FRAGMENTS - 1)
+        row.parts[fragment] = content
         if header.flags & FLAG_LAST:
-            row.last = number
+            row.last = fragment
         if row.last is None or len(row.parts) <= row.last:
             return None
         # The last fragment covers every later position, so there are exactly 0 .. last.
@@ -227,31 +196,30 @@ class PartitionMerge:
 class BlockSplitter:
     """Cuts a stream of blocks that arrives in arbitrary pieces into runs of whole blocks.
 
-    Keeps the pieces in which a block lies that is not whole yet. After it raised it is of no
+    Keeps a copy of the beginning of a block that is not whole yet. After it raised it is of no
     more use.
     """
 
     def __init__(self) -> None:
-        # The beginning of a block, shorter than the block.
-        self._parts: list[memoryview | bytearray] = []
-        self._partial_bytes = 0
-        self._block_bytes = 0  # of the whole block; 0 as long as its header is cut
+        self._partial = bytearray()  # shorter than its block
+        self._block_bytes = 0  # of the whole block; 0 while its header is cut
 
     def feed(self, piece: memoryview) -> list[memoryview]:
-        """The blocks that `piece` completes, as runs; raises DataCorrupted.
+        """Return the blocks that `piece` completes, as runs.
 
-        Runs lie in `piece` itself, except for a block that began in an earlier one, which
-        is copied.
+        Runs lie in `piece` itself, except for a block that began in an earlier one.
+
+        Raises: DataCorrupted.
         """
         runs: list[memoryview] = []
-        offset = self._fill(piece)
-        if self._partial_bytes:
-            if self._partial_bytes != self._block_bytes:
+        start = 0
+        if self._partial:
+            start = self._fill(piece)
+            if len(self._partial) != self._block_bytes:
                 return runs
-            runs.append(memoryview(b"".join(self._parts)))
-            self._parts.clear()
-            self._partial_bytes = self._block_bytes = 0
-        start, end = offset, len(piece)
+            runs.append(memoryview(self._partial))
+            self._partial, self._block_bytes = bytearray(), 0
+        offset, end = start, len(piece)
         while end - offset >= HEADER_BYTES:
             block_bytes = parse_header(piece, offset).block_bytes
             if offset + block_bytes > end:
@@ -260,38 +228,26 @@ class BlockSplitter:
             offset += block_bytes
         if offset > start:
             runs.append(piece[start:offset])
-        if offset < end:
-            self._keep(piece[offset:])
+        self._partial += piece[offset:]
         return runs
 
     def finish(self) -> None:
         """Raise DataCorrupted if the stream ended inside a block."""
-        if self._partial_bytes:
-            raise DataCorrupted(
-                f"blocks are cut short: {self._partial_bytes} bytes of one are left"
-            )
+        if self._partial:
+            raise DataCorrupted(f"blocks are cut short: {len(self._partial)} bytes of one are left")
 
     def _fill(self, piece: memoryview) -> int:
-        """Keep what `piece` has of the partial block, if there is one; where that ends."""
-        offset = 0
-        if not self._partial_bytes:
-            return offset
-        if not self._block_bytes:
-            offset = HEADER_BYTES - self._partial_bytes
-            self._keep(piece[:offset])
-            if self._partial_bytes < HEADER_BYTES:
-                return len(piece)
-            self._block_bytes = parse_header(b"".join(self._parts)).block_bytes
-        end = offset + self._block_bytes - self._partial_bytes
-        self._keep(piece[offset:end])
-        return min(end, len(piece))
+        """Add what `piece` has of the partial block.
 
-    def _keep(self, part: memoryview) -> None:
-        last = self._parts[-1] if self._parts else None
-        if len(part) >= _MIN_PART_BYTES:
-            self._parts.append(part)
-        elif isinstance(last, bytearray):
-            last += part
-        else:
-            self._parts.append(bytearray(part))
-        self._partial_bytes += len(part)
+        Returns: where that ends in `piece`.
+        """
+        offset = 0
+        if not self._block_bytes:
+            offset = HEADER_BYTES - len(self._partial)
+            self._partial += piece[:offset]
+            if len(self._partial) < HEADER_BYTES:
+                return len(piece)
+            self._block_bytes = parse_header(self._partial).block_bytes
+        end = offset + self._block_bytes - len(self._partial)
+        self._partial += piece[offset:end]
+        return min(end, len(piece))

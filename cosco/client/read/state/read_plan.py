@@ -15,32 +15,31 @@ from typing import Final
 
 from pyroaring import BitMap
 
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import CommitWait, DaemonRef, LossCause, ReadSnapshot, Source
 
-#: A fetch without progress for so long counts as out of reach; twice as long for the same
+#: A fetch without progress for this time counts as out of reach; twice as long for the same
 #: daemon each time, as it may only be slow.
 STALL_S: Final = 5.0
 _MAX_STALLS: Final = 6
 #: One wait at the service for commits; a longer one is made of several.
 POLL_S: Final = 20.0
-#: Between two polls that were answered early.
+#: The pause between two polls that were answered early.
 _POLL_PAUSE_S: Final = 0.05
-#: Between two rounds of asking daemons that are out of reach; doubled up to the second.
+#: The pause between two rounds of asking daemons that are out of reach; doubled up to the longest.
 _MIN_PAUSE_S: Final = 0.05
 _MAX_PAUSE_S: Final = 1.0
-#: A daemon that is alive for the service, and out of reach here for so long, is insisted on.
+#: A daemon that is alive for the service, and out of reach here for this time, is insisted on.
 INSIST_AFTER_S: Final = 3.0
-#: While others are out of reach those that answered are asked again after so long, then after
+#: While others are out of reach those that answered are asked again after this time, then after
 #: twice as long: they serve files that somebody may have written meanwhile.
 _REASK_AFTER_S: Final = 4.0
 
-#: Of a snapshot that was made of marks (`cosco.protocol.mark`): no range has it. What is committed
+#: The build of a snapshot made of marks (`cosco.protocol.mark`); no range has it. What is committed
 #: goes on with it if that is of the same attempts and sums, else reading begins anew.
 MARKS_BUILD: Final = 0
 #: Commits follow marks sooner than this, unless the process is gone.
 _COMMITS_S: Final = 1.0
-
-_SourceKey = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class _Trouble:
     reason: str
     report: bool = True  # False: it did answer, it cannot serve now
     reported: bool = False  # in this round
-    alive: bool | None = None  # as the service said last
+    alive: bool | None = None  # as the service said in the end
 
 
 class ReadPlan:
@@ -145,8 +144,11 @@ class ReadPlan:
     """
 
     def __init__(self, *, timeout_s: float | None, service_timeout_s: float) -> None:
-        """`timeout_s` bounds each wait for commits or a rebuild (None: nothing does), and
-        `service_timeout_s` the one for a daemon out of reach."""
+        """Begin by waiting.
+
+        timeout_s: bounds each wait for commits or a rebuild; None: nothing does.
+        service_timeout_s: bounds the wait for a daemon that is out of reach.
+        """
         self._timeout_s = timeout_s
         self._service_timeout_s = service_timeout_s
         #: Whether rows were given to the caller: then nothing can begin anew.
@@ -166,8 +168,8 @@ class ReadPlan:
         """Begin the first pass of a snapshot."""
         self._sources: tuple[Source, ...] = self.snapshot.sources if self.snapshot else ()
         self._is_second_pass = False
-        self._answered_well: set[_SourceKey] = set()
-        self._answered: set[tuple[_SourceKey, DaemonRef]] = set()
+        self._answered_well: set[RangeEpoch] = set()
+        self._answered: set[tuple[RangeEpoch, DaemonRef]] = set()
         self._down: set[DaemonRef] = set()  # in this round
         self._bad = ""  # a reason, once anything was bad in this pass
         self._must_renew = True  # before a loss is reported
@@ -179,12 +181,12 @@ class ReadPlan:
     # --- what to do -------------------------------------------------------------------------
 
     def step(self, now: float, *, is_complete: bool = False) -> Step:
-        """What to do now; `is_complete`: the merge of this build has every row."""
+        """Return what to do now. `is_complete`: the merge of this build has every row."""
         if self._end is not None:
             return self._end
         if self._phase is _Phase.WAITING:
             return self._wait_step(now)
-        assert self.snapshot is not None  # as of any phase but WAITING
+        assert self.snapshot is not None  # as in every phase but WAITING
         if self._phase is _Phase.BEGINNING:
             return Begin(self.snapshot)
         return Done() if is_complete else self._reading_step(self.snapshot, now)
@@ -231,7 +233,7 @@ class ReadPlan:
 
     def _next_fetch(self) -> Fetch | None:
         for source in self._open_sources():
-            # Those that were in trouble last.
+            # Daemons that were in trouble come last.
             for daemon in sorted(source.daemons, key=self._troubles.__contains__):
                 if daemon in self._down or (_key(source), daemon) in self._answered:
                     continue
@@ -245,7 +247,7 @@ class ReadPlan:
         return None
 
     def _open_sources(self) -> list[Source]:
-        """Those of which somebody is to be asked yet in this pass, if there is anybody."""
+        """Return the sources of which a daemon is to be asked yet in this pass, if there is one."""
         if self._is_second_pass:
             return list(self._sources)
         return [source for source in self._sources if _key(source) not in self._answered_well]
@@ -277,7 +279,7 @@ class ReadPlan:
     # --- how it went ------------------------------------------------------------------------
 
     def told(self, wait: CommitWait, now: float) -> None:
-        """The metadata service answered AwaitCommits."""
+        """Note what the metadata service answered to AwaitCommits."""
         snapshot = wait.snapshot
         if self.has_given and (self._is_lost or snapshot is None):
             self._end = GiveUp(Failure.BROKEN_OFF)
@@ -301,15 +303,15 @@ class ReadPlan:
             self._renew(snapshot.sources, now)
 
     def begun(self) -> None:
-        """There is a merge for the snapshot of Begin."""
+        """Note that there is a merge for the snapshot of Begin."""
         self._phase = _Phase.READING
 
     def gave(self) -> None:
-        """Rows were given to the caller."""
+        """Note that rows were given to the caller."""
         self.has_given = True
 
     def answered(self, fetch: Fetch, bad: str = "") -> None:
-        """The daemon gave all it has; `bad` tells what of it was not good, if anything."""
+        """Note that the daemon gave all it has. `bad` tells what was bad in it, if anything."""
         self._answered.add((_key(fetch.source), fetch.daemon))
         self._troubles.pop(fetch.daemon, None)
         self._pause_s = _MIN_PAUSE_S
@@ -320,15 +322,17 @@ class ReadPlan:
             self._answered_well.add(_key(fetch.source))
 
     def closed(self, fetch: Fetch) -> None:
-        """The daemon says that the exchange is closed, which the metadata service knows."""
+        """Note that the daemon says that the exchange is closed: the metadata service knows."""
         self._is_closed = True
         self.answered(fetch, f"{fetch.daemon.address} dropped the exchange")
 
     def unreachable(
         self, fetch: Fetch, now: float, reason: str, *, stalled: bool = False, busy: bool = False
     ) -> None:
-        """The daemon did not answer to the end. `stalled`: nothing came for too long. `busy`:
-        it did answer, that it cannot serve now."""
+        """Note that the daemon did not answer to the end.
+
+        stalled: nothing came for too long. busy: it did answer, that it cannot serve now.
+        """
         daemon = fetch.daemon
         trouble = self._troubles.setdefault(daemon, _Trouble(now, reason))
         trouble.reason, trouble.report = reason, not busy
@@ -337,12 +341,12 @@ class ReadPlan:
             self._stalls[daemon] = min(self._stalls.get(daemon, 0) + 1, _MAX_STALLS)
 
     def reported(self, daemon: DaemonRef, *, alive: bool) -> None:
-        """The metadata service took the report; `alive` as it said."""
+        """Note that the metadata service took the report, and what it said."""
         trouble = self._troubles[daemon]
         trouble.reported, trouble.alive = True, alive
 
     def loss_reported(self) -> None:
-        """The metadata service took the report."""
+        """Note that the metadata service took the report."""
         self._is_lost = True
         self._await()
 
@@ -351,7 +355,7 @@ class ReadPlan:
         self._wait_began = self._last_wait = None
 
     def _renew(self, sources: tuple[Source, ...], now: float) -> None:
-        """Another round, with what the service says now of the same build's sources."""
+        """Begin another round, with what the service says now of the same build's sources."""
         before = {_key(source): source for source in self._sources}
         for source in sources:
             old = before.get(_key(source))
@@ -374,8 +378,8 @@ class ReadPlan:
             self._reask_at = now + self._reask_gap_s
 
 
-def _key(source: Source) -> _SourceKey:
-    return source.range_index, source.epoch
+def _key(source: Source) -> RangeEpoch:
+    return RangeEpoch(source.range_index, source.epoch)
 
 
 def _goes_on(old: ReadSnapshot, new: ReadSnapshot) -> bool:
@@ -385,5 +389,5 @@ def _goes_on(old: ReadSnapshot, new: ReadSnapshot) -> bool:
     sums = [(one.generation, one.rows, one.raw_bytes, one.digest) for one in (old, new)]
     attempts = dict(zip(old.mappers.tolist(), old.attempts.tolist(), strict=True))
     named = zip(new.mappers.tolist(), new.attempts.tolist(), strict=True)
-    # Of mappers that wrote nothing here marks tell more.
+    # Marks also tell of mappers that wrote nothing here.
     return sums[0] == sums[1] and all(attempts.get(mapper) == one for mapper, one in named)

@@ -1,4 +1,4 @@
-"""What `collect` and `collect_batch` take, checked and brought to plain buffers.
+"""The arguments of `collect` and `collect_batch`, checked and brought to plain buffers.
 
 Nothing is copied here that need not be: the callers copy what they keep.
 """
@@ -21,10 +21,10 @@ from cosco.errors import InvalidArgument, InvalidRow, PartitionOutOfRange, Schem
 #: What a row of a batch takes beside its bytes: length, partition, and places while sorting.
 BATCH_ROW_OVERHEAD: Final = 32
 
-#: So many rows of a sequence are looked at together, to bound what is kept of them.
+#: How many rows of a sequence are looked at together, to bound what is kept of them.
 _ROWS_AT_A_TIME: Final = 1 << 16
 
-Partitions = npt.NDArray[np.unsignedinteger[Any]]
+RowPartitions = npt.NDArray[np.unsignedinteger[Any]]
 Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
@@ -39,41 +39,43 @@ class RowRun(NamedTuple):
         return int(self.offsets[-1]) - int(self.offsets[0])
 
 
-def partition_number(partition: object, partitions: int, shuffle_id: str) -> int:
-    """A valid partition as an int; raises InvalidRow or PartitionOutOfRange."""
+def checked_partition(partition: object, partitions: int) -> int:
+    """Return a valid partition as an int.
+
+    Raises: InvalidRow, PartitionOutOfRange.
+    """
     try:
         if isinstance(partition, bool):
             raise TypeError
-        number = operator.index(partition)  # type: ignore[arg-type]
+        checked = operator.index(partition)  # type: ignore[arg-type]
     except TypeError:
-        raise InvalidRow(
-            f"a partition is an integer, not {type(partition).__name__}", shuffle_id=shuffle_id
-        ) from None
-    if not 0 <= number < partitions:
-        raise _out_of_range(number, partitions, shuffle_id)
-    return number
+        raise InvalidRow(f"a partition is an integer, not {type(partition).__name__}") from None
+    if not 0 <= checked < partitions:
+        raise _out_of_range(checked, partitions)
+    return checked
 
 
-def partition_array(values: Any, *, rows: int, partitions: int, shuffle_id: str) -> Partitions:
-    """A batch's partitions, copied to the narrowest unsigned type that holds `partitions`.
+def partition_array(values: Any, *, rows: int, partitions: int) -> RowPartitions:
+    """Return a batch's row partitions, copied to the narrowest type that holds `partitions`.
 
-    Raises InvalidRow for what is no one-dimensional array or sequence of integers,
+    Raises: InvalidRow for what is no one-dimensional array or sequence of integers,
     InvalidArgument unless it has `rows` of them, PartitionOutOfRange.
     """
-    array = _integers(values, shuffle_id)
+    array = _integers(values)
     if len(array) != rows:
-        raise InvalidArgument(
-            f"{len(array)} partitions for {rows} rows: give one for each", shuffle_id=shuffle_id
-        )
+        raise InvalidArgument(f"{len(array)} partitions for {rows} rows: give one for each")
     if rows and (int(array.min()) < 0 or int(array.max()) >= partitions):
         wrong = int(array[(array < 0) | (array >= partitions)][0])
-        raise _out_of_range(wrong, partitions, shuffle_id)
+        raise _out_of_range(wrong, partitions)
     # A stable sort of 8 or 16 bits is a radix sort.
     return array.astype(np.min_scalar_type(partitions - 1))
 
 
-def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
-    """A bytes-like row's bytes, without a copy where they are contiguous; or InvalidRow."""
+def byte_view(row: object) -> bytes | memoryview:
+    """Return the bytes of a bytes-like row, without a copy where they are contiguous.
+
+    Raises: InvalidRow.
+    """
     if isinstance(row, bytes):
         return row
     try:
@@ -81,7 +83,7 @@ def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
     except TypeError:
         view = None
     if view is None or view.ndim == 0:
-        raise InvalidRow(f"a row is bytes-like, not {type(row).__name__}", shuffle_id=shuffle_id)
+        raise InvalidRow(f"a row is bytes-like, not {type(row).__name__}")
     if view.nbytes == 0:
         return b""
     return view.cast("B") if view.c_contiguous else view.tobytes()
@@ -90,9 +92,11 @@ def byte_view(row: object, shuffle_id: str) -> bytes | memoryview:
 class BatchRows:
     """The rows of a `collect_batch` on a bytes exchange: Arrow binary or bytes-likes."""
 
-    def __init__(self, rows: Any, shuffle_id: str) -> None:
-        """Check all of `rows`; raises InvalidRow (SchemaMismatch for Arrow tables)."""
-        self._shuffle_id = shuffle_id
+    def __init__(self, rows: Any) -> None:
+        """Check all of `rows`.
+
+        Raises: InvalidRow (SchemaMismatch for Arrow tables).
+        """
         self._arrays: list[Any] = []
         self._sequence: Sequence[Any] = ()
         if isinstance(rows, pa.ChunkedArray):
@@ -101,9 +105,7 @@ class BatchRows:
             self._arrays = [rows]
         elif isinstance(rows, pa.RecordBatch | pa.Table):
             raise SchemaMismatch(
-                f"exchange {shuffle_id!r} takes rows as bytes, not Arrow batches: "
-                "give an array of binary",
-                shuffle_id=shuffle_id,
+                "it takes rows as bytes, not Arrow batches: give an array of binary"
             )
         elif isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1:
             self._sequence = rows.tolist()
@@ -112,14 +114,13 @@ class BatchRows:
         else:
             raise InvalidRow(
                 f"rows are an Arrow array of binary or a sequence of bytes, not "
-                f"{type(rows).__name__}",
-                shuffle_id=shuffle_id,
+                f"{type(rows).__name__}"
             )
         for array in self._arrays:
             self._check_array(array)
         if set(map(type, self._sequence)) - {bytes}:
             for row in self._sequence:
-                byte_view(row, shuffle_id)
+                byte_view(row)
 
     def __len__(self) -> int:
         return sum(map(len, self._arrays)) + len(self._sequence)
@@ -136,7 +137,7 @@ class BatchRows:
             self._sequence = list(compress(self._sequence, keep.tolist()))
 
     def runs(self, room: Callable[[], int]) -> Iterator[RowRun]:
-        """The rows in runs of at most `room()` bytes, overhead counted, or of one row.
+        """Yield the rows in runs of at most `room()` bytes, overhead counted, or of one row.
 
         Runs of Arrow arrays lie in the caller's memory.
         """
@@ -146,7 +147,7 @@ class BatchRows:
                     yield RowRun(run.offsets[first : end + 1], run.data)
         for start in range(0, len(self._sequence), _ROWS_AT_A_TIME):
             views = [
-                row if type(row) is bytes else byte_view(row, self._shuffle_id)
+                row if type(row) is bytes else byte_view(row)
                 for row in self._sequence[start : start + _ROWS_AT_A_TIME]
             ]
             offsets = offsets_of(views)
@@ -162,16 +163,13 @@ class BatchRows:
             or pa.types.is_fixed_size_binary(kind)
             or pa.types.is_binary_view(kind)
         ):
-            raise InvalidRow(
-                f"rows are an Arrow array of binary, not {kind}: cast it",
-                shuffle_id=self._shuffle_id,
-            )
+            raise InvalidRow(f"rows are an Arrow array of binary, not {kind}: cast it")
         if array.null_count:
-            raise InvalidRow(f"{array.null_count} rows are null", shuffle_id=self._shuffle_id)
+            raise InvalidRow(f"{array.null_count} rows are null")
 
 
 def offsets_of(rows: Sequence[bytes | memoryview]) -> npt.NDArray[np.int64]:
-    """Where each of the rows would begin if they were joined, and where the last one ends."""
+    """Return where each row would begin if they were joined, and where the last one ends."""
     offsets = np.zeros(len(rows) + 1, np.int64)
     # A third faster than numpy's own way.
     lengths = np.frombuffer(struct.pack(f"={len(rows)}Q", *map(len, rows)), np.uint64)
@@ -180,7 +178,7 @@ def offsets_of(rows: Sequence[bytes | memoryview]) -> npt.NDArray[np.int64]:
 
 
 def cuts(offsets: Offsets, room: Callable[[], int]) -> Iterator[tuple[int, int]]:
-    """Cut rows into runs (first, end) of at most `room()` bytes, overhead counted, or of one."""
+    """Cut rows into runs (first, end) of one row, or of at most `room()` bytes with overhead."""
     first, count = 0, len(offsets) - 1
     while first < count:
         base = int(offsets[first]) + BATCH_ROW_OVERHEAD * first
@@ -197,7 +195,7 @@ def cuts(offsets: Offsets, room: Callable[[], int]) -> Iterator[tuple[int, int]]
 
 
 def _array_runs(array: Any) -> Iterator[RowRun]:
-    """An Arrow array's rows as they lie in its buffers."""
+    """Yield an Arrow array's rows as they lie in its buffers."""
     kind = array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         yield _binary_run(array)
@@ -226,44 +224,39 @@ def _bytes_of(buffer: Any) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"" if buffer is None else buffer, np.uint8)
 
 
-def _integers(values: Any, shuffle_id: str) -> npt.NDArray[np.integer[Any]]:
+def _integers(values: Any) -> npt.NDArray[np.integer[Any]]:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         if values.null_count:
-            raise InvalidRow(f"{values.null_count} partitions are null", shuffle_id=shuffle_id)
+            raise InvalidRow(f"{values.null_count} partitions are null")
         if not pa.types.is_integer(values.type):
-            raise InvalidRow(f"partitions are integers, not {values.type}", shuffle_id=shuffle_id)
+            raise InvalidRow(f"partitions are integers, not {values.type}")
         array = values.to_numpy() if isinstance(values, pa.ChunkedArray) else np.asarray(values)
     elif isinstance(values, np.ndarray):
         array = values
     elif isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray):
         for kind in set(map(type, values)):
             if not issubclass(kind, int | np.integer) or kind is bool:
-                raise InvalidRow(
-                    f"a partition is an integer, not {kind.__name__}", shuffle_id=shuffle_id
-                )
+                raise InvalidRow(f"a partition is an integer, not {kind.__name__}")
         try:
             array = np.array(values, np.int64)
         except OverflowError:
             array = np.array(values, object)
     else:
         raise InvalidRow(
-            f"partitions are an array or a sequence of integers, not {type(values).__name__}",
-            shuffle_id=shuffle_id,
+            f"partitions are an array or a sequence of integers, not {type(values).__name__}"
         )
     if array.ndim != 1 or array.dtype.kind not in "iuO":
         raise InvalidRow(
             f"partitions are a one-dimensional array of integers, not {array.ndim} dimensions of "
-            f"{array.dtype}",
-            shuffle_id=shuffle_id,
+            f"{array.dtype}"
         )
     if array.dtype.kind == "O" and not isinstance(values, Sequence):
-        return _integers(array.tolist(), shuffle_id)
+        return _integers(array.tolist())
     return array
 
 
-def _out_of_range(number: int, partitions: int, shuffle_id: str) -> PartitionOutOfRange:
+def _out_of_range(partition: int, partitions: int) -> PartitionOutOfRange:
     return PartitionOutOfRange(
-        f"partition {number} of exchange {shuffle_id!r}: it has partitions 0 to {partitions - 1}",
-        shuffle_id=shuffle_id,
-        partition=number,
+        f"there is no partition {partition}, it has partitions 0 to {partitions - 1}",
+        partition=partition,
     )

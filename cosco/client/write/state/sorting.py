@@ -1,8 +1,8 @@
 """Rows of bytes, sorted by partition as they come.
 
-Rows gather in a window that is short enough to stay in the cache; a full window is sorted by
+Rows gather in a sort buffer that is short enough to stay in the cache; a full one is sorted by
 partition to the end of one large array. At last the pieces of each partition, one of every
-window, only have to be joined. Sorting all rows in one go fetches every row out of memory by
+sorting, only have to be joined. Sorting all rows in one go fetches every row out of memory by
 itself, and takes several times as long.
 """
 
@@ -19,14 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cosco.client.write.state.batch_arguments import Offsets, Partitions, RowRun
+from cosco.client.write.state.batch_arguments import Offsets, RowPartitions, RowRun
 from cosco.format.block import LENGTH_BYTES
 
-#: Windows stay in a cache, and their pieces are long; but
-_MIN_WINDOW_BYTES: Final = 4 << 20
-#: the more partitions there are the longer: every piece costs some Python.
+#: A sort buffer of this length stays in a cache.
+_MIN_SORT_BUFFER_BYTES: Final = 4 << 20
+#: With many partitions it is longer, by this for each: every piece costs some Python.
 _PIECE_BYTES: Final = 32 << 10
-#: Rows of longer windows leave the cache before they are sorted: to copy them there is in vain.
+#: Rows of a longer one leave the cache before they are sorted: to copy them there is in vain.
 _MAX_CACHED_BYTES: Final = 8 << 20
 #: A longer array is not kept for the next packer.
 _MAX_SPARE_BYTES: Final = 32 << 20
@@ -34,10 +34,10 @@ _MAX_SPARE_BYTES: Final = 32 << 20
 _Bytes = npt.NDArray[np.uint8]
 _NO_BYTES: Final[_Bytes] = np.empty(0, np.uint8)
 
-#: The array and the window of the last packer that was closed, if they are free: to touch new
+#: The array and the sort buffer of the last packer that was closed, if they are free: to touch new
 #: memory for the first time costs as much as packing the rows of a third of it.
 _spare: list[_Bytes] = []
-_spare_window: list[_Bytes] = []
+_spare_sort_buffer: list[_Bytes] = []
 
 
 class PartitionRows:
@@ -52,62 +52,62 @@ class PartitionRows:
 
 
 class RowSorter:
-    """A buffer for so many bytes of rows; a single longer row passes as well."""
+    """A buffer for `limit` bytes of rows; a single longer row passes as well."""
 
     def __init__(self, partitions: int, limit: int) -> None:
-        """limit: the bytes of rows that are added between two drains, at most."""
+        """Begin empty. `limit`: the most bytes of rows that are added between two drains."""
         self._limit = limit
-        self._window = _new_array(window_bytes(partitions, limit), _spare_window)
-        self._window_used = 0
+        self._sort_buffer = _new_array(sort_buffer_bytes(partitions, limit), _spare_sort_buffer)
+        self._unsorted_bytes = 0
         self._lengths: list[npt.NDArray[np.integer[Any]]] = []
-        self._numbers: list[Partitions] = []
+        self._row_partitions: list[RowPartitions] = []
         self._sorted: _Bytes | None = None
         self._sorted_used = 0
         self._rows: defaultdict[int, PartitionRows] = defaultdict(PartitionRows)
 
-    def append(self, numbers: Partitions, run: RowRun) -> None:
+    def append(self, row_partitions: RowPartitions, run: RowRun) -> None:
         """Copy rows behind those of their partitions.
 
         A row that is longer than the whole buffer is not copied: it must be drained before
         its memory is changed.
         """
-        first, count = 0, len(numbers)
+        first, count = 0, len(row_partitions)
         while first < count:
             start = int(run.offsets[first])
-            room = len(self._window) - self._window_used
+            room = len(self._sort_buffer) - self._unsorted_bytes
             # numpy's search would turn all offsets to another type before.
             end = bisect_right(run.offsets, start + room, first) - 1
-            if end <= first and self._numbers:  # some may be of no bytes
-                self._sort_window()
+            if end <= first and self._row_partitions:  # some may be of no bytes
+                self._sort_gathered()
                 continue
-            if end <= first:  # longer than a window
-                self._append_row(int(numbers[first]), run, first)
+            if end <= first:  # longer than a sort buffer
+                self._append_row(int(row_partitions[first]), run, first)
                 first += 1
                 continue
             end = min(end, count)
             row_bytes = int(run.offsets[end]) - start
             if (
-                not self._numbers
-                and row_bytes > len(self._window) // 2
-                and len(self._window) > _MAX_CACHED_BYTES
+                not self._row_partitions
+                and row_bytes > len(self._sort_buffer) // 2
+                and len(self._sort_buffer) > _MAX_CACHED_BYTES
             ):
                 lengths = np.diff(run.offsets[first : end + 1])
-                self._sort(numbers[first:end], lengths, run.data[start : start + row_bytes])
+                self._sort(row_partitions[first:end], lengths, run.data[start : start + row_bytes])
                 first = end
                 continue
-            used = self._window_used
-            self._window[used : used + row_bytes] = run.data[start : start + row_bytes]
-            self._window_used = used + row_bytes
+            used = self._unsorted_bytes
+            self._sort_buffer[used : used + row_bytes] = run.data[start : start + row_bytes]
+            self._unsorted_bytes = used + row_bytes
             self._lengths.append(np.diff(run.offsets[first : end + 1]))
-            self._numbers.append(numbers[first:end])
+            self._row_partitions.append(row_partitions[first:end])
             first = end
 
     def drain(self) -> Iterator[tuple[int, PartitionRows]]:
-        """All rows, by ascending partition, and an empty buffer.
+        """Yield all rows, by ascending partition, and leave the buffer empty.
 
         What is yielded lies in the buffer: it is to be used before the next one is asked for.
         """
-        self._sort_window()
+        self._sort_gathered()
         rows, self._rows = self._rows, defaultdict(PartitionRows)
         data, self._sorted = self._sorted, None  # nobody writes to it while it is read
         self._sorted_used = 0
@@ -117,27 +117,27 @@ class RowSorter:
             self._sorted = data
 
     def close(self) -> None:
-        """Leave the array to the next packer of this process; after the last `drain`."""
+        """Leave the arrays to the next packer of this process, after the last `drain`."""
         data, self._sorted = self._sorted, None
         if data is not None and len(data) <= _MAX_SPARE_BYTES:
             _spare[:] = [data]
-        window, self._window = self._window, _NO_BYTES
-        if len(window) <= _MAX_CACHED_BYTES:
-            _spare_window[:] = [window]
+        sort_buffer, self._sort_buffer = self._sort_buffer, _NO_BYTES
+        if len(sort_buffer) <= _MAX_CACHED_BYTES:
+            _spare_sort_buffer[:] = [sort_buffer]
 
-    def _sort_window(self) -> None:
-        if not self._numbers:
+    def _sort_gathered(self) -> None:
+        if not self._row_partitions:
             return
-        numbers, self._numbers = np.concatenate(self._numbers), []
+        row_partitions, self._row_partitions = np.concatenate(self._row_partitions), []
         lengths, self._lengths = np.concatenate(self._lengths), []
-        used, self._window_used = self._window_used, 0
-        self._sort(numbers, lengths, self._window[:used])
+        used, self._unsorted_bytes = self._unsorted_bytes, 0
+        self._sort(row_partitions, lengths, self._sort_buffer[:used])
 
     def _sort(
-        self, numbers: Partitions, lengths: npt.NDArray[np.integer[Any]], data: _Bytes
+        self, row_partitions: RowPartitions, lengths: npt.NDArray[np.integer[Any]], data: _Bytes
     ) -> None:
         """Append the rows that lie in `data`, one after another, to their partitions."""
-        order = np.argsort(numbers, kind="stable")
+        order = np.argsort(row_partitions, kind="stable")
         out = self._room(len(data))
         width = int(lengths[0])
         if width and bool((lengths == width).all()):
@@ -148,8 +148,8 @@ class RowSorter:
         else:
             _take_rows(data, lengths, order, out)
             lengths = lengths.take(order)
-        numbers = numbers.take(order)
-        bounds = partition_bounds(numbers)
+        row_partitions = row_partitions.take(order)
+        bounds = partition_bounds(row_partitions)
         ends = np.cumsum(lengths, dtype=np.int64)
         table = lengths.astype("<u4").view(np.uint8).data
         rows = out.data
@@ -157,7 +157,7 @@ class RowSorter:
         for (low, high), end in zip(
             pairwise(bounds), ends[np.array(bounds[1:]) - 1].tolist(), strict=True
         ):
-            one = self._rows[int(numbers[low])]
+            one = self._rows[int(row_partitions[low])]
             one.tables.append(table[LENGTH_BYTES * low : LENGTH_BYTES * high])
             one.pieces.append(rows[start:end])
             start = end
@@ -174,7 +174,7 @@ class RowSorter:
         one.pieces.append(row.data)
 
     def _room(self, length: int) -> _Bytes:
-        """The next part of the array of sorted rows."""
+        """Return the next part of the array of sorted rows."""
         if self._sorted is None:
             self._sorted = _new_array(self._limit, _spare)
         start = self._sorted_used
@@ -184,19 +184,19 @@ class RowSorter:
         return self._sorted[start : start + length]
 
 
-def window_bytes(partitions: int, limit: int) -> int:
-    """How many bytes of rows of so many partitions to sort at a time, of `limit` in all."""
-    return min(limit, max(_MIN_WINDOW_BYTES, partitions * _PIECE_BYTES))
+def sort_buffer_bytes(partitions: int, limit: int) -> int:
+    """Return how many bytes of rows to sort at a time, of `limit` in all."""
+    return min(limit, max(_MIN_SORT_BUFFER_BYTES, partitions * _PIECE_BYTES))
 
 
-def partition_bounds(numbers: Partitions) -> list[int]:
-    """Where each partition begins in sorted `numbers`, and their length."""
-    changes: list[int] = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
-    return [0, *changes, len(numbers)]
+def partition_bounds(row_partitions: RowPartitions) -> list[int]:
+    """Return where each partition begins in sorted `row_partitions`, and their length."""
+    changes: list[int] = (np.flatnonzero(row_partitions[1:] != row_partitions[:-1]) + 1).tolist()
+    return [0, *changes, len(row_partitions)]
 
 
 def places(order: npt.NDArray[np.intp]) -> Any:
-    """`order` as an Arrow array.
+    """Return `order` as an Arrow array.
 
     Not by `pa.array`: that imports pandas if it is there, which takes a second, and holds a
     lock meanwhile that a forked child, or a signal handler, would wait for in vain.
@@ -207,7 +207,7 @@ def places(order: npt.NDArray[np.intp]) -> Any:
 def _take_rows(
     data: _Bytes, lengths: npt.NDArray[Any], order: npt.NDArray[np.intp], out: _Bytes
 ) -> None:
-    """Put rows that lie one after another in `data` to `out` in another order."""
+    """Copy rows that lie one after another in `data` to `out` in another order."""
     offsets: Offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]

@@ -11,16 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cosco.client.write.state.routes import Pair, Routes
+from cosco.client.write.state.routes import Routes
 from cosco.errors import CapacityExceeded, CoscoError, ServiceUnavailable
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import DaemonRef, RenewedAssignments
 
-#: A daemon that is alive for the service and out of reach for so long is insisted on.
+#: A daemon that is alive for the service and out of reach for this time is insisted on.
 INSIST_AFTER_S: Final = 5.0
 #: A stream that breaks sooner after the daemon was heard, without a frame taken, counts as no
 #: answer: small messages may get through where frames do not.
 STEADY_S: Final = 30.0
-#: A daemon without room is borne for so long, unless it is known that another will come: a
+#: A daemon without room is borne for this time, unless it is known that another will come: a
 #: few heartbeats, by which the service hears of it.
 CAPACITY_WAIT_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.05
@@ -31,7 +32,7 @@ _MAX_PAUSE_S: Final = 1.0
 class Question:
     """What to ask of `RenewAssignments`."""
 
-    stale: tuple[Pair, ...]
+    stale: tuple[RangeEpoch, ...]
     suspect: DaemonRef | None
     insist: bool
 
@@ -42,7 +43,7 @@ class LinkTrouble:
     def __init__(self, ref: DaemonRef, service_timeout_s: float) -> None:
         self._ref = ref
         self._service_timeout_s = service_timeout_s
-        self._refused: set[Pair] = set()
+        self._refused: set[RangeEpoch] = set()
         self._silent_since: float | None = None  # out of reach
         # The last silence and its end, if the daemon has taken no frame since.
         self._last_silence: tuple[float, float] | None = None
@@ -58,7 +59,7 @@ class LinkTrouble:
     # --- what happens ---------------------------------------------------------------------
 
     def out_of_reach(self, reason: str, now: float) -> None:
-        """A stream broke, or could not be begun."""
+        """Note that a stream broke, or could not be begun."""
         self._reason = reason
         if self._silent_since is not None:
             return
@@ -69,31 +70,33 @@ class LinkTrouble:
             self._is_alive = False
 
     def replaced(self, reason: str, now: float) -> None:
-        """Another start of the daemon answered."""
+        """Note that another start of the daemon answered."""
         self._reason = reason
         self._is_replaced = True
         self._begin_refusing(now)
 
-    def refused(self, pair: Pair, reason: str, now: float, *, full: bool = False) -> None:
-        """The daemon does not take frames of an assignment; `full`: it has no room for them."""
+    def refused(
+        self, range_epoch: RangeEpoch, reason: str, now: float, *, full: bool = False
+    ) -> None:
+        """Note that frames of an assignment were not taken; `full`: as there was no room."""
         self._reason = reason
-        self._refused.add(pair)
+        self._refused.add(range_epoch)
         self._is_full = full
         self._begin_refusing(now)
 
     def heard(self, now: float) -> None:
-        """The daemon said something."""
+        """Note that the daemon said something."""
         if self._silent_since is not None:
             self._last_silence = self._silent_since, now
             self._silent_since = None
 
     def acknowledged(self) -> None:
-        """The daemon took a frame."""
+        """Note that the daemon took a frame."""
         self._refusing_since = self._last_silence = None
         self._pauses = 0
 
     def over(self) -> None:
-        """Nothing is left that the daemon failed at."""
+        """Forget all of it: nothing is left that the daemon failed at."""
         self._refused.clear()
         self._silent_since = self._refusing_since = self._last_silence = None
         self._is_replaced = self._is_full = self._is_alive = False
@@ -108,7 +111,7 @@ class LinkTrouble:
         return bool(self._refused) or self._is_replaced
 
     def question(self, routes: Routes, now: float) -> Question | None:
-        """What to ask now; None: nothing, as all that failed has moved meanwhile."""
+        """Return what to ask now; None: nothing, as all that failed has moved meanwhile."""
         self._refused -= routes.stale(self._refused)
         stale, suspect, insist = set(self._refused), None, False
         if self._is_suspect:
@@ -124,7 +127,7 @@ class LinkTrouble:
     def answered(self, answer: RenewedAssignments, *, moved: bool) -> bool:
         """Note the answer, after `routes.renew`; `moved`: something of it was new.
 
-        Whether to try the daemon again; else see whether there is another question.
+        Returns: whether to try the daemon again; if not, there may be another question.
         """
         self._service_is_away = ""
         self._waiting_for = answer.waiting_for
@@ -138,18 +141,18 @@ class LinkTrouble:
         return again
 
     def unanswered(self, reason: str) -> None:
-        """The metadata service is out of reach: try the daemon again, it may be back first."""
+        """Note that the metadata service is out of reach: the daemon may be back first."""
         self._service_is_away = reason
         self._refused.clear()
         self._is_replaced = False
 
     def pause_s(self) -> float:
-        """How long to wait, at most, before the next try; longer each time."""
+        """Return how long to wait, at most, before the next try: longer each time."""
         self._pauses = min(self._pauses + 1, 10)
         return min(_FIRST_PAUSE_S * float(1 << self._pauses - 1), _MAX_PAUSE_S)
 
     def remaining_s(self, now: float) -> float:
-        """How long this may go on; nothing: the writer fails with `error`."""
+        """Return how long this may go on; 0: the writer fails with `error`."""
         since = [s for s in (self._silent_since, self._refusing_since) if s is not None]
         limit_s = self._service_timeout_s
         if self._is_full and not self._waiting_for and not self._service_is_away:
@@ -157,7 +160,7 @@ class LinkTrouble:
         return max(0.0, limit_s - (now - min(since, default=now)))
 
     def error(self, shuffle_id: str) -> CoscoError:
-        """What the writer fails with when no time remains."""
+        """Return what the writer fails with when no time remains."""
         if self._silent_since is not None:
             failure = "does not answer"
         elif self._is_replaced:

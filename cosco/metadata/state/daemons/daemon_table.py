@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.daemons.placement import Candidate
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import Leases
-from cosco.metadata.state.records.validate import shown
+from cosco.protocol.api_limits import shown
 from cosco.protocol.records import (
     VOLATILE_STORE,
     DaemonHeartbeat,
@@ -49,32 +49,25 @@ class Daemon:
         return DaemonState.DRAINING if self.draining else DaemonState.SERVING
 
     def row(self) -> Row:
+        """Return the columns after the incarnation."""
         return (
             self.ref.address,
             self.host_id,
             self.store_id,
-            signed64(self.memory_bytes),
-            signed64(self.free_bytes),
+            self.memory_bytes,
+            self.free_bytes,
             self.metrics_address,
-            int(self.live),
-            int(self.draining),
+            self.live,
+            self.draining,
         )
 
     @staticmethod
     def from_row(row: Row, now: float) -> Daemon:
-        """A daemon as it was stored; one that is dead died now, for all that is known."""
-        incarnation, address, host_id, store_id, memory, free, metrics, live, draining = row
-        return Daemon(
-            ref=DaemonRef(unsigned64(incarnation), str(address)),
-            host_id=str(host_id),
-            store_id=str(store_id),
-            memory_bytes=unsigned64(memory),
-            free_bytes=unsigned64(free),
-            metrics_address=str(metrics),
-            live=bool(live),
-            draining=bool(draining),
-            died_at=now,
-        )
+        """Return a daemon as it was stored; one that is dead died now, for all that is known."""
+        incarnation, address, *columns, live, draining = row
+        daemon = Daemon(DaemonRef(incarnation, address), *columns)
+        daemon.live, daemon.draining, daemon.died_at = bool(live), bool(draining), now
+        return daemon
 
 
 class DaemonTable:
@@ -95,9 +88,11 @@ class DaemonTable:
                 self._leases.renew(daemon.ref.incarnation, lease_s, now)
 
     def register(self, registration: DaemonRegistration, now: float) -> tuple[bool, list[int]]:
-        """Take a daemon in: (whether it was thought dead, incarnations it supersedes).
+        """Take a daemon in.
 
         Whoever had its address before is dead, as two processes cannot listen on one.
+
+        Returns: whether it is new or was thought dead, and the incarnations it supersedes.
         Raises InvalidArgument when another daemon has its incarnation.
         """
         ref = DaemonRef(registration.incarnation, registration.address)
@@ -133,7 +128,10 @@ class DaemonTable:
         return known is None or not known.live, superseded
 
     def heartbeat(self, heartbeat: DaemonHeartbeat, now: float) -> Daemon | None:
-        """Renew a lease; None for a daemon that must register (again)."""
+        """Renew a lease.
+
+        Returns: the daemon, None if it must register (again).
+        """
         daemon = self.live(heartbeat.incarnation)
         if daemon is not None:
             daemon.free_bytes = heartbeat.free_bytes
@@ -151,7 +149,9 @@ class DaemonTable:
             self._put(daemon.ref.incarnation)
 
     def silent(self, daemon: Daemon, now: float) -> bool:
-        """It did not answer; whether that has been so for the time of a lease.
+        """Note that a daemon did not answer.
+
+        Returns: whether it has not answered for the time of a lease.
 
         Such a daemon is as good as dead even if its heartbeats come, as it can neither be told
         anything nor be read from.
@@ -161,11 +161,11 @@ class DaemonTable:
         return now - daemon.silent_since >= self._lease_s
 
     def silent_ones(self) -> list[Daemon]:
-        """The live daemons that did not answer when they were asked last."""
+        """Return the live daemons that did not answer when they were asked last."""
         return [d for d in self._daemons.values() if d.live and d.silent_since is not None]
 
     def died(self, incarnation: int, now: float) -> None:
-        """A daemon that lived does not."""
+        """Take a daemon that lived for dead."""
         daemon = self._daemons[incarnation]
         self._leases.forget(incarnation)
         daemon.live = daemon.store_failing = False
@@ -177,7 +177,10 @@ class DaemonTable:
         self._forget_if_unused(incarnation)
 
     def expire(self, now: float) -> list[int]:
-        """The incarnations that die now because their leases ran out."""
+        """Take the daemons for dead whose leases ran out.
+
+        Returns: their incarnations.
+        """
         expired = self._leases.expire(now)
         for incarnation in expired:
             self.died(incarnation, now)
@@ -195,16 +198,16 @@ class DaemonTable:
     # --- look-ups --------------------------------------------------------------------------
 
     def get(self, incarnation: int) -> Daemon:
-        """A daemon that an open exchange names, or that lives."""
+        """Return a daemon that lives, or that an open exchange names."""
         return self._daemons[incarnation]
 
     def live(self, incarnation: int) -> Daemon | None:
-        """A daemon, if it is known and believed to live."""
+        """Return a daemon, if it is known and believed to live."""
         daemon = self._daemons.get(incarnation)
         return daemon if daemon is not None and daemon.live else None
 
     def at(self, address: str) -> Daemon:
-        """The live daemon at an address; raises InvalidArgument."""
+        """Return the live daemon at an address; raises InvalidArgument."""
         for daemon in self._daemons.values():
             if daemon.live and daemon.ref.address == address:
                 return daemon
@@ -214,7 +217,7 @@ class DaemonTable:
         )
 
     def of_store(self, store_id: str) -> list[DaemonRef]:
-        """The live daemons that serve a store, by incarnation; those that drain come last."""
+        """Return the live daemons that serve a store, by incarnation, those that drain last."""
         if self._by_store is None:
             by_store: defaultdict[str, list[Daemon]] = defaultdict(list)
             for daemon in self._daemons.values():
@@ -227,7 +230,7 @@ class DaemonTable:
         return self._by_store.get(store_id, [])
 
     def leaving(self) -> list[Daemon]:
-        """The live daemons that drain, or whose store takes nothing, and have assignments."""
+        """Return the live daemons with assignments that drain, or whose store takes nothing."""
         return [
             d
             for d in self._daemons.values()
@@ -235,7 +238,7 @@ class DaemonTable:
         ]
 
     def candidates(self) -> list[Candidate]:
-        """The daemons that can take assignments.
+        """Return the daemons that can take assignments.
 
         Where one finds its store full, so will the others of that store.
         """
@@ -247,7 +250,7 @@ class DaemonTable:
         ]
 
     def why_no_candidates(self) -> str:
-        """For people, when `candidates` are fewer than are needed; empty if all daemons are."""
+        """Return, for people, why live daemons are no candidates; empty if all of them are."""
         live = [d for d in self._daemons.values() if d.live]
         draining = sum(d.draining for d in live)
         failing = sum(d.store_failing and not d.draining for d in live)
@@ -296,17 +299,17 @@ class DaemonTable:
     # --- assignments -----------------------------------------------------------------------
 
     def assign(self, incarnation: int, *, sealed: bool = False) -> None:
-        """An assignment of an open exchange names this daemon once more."""
+        """Note that an assignment of an open exchange names this daemon."""
         daemon = self._daemons[incarnation]
         daemon.named += 1
         daemon.assignments += not sealed
 
     def seal(self, incarnation: int) -> None:
-        """One of its assignments was sealed."""
+        """Note that one of its assignments was sealed."""
         self._daemons[incarnation].assignments -= 1
 
     def release(self, incarnation: int, *, sealed: bool = False) -> None:
-        """An assignment of an open exchange names this daemon once less."""
+        """Note that an assignment of an open exchange that named this daemon is no more."""
         daemon = self._daemons[incarnation]
         daemon.named -= 1
         daemon.assignments -= not sealed
@@ -316,11 +319,11 @@ class DaemonTable:
         daemon = self._daemons[incarnation]
         if not daemon.live and not daemon.named:
             del self._daemons[incarnation]
-            self._changes.delete("daemons", (signed64(incarnation),))
+            self._changes.delete("daemons", (incarnation,))
 
     def _put(self, incarnation: int) -> None:
         daemon = self._daemons[incarnation]
-        self._changes.put("daemons", (signed64(incarnation),), daemon.row)
+        self._changes.put("daemons", (incarnation,), daemon.row)
 
 
 def _display_order(daemon: Daemon) -> tuple[str, bool, int]:

@@ -1,39 +1,85 @@
 """From the end of an epoch to the next one: seal, fence the survivors, place.
 
-docs/architecture.md, "Sealing an epoch, and the next one", is the order that is kept here. The
-caller keeps one part of it: fences are sent, and new epochs told, only once what was changed
-before is durable.
+docs/architecture/failures.md, "Sealing an epoch, and the next one", is the order that is kept
+here. The caller keeps one part of it: fences are sent, and new epochs told, only once what was
+changed before is durable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.daemons.daemon_table import Daemon, DaemonTable
-from cosco.metadata.state.daemons.fences import AssignmentKey, Fence, Fences
+from cosco.metadata.state.daemons.errands import Fence, Fences
 from cosco.metadata.state.daemons.placement import Avoid, host_count, place_next
-from cosco.metadata.state.daemons.shunning import RangeKey, Shunning
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.protocol.keys import AssignmentKey, RangeEpoch, RangeKey
 from cosco.protocol.records import Assignment, DaemonRef, RenewedAssignments
 
-#: Ranges are given the copies that they lack so long after the last daemon came, so many a tick.
-SETTLE_S: Final = 3.0
+#: Ranges are given the copies that they lack once no daemon has come for QUIET_S, and then
+#: RESTORED_PER_TICK of them a tick.
+QUIET_S: Final = 3.0
 RESTORED_PER_TICK: Final = 16
+#: A range moves at most once in this time because somebody insists.
+INSIST_S: Final = 5.0
+#: A daemon that was out of reach for somebody of a range is avoided this long.
+AVOID_S: Final = 30.0
 
 
 @dataclass(slots=True)
 class _Move:
-    """A range whose epoch is sealed: the next one begins when `fences` have answered."""
+    """A range whose epoch is sealed: the next one begins when none of its survivors is
+    `unfenced`."""
 
     epoch: int
-    fences: set[int]
+    unfenced: set[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shunned:
+    avoid: Avoid
+    at: float
+
+
+class Shunning:
+    """Ranges that were moved as somebody could not reach a daemon of theirs that lives.
+
+    They avoid that daemon for a while.
+    """
+
+    def __init__(self) -> None:
+        self._moves: dict[RangeKey, _Shunned] = {}
+
+    def may_move(self, key: RangeKey, now: float) -> bool:
+        """Whether a range was not moved so a moment ago."""
+        move = self._moves.get(key)
+        return move is None or now - move.at >= INSIST_S
+
+    def moved(self, key: RangeKey, avoid: Avoid, now: float) -> None:
+        """Note that a range moves, and what it is to avoid."""
+        self._moves[key] = _Shunned(avoid, now)
+
+    def avoided(self, key: RangeKey) -> Avoid:
+        """Return what a range is to avoid."""
+        move = self._moves.get(key)
+        return Avoid() if move is None else move.avoid
+
+    def forget(self, key: RangeKey) -> None:
+        """Forget a range; harmless if it was not moved."""
+        self._moves.pop(key, None)
+
+    def expire(self, now: float, under_way: Container[RangeKey]) -> None:
+        """Have ranges go anywhere again, once that was long ago, but those still moving."""
+        for key, move in list(self._moves.items()):
+            if now - move.at >= AVOID_S and key not in under_way:
+                del self._moves[key]
 
 
 class Failover:
-    """The epochs of all open exchanges. `exchanges` is the caller's, and read only."""
+    """The epochs of all open exchanges. The caller decides which are: `exchanges` is its own."""
 
     def __init__(
         self, exchanges: Mapping[int, ExchangeState], daemons: DaemonTable, now: float
@@ -44,20 +90,20 @@ class Failover:
         self._fences = Fences()
         #: The ranges whose current epoch is not sealed, by each of its members.
         self._current: dict[int, dict[RangeKey, None]] = {}
-        #: Those with fewer copies than were asked for.
+        #: The ranges with fewer copies than were asked for.
         self._thin: dict[RangeKey, None] = {}
         self._shunning = Shunning()
         self._begun: list[RangeKey] = []
-        self._settled_at = now + SETTLE_S
+        self._quiet_at = now + QUIET_S
 
     # --- exchanges -------------------------------------------------------------------------
 
     def opened(self, exchange: ExchangeState) -> None:
-        """An exchange is there, new or restored."""
+        """Take up an exchange, new or restored."""
         for epochs in exchange.placed:
             for placed in epochs:
                 assignment = placed.assignment
-                for ref in members(assignment):
+                for ref in assignment.daemons:
                     self._daemons.assign(ref.incarnation, sealed=assignment.sealed)
                 if not assignment.sealed:
                     self._enter(exchange, assignment)
@@ -70,43 +116,40 @@ class Failover:
                     # What was confirmed before the restart is not known any more.
                     if placed.assignment.sealed:
                         self._fence(exchange.number, placed.assignment)
-                if self._sealed(exchange, index):
+                current = exchange.current(index)
+                if current.sealed:
                     self._begin_move(exchange, index)
-                elif any(
-                    self._daemons.live(ref.incarnation) is None
-                    for ref in members(epochs[-1].assignment)
-                ):
+                elif len(self._survivors(current)) < len(current.daemons):
                     self.seal(exchange, index)
 
     def closed(self, exchange: ExchangeState) -> None:
-        """An exchange ends, whose daemons may be forgotten."""
+        """Forget an exchange, whose daemons may then be forgotten."""
         for index, epochs in enumerate(exchange.placed):
-            key = exchange.number, index
-            if not self._sealed(exchange, index):
+            key = RangeKey(exchange.number, index)
+            if not exchange.current(index).sealed:
                 self._leave(key, epochs[-1].assignment)
             self._moves.pop(key, None)
             self._shunning.forget(key)
             for placed in epochs:
-                for ref in members(placed.assignment):
+                for ref in placed.assignment.daemons:
                     self._daemons.release(ref.incarnation, sealed=placed.assignment.sealed)
         self._fences.closed(exchange.number)
 
     def replicas(self, exchange: ExchangeState) -> int:
-        """The copies that new rows get, of the range that gets fewest; 0 while one waits."""
+        """Return the fewest copies that new rows of any range get; 0 while a range is sealed."""
         return min(
-            0 if epochs[-1].assignment.sealed else 1 + len(epochs[-1].assignment.replicas)
-            for epochs in exchange.placed
+            0 if current.sealed else len(current.daemons) for current in exchange.info().assignments
         )
 
     # --- ends of epochs --------------------------------------------------------------------
 
     def seal(self, exchange: ExchangeState, index: int) -> None:
         """End the current epoch of a range; the next one follows. Harmless if it has ended."""
-        if self._sealed(exchange, index):
+        if exchange.current(index).sealed:
             return
-        assignment = exchange.placed[index][-1].assignment
-        self._leave((exchange.number, index), assignment)
-        for ref in members(assignment):
+        assignment = exchange.current(index)
+        self._leave(RangeKey(exchange.number, index), assignment)
+        for ref in assignment.daemons:
             self._daemons.seal(ref.incarnation)
         exchange.seal(index)
         self._fence(exchange.number, assignment)
@@ -115,101 +158,95 @@ class Failover:
     def insist(self, key: AssignmentKey, suspect: int, now: float, *, is_primary: bool) -> None:
         """Move a range away from a daemon that lives and is out of reach for somebody.
 
-        Only if that is still its epoch, there is another daemon to go to, and it was not
-        moved so a moment ago.
+        Only if that is still its epoch, there are hosts enough without that daemon, and nobody
+        has made the range move in this way for INSIST_S.
         """
-        number, index, epoch = key
-        exchange = self._exchanges.get(number)
-        if exchange is None or index >= len(exchange.placed):
+        exchange, index = self._exchanges.get(key.number), key.range_index
+        if exchange is None or not self._shunning.may_move(key.range_key, now):
             return
-        if not self._shunning.may_move((number, index), now):
+        assignment = exchange.assignment(index, key.epoch)  # None if it has ended
+        if assignment is None or not assignment.names(suspect):
             return
-        assignment = exchange.placed[index][-1].assignment
-        refs = (assignment.primary,) if is_primary else assignment.replicas
-        if (
-            assignment.epoch != epoch
-            or assignment.sealed
-            or suspect not in {ref.incarnation for ref in refs}
-        ):
+        if is_primary != (assignment.primary.incarnation == suspect):
             return
         others = [c for c in self._daemons.candidates() if c.incarnation != suspect]
         if host_count(others) < (1 if is_primary else exchange.spec.min_replicas):
             return
         shunned = frozenset((suspect,))
         avoid = Avoid(as_primary=shunned) if is_primary else Avoid(as_any=shunned)
-        self._shunning.moved((number, index), avoid, now)
+        self._shunning.moved(key.range_key, avoid, now)
         self.seal(exchange, index)
 
     def replicated_to(self, primary: int, replica: int) -> list[AssignmentKey]:
-        """The current assignments of a primary that have this replica."""
+        """Return the current assignments of a primary that have this replica."""
         found = []
         for number, index in self._current.get(primary, ()):
-            assignment = self._exchanges[number].placed[index][-1].assignment
-            if assignment.primary.incarnation == primary and replica in {
-                ref.incarnation for ref in assignment.replicas
-            }:
-                found.append((number, index, assignment.epoch))
+            assignment = self._exchanges[number].current(index)
+            if assignment.primary.incarnation == primary and assignment.names(replica):
+                found.append(AssignmentKey(number, index, assignment.epoch))
         return found
 
-    def drain(self, incarnation: int) -> None:
+    def seal_all_of(self, incarnation: int) -> None:
         """Move everything away from a daemon, even if there is nowhere to go."""
         for number, index in list(self._current.get(incarnation, ())):
             self.seal(self._exchanges[number], index)
 
     def died(self, incarnations: Collection[int]) -> None:
-        """These daemons are dead; the table of daemons knows it."""
+        """Seal what dead daemons had, and wait no more for fences of theirs.
+
+        The table of daemons knows by then that they died.
+        """
         for incarnation in incarnations:
             self._fences.died(incarnation)
         for key, move in list(self._moves.items()):
-            if not move.fences.isdisjoint(incarnations):
-                move.fences.difference_update(incarnations)
+            if not move.unfenced.isdisjoint(incarnations):
+                move.unfenced.difference_update(incarnations)
                 self._place(key)
         for incarnation in incarnations:
-            self.drain(incarnation)
+            self.seal_all_of(incarnation)
 
     # --- daemons come ----------------------------------------------------------------------
 
     def returned(self, daemon: Daemon) -> None:
-        """A daemon that was thought dead lives, and has not heard of what was sealed since."""
+        """Fence a daemon that was thought dead, as it has not heard of what was sealed since."""
         for exchange in self._exchanges.values():
             for placed in (placed for epochs in exchange.placed for placed in epochs):
                 self._fence_returned(exchange.number, placed.assignment, daemon)
 
     def arrived(self, now: float) -> None:
-        """There is a daemon more that can take assignments."""
-        self._settled_at = now + SETTLE_S
+        """Place what waits for daemons: there is one more that can take assignments."""
+        self._quiet_at = now + QUIET_S
         self._place_all()
 
     def tick(self, now: float) -> None:
-        """Move what could not be moved before; to be called now and then."""
+        """Move ranges from daemons that leave, place what waits, restore copies; call it often."""
         self._shunning.expire(now, self._moves)
         for daemon in self._daemons.leaving():
             if daemon.draining:
-                self.drain(daemon.ref.incarnation)
+                self.seal_all_of(daemon.ref.incarnation)
             else:
                 self._spare_store(daemon.ref.incarnation)
         self._place_all()
-        if self._thin and now >= self._settled_at:
+        if self._thin and now >= self._quiet_at:
             self._restore_copies()
 
     def _spare_store(self, incarnation: int) -> None:
-        """Have another store take what is to be stored, where there is another."""
+        """Move the ranges whose primary cannot store, where there are hosts enough without it."""
         hosts = host_count(self._daemons.candidates())
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
-            primary = exchange.placed[index][-1].assignment.primary
+            primary = exchange.current(index).primary
             if primary.incarnation == incarnation and hosts >= exchange.spec.min_replicas:
                 self.seal(exchange, index)
 
     def _restore_copies(self) -> None:
         candidates = self._daemons.candidates()
         left = RESTORED_PER_TICK
-        for number, index in list(self._thin):
-            exchange = self._exchanges[number]
-            shunned = self._avoid((number, index)).as_any
+        for key in list(self._thin):
+            exchange, index = self._exchanges[key.number], key.range_index
+            shunned = self._avoid(key).as_any
             hosts = host_count([c for c in candidates if c.incarnation not in shunned])
-            copies = 1 + len(exchange.placed[index][-1].assignment.replicas)
-            if hosts > copies:
+            if hosts > len(exchange.current(index).daemons):
                 self.seal(exchange, index)
                 left -= 1
                 if not left:
@@ -219,42 +256,40 @@ class Failover:
 
     @property
     def has_fences(self) -> bool:
-        """Whether `take_fences` has something to give."""
+        """Whether `pop_fences` has something to give."""
         return bool(self._fences)
 
-    def take_fences(self) -> list[Fence]:
-        """Seals to tell daemons of, when what was changed until now is durable."""
-        return self._fences.take()
+    def pop_fences(self) -> list[Fence]:
+        """Return the seals to tell daemons of, once what was changed until now is durable."""
+        return self._fences.pop_all()
 
     def fenced(self, incarnation: int, keys: Iterable[AssignmentKey]) -> None:
-        """A daemon takes nothing more for these assignments."""
+        """Note that a daemon takes nothing more for these assignments."""
         keys = tuple(keys)
         self._fences.fenced(incarnation, keys)
-        for number, index, epoch in keys:
-            move = self._moves.get((number, index))
-            if move is not None and move.epoch == epoch and incarnation in move.fences:
-                move.fences.discard(incarnation)
-                self._place((number, index))
+        for key in keys:
+            move = self._moves.get(key.range_key)
+            if move is not None and move.epoch == key.epoch and incarnation in move.unfenced:
+                move.unfenced.discard(incarnation)
+                self._place(key.range_key)
 
     def fence_failed(self, incarnation: int) -> None:
-        """A daemon could not be told; it is to be tried again."""
+        """Have a daemon told again that could not be told."""
         self._fences.failed(incarnation)
 
     def awaits_fence(self, incarnation: int) -> bool:
-        """Whether a daemon has not confirmed everything that it was told of, or will be."""
-        return self._fences.pending(incarnation)
+        """Whether a daemon has yet to confirm a seal, told to it or not."""
+        return incarnation in self._fences
 
     # --- writers ---------------------------------------------------------------------------
 
-    def take_begun(self) -> list[RangeKey]:
-        """The ranges that were given their next epoch since the last call."""
+    def pop_begun(self) -> list[RangeKey]:
+        """Return the ranges that were given their next epoch since the last call."""
         begun, self._begun = self._begun, []
         return begun
 
-    def renewed(
-        self, exchange: ExchangeState, stale: Iterable[tuple[int, int]]
-    ) -> RenewedAssignments:
-        """What has followed the (range, epoch) pairs; `alive` if one of them is in force.
+    def renewed(self, exchange: ExchangeState, stale: Iterable[RangeEpoch]) -> RenewedAssignments:
+        """Return what has followed the epochs `stale`; `alive` if one of them is in force.
 
         Raises InvalidArgument for a pair that never was.
         """
@@ -263,7 +298,7 @@ class Failover:
         for index, epoch in stale:
             if not 0 <= index < len(exchange.placed):
                 raise InvalidArgument(f"there is no partition range {index}")
-            assignment = exchange.placed[index][-1].assignment
+            assignment = exchange.current(index)
             if not 0 < epoch <= assignment.epoch:
                 raise InvalidArgument(f"there is no epoch {epoch} of partition range {index}")
             if assignment.sealed:
@@ -275,14 +310,18 @@ class Failover:
         return RenewedAssignments(tuple(newer), alive, waiting_for)
 
     def fencing(self, number: int) -> list[int]:
-        """The ranges of an exchange whose next epoch begins when daemons have confirmed the end
-        of the one before, as far as is known."""
-        return [key[1] for key, move in self._moves.items() if key[0] == number and move.fences]
+        """Return the ranges of an exchange whose next epoch waits for daemons to confirm the end of
+        the one before."""
+        return [
+            key.range_index
+            for key, move in self._moves.items()
+            if key.number == number and move.unfenced
+        ]
 
     def _waiting_for(self, exchange: ExchangeState, index: int) -> str:
-        refs = members(exchange.placed[index][-1].assignment)
-        fences = self._moves[exchange.number, index].fences
-        silent = [ref.address for ref in refs if ref.incarnation in fences]
+        refs = exchange.current(index).daemons
+        unfenced = self._moves[RangeKey(exchange.number, index)].unfenced
+        silent = [ref.address for ref in refs if ref.incarnation in unfenced]
         if silent:
             return f"partition range {index} waits for {', '.join(silent)} to confirm its end there"
         needed, hosts = exchange.spec.min_replicas, host_count(self._daemons.candidates())
@@ -294,66 +333,63 @@ class Failover:
 
     # --- inside ----------------------------------------------------------------------------
 
-    @staticmethod
-    def _sealed(exchange: ExchangeState, index: int) -> bool:
-        return exchange.placed[index][-1].assignment.sealed
-
     def _avoid(self, key: RangeKey) -> Avoid:
         avoid = self._shunning.avoided(key)
         silent = {daemon.ref.incarnation for daemon in self._daemons.silent_ones()}
         return Avoid(avoid.as_primary, avoid.as_any | silent) if silent else avoid
 
     def _enter(self, exchange: ExchangeState, assignment: Assignment) -> None:
-        """An assignment is in force."""
-        key = exchange.number, assignment.range_index
-        for ref in members(assignment):
+        """Note that an assignment is in force."""
+        key = RangeKey(exchange.number, assignment.range_index)
+        for ref in assignment.daemons:
             self._current.setdefault(ref.incarnation, {})[key] = None
-        if 1 + len(assignment.replicas) < exchange.spec.replicas:
+        if len(assignment.daemons) < exchange.spec.replicas:
             self._thin[key] = None
 
     def _leave(self, key: RangeKey, assignment: Assignment) -> None:
-        """An assignment is not in force any more."""
+        """Note that an assignment is not in force any more."""
         self._thin.pop(key, None)
-        for ref in members(assignment):
+        for ref in assignment.daemons:
             keys = self._current[ref.incarnation]
             del keys[key]
             if not keys:
                 del self._current[ref.incarnation]
 
+    def _survivors(self, assignment: Assignment) -> list[DaemonRef]:
+        return [r for r in assignment.daemons if self._daemons.live(r.incarnation) is not None]
+
     def _fence(self, number: int, assignment: Assignment) -> None:
-        for ref in members(assignment):
-            if self._daemons.live(ref.incarnation) is not None:
-                self._fences.add(ref, (number, assignment.range_index, assignment.epoch))
+        key = AssignmentKey(number, assignment.range_index, assignment.epoch)
+        for ref in self._survivors(assignment):
+            self._fences.add(ref, key)
 
     def _fence_returned(self, number: int, assignment: Assignment, daemon: Daemon) -> None:
-        if not assignment.sealed or daemon.ref not in members(assignment):
+        if not assignment.sealed or daemon.ref not in assignment.daemons:
             return
-        self._fences.add(daemon.ref, (number, assignment.range_index, assignment.epoch))
-        move = self._moves.get((number, assignment.range_index))
+        key = AssignmentKey(number, assignment.range_index, assignment.epoch)
+        self._fences.add(daemon.ref, key)
+        move = self._moves.get(key.range_key)
         if move is not None and move.epoch == assignment.epoch:
-            move.fences.add(daemon.ref.incarnation)
+            move.unfenced.add(daemon.ref.incarnation)
 
     def _begin_move(self, exchange: ExchangeState, index: int) -> None:
-        assignment = exchange.placed[index][-1].assignment
-        survivors = {
-            ref.incarnation
-            for ref in members(assignment)
-            if self._daemons.live(ref.incarnation) is not None
-        }
-        self._moves[exchange.number, index] = _Move(assignment.epoch, survivors)
-        self._place((exchange.number, index))
+        assignment = exchange.current(index)
+        survivors = {ref.incarnation for ref in self._survivors(assignment)}
+        key = RangeKey(exchange.number, index)
+        self._moves[key] = _Move(assignment.epoch, survivors)
+        self._place(key)
 
     def _place_all(self) -> None:
         hosts = host_count(self._daemons.candidates())
         for key in list(self._moves):
-            if hosts >= self._exchanges[key[0]].spec.min_replicas:
+            if hosts >= self._exchanges[key.number].spec.min_replicas:
                 self._place(key)
 
     def _place(self, key: RangeKey) -> None:
         """Begin the next epoch of a range, if its survivors are fenced and there are hosts."""
         number, index = key
         exchange, move = self._exchanges[number], self._moves[key]
-        if move.fences:
+        if move.unfenced:
             return
         spec = exchange.spec
         chosen = place_next(
@@ -370,12 +406,7 @@ class Failover:
         assignment = exchange.begin_epoch(
             index, primary.ref, tuple(replica.ref for replica in replicas), primary.store_id
         )
-        for ref in members(assignment):
+        for ref in assignment.daemons:
             self._daemons.assign(ref.incarnation)
         self._enter(exchange, assignment)
         self._begun.append(key)
-
-
-def members(assignment: Assignment) -> tuple[DaemonRef, ...]:
-    """The daemons of an assignment, its primary first."""
-    return assignment.primary, *assignment.replicas

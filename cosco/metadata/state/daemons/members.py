@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from cosco.errors import CapacityExceeded
 from cosco.metadata.state.daemons.daemon_table import DaemonTable
-from cosco.metadata.state.daemons.failover import Failover, members
-from cosco.metadata.state.daemons.fences import AssignmentKey
+from cosco.metadata.state.daemons.errands import ProbeOutcome, Suspicions
+from cosco.metadata.state.daemons.failover import Failover
 from cosco.metadata.state.daemons.placement import (
     cut_ranges,
     group_range_count,
@@ -15,11 +15,12 @@ from cosco.metadata.state.daemons.placement import (
     place,
     range_count,
 )
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome, Suspicions
 from cosco.metadata.state.exchange.closing import Closing, ClosingTable, Party
+from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.changes import ChangeLog, Stored
 from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import (
     VOLATILE_STORE,
     Assignment,
@@ -34,15 +35,16 @@ from cosco.protocol.records import (
 
 
 class Members:
-    """All daemons of a cluster, and what depends on them.
+    """All daemons of a cluster, and what depends on them: also where exchanges begin and end.
 
-    `failover` and `closing` are for the rest of the state to call as well.
+    `failover` is for the rest of the state to call as well.
     """
 
     def __init__(
         self,
         stored: Stored,
-        exchanges: Mapping[int, ExchangeState],
+        directory: Directory,
+        closing: ClosingTable,
         changes: ChangeLog,
         *,
         lease_s: float,
@@ -50,7 +52,10 @@ class Members:
         ranges_per_daemon: int,
         now: float,
     ) -> None:
-        """`exchanges` are the open ones, kept by the caller, who tells `failover` of them."""
+        """The caller tells `failover` of the exchanges that are open already."""
+        self._directory = directory
+        self._closing = closing
+        self._changes = changes
         self._cluster_id = stored.cluster_id
         self._lease_s = lease_s
         self._adoption_grace_s = adoption_grace_s
@@ -59,11 +64,10 @@ class Members:
             stored.tables.get("daemons", ()), changes, lease_s=lease_s, now=now
         )
         self._suspicions = Suspicions()
-        self.closing = ClosingTable(stored.tables.get("closing", ()), changes)
-        self.failover = Failover(exchanges, self._daemons, now)
+        self.failover = Failover(directory.open, self._daemons, now)
 
     def status(self) -> tuple[DaemonStatus, ...]:
-        """All daemons, by address."""
+        """Return all daemons, by address."""
         return self._daemons.status()
 
     # --- time ------------------------------------------------------------------------------
@@ -81,7 +85,7 @@ class Members:
 
     def _died(self, incarnations: Collection[int]) -> None:
         for incarnation in incarnations:
-            self.closing.died(incarnation)
+            self._closing.died(incarnation)
         self.failover.died(incarnations)
 
     # --- what daemons say ------------------------------------------------------------------
@@ -94,15 +98,15 @@ class Members:
         came, superseded = self._daemons.register(registration, now)
         daemon = self._daemons.get(incarnation)
         if came:
-            self.closing.returned(incarnation)
+            self._closing.returned(incarnation)
         if came and daemon.named:
             self.failover.returned(daemon)
         self._died(superseded)
         if came:
             self.failover.arrived(now)
         if daemon.draining:
-            self.failover.drain(incarnation)
-        drop = self.closing.orders(incarnation, registration.store_id)
+            self.failover.seal_all_of(incarnation)
+        drop = self._closing.orders(incarnation, registration.store_id)
         return self._orders(drop.union(over), drain=daemon.draining)
 
     def heartbeat(
@@ -116,11 +120,11 @@ class Members:
         if daemon is None:
             return self._orders((), known=False)
         if daemon.draining:
-            self.failover.drain(incarnation)
+            self.failover.seal_all_of(incarnation)
         elif was_failing and not daemon.store_failing:
             self.failover.arrived(now)
-        self.closing.confirm(heartbeat.dropped, incarnation, daemon.store_id)
-        drop = self.closing.orders(incarnation, daemon.store_id)
+        self._closing.confirm(heartbeat.dropped, incarnation, daemon.store_id)
+        drop = self._closing.orders(incarnation, daemon.store_id)
         return self._orders(
             drop.union(over),
             drain=daemon.draining,
@@ -145,34 +149,37 @@ class Members:
     # --- what others say of daemons --------------------------------------------------------
 
     def drain(self, address: str) -> None:
-        """Move everything away from the daemon at an address; raises InvalidArgument."""
+        """Move everything away from the daemon at an address, and never give it anything.
+
+        Raises InvalidArgument when no live daemon is there.
+        """
         daemon = self._daemons.at(address)
         self._daemons.drain(daemon)
-        self.failover.drain(daemon.ref.incarnation)
+        self.failover.seal_all_of(daemon.ref.incarnation)
 
     def report(
-        self, suspect: DaemonRef, reporter: int, insist: bool, keys: Iterable[AssignmentKey]
+        self, suspect: DaemonRef, reporter: int, insist: bool, keys: Iterable[AssignmentKey] = ()
     ) -> bool:
-        """Have a daemon asked that somebody cannot reach; False if it is known to be dead.
+        """Have a daemon asked that somebody cannot reach.
 
-        One who insists has it taken off the assignments that this concerns, should it answer:
-        for a primary those that it replicates to the suspect, for a writer `keys`.
+        reporter: incarnation of the daemon that reports, 0 for a client.
+        insist: it was reported and said to be alive; if it answers again, assignments move
+            away from it: those that `reporter` replicates to it, for a client those of `keys`.
+        The report is to be answered with `is_live` when `is_probed` is not true any more.
+
+        Returns: False if the daemon is known to be dead.
         """
         daemon = self._daemons.live(suspect.incarnation)
         if daemon is None:
             return False
-        insisted: dict[AssignmentKey, bool] = {}
-        if insist and reporter:
-            insisted = dict.fromkeys(
-                self.failover.replicated_to(reporter, suspect.incarnation), False
-            )
-        elif insist:
-            insisted = dict.fromkeys(keys, True)
+        if reporter:
+            keys = self.failover.replicated_to(reporter, suspect.incarnation)
+        insisted = dict.fromkeys(keys if insist else (), not reporter)
         self._suspicions.suspect(daemon.ref, insisted)
         return True
 
     def is_probed(self, incarnation: int) -> bool:
-        """Whether a daemon is being asked, or will be."""
+        """Whether a daemon is being asked who is there, or will be."""
         return incarnation in self._suspicions
 
     def is_live(self, incarnation: int) -> bool:
@@ -181,15 +188,15 @@ class Members:
 
     @property
     def has_probes(self) -> bool:
-        """Whether `take_probes` has something to give."""
+        """Whether `pop_probes` has something to give."""
         return bool(self._suspicions)
 
-    def take_probes(self) -> list[DaemonRef]:
-        """The daemons to ask now who is there; `probed` must follow for each."""
-        return self._suspicions.take()
+    def pop_probes(self) -> list[DaemonRef]:
+        """Return the daemons to ask now who is there; `probed` must follow for each."""
+        return self._suspicions.pop_all()
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
-        """How a daemon answered."""
+        """Take how a daemon answered."""
         insisted = self._suspicions.answered(incarnation)
         daemon = self._daemons.live(incarnation)
         if daemon is None:
@@ -205,7 +212,7 @@ class Members:
             self._died((incarnation,))
 
     def fence_failed(self, incarnation: int) -> None:
-        """A daemon could not be told that assignments are sealed: is it there still?"""
+        """Have a daemon asked whether it is there, as it could not be fenced."""
         self.failover.fence_failed(incarnation)
         daemon = self._daemons.live(incarnation)
         if daemon is not None:
@@ -216,7 +223,7 @@ class Members:
     def first_epochs(
         self, spec: ExchangeSpec, turn: int, *, of_group: bool = False
     ) -> tuple[tuple[PartitionRange, ...], list[list[Placed]]]:
-        """The ranges of a new exchange, or of those of a group, and where they go; raises
+        """Return the ranges of a new exchange, or of those of a group, and where they go; raises
         CapacityExceeded."""
         candidates = self._daemons.candidates()
         silent = {daemon.ref.incarnation for daemon in self._daemons.silent_ones()}
@@ -235,39 +242,71 @@ class Members:
             message = f"{error} ({why})" if why else str(error)
             raise CapacityExceeded(message, shuffle_id=spec.shuffle_id) from None
         placed = []
-        for part, (primary, replicas) in zip(ranges, placement, strict=True):
+        for index, (primary, replicas) in enumerate(placement):
             first, *others = (self._daemons.get(c.incarnation) for c in (primary, *replicas))
             refs = tuple(other.ref for other in others)
-            placed.append([Placed(Assignment(part.index, 1, 1, first.ref, refs), first.store_id)])
+            placed.append([Placed(Assignment(index, 1, 1, first.ref, refs), first.store_id)])
         return ranges, placed
 
     def would_take(self, placed: Iterable[Placed]) -> bool:
         """Whether all daemons of these assignments can be given others like them."""
         able = {candidate.incarnation for candidate in self._daemons.candidates()}
         able.difference_update(daemon.ref.incarnation for daemon in self._daemons.silent_ones())
-        return all(ref.incarnation in able for p in placed for ref in members(p.assignment))
+        return all(ref.incarnation in able for p in placed for ref in p.assignment.daemons)
 
-    def exchange_closed(self, exchange: ExchangeState) -> None:
-        """Have everybody who may hold something of an exchange drop it."""
+    def open_exchange(
+        self,
+        spec: ExchangeSpec,
+        owner: bytes,
+        ranges: tuple[PartitionRange, ...],
+        placed: Iterable[Iterable[Placed]],
+        *,
+        callback: bool,
+        mappers: int = 0,
+    ) -> ExchangeState:
+        """Make an exchange, with the next number. Its lease is the affair of the caller.
+
+        mappers: of each exchange of its group; 0: it is of none.
+        """
+        exchange = ExchangeState(
+            self._directory.next_number,
+            spec,
+            owner,
+            ranges,
+            placed,
+            self._changes,
+            callback=callback,
+        )
+        if mappers:
+            exchange.join_group(mappers)
+        self._directory.add(exchange)
+        self.failover.opened(exchange)
+        exchange.put_all()
+        return exchange
+
+    def close_exchange(self, exchange: ExchangeState) -> None:
+        """Take nothing more for an exchange, and have all who may hold some of it drop it."""
+        self._directory.remove(exchange)
+        exchange.delete_all()
         holders: dict[int, str] = {}
         for epochs in exchange.placed:
             for placed in epochs:
-                for ref in members(placed.assignment):
+                for ref in placed.assignment.daemons:
                     holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
         pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
         pending.update(i for i in holders if self._daemons.live(i) is not None)
         status = exchange.status(closing=True)
-        self.closing.begin(Closing(status, holders, pending, exchange.mappers > 0))
+        self._closing.begin(Closing(status, holders, pending, exchange.mappers > 0))
         self.failover.closed(exchange)
 
     def sources(self, placed: Placed, now: float) -> tuple[DaemonRef, ...]:
-        """Who serves what an assignment took, in the order in which to ask.
+        """Return who serves what an assignment took, in the order in which to ask.
 
         Its primary and replicas while they live, as they may hold what is not stored; then
         others of their stores; last the dead whose store nobody serves, as long as they may
         still be started again and adopt what they left. When there are none: nobody.
         """
-        refs = members(placed.assignment)
+        refs = placed.assignment.daemons
         found = [ref for ref in refs if self._daemons.live(ref.incarnation) is not None]
         awaited = []
         for ref in refs:

@@ -38,17 +38,17 @@ class Avoid:
 
 
 def host_count(daemons: Collection[Candidate]) -> int:
-    """How many copies of a row these daemons can hold."""
+    """Return how many copies of a row these daemons can hold."""
     return len({daemon.host_id for daemon in daemons})
 
 
 def range_count(partitions: int, daemons: int, ranges_per_daemon: int) -> int:
-    """How many ranges to cut `partitions` into for so many daemons; 1 or more."""
+    """Return how many ranges to cut `partitions` into where there are `daemons`; 1 or more."""
     return max(1, min(partitions, ranges_per_daemon * daemons))
 
 
 def group_range_count(partitions: int, daemons: int) -> int:
-    """The same for an exchange of a group.
+    """Return the same for an exchange of a group.
 
     Every mapper sends a frame to each range, and those of micro-batches are short: they cost by
     their number. So there are fewer ranges than daemons as long as partitions are few; another
@@ -74,7 +74,7 @@ def place(
     turn: int = 0,
     not_primary: Collection[int] = (),
 ) -> list[tuple[Candidate, tuple[Candidate, ...]]]:
-    """(primary, its replicas) of each range; `replicas` counts the primary as well.
+    """Return (primary, its replicas) of each range; `replicas` counts the primary as well.
 
     The next copy goes to the daemon with the most free bytes per assignment it would then
     have; for primaries, which do the work, only primaries of this placement are counted
@@ -132,7 +132,7 @@ class _Queue:
         heapify(self._heap)
 
     def first(self, but: Collection[str]) -> Candidate:
-        """The daemon of the least preference on none of the hosts `but`; there must be one."""
+        """Return the first daemon that is on none of the hosts `but`; there must be one."""
         passed = []
         while True:
             before, at = self._heap[0]
@@ -152,7 +152,7 @@ class _Queue:
 def place_next(
     daemons: Sequence[Candidate], replicas: int, min_replicas: int, avoid: Avoid, turn: int
 ) -> tuple[Candidate, tuple[Candidate, ...]] | None:
-    """(primary, its replicas) of a range that exists, with as many copies as can be had.
+    """Return (primary, its replicas) of a range that exists, with as many copies as can be had.
 
     Daemons to avoid count only where there are not hosts for `min_replicas` without them.
     None when there are not even with them.

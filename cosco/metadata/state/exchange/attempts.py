@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64
-from cosco.metadata.state.records.validate import check_mapper
-from cosco.protocol.records import FIRST_OWN_ATTEMPT, MAX_MAPPER, U32, U64
+from cosco.metadata.state.records.changes import ChangeLog, Row
+from cosco.protocol.api_limits import MAX_MAPPER, check_mapper
+from cosco.protocol.records import FIRST_OWN_ATTEMPT, U32, U64
 
 
 class Attempts:
@@ -33,7 +33,9 @@ class Attempts:
         self._changes = changes
 
     def open(self, mapper: int | None) -> tuple[int, int]:
-        """(mapper, attempt): a new attempt, None: of the lowest mapper never opened.
+        """Begin an attempt of a mapper; None: of the lowest mapper that was never opened.
+
+        Returns: the mapper and its attempt.
 
         Raises InvalidArgument for a mapper out of its range.
         """
@@ -47,7 +49,7 @@ class Attempts:
         return mapper, self.highest
 
     def table(self) -> tuple[U32, U64]:
-        """The mappers that have committed, ascending, and the attempt of each: only to be read."""
+        """Return the committed mappers, ascending, and the attempt of each, only to be read."""
         if self._table is None:
             mappers = np.array(self.committed_mappers.to_array(), dtype=np.uint32)
             attempts = map(self.committed.__getitem__, self.committed_mappers)
@@ -62,13 +64,13 @@ class Attempts:
         return 1 <= attempt <= self.highest and mapper in self.opened
 
     def commit(self, mapper: int, attempt: int) -> None:
-        """The first commit of a mapper."""
+        """Take the first commit of a mapper."""
         self._set_committed(mapper, attempt)
         self.opened.add(mapper)  # a writer may have made its attempt id itself
         self._put(mapper)
 
     def begin_generation(self) -> None:
-        """Nothing is committed any more; who was opened stays so."""
+        """Forget what is committed; who was opened stays so."""
         self.generation += 1
         self.committed.clear()
         self.committed_mappers.clear()
@@ -98,7 +100,6 @@ class Attempts:
     def _put(self, mapper: int) -> None:
         # Rows carry their generation, so that a new one need not rewrite all of them.
         def row() -> Row:
-            attempt = self.committed.get(mapper)
-            return None if attempt is None else signed64(attempt), self.generation
+            return self.committed.get(mapper), self.generation
 
         self._changes.put("mappers", (self._number, mapper), row)

@@ -12,7 +12,7 @@ other commit, and must be the same in the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Final
 
@@ -21,12 +21,12 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from cosco.metadata.state.exchange.attempts import Attempts
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.records import U32, U64, AttemptSums, ExchangeProgress, PartitionRange
 
 #: Rows of the sums of an exchange: rows, raw bytes, stored bytes, digests.
 SUMS: Final = 4
-#: Of these, what another attempt must give again: rows and raw bytes.
+#: The first rows of them, which another attempt must give again: rows and raw bytes.
 TOTALS: Final = 2
 
 
@@ -34,9 +34,8 @@ TOTALS: Final = 2
 class RangeBuild:
     """One range. `expected` and `regained` are TOTALS × partitions, None while equal."""
 
-    part: PartitionRange
-    #: The mappers that wrote to it, and are counted; without those of `Builds` that are not
-    #: settled.
+    partition_range: PartitionRange
+    #: The mappers that wrote to it and are counted, but those in `Builds._wrote_to_all`.
     writers: BitMap = field(default_factory=BitMap)
     #: mapper → the attempt that is counted instead of its committed one
     resent: dict[int, int] = field(default_factory=dict)
@@ -55,40 +54,42 @@ class Builds:
     ) -> None:
         self._number = number
         self._changes = changes
-        self._ranges = [RangeBuild(part) for part in ranges]
+        self._ranges = [RangeBuild(partition_range) for partition_range in ranges]
         #: By range: its present build.
-        self.numbers: U32 = np.ones(len(self._ranges), dtype=np.uint32)
+        self.present: U32 = np.ones(len(self._ranges), dtype=np.uint32)
         #: Where each range begins, and the last one ends.
         self._bounds: U32 = np.array(
-            [*(r.part.first for r in self._ranges), partitions], dtype=np.uint32
+            [*(r.partition_range.first for r in self._ranges), partitions], dtype=np.uint32
         )
         #: By partition: SUMS × partitions.
         self.sums: U64 = np.zeros((SUMS, partitions), dtype=np.uint64)
         #: Mappers that wrote to every range, and are in the set of none yet: most mappers do,
         #: and so a commit costs the same however many ranges there are.
-        self._unsettled = BitMap()
+        self._wrote_to_all = BitMap()
         #: By range: the key of its row of sums, and what renders it.
         self._sums_rows: dict[Row, Callable[[], Row]] = {
             (number, index): partial(self._sums_row, index) for index in range(len(self._ranges))
         }
 
     def writers(self, index: int) -> BitMap:
-        """The mappers that wrote to a range, and are counted."""
-        self._settle()
+        """Return the mappers that wrote to a range, and are counted."""
+        self._note_writers()
         return self._ranges[index].writers
 
     def index_of(self, partition: int) -> int:
-        """The range that has `partition`."""
+        """Return the range that has `partition`."""
         return int(np.searchsorted(self._bounds, partition, side="right")) - 1
 
     def written(self, partitions: U32) -> npt.NDArray[np.bool_]:
-        """By range: whether it has any of `partitions`, which ascend."""
+        """Return, by range, whether it has any of `partitions`, which ascend."""
         bounds = np.searchsorted(partitions, self._bounds)
         return bounds[1:] > bounds[:-1]
 
     def attempts(self, index: int, committed: Attempts) -> tuple[U32, U64]:
-        """The mappers that are counted in a range, ascending, and the attempt of each: only to be
-        read, as ranges that all mappers wrote to have the same arrays."""
+        """Return the mappers that are counted in a range, ascending, and the attempt of each.
+
+        Only to be read: ranges that all mappers wrote to have the same arrays.
+        """
         writers = self.writers(index)
         build = self._ranges[index]
         if not build.resent and writers == committed.committed_mappers:
@@ -103,7 +104,7 @@ class Builds:
         return build.attempts
 
     def progress(self, mappers_committed: int, replicas: int) -> ExchangeProgress:
-        """What is counted, in all and by partition."""
+        """Return what is counted, in all and by partition."""
         rows, raw_bytes, stored_bytes, _ = self.sums
         return ExchangeProgress(
             mappers_committed=mappers_committed,
@@ -124,7 +125,7 @@ class Builds:
         for chosen in (sums,) if whole else (self._cut(index, sums) for index in ranges):
             self._add(chosen)
         if len(ranges) == len(self._ranges):
-            self._unsettled.add(mapper)
+            self._wrote_to_all.add(mapper)
             self._changes.put_all("sums", self._number, self._sums_rows)
             return
         for index in ranges:
@@ -134,7 +135,7 @@ class Builds:
             self._put_sums(index)
 
     def expect(self, index: int, sums: AttemptSums) -> None:
-        """A commit of rows that are lost already: they are expected from another attempt."""
+        """Expect rows from another attempt: a commit names them, and they are lost already."""
         build = self._ranges[index]
         if build.expected is None or build.regained is None:
             build.expected, build.regained = self._zeros(index), self._zeros(index)
@@ -142,12 +143,12 @@ class Builds:
         self._put_build(index)
 
     def recount(self, index: int, mapper: int, attempt: int, sums: AttemptSums) -> None:
-        """Another attempt of a called-back mapper is the one that is counted in a range."""
+        """Count another attempt of a called-back mapper in a range."""
         build = self._ranges[index]
         assert build.regained is not None
         self._add_totals(index, build.regained, sums)
         build.resent[mapper] = attempt
-        self._changes.put("resent", (self._number, index, mapper), lambda: (signed64(attempt),))
+        self._changes.put("resent", (self._number, index, mapper), lambda: (attempt,))
         self.count(mapper, sums, {index}, whole=False)
         self._put_build(index)
 
@@ -158,10 +159,12 @@ class Builds:
     # --- builds ----------------------------------------------------------------------------
 
     def end(self, index: int) -> BitMap:
-        """End the build of a range; returns the mappers whose rows went with it."""
+        """End the build of a range.
+
+        Returns: the mappers whose rows went with it.
+        """
         build = self._ranges[index]
-        part = build.part
-        totals = self.sums[:TOTALS, part.first : part.first + part.count]
+        totals = self.sums[:TOTALS, build.partition_range.span]
         if build.expected is None or build.regained is None:
             build.expected = totals.copy()
         else:  # those that were called back are in it; add those that committed since
@@ -177,7 +180,9 @@ class Builds:
             self._begin(index)
 
     def regained(self, index: int, *, with_bytes: bool) -> str:
-        """All of what was lost was sent again: how it differs, empty if it does not.
+        """Compare what was lost with what was sent again, once that is all.
+
+        Returns: how it differs, empty if it does not.
 
         Raw bytes are compared `with_bytes`. Expected and regained totals are forgotten.
         """
@@ -191,36 +196,36 @@ class Builds:
             at = int(np.argmax(differs))
             before, after = build.expected[:, at], build.regained[:, at]
             difference = (
-                f"partition {build.part.first + at} had {before[0]} rows ({before[1]} bytes) of "
-                f"them before, and {after[0]} rows ({after[1]} bytes) now"
+                f"partition {build.partition_range.first + at} had {before[0]} rows "
+                f"({before[1]} bytes) of them before, and {after[0]} rows ({after[1]} bytes) now"
             )
         build.expected = build.regained = None
         self._put_build(index)
         return difference
 
     def _begin(self, index: int) -> None:
-        self._settle()
+        self._note_writers()
         build = self._ranges[index]
-        self.numbers[index] += 1
+        self.present[index] += 1
         build.writers = BitMap()
         build.attempts = None
-        self.sums[:, build.part.first : build.part.first + build.part.count] = 0
+        self.sums[:, build.partition_range.span] = 0
         if build.resent:
             build.resent = {}
             self._changes.delete("resent", (self._number, index))
         self._put_build(index)
         self._put_sums(index)
 
-    def _settle(self) -> None:
-        """Have every range know its mappers."""
-        if self._unsettled:
+    def _note_writers(self) -> None:
+        """Have every range know the mappers that wrote to all of them."""
+        if self._wrote_to_all:
             for build in self._ranges:
-                build.writers |= self._unsettled
+                build.writers |= self._wrote_to_all
                 build.attempts = None
-            self._unsettled = BitMap()
+            self._wrote_to_all = BitMap()
 
     def _add(self, sums: AttemptSums) -> None:
-        """Modulo 2^64."""
+        """Add up sums, modulo 2^64."""
         partitions = sums.partitions
         if not len(partitions):
             return
@@ -234,26 +239,18 @@ class Builds:
                 totals[partitions] += added  # they are distinct
 
     def _cut(self, index: int, sums: AttemptSums) -> AttemptSums:
-        """What of `sums` is of a range."""
-        part = self._ranges[index].part
-        bounds = np.array((part.first, part.first + part.count), dtype=np.uint32)
-        low, high = np.searchsorted(sums.partitions, bounds)
-        return AttemptSums(
-            sums.partitions[low:high],
-            sums.rows[low:high],
-            sums.raw_bytes[low:high],
-            sums.stored_bytes[low:high],
-            sums.digests[low:high],
-        )
+        """Return what of `sums` is of a range."""
+        low, high = np.searchsorted(sums.partitions, self._bounds[index : index + 2])
+        return AttemptSums(*(getattr(sums, field.name)[low:high] for field in fields(sums)))
 
     def _add_totals(self, index: int, totals: U64, sums: AttemptSums) -> None:
         chosen = self._cut(index, sums)
-        at = chosen.partitions.astype(np.int64) - self._ranges[index].part.first
+        at = chosen.partitions.astype(np.int64) - self._bounds[index]
         totals[0, at] += chosen.rows
         totals[1, at] += chosen.raw_bytes
 
     def _zeros(self, index: int) -> U64:
-        return np.zeros((TOTALS, self._ranges[index].part.count), dtype=np.uint64)
+        return np.zeros((TOTALS, self._ranges[index].partition_range.count), dtype=np.uint64)
 
     # --- the database ----------------------------------------------------------------------
 
@@ -262,8 +259,7 @@ class Builds:
         self._changes.put("sums", key, self._sums_rows[key])
 
     def _sums_row(self, index: int) -> Row:
-        part = self._ranges[index].part
-        sums = self.sums[:, part.first : part.first + part.count]
+        sums = self.sums[:, self._ranges[index].partition_range.span]
         writers = self.writers(index)
         # Mappers commit more or less in order: runs of them take next to nothing.
         writers.run_optimize()
@@ -274,28 +270,22 @@ class Builds:
 
     def _build_row(self, index: int) -> Row:
         build = self._ranges[index]
-        number = int(self.numbers[index])
-        if build.expected is None or build.regained is None:
-            return number, b"", b""
-        return (
-            number,
-            build.expected.astype("<u8").tobytes(),
-            build.regained.astype("<u8").tobytes(),
-        )
+        totals = (build.expected, build.regained)
+        rendered = (b"" if t is None else t.astype("<u8").tobytes() for t in totals)
+        return int(self.present[index]), *rendered
 
     def restore_sums(self, index: int, sums: bytes, writers: bytes) -> None:
-        part = self._ranges[index].part
-        stored = np.frombuffer(sums, dtype="<u8").reshape(SUMS, part.count)
-        self.sums[:, part.first : part.first + part.count] = stored
+        stored = np.frombuffer(sums, dtype="<u8").reshape(SUMS, -1)
+        self.sums[:, self._ranges[index].partition_range.span] = stored
         self._ranges[index].writers = BitMap.deserialize(writers)
 
-    def restore_build(self, index: int, number: int, expected: bytes, regained: bytes) -> None:
-        """Totals are empty when nothing is expected again."""
+    def restore_build(self, index: int, present: int, expected: bytes, regained: bytes) -> None:
+        """Take back a build; totals are empty when nothing is expected again."""
         build = self._ranges[index]
-        self.numbers[index] = number
+        self.present[index] = present
         if expected:
             build.expected, build.regained = (
-                np.frombuffer(totals, dtype="<u8").reshape(TOTALS, build.part.count).copy()
+                np.frombuffer(totals, dtype="<u8").reshape(TOTALS, -1).copy()
                 for totals in (expected, regained)
             )
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
+from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.records import VOLATILE_STORE, ExchangeStatus
 
 Party = int | str
@@ -34,30 +34,24 @@ class Closing:
     of_group: bool = False
 
     def row(self) -> Row:
+        """Return the columns after the number."""
+        status = self.status
         return (
-            self.status.shuffle_id,
-            self.status.partitions,
-            self.status.mappers_committed,
-            signed64(self.status.rows),
+            status.shuffle_id,
+            status.partitions,
+            status.mappers_committed,
+            status.rows,
             json.dumps(sorted(self.holders.items())),
             json.dumps(sorted(self.pending, key=str)),
-            int(self.of_group),
+            self.of_group,
         )
 
     @staticmethod
     def from_row(row: Row) -> Closing:
+        """Return what a row keeps that begins with the number."""
         number, shuffle_id, partitions, mappers, rows, holders, pending, of_group = row
-        status = ExchangeStatus(
-            shuffle_id=str(shuffle_id),
-            number=unsigned64(number),
-            partitions=unsigned64(partitions),
-            mappers_committed=unsigned64(mappers),
-            rows=unsigned64(rows),
-            closing=True,
-        )
-        return Closing(
-            status, dict(json.loads(str(holders))), set(json.loads(str(pending))), bool(of_group)
-        )
+        status = ExchangeStatus(shuffle_id, number, partitions, mappers, rows, True)
+        return Closing(status, dict(json.loads(holders)), set(json.loads(pending)), bool(of_group))
 
 
 class ClosingTable:
@@ -86,11 +80,11 @@ class ClosingTable:
         self._update(closing)
 
     def orders(self, incarnation: int, store_id: str) -> set[int]:
-        """The numbers of exchanges that this daemon is waited for."""
+        """Return the numbers of exchanges that this daemon is waited for."""
         return self._by_party.get(incarnation, set()) | self._by_party.get(store_id, set())
 
     def confirm(self, numbers: Iterable[int], incarnation: int, store_id: str) -> None:
-        """A live daemon says that it and its store hold nothing of these any more."""
+        """Note that a live daemon and its store hold nothing of these any more."""
         for number in numbers:
             closing = self._by_number.get(number)
             if closing is not None and not closing.pending.isdisjoint((incarnation, store_id)):
@@ -109,7 +103,7 @@ class ClosingTable:
             self._update(closing)
 
     def returned(self, incarnation: int) -> None:
-        """A daemon that was thought dead lives, and may hold what it held before."""
+        """Wait again for a daemon that was thought dead: it may hold what it held before."""
         for closing in self._by_number.values():
             if incarnation in closing.holders:
                 self._add_party(closing, incarnation)

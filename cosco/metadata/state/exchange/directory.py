@@ -10,7 +10,7 @@ from cosco.errors import ExchangeClosed, ExchangeNotFound
 from cosco.metadata.state.exchange.closing import ClosingTable
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.leases import Leases
-from cosco.metadata.state.records.validate import shown
+from cosco.protocol.api_limits import shown
 
 
 class Directory:
@@ -35,17 +35,17 @@ class Directory:
         return shuffle_id in self._numbers or shuffle_id in self._closing
 
     def ids(self) -> Iterator[str]:
-        """All ids of exchanges that are open or closing."""
+        """Return all ids of exchanges that are open or closing."""
         return chain(self._numbers, self._closing)
 
     def add(self, exchange: ExchangeState) -> None:
-        """An exchange of `next_number` was created."""
+        """Add an exchange that was created with `next_number`."""
         self.next_number = exchange.number + 1
         self.open[exchange.number] = exchange
         self._numbers[exchange.spec.shuffle_id] = exchange.number
 
     def remove(self, exchange: ExchangeState) -> None:
-        """An exchange is not open any more."""
+        """Forget an exchange that is not open any more."""
         del self.open[exchange.number]
         del self._numbers[exchange.spec.shuffle_id]
         self._leases.forget(exchange.number)
@@ -55,7 +55,7 @@ class Directory:
         self._leases.renew(exchange.number, exchange.spec.lease_s, now)
 
     def expire(self, now: float) -> list[int]:
-        """The numbers of exchanges whose leases ran out, and which must be closed."""
+        """Return the numbers of exchanges whose leases ran out, and which must be closed."""
         return self._leases.expire(now)
 
     def restart_leases(self, now: float) -> None:
@@ -63,7 +63,7 @@ class Directory:
         self._leases.restart(now)
 
     def get(self, number: int) -> ExchangeState:
-        """Raises ExchangeNotFound or ExchangeClosed."""
+        """Return an open exchange by its number; raises ExchangeNotFound or ExchangeClosed."""
         exchange = self.open.get(number)
         if exchange is not None:
             return exchange
@@ -74,12 +74,12 @@ class Directory:
         raise ExchangeNotFound(f"there is no exchange number {number}; create it first")
 
     def opened(self, shuffle_id: str) -> ExchangeState | None:
-        """The open exchange of an id."""
+        """Return the open exchange of an id, if there is one."""
         number = self._numbers.get(shuffle_id)
         return None if number is None else self.open[number]
 
     def find(self, shuffle_id: str, *, used: bool) -> ExchangeState | None:
-        """The exchange of an id, None if it is not open any more; raises ExchangeNotFound."""
+        """Return the exchange of an id, None if it is closed; raises ExchangeNotFound."""
         exchange = self.opened(shuffle_id)
         if exchange is None and not used and not self.knows(shuffle_id):
             raise ExchangeNotFound(
@@ -89,7 +89,7 @@ class Directory:
         return exchange
 
     def of(self, shuffle_id: str, *, used: bool) -> ExchangeState:
-        """The exchange of an id; raises ExchangeNotFound or ExchangeClosed."""
+        """Return the exchange of an id; raises ExchangeNotFound or ExchangeClosed."""
         exchange = self.find(shuffle_id, used=used)
         if exchange is None:
             raise ExchangeClosed(
@@ -99,6 +99,8 @@ class Directory:
         return exchange
 
     def over(self, numbers: Iterable[int]) -> list[int]:
-        """Those of a daemon's numbers whose exchange is closed. What this service never gave
-        away is not its to judge."""
+        """Return those of a daemon's numbers whose exchange is closed.
+
+        Numbers that this service never gave are not its to judge.
+        """
         return [n for n in numbers if 0 < n < self.next_number and n not in self.open]

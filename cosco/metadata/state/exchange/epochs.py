@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.records.changes import ChangeLog
-from cosco.metadata.state.records.table_rows import Placed, placed_row
+from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.records import U32, Assignment
 
 
@@ -22,8 +21,8 @@ class Epochs:
         self.placed = [list(epochs) for epochs in placed]
         self._number = number
         self._changes = changes
-        #: By range, as a commit names most of them: its last epoch, the build that this one is
-        #: of, and the first epoch of that build.
+        #: For each range its last epoch, the build of that epoch, and the first epoch of that
+        #: build: arrays, as a commit names most ranges.
         self._last: U32 = np.zeros(len(self.placed), dtype=np.uint32)
         self._builds, self._firsts = self._last.copy(), self._last.copy()
         for epochs in self.placed:
@@ -31,15 +30,15 @@ class Epochs:
                 self._enter(epoch.assignment)
 
     def current(self) -> tuple[Assignment, ...]:
-        """The last epoch of each range, sealed or not."""
+        """Return the last epoch of each range, sealed or not."""
         return tuple(epochs[-1].assignment for epochs in self.placed)
 
     def of_build(self, index: int, build: int) -> list[Placed]:
-        """The epochs of a range's build, ascending."""
+        """Return the epochs of a range's build, ascending."""
         return [placed for placed in self.placed[index] if placed.assignment.build == build]
 
     def find(self, index: int, epoch: int) -> Placed | None:
-        """The epoch of a range, if there is one."""
+        """Return the epoch of a range, if there is one."""
         if index >= len(self.placed):
             return None
         epochs = self.placed[index]
@@ -47,7 +46,7 @@ class Epochs:
         return epochs[at] if 0 <= at < len(epochs) else None
 
     def present(self, pairs: U32, builds: U32) -> npt.NDArray[np.bool_]:
-        """For each (range, epoch) whether it is of the range's present build, of `builds`.
+        """Return, for each (range, epoch), whether it is of the range's present build, of `builds`.
 
         Raises InvalidArgument for an epoch that never was.
         """
@@ -63,7 +62,10 @@ class Epochs:
         return present
 
     def seal(self, index: int) -> bool:
-        """Mark the current epoch of a range as sealed; whether it was not."""
+        """Mark the current epoch of a range as sealed.
+
+        Returns: whether it was not sealed before.
+        """
         placed = self.placed[index][-1]
         if placed.assignment.sealed:
             return False
@@ -72,7 +74,7 @@ class Epochs:
         return True
 
     def begin(self, placed: Placed) -> None:
-        """The next epoch of a range."""
+        """Begin the next epoch of a range."""
         self.placed[placed.assignment.range_index].append(placed)
         self._enter(placed.assignment)
         self._put(placed)
@@ -92,4 +94,4 @@ class Epochs:
 
     def _put(self, placed: Placed) -> None:
         key = (self._number, placed.assignment.range_index, placed.assignment.epoch)
-        self._changes.put("assignments", key, partial(placed_row, placed))
+        self._changes.put("assignments", key, placed.row)

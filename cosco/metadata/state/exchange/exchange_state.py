@@ -1,8 +1,8 @@
 """One open exchange: its attempts, commits and losses, and what readers are told of them.
 
-The rules of losses, builds and generations are in docs/architecture.md, "When something
-fails": this class applies them to what `attempts`, `builds` and `losses` keep. A commit, or
-a report, is one change of all three, and they name the rows of it before the call returns.
+The rules are in docs/architecture/failures.md, "Losses, builds, generations": this class applies
+them to what `attempts`, `builds` and `losses` keep. A commit, or a report, is one change of all
+three, and they name the rows of it before the call returns.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from typing import Final
 
 from pyroaring import BitMap
 
-from cosco.errors import DataCorrupted, InvalidArgument, RecomputeMismatch
+from cosco.errors import DataCorrupted, InvalidArgument, RecomputeMismatch, SchemaMismatch
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.exchange.builds import Builds
-from cosco.metadata.state.exchange.commits import Written, check_commit
 from cosco.metadata.state.exchange.epochs import Epochs
+from cosco.metadata.state.exchange.exchange_checks import (
+    Written,
+    check_commit,
+    check_generation,
+    check_partition,
+)
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, Losses, one_line
 from cosco.metadata.state.records.changes import ChangeLog
-from cosco.metadata.state.records.table_rows import Placed, range_row, spec_row
-from cosco.metadata.state.records.validate import (
-    check_generation,
-    check_kind,
-    check_partition,
-    check_schema,
-    shown,
-)
+from cosco.metadata.state.records.table_rows import Placed, spec_row
+from cosco.protocol.api_limits import check_schema, shown
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
     Assignment,
@@ -43,12 +42,11 @@ from cosco.protocol.records import (
     OpenedAttempt,
     PartitionRange,
     ReadSnapshot,
-    RecomputeCall,
     RowKind,
     Source,
 )
 
-#: That have rows of an open exchange.
+#: The tables that have rows of an open exchange.
 _TABLES: Final = (
     "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
     "resent", "losses", "failures", "tries",
@@ -56,7 +54,8 @@ _TABLES: Final = (
 
 
 class ExchangeState:
-    """An open exchange. Every change is named in `changes`, see `cosco.metadata.store.sql`."""
+    """An open exchange. Every change is named in `changes`; `cosco.metadata.store.sql` has the
+    tables."""
 
     def __init__(
         self,
@@ -90,7 +89,7 @@ class ExchangeState:
         self._info: ExchangeInfo | None = None
 
     def join_group(self, mappers: int) -> None:
-        """Be of a group, whose exchanges have `mappers` each and their kind of rows at once."""
+        """Belong to a group, whose exchanges have `mappers` each and their kind of rows at once."""
         self.mappers = self.attempts.mappers = mappers
         self.attempts.own_ids = True
         if self.kind is RowKind.UNDECIDED:
@@ -98,20 +97,15 @@ class ExchangeState:
 
     @property
     def placed(self) -> list[list[Placed]]:
-        """Every epoch of each range, ascending, the current one last."""
+        """Return every epoch of each range, ascending, the current one last."""
         return self._epochs.placed
 
     @property
     def generation(self) -> int:
         return self.attempts.generation
 
-    @property
-    def news(self) -> int:
-        """Grows when readers or the driver may be told other things, but for a commit."""
-        return self.losses.news
-
     def info(self) -> ExchangeInfo:
-        """The same object until something of it changes."""
+        """Return what clients are told: the same object until something of it changes."""
         if self._info is None:
             self._info = ExchangeInfo(
                 number=self.number,
@@ -142,32 +136,27 @@ class ExchangeState:
                 shuffle_id=self.spec.shuffle_id,
             )
 
-    def calls(self) -> tuple[RecomputeCall, ...]:
-        """The losses that the driver has not answered, with the mappers not back yet."""
-        return self.losses.calls()
-
-    def answer_calls(self, arranged: Iterable[int], failed: Iterable[tuple[int, str]]) -> None:
-        """How callbacks ended: ids of losses they arranged, ids and reasons where they raised."""
-        self.losses.answer(arranged, failed)
-
     # --- epochs ----------------------------------------------------------------------------
 
     def build(self, index: int) -> int:
-        """The present build of a range; its current epoch may still be of one that ended."""
-        return int(self.builds.numbers[index])
+        """Return the present build of a range; its current epoch may still be of one that ended."""
+        return int(self.builds.present[index])
 
-    def seal(self, index: int) -> Placed:
+    def current(self, index: int) -> Assignment:
+        """Return the last epoch of a range, sealed or not."""
+        return self.placed[index][-1].assignment
+
+    def seal(self, index: int) -> None:
         """Mark the current epoch of a range as sealed; harmless if it is."""
         if self._epochs.seal(index):
             self._info = None
             self._next_version()
-        return self.placed[index][-1]
 
     def begin_epoch(
         self, index: int, primary: DaemonRef, replicas: tuple[DaemonRef, ...], store_id: str
     ) -> Assignment:
-        """The next epoch of a range, in its present build."""
-        epoch = self.placed[index][-1].assignment.epoch + 1
+        """Begin the next epoch of a range, in its present build."""
+        epoch = self.current(index).epoch + 1
         assignment = Assignment(index, epoch, self.build(index), primary, replicas)
         self._epochs.begin(Placed(assignment, store_id))
         self._info = None
@@ -175,14 +164,14 @@ class ExchangeState:
         return assignment
 
     def assignment(self, range_index: int, epoch: int) -> Assignment | None:
-        """The assignment (range, epoch), unless there is none or it is sealed."""
+        """Return the assignment (range, epoch), unless there is none or it is sealed."""
         placed = self._epochs.find(range_index, epoch)
         return None if placed is None or placed.assignment.sealed else placed.assignment
 
     # --- writers ---------------------------------------------------------------------------
 
     def open_attempt(self, mapper: int | None) -> OpenedAttempt:
-        """A new attempt of `mapper`, or of the lowest one that was never opened."""
+        """Begin an attempt of `mapper`, or of the lowest one that was never opened."""
         mapper, attempt = self.attempts.open(mapper)
         self.put_counters()
         self.losses.try_again(mapper, attempt)
@@ -199,12 +188,23 @@ class ExchangeState:
             self.kind, self.schema = kind, schema
             self._info = None
             self.put_exchange()
-        else:
-            check_kind(self.spec, (kind, schema), (self.kind, self.schema))
+        elif (kind, schema) != (self.kind, self.schema):
+            difference = "Arrow rows of another schema"
+            if kind is not self.kind:
+                difference = f"{self.kind.name} rows, not {kind.name} rows"
+            raise SchemaMismatch(
+                f"exchange {shown(self.spec.shuffle_id)} carries {difference}; write all its rows "
+                "with the schema it was created with, or that of its first writer",
+                shuffle_id=self.spec.shuffle_id,
+            )
 
     def commit(self, request: CommitRequest) -> bool:
-        """Whether this attempt counts: the first of its mapper does, and a later one for
-        ranges its mapper was called back for, if all it sent them is in their present build.
+        """Count a commit, if it is the first of its mapper, or brings back what was lost.
+
+        That is a commit for ranges its mapper was called back for, if all that it sent them is
+        in their present build.
+
+        Returns: whether it counts.
 
         Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for a commit that
         cannot be of this exchange.
@@ -262,7 +262,7 @@ class ExchangeState:
         generation: int,
         daemons_of: Callable[[Placed], tuple[DaemonRef, ...]],
     ) -> CommitWait:
-        """What a reader of `partition` is told; `generation` 0 means the current one.
+        """Return what a reader of `partition` is told; `generation` 0 means the current one.
 
         Raises PartitionOutOfRange, GenerationChanged or InvalidArgument; DataLost if a
         named mapper must run again and nobody has it run, DataCorrupted or
@@ -320,7 +320,7 @@ class ExchangeState:
             ended = [index]
             self.losses.begin(index, self.builds.end(index), reason, failure)
         else:
-            ended = [part.index for part in self.ranges]
+            ended = list(range(len(self.ranges)))
             self.attempts.begin_generation()
             self._info = None
             self.builds.begin_generation()
@@ -333,7 +333,7 @@ class ExchangeState:
     # --- people ----------------------------------------------------------------------------
 
     def progress(self, replicas: int) -> ExchangeProgress:
-        """`replicas`: the copies that rows get now, where they get fewest."""
+        """Return how far it is; rows get `replicas` copies now, where they get fewest."""
         return self.builds.progress(len(self.attempts.committed), replicas)
 
     def status(self, *, closing: bool = False) -> ExchangeStatus:
@@ -349,8 +349,8 @@ class ExchangeState:
     # --- inside ----------------------------------------------------------------------------
 
     def _shown(self, index: int) -> str:
-        part = self.ranges[index]
-        return f"partition range {index} (partitions {part.first} to {part.first + part.count - 1})"
+        lost = self.ranges[index]
+        return f"partition range {index} (partitions {lost.first} to {lost.end - 1})"
 
     # --- the database ----------------------------------------------------------------------
 
@@ -359,8 +359,9 @@ class ExchangeState:
         self.put_exchange()
         self.put_counters()
         self._epochs.put_all()
-        for part in self.ranges:
-            self._changes.put("ranges", (self.number, part.index), partial(range_row, part))
+        for one in self.ranges:
+            row = one.first, one.count
+            self._changes.put("ranges", (self.number, one.index), partial(tuple, row))
 
     def delete_all(self) -> None:
         """Delete every row of it."""
@@ -372,7 +373,7 @@ class ExchangeState:
             "exchanges",
             (self.number,),
             lambda: (
-                *spec_row(self.spec), self.owner, int(self.losses.callback), self.generation,
+                *spec_row(self.spec), self.owner, self.losses.callback, self.generation,
                 int(self.kind), self.schema,
             ),
         )  # fmt: skip
@@ -383,6 +384,18 @@ class ExchangeState:
             (self.number,),
             lambda: (self.attempts.highest, self.version, self.losses.highest),
         )
+
+    def restore(self, generation: int, kind: int, schema: bytes) -> None:
+        """Take back what the row of an exchange keeps beside what it was made with."""
+        self.attempts.generation = generation
+        self.kind = RowKind(kind)
+        self.schema = schema
+
+    def restore_counters(self, attempts: int, version: int, losses: int) -> None:
+        """Take back what was given last, so that nothing is given twice."""
+        self.attempts.highest = attempts
+        self.version = version
+        self.losses.highest = losses
 
     def _next_version(self) -> None:
         self.version += 1

@@ -16,18 +16,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pyroaring import BitMap
 
 from cosco.errors import CoscoError, DataCorrupted, DataLost, RecomputeMismatch
-from cosco.metadata.state.records.changes import ChangeLog, Row, signed64, unsigned64
-from cosco.metadata.state.records.validate import shown
+from cosco.metadata.state.records.changes import ChangeLog, Row
+from cosco.protocol.api_limits import shown
 from cosco.protocol.records import RecomputeCall
 
-#: A range is built anew so often; the next time its loss has failed.
+#: Times that a range is built anew; the next time its loss has failed.
 MAX_BUILDS: Final = 8
-#: A called-back mapper may be opened so often, for each of its losses, without a commit.
+#: Attempts of a called-back mapper, for each of its losses, without a commit.
 MAX_TRIES: Final = 16
 
 _NO_CALLBACK: Final = "the exchange's driver has no callback to have mappers run again"
@@ -58,6 +58,13 @@ class Loss:
     told: bool = False
 
 
+class _Tries(NamedTuple):
+    """Attempts of a called-back mapper so far, and the latest one."""
+
+    attempts: int
+    latest: int
+
+
 class Verdict(NamedTuple):
     """What readers of a range are told for good."""
 
@@ -80,18 +87,18 @@ class Losses:
         #: range, None for a generation → ids of its losses, and all mappers in them
         self._ids: defaultdict[int | None, set[int]] = defaultdict(set)
         self._pending: dict[int | None, BitMap] = {}
-        #: called-back mapper → how often it was opened since, and its latest attempt
-        self._tries: dict[int, tuple[int, int]] = {}
+        #: Called-back mapper → how often it was opened since.
+        self._tries: dict[int, _Tries] = {}
         self._verdicts: dict[int, Verdict] = {}
 
     # --- what is lost ----------------------------------------------------------------------
 
     def pending(self, index: int | None) -> BitMap:
-        """The mappers that were called back for a range (None: for a generation)."""
+        """Return the mappers that were called back for a range (None: for a generation)."""
         return self._pending.get(index) or BitMap()
 
     def ranges_of(self, mapper: int) -> tuple[int, ...]:
-        """The ranges that `mapper` was called back for, ascending."""
+        """Return the ranges that `mapper` was called back for, ascending."""
         return tuple(sorted(i for i in self._indexes_of(mapper) if i is not None))
 
     def condemned(self, index: int) -> bool:
@@ -124,17 +131,21 @@ class Losses:
                     )
 
     def begin(self, index: int | None, mappers: BitMap, reason: str, failure: str = "") -> None:
-        """A build of a range, or a generation, ended: `mappers` are pending as well as those
-        that were, in a new loss. It has failed at once for the reason `failure`, if any."""
+        """Call `mappers` back, and those that were pending: a build, or a generation, ended.
+
+        failure: why the new loss has failed at once; empty: it has not.
+        """
         mappers = mappers | self.pending(index)
         for ended in list(self._ids) if index is None else (index,):
             self._forget_all(ended)
         self._add(index, mappers, reason, failure)
 
     def call_back(self, mappers: BitMap, reason: str) -> None:
-        """Mappers are to run again though they never committed, also those of which that was
-        arranged before; those that the driver has not answered for yet, or failed to have run,
-        are passed over."""
+        """Have mappers run again though they never committed.
+
+        Also those for which a re-run was arranged before. Passed over are those that the driver
+        has not answered for yet, or failed to have run.
+        """
         due = mappers - self.pending(None)
         for loss_id in list(self._ids.get(None, ())):
             loss = self._losses[loss_id]
@@ -147,7 +158,7 @@ class Losses:
             self._add(None, due, reason)
 
     def join(self, index: int, mapper: int, reason: str) -> None:
-        """A mapper has committed rows that are lost already."""
+        """Add a mapper that has committed rows that are lost already."""
         self._pending.setdefault(index, BitMap()).add(mapper)
         for loss_id in self._ids[index]:
             loss = self._losses[loss_id]
@@ -159,35 +170,38 @@ class Losses:
         self._add(index, BitMap([mapper]), reason)
 
     def in_vain(self, index: int, mapper: int, attempt: int) -> None:
-        """An attempt of a pending mapper has sent what was lost to a build that ended.
+        """Note that an attempt of a pending mapper sent what was lost to a build that ended.
 
         The driver may take this for the re-run that it arranged, so unless a later one has
         begun it is told of the mapper again.
         """
-        loss_id = next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
+        loss_id = self._loss_of(index, mapper)
         loss = self._losses[loss_id]
         if not loss.told or loss.state is LossState.FAILED:
             return
-        if mapper not in self._tries or self._tries[mapper][1] == attempt:
+        if mapper not in self._tries or self._tries[mapper].latest == attempt:
             self._leave(loss_id, mapper)
             self.join(index, mapper, loss.reason)
 
     def repair(self, index: int | None, mapper: int) -> bool:
-        """A pending mapper has committed what was lost; whether it was the last one."""
+        """Note that a pending mapper has committed what was lost.
+
+        Returns: whether it was the last one.
+        """
         pending = self._pending.get(index)
         if pending is None or mapper not in pending:
             return False
         pending.discard(mapper)
         if mapper in self._tries:
             self._forget_tries(mapper)
-        loss_id = next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
+        loss_id = self._loss_of(index, mapper)
         self._leave(loss_id, mapper)
         if not pending:
             self._forget_all(index)
         return not pending
 
     def condemn(self, index: int, error: type[CoscoError], reason: str) -> None:
-        """A range has failed for good: nobody need run again for it."""
+        """Let a range fail for good: nobody need run again for it."""
         self._verdicts[index] = Verdict(error, reason)
         self._forget_all(index)
         for mapper in [m for m in self._tries if not self._indexes_of(m)]:
@@ -203,7 +217,7 @@ class Losses:
         return any(loss.state is LossState.OPEN for loss in self._losses.values())
 
     def calls(self) -> tuple[RecomputeCall, ...]:
-        """The losses that the driver has not answered, with the mappers that are missing."""
+        """Return the losses that the driver has not answered, with the mappers that are missing."""
         calls = []
         for loss_id, loss in sorted(self._losses.items()):
             if loss.state is LossState.OPEN:
@@ -212,7 +226,7 @@ class Losses:
         return tuple(calls)
 
     def answer(self, arranged: Iterable[int], failed: Iterable[tuple[int, str]]) -> None:
-        """How callbacks ended, by loss id; losses that are no more are passed over."""
+        """Take how callbacks ended, by loss id; losses that are no more are passed over."""
         for loss_id in arranged:
             loss = self._losses.get(loss_id)
             if loss is not None and loss.state is LossState.OPEN:
@@ -223,7 +237,7 @@ class Losses:
                 self._fail(loss_id, f"the driver's callback failed: {one_line(reason)}")
 
     def take_over(self, *, callback: bool) -> None:
-        """Another driver: it is told of every loss, if it can do something about them."""
+        """Tell another driver of every loss, if it can do something about them."""
         self.callback = callback
         for mapper in list(self._tries):
             self._forget_tries(mapper)
@@ -236,19 +250,18 @@ class Losses:
                 self._fail(loss_id, _NO_CALLBACK)
 
     def try_again(self, mapper: int, attempt: int) -> None:
-        """`attempt` of `mapper` begins: if it was called back, that is for so many times."""
+        """Note that an attempt begins: a called-back mapper has MAX_TRIES for each loss."""
         indexes = self._indexes_of(mapper)
         if not indexes:
             return
-        tries = self._tries.get(mapper, (0, 0))[0] + 1
-        if tries > MAX_TRIES * len(indexes):
+        count = self._tries[mapper].attempts + 1 if mapper in self._tries else 1
+        if count > MAX_TRIES * len(indexes):
             for index in indexes:
-                loss_id = next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
-                self._fail(loss_id, f"mapper {mapper} ran {tries - 1} times without a commit")
-            tries = 0
-        self._tries[mapper] = tries, attempt
-        row = tries, signed64(attempt)
-        self._changes.put("tries", (self._number, mapper), lambda: row)
+                failure = f"mapper {mapper} ran {count - 1} times without a commit"
+                self._fail(self._loss_of(index, mapper), failure)
+            count = 0
+        tries = self._tries[mapper] = _Tries(count, attempt)
+        self._changes.put("tries", (self._number, mapper), lambda: tries)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -268,6 +281,9 @@ class Losses:
             loss.state, loss.failure = LossState.FAILED, failure
             self._put(loss_id)
             self.news += 1
+
+    def _loss_of(self, index: int | None, mapper: int) -> int:
+        return next(i for i in self._ids[index] if mapper in self._losses[i].mappers)
 
     def _indexes_of(self, mapper: int) -> list[int | None]:
         return [index for index, mappers in self._pending.items() if mapper in mappers]
@@ -301,39 +317,30 @@ class Losses:
 
     def _row(self, loss_id: int) -> Row:
         loss = self._losses[loss_id]
-        index, state = loss.range_index, int(loss.state)
-        return index, loss.mappers.serialize(), state, loss.reason, loss.failure
+        mappers = loss.mappers.serialize()
+        return loss.range_index, mappers, int(loss.state), loss.reason, loss.failure
 
     def _put_range(self, index: int) -> None:
-        self._changes.put("failures", (self._number, index), partial(self._range_row, index))
-
-    def _range_row(self, index: int) -> Row:
         verdict = self._verdicts[index]
-        return verdict.error.__name__, verdict.reason
+        row = verdict.error.__name__, verdict.reason
+        self._changes.put("failures", (self._number, index), lambda: row)
 
-    def restore(self, loss_id: int, row: Row) -> None:
-        """A loss as its row has it; the driver may know of it."""
-        index, mappers, state, reason, failure = row
-        assert isinstance(mappers, bytes)
-        loss = Loss(
-            None if index is None else unsigned64(index),
-            BitMap.deserialize(mappers),
-            str(reason),
-            LossState(unsigned64(state)),
-            str(failure),
-            told=True,
-        )
+    def restore(self, loss_id: int, index: int | None, mappers: bytes, *rest: Any) -> None:
+        """Take a loss back from the columns of its row; the driver may know of it."""
+        state, reason, failure = rest
+        found = BitMap.deserialize(mappers)
+        loss = Loss(index, found, reason, LossState(state), failure, told=True)
         self._losses[loss_id] = loss
-        self._ids[loss.range_index].add(loss_id)
-        self._pending[loss.range_index] = self.pending(loss.range_index) | loss.mappers
+        self._ids[index].add(loss_id)
+        self._pending[index] = self.pending(index) | found
 
     def restore_failure(self, index: int, error: str, reason: str) -> None:
         self._verdicts[index] = Verdict(_FINAL[error], reason)
 
     def restore_tries(self, mapper: int, tries: int, attempt: int) -> None:
-        self._tries[mapper] = tries, attempt
+        self._tries[mapper] = _Tries(tries, attempt)
 
 
 def one_line(reason: str) -> str:
-    """What somebody else gave as a reason, fit for a message."""
+    """Return what somebody else gave as a reason, fit for a message."""
     return " ".join(reason.split())[:_REASON_CHARACTERS]

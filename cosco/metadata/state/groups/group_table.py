@@ -1,7 +1,7 @@
 """The open groups: exchanges that are made at once, placed alike and polled for together.
 
 Each exchange of a group is an ordinary one; what is kept here is which they are. They come in
-*blocks*, one of each call that made some: their numbers follow each other, and their first
+*parts*, one of each call that made some: their numbers follow each other, and their first
 epochs are the same assignments. A group has one lease for all of its exchanges; when it ends,
 all end. While a group is open, all ids of the form of its exchanges' are its own; of a closed
 one those that it used stay used (`used_groups` in `cosco.metadata.store.sql`).
@@ -11,48 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from pyroaring import BitMap
 
-from cosco.errors import ExchangeExists, InvalidArgument
-from cosco.metadata.state.daemons.lifecycle import Lifecycle
+from cosco.errors import ExchangeClosed, ExchangeExists, ExchangeNotFound, InvalidArgument
 from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import one_line
-from cosco.metadata.state.groups.alike_exchanges import alike_in
-from cosco.metadata.state.groups.group_checks import (
-    check_driver,
-    check_group_spec,
-    check_indexes,
-    check_same,
-    not_open,
-)
-from cosco.metadata.state.groups.group_rows import (
-    Block,
-    Group,
-    block_row,
-    group_row,
-    restored_groups,
-)
+from cosco.metadata.state.groups.open_group import Group, Part, restored_groups
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import Leases
-from cosco.metadata.state.records.validate import check_owner, shown
+from cosco.protocol.api_limits import check_group_spec, check_owner, shown
 from cosco.protocol.group_records import (
+    Alike,
     FoundAssignment,
     GroupAnswer,
-    GroupBlock,
     GroupCall,
+    GroupPart,
     group_of,
     member_name,
 )
-from cosco.protocol.records import Assignment, ExchangeInfo, ExchangeSpec, RowKind
+from cosco.protocol.records import Assignment, ExchangeSpec
 
-#: A poll is told of so many losses at most; of the others once these are answered.
+#: Losses that a poll is told of, at most; of the others once these are answered.
 MAX_CALLS: Final = 1000
-#: Mappers that were called back as they did not commit are so again after so many seconds.
+#: Mappers that were called back as they did not commit are called back again after this time.
 RECALL_S: Final = 10.0
 
 
@@ -69,7 +54,6 @@ class Groups:
         tables: Mapping[str, list[Row]],
         directory: Directory,
         members: Members,
-        lifecycle: Lifecycle,
         changes: ChangeLog,
         now: float,
     ) -> None:
@@ -77,20 +61,19 @@ class Groups:
         begins in full now."""
         self._directory = directory
         self._members = members
-        self._lifecycle = lifecycle
         self._changes = changes
         self._leases: Leases[str] = Leases()
         self._groups = restored_groups(tables)
-        #: By the number of each open exchange.
+        #: Number of an open exchange → its group.
         self._of: dict[int, Group] = {}
         for group in self._groups.values():
             self._leases.renew(group.id, group.spec.lease_s, now)
-            for block in group.blocks:
-                for number in range(block.number, block.number + block.size):
+            for part in group.parts:
+                for number in range(part.number, part.number + part.size):
                     exchange = directory.open.get(number)
                     if exchange is not None:
                         exchange.join_group(group.mappers)
-                        self._joined(group, block.first + number - block.number, number)
+                        self._joined(group, part.first + number - part.number, number)
                         self.told(exchange)
 
     # --- what there is ---------------------------------------------------------------------
@@ -115,18 +98,21 @@ class Groups:
             )
 
     def id_of(self, number: int) -> str | None:
-        """The group of an open exchange."""
+        """Return the group of an open exchange, if it is of one."""
         group = self._of.get(number)
         return None if group is None else group.id
 
     def lease_s(self, group_id: str) -> float:
-        """The lease of an open group."""
+        """Return the lease of an open group."""
         return self._open(group_id, used=True).spec.lease_s
 
     # --- time ------------------------------------------------------------------------------
 
     def expire(self, now: float) -> list[int]:
-        """Close the groups whose leases ran out; returns the numbers of their exchanges."""
+        """Close the groups whose leases ran out.
+
+        Returns: the numbers of their exchanges.
+        """
         return [number for group_id in self._leases.expire(now) for number in self._end(group_id)]
 
     def restart_leases(self, now: float) -> None:
@@ -147,7 +133,7 @@ class Groups:
         callback: bool,
         used: bool = False,
         taken: str | None = None,
-    ) -> GroupBlock:
+    ) -> GroupPart:
         """Make a group (`first` is 0) or extend it, or answer the repeated call that did.
 
         spec: its shuffle_id is the group's. The sizes are checked by the caller.
@@ -163,35 +149,33 @@ class Groups:
         if group is None:
             self._check_unused(spec.shuffle_id, used, taken)
             group = Group(spec, mappers, owner, callback)
-            block = self._extend(group, size)
+            part = self._extend(group, size)
             self._groups[group.id] = group
-            self._changes.put("open_groups", (group.id,), partial(group_row, group))
+            self._changes.put("open_groups", (group.id,), group.row)
         else:
-            check_same(group, spec, mappers, first, owner)
-            found = next((b for b in group.blocks if (b.first, b.size) == (first, size)), None)
-            if found is None and first != group.exchanges:
-                raise InvalidArgument(
-                    f"group {shown(group.id)} has {group.exchanges} exchanges: extend it from "
-                    f"index {group.exchanges}, not {first}, or repeat the last call as it was",
-                    shuffle_id=group.id,
-                )
-            block = found or self._extend(group, size)
+            group.check_repeated(spec, mappers, first, owner)
+            found = next((b for b in group.parts if (b.first, b.size) == (first, size)), None)
+            if found is None:
+                group.check_extension(first)
+            part = found or self._extend(group, size)
         self._leases.renew(group.id, group.spec.lease_s, now)
-        return _made(group, block)
+        return group.told(part)
 
     def poll(
         self, group_id: str, owner: bytes, now: float, *, used: bool = False
     ) -> tuple[GroupCall, ...]:
-        """Renew the lease of a group for its driver; the losses that it has not answered.
+        """Renew the lease of a group for its driver.
+
+        Returns: the losses that the driver has not answered.
 
         Raises InvalidArgument for another driver.
         """
         group = self._open(group_id, used=used)
-        check_driver(group, owner)
+        group.check_driver(owner)
         self._leases.renew(group_id, group.spec.lease_s, now)
         calls: list[GroupCall] = []
         for index in sorted(group.asking):
-            found = self._directory.open[group.number_of(index)].calls()
+            found = self._directory.open[group.number_of(index)].losses.calls()
             if not found:
                 group.asking.discard(index)
             calls += (GroupCall(index, call) for call in found)
@@ -202,43 +186,49 @@ class Groups:
     def answer(
         self, group_id: str, owner: bytes, answers: Iterable[GroupAnswer], *, used: bool = False
     ) -> list[int]:
-        """How callbacks of a group's driver ended; returns the numbers of the exchanges of which
-        readers are told other things now.
+        """Take how callbacks of a group's driver ended.
+
+        Returns: the numbers of the exchanges of which readers are told other things now.
 
         Raises InvalidArgument for another driver, or an index outside of the group, and then
         takes none.
         """
         group = self._open(group_id, used=used)
-        check_driver(group, owner)
+        group.check_driver(owner)
         answers = tuple(answers)
-        check_indexes(group, BitMap([answer.index for answer in answers]))
+        group.check_indexes(BitMap([answer.index for answer in answers]))
         changed = set()
         for answer in answers:
             if answer.index in group.open:
-                exchange = self._directory.open[group.number_of(answer.index)]
-                before = exchange.news
+                number = group.number_of(answer.index)
+                losses = self._directory.open[number].losses
+                before = losses.news
                 if answer.failure:
-                    exchange.answer_calls((), [(answer.loss_id, answer.failure)])
+                    losses.answer((), [(answer.loss_id, answer.failure)])
                 else:
-                    exchange.answer_calls([answer.loss_id], ())
-                if exchange.news != before:
-                    changed.add(exchange.number)
+                    losses.answer([answer.loss_id], ())
+                if losses.news != before:
+                    changed.add(number)
         return sorted(changed)
 
     def release(self, group_id: str, indexes: BitMap, *, used: bool = False) -> list[int]:
-        """Close exchanges of a group; returns the numbers of those that were not yet.
+        """Close exchanges of a group.
+
+        Returns: the numbers of those that were open.
 
         Raises InvalidArgument for an index outside of the group, and then closes none.
         """
         group = self._open(group_id, used=used)
-        check_indexes(group, indexes)
+        group.check_indexes(indexes)
         numbers = [group.number_of(index) for index in indexes & group.open]
         for number in numbers:
             self._close(number)
         return numbers
 
     def close(self, group_id: str, *, used: bool = False) -> list[int]:
-        """Close a group and what is open of it; returns the numbers of that.
+        """Close a group and what is open of it.
+
+        Returns: the numbers of what was open.
 
         Harmless if it is closed.
         """
@@ -251,22 +241,22 @@ class Groups:
     # --- what becomes of its exchanges -----------------------------------------------------
 
     def told(self, exchange: ExchangeState) -> None:
-        """An exchange may have other losses than before."""
+        """Note that an exchange may have other losses than before."""
         group = self._of.get(exchange.number)
         if group is not None and exchange.losses.unanswered:
             group.asking.add(group.index_of(exchange.number))
 
     def closed(self, number: int) -> None:
-        """An exchange was closed; harmless if it is of no group."""
+        """Forget an exchange that was closed; harmless if it is of no group."""
         group = self._of.pop(number, None)
         if group is None:
             return
-        block, index = group.block_of(number), group.index_of(number)
+        part, index = group.part_of(number), group.index_of(number)
         group.open.discard(index)
         group.asking.discard(index)
         group.called.pop(number, None)
-        if block is not group.blocks[-1]:
-            self._forget_if_closed(group, block)
+        if part is not group.parts[-1]:
+            self._forget_if_closed(group, part)
 
     def report_uncommitted(self, number: int, mappers: BitMap, reason: str, now: float) -> None:
         """Have mappers run again that died before they committed; others are passed over, and
@@ -299,16 +289,16 @@ class Groups:
         self.told(exchange)
 
     def found(self, exchange: ExchangeState, assignment: Assignment) -> FoundAssignment:
-        """What a daemon is told of an assignment of its own that is in force."""
-        part = exchange.ranges[assignment.range_index]
+        """Return what a daemon is told of an assignment of its own that is in force."""
+        partition_range = exchange.ranges[assignment.range_index]
         group = self._of.get(exchange.number)
         if group is None:
-            return FoundAssignment(assignment, part)
+            return FoundAssignment(assignment, partition_range)
         alike = None
         if assignment.epoch == 1:
-            block = group.block_of(exchange.number)
-            alike = alike_in(block, assignment, self._directory.open)
-        return FoundAssignment(assignment, part, group.mappers, alike)
+            part = group.part_of(exchange.number)
+            alike = alike_in(part, assignment, self._directory.open)
+        return FoundAssignment(assignment, partition_range, group.mappers, alike)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -336,19 +326,19 @@ class Groups:
                 shuffle_id=group_id,
             )
 
-    def _extend(self, group: Group, size: int) -> Block:
-        last = group.blocks[-1] if group.blocks else None
+    def _extend(self, group: Group, size: int) -> Part:
+        last = group.parts[-1] if group.parts else None
         first, number = group.exchanges, self._directory.next_number
         if last is not None and self._members.would_take(last.placed):
             ranges, placed = last.ranges, last.placed
         else:
             ranges, epochs = self._members.first_epochs(group.spec, number - 1, of_group=True)
             placed = tuple(epoch for [epoch] in epochs)
-        block = Block(first, size, number, ranges, placed)
-        group.blocks.append(block)
+        part = Part(first, size, number, ranges, placed)
+        group.parts.append(part)
         alone = [(epoch,) for epoch in placed]
-        for index in range(first, block.end):
-            exchange = self._lifecycle.open(
+        for index in range(first, part.end):
+            exchange = self._members.open_exchange(
                 replace(group.spec, shuffle_id=member_name(group.id, index)),
                 group.owner,
                 ranges,
@@ -359,22 +349,22 @@ class Groups:
             self._joined(group, index, exchange.number)
         if last is not None:
             self._forget_if_closed(group, last)
-        self._changes.put("blocks", (group.id, first), partial(block_row, block))
-        used = block.end, number + size - 1
+        self._changes.put("blocks", (group.id, first), part.row)
+        used = part.end, number + size - 1
         self._changes.put("used_groups", (group.id,), lambda: used)
-        return block
+        return part
 
     def _joined(self, group: Group, index: int, number: int) -> None:
         group.open.add(index)
         self._of[number] = group
 
-    def _forget_if_closed(self, group: Group, block: Block) -> None:
-        if not group.open.range_cardinality(block.first, block.end):
-            group.blocks.remove(block)
-            self._changes.delete("blocks", (group.id, block.first))
+    def _forget_if_closed(self, group: Group, part: Part) -> None:
+        if not group.open.range_cardinality(part.first, part.end):
+            group.parts.remove(part)
+            self._changes.delete("blocks", (group.id, part.first))
 
     def _close(self, number: int) -> None:
-        self._lifecycle.close(self._directory.open[number])
+        self._members.close_exchange(self._directory.open[number])
         self.closed(number)
 
     def _end(self, group_id: str) -> list[int]:
@@ -387,16 +377,46 @@ class Groups:
         return numbers
 
 
-def _made(group: Group, block: Block) -> GroupBlock:
-    """What a driver is told of a block, whatever became of it since."""
-    schema = group.spec.schema
-    info = ExchangeInfo(
-        number=block.number,
-        spec=replace(group.spec, shuffle_id=member_name(group.id, block.first)),
-        generation=1,
-        kind=RowKind.ARROW if schema else RowKind.BYTES,
-        schema=schema,
-        ranges=block.ranges,
-        assignments=tuple(placed.assignment for placed in block.placed),
+def not_open(group_id: str, *, used: bool) -> ExchangeClosed | ExchangeNotFound:
+    """Return what is raised for a group that is not open, `used` if it was."""
+    if used:
+        return ExchangeClosed(
+            f"group {shown(group_id)} was closed, or its driver's lease ran out",
+            shuffle_id=group_id,
+        )
+    return ExchangeNotFound(
+        f"there is no group {shown(group_id)}; create it first, or correct the id",
+        shuffle_id=group_id,
     )
-    return GroupBlock(group.id, block.first, block.size, group.mappers, info)
+
+
+def alike_in(part: Part, assignment: Assignment, exchanges: Mapping[int, ExchangeState]) -> Alike:
+    """Return the exchanges of a part that have this assignment, and of which it is in force.
+
+    The daemon keeps the answer and admits them all without another question. Why it never
+    admits what is fenced:
+
+    - What was sealed, or closed, before this look is left out: `seal` marks an epoch in the
+      same step that decides it, before any daemon is told, and sealed never ends.
+    - What is sealed after it is fenced at every daemon of the assignment that lives
+      (`Failover.seal`), asked for it or not, and its next epoch begins only when they have
+      confirmed. The answer and the fence may overtake each other on their way; so a daemon
+      that confirms a fence remembers it against answers that it has, or waits for.
+    - A daemon that is thought dead is not waited for, here as elsewhere: what it takes
+      meanwhile is of an epoch that has ended, whether it had met the exchange or not. When
+      it is heard of again it is fenced for all that is sealed and names it
+      (`Failover.returned`).
+    - After a restart of the service all that is sealed is fenced again
+      (`Failover.resume`). A daemon's restart is another incarnation, which is in no
+      assignment that was made before.
+    - What is closed after it is dropped by the daemon's next heartbeats: everyone whom the
+      assignment names is waited for (`Members.close_exchange`).
+
+    exchanges: those that are open.
+    """
+    without = BitMap()
+    for offset in range(part.size):
+        other = exchanges.get(part.number + offset)
+        if other is None or other.assignment(assignment.range_index, 1) != assignment:
+            without.add(offset)
+    return Alike(part.number, part.size, without)

@@ -1,1 +1,1 @@
-"""What all of its state is made of: rows, changes, leases, checks."""
+"""What all of the state is made of: rows, changes, leases."""

@@ -1,7 +1,7 @@
 """What the state has changed and the database does not have yet.
 
-The state names rows as it changes them; whoever writes takes them as one batch. A row is
-rendered when it is taken, so one that changed a hundred times in a batch is written once.
+The state names rows as it changes them; whoever writes drains them as one batch. A row is
+rendered when it is drained, so one that changed a hundred times in a batch is written once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-SqlValue = int | float | str | bytes | None
-Row = tuple[SqlValue, ...]
+#: What SQL can keep: integers from 0 to 2^64 - 1, floats, text, bytes and None.
+Row = tuple[Any, ...]
 
 
 class Change(NamedTuple):
@@ -36,23 +36,24 @@ class Stored:
 
 
 class ChangeLog:
-    """The rows that changed since the last `take`."""
+    """The rows that changed since the last `pop_all`."""
 
     def __init__(self) -> None:
         # By table and first column of the key, so that a delete looks at few of them.
-        self._dirty: dict[tuple[str, SqlValue], dict[Row, Callable[[], Row] | None]] = {}
+        self._dirty: dict[tuple[str, Any], dict[Row, Callable[[], Row] | None]] = {}
         self._columns: dict[str, int] = {}  # of the keys of a table
 
     def __bool__(self) -> bool:
+        """Whether `pop_all` has something to give."""
         return bool(self._dirty)
 
     def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:
-        """Row `key` changed; `render` gives its other columns when the batch is taken."""
+        """Note that row `key` changed; `render` gives its other columns when it is drained."""
         self._columns[table] = len(key)
         self._dirty.setdefault((table, key[0]), {})[key] = render
 
-    def put_all(self, table: str, first: SqlValue, rows: Mapping[Row, Callable[[], Row]]) -> None:
-        """`put` for many rows, whose keys have two columns, and the same first one."""
+    def put_all(self, table: str, first: Any, rows: Mapping[Row, Callable[[], Row]]) -> None:
+        """Note many rows at once, whose keys have two columns and the same first one."""
         self._columns[table] = 2
         self._dirty.setdefault((table, first), {}).update(rows)
 
@@ -66,8 +67,8 @@ class ChangeLog:
                 del dirty[below]
         dirty[key] = None
 
-    def take(self) -> list[Change]:
-        """Everything that changed, to be written in one transaction.
+    def pop_all(self) -> list[Change]:
+        """Return everything that changed since the last call, for one transaction.
 
         They come by table, the one that was named first before others. What was named of one
         row keeps its order, so that a delete goes before later rows.
@@ -80,14 +81,3 @@ class ChangeLog:
             )
         self._dirty.clear()
         return list(chain.from_iterable(tables.values()))
-
-
-def signed64(value: int) -> int:
-    """An unsigned 64-bit integer as SQL keeps it."""
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def unsigned64(value: SqlValue) -> int:
-    """The inverse of `signed64`."""
-    assert isinstance(value, int)
-    return value % (1 << 64)

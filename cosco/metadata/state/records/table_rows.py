@@ -1,12 +1,29 @@
-"""Exchanges as rows of the database, without the number they begin with, and back."""
+"""What rows of several tables keep: what was asked for, and where it was placed."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from typing import Any, Final
 
-from cosco.metadata.state.records.changes import Row, signed64, unsigned64
-from cosco.protocol.records import Assignment, DaemonRef, ExchangeSpec, PartitionRange
+from cosco.metadata.state.records.changes import Row
+from cosco.protocol.records import Assignment, DaemonRef, ExchangeSpec
+
+_SPEC_FIELDS: Final = [field.name for field in fields(ExchangeSpec)]
+#: Columns that keep an ExchangeSpec, in the order of its fields.
+SPEC_COLUMNS: Final = len(_SPEC_FIELDS)
+
+#: What keeps a spec, and a daemon: a group makes thousands, and `astuple` takes its time.
+spec_row: Final[Callable[[ExchangeSpec], Row]] = attrgetter(*_SPEC_FIELDS)
+ref_row: Final[Callable[[DaemonRef], Row]] = attrgetter("incarnation", "address")
+
+
+def spec_from_row(columns: Iterable[Any]) -> ExchangeSpec:
+    """Return the spec that `spec_row` made columns of."""
+    spec = ExchangeSpec(*columns)
+    return replace(spec, deterministic=bool(spec.deterministic))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,65 +33,20 @@ class Placed:
     assignment: Assignment
     store_id: str
 
+    def row(self) -> Row:
+        """Return the columns after (number, range, epoch)."""
+        assignment = self.assignment
+        replicas = json.dumps([ref_row(ref) for ref in assignment.replicas])
+        return (
+            assignment.build, *ref_row(assignment.primary), self.store_id, replicas,
+            assignment.sealed,
+        )  # fmt: skip
 
-def spec_row(spec: ExchangeSpec) -> Row:
-    return (
-        spec.shuffle_id,
-        spec.partitions,
-        spec.replicas,
-        spec.min_replicas,
-        spec.codec,
-        int(spec.deterministic),
-        spec.lease_s,
-        spec.schema,
-    )
-
-
-def spec_from_row(row: Row) -> ExchangeSpec:
-    shuffle_id, partitions, replicas, min_replicas, codec, deterministic, lease_s, schema = row
-    assert isinstance(lease_s, float)
-    assert isinstance(schema, bytes)
-    return ExchangeSpec(
-        shuffle_id=str(shuffle_id),
-        partitions=unsigned64(partitions),
-        replicas=unsigned64(replicas),
-        min_replicas=unsigned64(min_replicas),
-        codec=str(codec),
-        deterministic=bool(deterministic),
-        lease_s=lease_s,
-        schema=schema,
-    )
-
-
-def range_row(part: PartitionRange) -> Row:
-    """The columns after (number, range)."""
-    return part.first, part.count
-
-
-def placed_row(placed: Placed) -> Row:
-    """The columns after (number, range, epoch)."""
-    assignment = placed.assignment
-    return (
-        assignment.build,
-        signed64(assignment.primary.incarnation),
-        assignment.primary.address,
-        placed.store_id,
-        json.dumps([[ref.incarnation, ref.address] for ref in assignment.replicas]),
-        int(assignment.sealed),
-    )
-
-
-def placed_from_row(row: Row) -> Placed:
-    """`row` begins with (range, epoch)."""
-    range_index, epoch, build, incarnation, address, store_id, replicas, sealed = row
-    return Placed(
-        Assignment(
-            range_index=unsigned64(range_index),
-            epoch=unsigned64(epoch),
-            build=unsigned64(build),
-            primary=DaemonRef(unsigned64(incarnation), str(address)),
-            replicas=tuple(DaemonRef(*ref) for ref in json.loads(str(replicas))),
-            sealed=bool(sealed),
-        ),
-        str(store_id),
-    )
+    @staticmethod
+    def from_row(row: Row) -> Placed:
+        """Return what a row keeps that begins with (range, epoch)."""
+        range_index, epoch, build, incarnation, address, store_id, replicas, sealed = row
+        primary = DaemonRef(incarnation, address)
+        others = tuple(DaemonRef(*ref) for ref in json.loads(replicas))
+        assignment = Assignment(range_index, epoch, build, primary, others, bool(sealed))
+        return Placed(assignment, store_id)

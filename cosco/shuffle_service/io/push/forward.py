@@ -1,8 +1,9 @@
 """Links to replicas: forwards frames and tells what is released, one stream a daemon.
 
 What to send is decided in `cosco.shuffle_service.state.replication.replica`; here it is sent, and
-sent again when a stream breaks. A replica that cannot be reached is reported to the metadata
-service, which moves the assignments it is of.
+sent again when a stream breaks. When to connect again, when to report a replica that cannot be
+reached and when to insist is decided here. A replica that stalls on a stream that holds is not
+reported.
 """
 
 from __future__ import annotations
@@ -10,36 +11,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 
-from cosco.errors import (
-    CapacityExceeded,
-    CoscoError,
-    DataCorrupted,
-    ExchangeClosed,
-    ServiceUnavailable,
-)
-from cosco.format.frame import FrameHeader, encode_frame_header
+from cosco.errors import CapacityExceeded, CoscoError, ServiceUnavailable
 from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
 from cosco.protocol import wire
-from cosco.protocol.push.window import ProtocolBroken
-from cosco.protocol.wire import mpb, spb
-from cosco.shuffle_service.io.flusher import Flusher
+from cosco.protocol.wire import mpb
 from cosco.shuffle_service.io.membership import MetadataLink
-from cosco.shuffle_service.io.page_waiters import PageWaiters
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
+from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.replication.replica import Replica
+from cosco.shuffle_service.state.replication.replica import Replica, ReplicaReplaced
 
 log = logging.getLogger(__name__)
 
-#: A replica that is out of reach for so long, though it is said to live, is given up.
+#: A replica that is out of reach for this time, though it is said to live, is insisted on.
 INSIST_AFTER_S: Final = 5.0
-#: A link with nothing to say ends after so long.
+#: A link with nothing to say ends after this time.
 LINGER_S: Final = 5.0
 _TICK_S: Final = 0.1
 _RETRY_MIN_S: Final = 0.1
@@ -47,54 +36,31 @@ _RETRY_MAX_S: Final = 2.0
 #: The replica ends a stream that is done within this time, or it counts as broken.
 _END_S: Final = 5.0
 _OPTIONS: Final = (*CHANNEL_OPTIONS, *keepalive(5_000, 5_000))
-_EMPTY_FRAME: Final = wire.push_frame([])
 
 
-class _Gone(Exception):
-    """Another process listens at the replica's address."""
-
-
-class Forwards:
+class Forwards(TaskRunner):
     """All links of one daemon; `start` to `stop` once."""
 
-    def __init__(
-        self,
-        core: DaemonCore,
-        metadata: MetadataLink,
-        flusher: Flusher,
-        waiters: PageWaiters,
-        full_store_wait_s: float,
-    ) -> None:
+    def __init__(self, core: DaemonCore, metadata: MetadataLink, full_store_wait_s: float) -> None:
+        super().__init__()
         self._core = core
         self._metadata = metadata
-        self._flusher = flusher
-        self._waiters = waiters
         self._full_store_wait_s = full_store_wait_s
         self._links: set[asyncio.Task[None]] = set()
-        self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
 
     def start(self) -> None:
+        """Make links from now on."""
         self._core.replication.on_replica = self._connect
-        self._tasks = [asyncio.create_task(self._watch(), name="watch-forwards")]
-
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """For the server to watch: none of them ever ends by itself."""
-        return self._tasks
+        self.run("watch-forwards", self._watch())
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *self._links]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def changed(self) -> None:
-        """Frames became safe, or assignments were sealed."""
-        self._flusher.kick()
-        self._waiters.wake()
+        """End all links."""
+        self.tasks += self._links
+        await super().stop()
 
     def _connect(self, replica: Replica) -> None:
-        link = _Link(replica, self._core, self._metadata, self.changed)
+        link = _Link(replica, self._core, self._metadata)
         task = asyncio.create_task(link.run(), name=f"forward-{replica.ref.address}")
         self._links.add(task)
         task.add_done_callback(self._ended)
@@ -106,57 +72,41 @@ class Forwards:
 
     async def _watch(self) -> None:
         """Look for replicas that keep frames waiting."""
-        replication = self._core.replication
+        replication, flushes = self._core.replication, self._core.flushes
         while True:
             await asyncio.sleep(_TICK_S)
             if self._failure is not None:  # of a link, which nothing would replace
                 raise self._failure
             now = time.monotonic()
             if replication.tick(now):
-                self._flusher.kick()
+                self._core.kick()
             patience_s = self._full_store_wait_s
-            if self._flusher.failing(now, patience_s):
+            if flushes.failing(now, patience_s):
                 # Neither copied nor stored: nothing here will change that.
-                why = f"the store takes nothing ({self._flusher.failure}), nor does the replica"
+                why = f"the store takes nothing ({flushes.failure}), nor does the replica"
                 replication.give_up(now - patience_s, CapacityExceeded(f"rows are not safe: {why}"))
 
 
 class _Link:
     """One replica: a stream, and another one when it breaks, until nothing is to be said."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        core: DaemonCore,
-        metadata: MetadataLink,
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, replica: Replica, core: DaemonCore, metadata: MetadataLink) -> None:
         self._replica = replica
         self._core = core
         self._metadata = metadata
-        self._changed = changed
         self._wake = asyncio.Event()
-        self._to_send: deque[bytes | tuple[FrameHeader, memoryview, bool]] = deque()  # eager?
-        self._has_reply = False  # one that came since frames were announced last
         self._unreached_since: float | None = None
         self._said_alive = False
         self._channel = grpc.aio.insecure_channel(replica.ref.address, options=_OPTIONS)
         self._open_stream: Any = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
-        self._hello = spb.PushRequest(
-            hello=spb.Hello(
-                protocol=wire.PUSH_PROTOCOL,
-                incarnation=replica.ref.incarnation,
-                primary=core.incarnation,
-            )
-        ).SerializeToString()
         replica.wake = self._wake.set
 
     async def run(self) -> None:
         """Serve the replica until it needs no link any more, or is gone and that was heard."""
         delay_s, heard = _RETRY_MIN_S, False
         try:
-            while not (self._is_lost() and heard):
-                if not self._is_lost() and await self._try_stream():
+            while not (self._replica.is_gone and heard):
+                if not self._replica.is_gone and await self._try_stream():
                     if self._replica.is_idle:
                         self._core.replication.end(self._replica)
                         return
@@ -164,22 +114,19 @@ class _Link:
                 if self._unreached_since is None:  # it was reached on this stream
                     self._unreached_since = time.monotonic()
                     delay_s = _RETRY_MIN_S
-                self._changed()
+                self._core.changed(time.monotonic())
                 heard = await self._report()
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
         finally:
             await self._channel.close()
 
-    def _is_lost(self) -> bool:
-        return self._replica.is_lost
-
     async def _try_stream(self) -> bool:
-        """One stream; whether it ended well."""
+        """Have one stream, and return whether it ended well."""
         try:
             await self._stream()
-        except _Gone:
-            self._core.replication.lost(self._replica.ref.incarnation)
+        except ReplicaReplaced:
+            self._core.replication.gone(self._replica.ref.incarnation)
         except Exception as error:  # noqa: BLE001  whatever it is, another stream is tried
             log.warning("copies to %s: %s", self._replica.ref.address, _reason(error))
         else:
@@ -187,14 +134,17 @@ class _Link:
         return False
 
     async def _report(self) -> bool:
-        """Say that it is out of reach, and learn whether it is dead; False if nobody heard."""
+        """Say that it is out of reach, and learn whether it is dead.
+
+        Returns: whether anybody heard.
+        """
         since = self._unreached_since
         insist = (
             self._said_alive and since is not None and time.monotonic() - since >= INSIST_AFTER_S
         )
         ref = self._replica.ref
         request = mpb.ReportDaemonRequest(
-            daemon=wire.ref_to_pb(ref), reporter=self._core.incarnation, insist=insist
+            daemon=wire.to_pb(ref), reporter=self._core.incarnation, insist=insist
         )
         try:
             reply = await self._metadata.call("ReportDaemon", request)
@@ -206,17 +156,15 @@ class _Link:
             return True
         self._said_alive = reply.alive
         if not reply.alive:
-            self._core.replication.lost(ref.incarnation)
-            self._changed()
+            self._core.replication.gone(ref.incarnation)
+            self._core.changed(time.monotonic())
         return True
 
     # --- one stream -----------------------------------------------------------------------
 
     async def _stream(self) -> None:
-        """One stream, until nothing is left to be said; raises if it breaks."""
+        """Have one stream, until nothing is left to be said; raises if it breaks."""
         self._replica.begin_stream()
-        self._to_send.clear()
-        self._has_reply = True
         call = self._open_stream()
         reading = asyncio.create_task(self._read(call), name="replica-replies")
         writing = asyncio.create_task(self._write(call), name="replica-requests")
@@ -236,12 +184,11 @@ class _Link:
 
     async def _write(self, call: Any) -> None:
         """Send what there is to send; returns when there was nothing for a while."""
-        await call.write(self._hello)
         while True:
             self._wake.clear()
-            message = self._next_message()
-            if message is not None:
-                await call.write(message)
+            request = self._replica.next_request()
+            if request is not None:
+                await call.write(wire.push_request_to_bytes(request))
             elif not self._replica.is_idle:
                 await self._wake.wait()
             else:
@@ -251,72 +198,22 @@ class _Link:
                     await call.done_writing()
                     return
 
-    def _next_message(self) -> bytes | None:
-        sequences = self._replica.take_released()
-        if sequences:
-            released = spb.Released(sequences=sequences)
-            return spb.PushRequest(released=released).SerializeToString()
-        self._to_send += ((*frame, True) for frame in self._replica.send_eagerly())
-        if self._has_reply or not self._replica.is_under_way:
-            # Else with others, at the next reply: messages cost by their number.
-            self._has_reply = False
-            lengths = self._replica.announce()
-            if lengths:
-                announce = spb.Announce(frame_bytes=lengths)
-                return spb.PushRequest(announce=announce).SerializeToString()
-        if self._to_send:
-            frame = self._to_send.popleft()
-            if isinstance(frame, bytes):
-                return frame
-            header, body, eager = frame
-            return wire.push_frame([encode_frame_header(header), body], eager=eager)
-        return None
-
     async def _read(self, call: Any) -> None:
         """Take note of replies; returns at the end of a stream that ended well."""
         while (message := await call.read()) is not grpc.aio.EOF:
             self._unreached_since = None
             self._said_alive = False
-            self._on_reply(spb.PushReply.FromString(message))
-            self._has_reply = True
+            reply = wire.push_reply_from_bytes(message)
+            sealed = self._replica.on_reply(reply, time.monotonic())
+            if sealed:
+                self._core.seal(sealed)
+            if sealed or reply.acknowledged:
+                self._core.changed(time.monotonic())
             self._wake.set()
-
-    def _on_reply(self, reply: spb.PushReply) -> None:
-        if reply.eager_bytes:
-            self._replica.allow_eager(reply.eager_bytes)
-        if reply.acknowledged:
-            self._replica.acknowledged(reply.acknowledged, time.monotonic())
-            self._changed()
-        for refusal in reply.refused:
-            self._on_refusal(refusal)
-        self._replica.bounded(reply.copies_max_bytes)
-        for frame in self._replica.granted(reply.granted):
-            self._to_send.append(_EMPTY_FRAME if frame is None else (*frame, False))
-
-    def _on_refusal(self, refusal: spb.Refusal) -> None:
-        reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"
-        if refusal.code == spb.REFUSAL_CODE_WRONG_INCARNATION:
-            raise _Gone
-        frame = self._replica.refused(refusal.sequence) if refusal.sequence else None
-        match refusal.code:
-            case spb.REFUSAL_CODE_NOT_ASSIGNED:
-                # It was sealed there, and so it is here: what is in is stored.
-                if frame is not None:
-                    self._core.seal([frame.key])
-                    self._replica.refuse(frame, NotAssigned(reason))
-                    self._changed()
-            case spb.REFUSAL_CODE_EXCHANGE_CLOSED:
-                if frame is not None:
-                    self._replica.refuse(frame, ExchangeClosed(reason))
-            case spb.REFUSAL_CODE_BAD_FRAME if refusal.sequence:
-                if frame is not None and not self._replica.resend(frame):
-                    self._replica.refuse(frame, DataCorrupted(reason))
-            case _:
-                raise ProtocolBroken(reason)
 
 
 def _reason(error: Exception) -> str:
-    """Why a stream broke, in one line."""
+    """Return why a stream broke, in one line."""
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name.lower()}: {' '.join((error.details() or '').split())[:200]}"
     return str(error) or type(error).__name__

@@ -26,12 +26,13 @@ from typing import Final
 from cosco.dfs import Store
 from cosco.errors import DataCorrupted, ExchangeClosed
 from cosco.format.chunk import CHUNK_HEADER_BYTES, padded
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.wire import fetch_data, spb
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.io.read.store_reader import StoreReader
 from cosco.shuffle_service.io.read.stored_files import FoundChunk, chunks_of, files_of_others
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk, ChunkState
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 from cosco.shuffle_service.state.core import DaemonCore, Piece
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _ZEROS: Final = memoryview(bytes(_MESSAGE_MIN_BYTES))
 class FetchService:
     """The reading half of the daemon.
 
-    `settle` puts the copies of an assignment, if there are any, through the buffers.
+    `absorb` puts the copies of an assignment, if there are any, through the buffers.
     """
 
     def __init__(
@@ -57,20 +58,20 @@ class FetchService:
         store: Store,
         reads: ReadMemory,
         metrics: DaemonMetrics,
-        settle: Callable[[AssignmentKey], Awaitable[None]],
+        absorb: Callable[[AssignmentKey], Awaitable[None]],
     ) -> None:
         self._core = core
         self._store = store
         self._reads = reads
         self._metrics = metrics
-        self._settle = settle
+        self._absorb = absorb
         self._turns = asyncio.Semaphore(MAX_FETCHES)
         self._active = 0
 
     async def serve(
         self, key: AssignmentKey, partition: int, *, files: bool = False
     ) -> AsyncGenerator[bytes, None]:
-        """The messages of one Fetch call; raises ExchangeClosed if it is dropped meanwhile.
+        """Yield the messages of one Fetch call; raises ExchangeClosed if it is dropped meanwhile.
 
         `files`: also of files that others wrote. They are sent in any case by a daemon that
         is not the assignment's primary.
@@ -90,7 +91,7 @@ class FetchService:
     ) -> AsyncGenerator[bytes, None]:
         self._check_open(key)
         # In this order: a copy that goes meanwhile does so because its rows are in a file.
-        await self._settle(key)
+        await self._absorb(key)
         pieces = self._core.snapshot(key, partition)
         held = self._core.assignment(key)
         is_primary = held is not None and not held.copied_from
@@ -114,7 +115,7 @@ class FetchService:
         self._check_open(key)  # or what is gone looks like nothing
 
     def _check_open(self, key: AssignmentKey) -> None:
-        if self._core.is_dropped(key[0]):
+        if self._core.is_dropped(key.number):
             raise _closed()
 
     def _message_bytes(self) -> int:
@@ -153,7 +154,7 @@ class FetchService:
     # --- the store ------------------------------------------------------------------------
 
     async def _from_files(self, key: AssignmentKey, partition: int) -> AsyncGenerator[bytes, None]:
-        """The chunks of files that this process did not write, found by their headers."""
+        """Yield the chunks of files that this process did not write, found by their headers."""
         folder = self._core.folder(key)
         try:
             files = await files_of_others(self._store, folder, partition, self._core.incarnation)
@@ -177,8 +178,9 @@ class FetchService:
         sent: int = 0,
         announced: bool = False,
     ) -> AsyncGenerator[bytes, None]:
-        """Stored chunks that follow each other in a file; of the first one what comes after
-        byte `sent`, whose section may have been announced.
+        """Yield stored chunks that follow each other in a file.
+
+        The first one begins after byte `sent`; its section may have been announced.
 
         A section is sent after the first read, so that a file that is gone or was cut is an
         error. What fails after that is zeros to the end of the section, which no reader
@@ -213,7 +215,7 @@ class FetchService:
     async def _read(
         self, reader: StoreReader, chunk: FoundChunk, sent: int, run_end: int
     ) -> list[memoryview]:
-        """The next bytes of a chunk's body, valid until the next await."""
+        """Return the next bytes of a chunk's body, valid until the next await."""
         position, end = chunk.offset + CHUNK_HEADER_BYTES + sent, _end(chunk)
         length = min(self._message_bytes(), chunk.body_bytes - sent)
         try:
@@ -225,7 +227,7 @@ class FetchService:
             return await reader.at(position, length, end, end)
 
     def _unreadable(self, key: AssignmentKey, reason: str) -> bytes:
-        """An error section; raises ExchangeClosed if that is why."""
+        """Return an error section; raises ExchangeClosed if that is why."""
         self._check_open(key)
         log.warning("%s", reason)
         self._metrics.fetch_failures.inc()
@@ -233,7 +235,7 @@ class FetchService:
 
 
 async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same messages; while one is sent, the next is read already."""
+    """Yield the same messages; while one is sent, the next is read already."""
     ahead = asyncio.ensure_future(anext(messages, None))
     try:
         while (message := await ahead) is not None:
@@ -246,7 +248,7 @@ async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncGenerator[b
 
 
 def _stored_run(pieces: Sequence[Piece], first: int) -> list[FoundChunk]:
-    """Of pieces[first:] those that are stored and follow each other in one file."""
+    """Return those of pieces[first:] that are stored and follow each other in one file."""
     run: list[FoundChunk] = []
     for piece in pieces[first:]:
         chunk = piece.chunk
@@ -258,7 +260,7 @@ def _stored_run(pieces: Sequence[Piece], first: int) -> list[FoundChunk]:
 
 
 def _end(chunk: FoundChunk) -> int:
-    """Where the blocks of a chunk end in its file."""
+    """Return where the blocks of a chunk end in its file."""
     return chunk.offset + CHUNK_HEADER_BYTES + chunk.body_bytes
 
 

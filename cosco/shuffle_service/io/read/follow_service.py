@@ -2,22 +2,23 @@
 
 A question is answered when the last mark has come, or at once. Replies are made one after
 another as the stream takes them, so a reader that does not read costs its questions and no
-rows. What waits is bounded by `cosco.shuffle_service.state.buffers.mark_boards.Boards`, over all
-streams.
+rows. What waits is bounded over all streams, by `state.buffers.mark_boards.MarkBoards`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cosco.errors import CoscoError, ExchangeClosed, InvalidArgument
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
 from cosco.protocol.wire import followed_to_bytes, follows_from_bytes
 from cosco.shuffle_service.io.lookups import Lookups
+from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.follow_answers import (
     MAX_DATA_BYTES,
@@ -28,102 +29,46 @@ from cosco.shuffle_service.state.follow_answers import (
     refused,
 )
 
-#: Assignments that are looked up at a time for readers.
-MAX_LOOK_UPS: Final = 16
-#: A reader with so many answers to come is not read from meanwhile.
+#: A reader with this many answers to come is not read from meanwhile.
 MAX_READY: Final = 1024
 
 
+@dataclass(slots=True, eq=False)
 class _Follower:
     """One question that is not answered yet.
 
-    board: where it waits. refusal: the answer, if that is known already.
+    waits: and is counted. board: where it waits. stop_look_up: ends what it waits for instead.
+    refusal: the answer, if that is known already.
     """
 
-    __slots__ = ("ask", "board", "refusal", "stream", "waits")
-
-    def __init__(self, stream: FollowStream, ask: Follow) -> None:
-        self.stream = stream
-        self.ask = ask
-        self.waits = False  # and is counted
-        self.board: MarkBoard | None = None
-        self.refusal: Followed | None = None
+    stream: FollowStream
+    ask: Follow
+    waits: bool = False
+    board: MarkBoard | None = None
+    stop_look_up: Callable[[], object] | None = None
+    refusal: Followed | None = None
 
     def tell(self) -> None:
-        """There is an answer now."""
+        """Have it answered now."""
         self.stream.ready(self)
 
-
-class FollowService:
-    """The waiting readers of one daemon; `start` to `stop` once."""
-
-    def __init__(self, core: DaemonCore, lookups: Lookups) -> None:
-        self.core = core
-        self._lookups = lookups
-        self._unknown: dict[AssignmentKey, dict[_Follower, None]] = {}
-        self._to_look_up: OrderedDict[AssignmentKey, None] = OrderedDict()
-        self._has_work = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._look_up(), name="follow-look-up") for _ in range(MAX_LOOK_UPS)
-        ]
-
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """For the server to watch: none of them ever ends by itself."""
-        return self._tasks
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def find(self, follower: _Follower) -> None:
-        """Have its assignment looked up, and place it again then."""
-        key = key_of(follower.ask)
-        if key not in self._unknown:
-            self._unknown[key] = {}
-            self._to_look_up[key] = None
-            self._has_work.set()
-        self._unknown[key][follower] = None
-
-    def forget(self, follower: _Follower) -> None:
-        """It waits for no look-up any more."""
-        key = key_of(follower.ask)
-        waiting = self._unknown.get(key, {})
-        waiting.pop(follower, None)
-        if key in self._unknown and not waiting:
-            del self._unknown[key]
-            self._to_look_up.pop(key, None)
-
-    async def _look_up(self) -> None:
-        """One assignment after another: the answer for one may be that for the next."""
-        while True:
-            while not self._to_look_up:
-                self._has_work.clear()
-                await self._has_work.wait()
-            key, _ = self._to_look_up.popitem(last=False)
-            outcome, reason = FollowOutcome.ELSEWHERE, ""
-            try:
-                await self._lookups.find(key)
-            except CoscoError as error:
-                reason = str(error)
-                if isinstance(error, ExchangeClosed):
-                    outcome = FollowOutcome.CLOSED
-            for follower in self._unknown.pop(key, {}):
-                if reason:
-                    follower.refusal = refused(follower.ask, outcome, reason)
-                follower.stream.place(follower)
+    def found(self, found: AssignmentBuffers | CoscoError, _: float) -> None:
+        """Have it wait at the board of its assignment, or answered."""
+        if isinstance(found, CoscoError):
+            is_closed = isinstance(found, ExchangeClosed)
+            outcome = FollowOutcome.CLOSED if is_closed else FollowOutcome.ELSEWHERE
+            self.refusal = refused(self.ask, outcome, str(found))
+        self.stop_look_up = None
+        self.stream.place(self)
 
 
 class FollowStream:
     """Serves one call of Follow from its first message to its last."""
 
-    def __init__(self, context: Any, service: FollowService) -> None:
+    def __init__(self, context: Any, core: DaemonCore, lookups: Lookups) -> None:
         self._context = context
-        self._service = service
-        self._core = service.core
+        self._core = core
+        self._lookups = lookups
         self._followers: dict[int, _Follower] = {}
         self._ready: deque[_Follower] = deque()
         self._has_ready = asyncio.Event()
@@ -174,7 +119,7 @@ class FollowStream:
         board = None if unknown or follower.refusal else board_to_wait_at(core, ask)
         if not (unknown or board):
             self.ready(follower)
-        elif not (follower.waits or core.boards.take_follower()):
+        elif not (follower.waits or core.mark_boards.add_follower()):
             reason = "too many readers wait here"
             follower.refusal = refused(ask, FollowOutcome.ELSEWHERE, reason)
             self.ready(follower)
@@ -183,18 +128,20 @@ class FollowStream:
             if board is not None:
                 board.follow(follower.tell)
             else:
-                self._service.find(follower)
+                key = key_of(ask)
+                follower.stop_look_up = self._lookups.look_up(key, follower.found)
 
     def ready(self, follower: _Follower) -> None:
-        """There is an answer: it is made when the stream takes it."""
+        """Have it answered; the answer is made when the stream takes it."""
         self._ready.append(follower)
         self._has_ready.set()
 
     def _forget(self, follower: _Follower) -> None:
         del self._followers[follower.ask.id]
         if follower.waits:
-            self._core.boards.free_follower()
-            self._service.forget(follower)
+            self._core.mark_boards.remove_follower()
+            if follower.stop_look_up is not None:
+                follower.stop_look_up()
             if follower.board is not None:
                 follower.board.leave(follower.tell)
 
@@ -207,7 +154,7 @@ class FollowStream:
                 await self._context.write(followed_to_bytes(replies))
 
     def _replies(self) -> list[Followed]:
-        """Answers to send together: messages cost by their number."""
+        """Return answers to send together: messages cost by their number."""
         replies: list[Followed] = []
         data_bytes = 0
         while self._ready and data_bytes < MAX_DATA_BYTES:

@@ -20,7 +20,7 @@ from cosco.shuffle_service.state.buffers.pool import MIN_PAGE_BYTES, Page, PageP
 PIECE_MAX_BYTES: Final = 8 << 20
 #: However many readers there are, no read but a file's last is smaller.
 PIECE_MIN_BYTES: Final = 1 << 20
-#: A piece that was not touched for so long is taken back when others wait.
+#: A piece that was not touched for this time is taken back when others wait.
 STALLED_AFTER_S: Final = 1.0
 
 _SHARE: Final = 8
@@ -29,13 +29,13 @@ _ARENA_MAX_BYTES: Final = 32 << 20
 
 
 def read_arena_bytes(memory_bytes: int) -> int:
-    """How large the arena of a daemon with `--memory` of so many bytes is."""
+    """Return the size of the arena of a daemon with this `--memory`."""
     share = memory_bytes // _SHARE
     return min(max(share, _ARENA_MIN_BYTES), _ARENA_MAX_BYTES) // PIECE_MIN_BYTES * PIECE_MIN_BYTES
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class PieceMemory:
     """Memory for one piece. `views` are its pages, in order; none once it is given back."""
 
     pages: list[Page]
@@ -50,7 +50,7 @@ class Lease:
         return not self.pages
 
     def part(self, start: int, end: int) -> list[memoryview]:
-        """Bytes [start, end) of the piece; valid until the next await."""
+        """Return bytes [start, end) of the piece; valid until the next await."""
         found, base = [], 0
         for view in self.views:
             low, high = max(start - base, 0), min(end - base, len(view))
@@ -61,12 +61,12 @@ class Lease:
 
 
 class ReadMemory:
-    """Leases of an arena, a multiple of PIECE_MIN_BYTES; used from one event loop."""
+    """Lends out an arena, a multiple of PIECE_MIN_BYTES; used from one event loop."""
 
     def __init__(self, arena: memoryview) -> None:
         self._arena = arena
         self._pool = PagePool(len(arena))
-        self._leases: dict[Lease, None] = {}  # oldest first
+        self._lent: dict[PieceMemory, None] = {}  # oldest first
         self._queue: deque[asyncio.Future[None]] = deque()
         #: Readers of the store that are open.
         self.readers = 0
@@ -76,72 +76,72 @@ class ReadMemory:
         return self._pool.capacity_bytes - self._pool.free_bytes
 
     def piece_bytes(self) -> int:
-        """What one read should ask for now: each reader sends a piece while it reads another."""
+        """Return what one read should ask for: each reader sends a piece while it reads another."""
         share = len(self._arena) // (2 * max(1, self.readers))
         return min(max(share, PIECE_MIN_BYTES), PIECE_MAX_BYTES) // MIN_PAGE_BYTES * MIN_PAGE_BYTES
 
-    def lease_ahead(self, length: int) -> Lease | None:
+    def borrow_ahead(self, length: int) -> PieceMemory | None:
         """Memory for `length` bytes if there is some and nobody waits for it, else None."""
         if self._queue or round_up(length) > self._pool.free_bytes:
             return None
-        return self._lease(length)
+        return self._lend(length)
 
-    async def lease(self, length: int) -> Lease:
+    async def borrow(self, length: int) -> PieceMemory:
         """Memory for `length` bytes, at most PIECE_MAX_BYTES; waits for its turn.
 
-        Whoever waits here must hold no other lease, or all might wait for each other.
+        Whoever waits here must hold no other piece, or all might wait for each other.
         """
-        if (lease := self.lease_ahead(length)) is not None:
-            return lease
+        if (borrowed := self.borrow_ahead(length)) is not None:
+            return borrowed
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
             while self._queue[0] is not turn or round_up(length) > self._pool.free_bytes:
                 if self._queue[0] is turn and self._take_back():
                     continue
-                # Leases that are touched now may stall; the first in the queue looks again.
+                # Pieces that are touched now may stall; the first in the queue looks again.
                 await asyncio.wait({turn}, timeout=STALLED_AFTER_S)
                 if turn.done():
                     fresh: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._queue[self._queue.index(turn)] = fresh
                     turn = fresh
-            return self._lease(length)
+            return self._lend(length)
         finally:
             self._queue.remove(turn)
             self._wake()
 
-    def filled(self, lease: Lease) -> None:
-        """It has been read into."""
-        lease.is_filling = False
-        self.touch(lease)
+    def filled(self, borrowed: PieceMemory) -> None:
+        """Note that it has been read into."""
+        borrowed.is_filling = False
+        self.touch(borrowed)
 
-    def touch(self, lease: Lease) -> None:
-        """Its reader takes from it."""
-        lease.touched = asyncio.get_running_loop().time()
+    def touch(self, borrowed: PieceMemory) -> None:
+        """Note that its reader copies from it."""
+        borrowed.touched = asyncio.get_running_loop().time()
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, borrowed: PieceMemory) -> None:
         """Repeatable. Not while it is read into."""
-        if lease.is_gone:
+        if borrowed.is_gone:
             return
-        del self._leases[lease]
-        self._pool.free(lease.pages)
-        lease.pages, lease.views = [], []
+        del self._lent[borrowed]
+        self._pool.free(borrowed.pages)
+        borrowed.pages, borrowed.views = [], []
         self._wake()
 
-    def _lease(self, length: int) -> Lease:
+    def _lend(self, length: int) -> PieceMemory:
         pages = self._pool.allocate(length)
         views = [self._arena[page.offset : page.offset + page.size] for page in pages]
-        lease = Lease(pages, views, asyncio.get_running_loop().time())
-        self._leases[lease] = None
-        return lease
+        borrowed = PieceMemory(pages, views, asyncio.get_running_loop().time())
+        self._lent[borrowed] = None
+        return borrowed
 
     def _take_back(self) -> bool:
-        """Take one stalled lease from its reader, the least touched one first."""
+        """Take one stalled piece from its reader, the least touched one first."""
         before = asyncio.get_running_loop().time() - STALLED_AFTER_S
-        stalled = [one for one in self._leases if not one.is_filling and one.touched <= before]
+        stalled = [one for one in self._lent if not one.is_filling and one.touched <= before]
         if not stalled:
             return False
-        self.give_back(min(stalled, key=lambda lease: lease.touched))
+        self.give_back(min(stalled, key=lambda borrowed: borrowed.touched))
         return True
 
     def _wake(self) -> None:

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from cosco.dfs import Store
 from cosco.errors import DataCorrupted
 from cosco.format.chunk import ALIGNMENT
-from cosco.shuffle_service.io.read.read_memory import Lease, ReadMemory
+from cosco.shuffle_service.io.read.read_memory import PieceMemory, ReadMemory
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """Bytes [start, end) of the file, in memory; `is_cut`: the file ends there, too soon."""
 
-    lease: Lease
+    borrowed: PieceMemory
     start: int
     end: int
     is_cut: bool
 
     def covers(self, position: int) -> bool:
-        return self.start <= position < self.end and not self.lease.is_gone
+        return self.start <= position < self.end and not self.borrowed.is_gone
 
 
 class StoreReader:
@@ -52,11 +52,11 @@ class StoreReader:
         piece = self._piece
         if piece.is_cut and piece.end < needed:
             raise DataCorrupted(f"the file was cut short at {piece.end}")
-        self._memory.touch(piece.lease)
+        self._memory.touch(piece.borrowed)
         if self._ahead is None and piece.end < end:
             self._read_ahead(piece.end, end)
         first = position - piece.start
-        return piece.lease.part(first, min(first + length, piece.end - piece.start))
+        return piece.borrowed.part(first, min(first + length, piece.end - piece.start))
 
     def close(self) -> None:
         """Give all memory back, that of a read under way when it has ended."""
@@ -76,27 +76,27 @@ class StoreReader:
             self._drop_ahead()
         start = position - position % ALIGNMENT
         length = min(self._memory.piece_bytes(), end - start)
-        return await self._fill(await self._memory.lease(length), start, length)
+        return await self._fill(await self._memory.borrow(length), start, length)
 
     def _read_ahead(self, start: int, end: int) -> None:
         start -= start % ALIGNMENT  # where the last piece ended, unless the file does there
         length = min(self._memory.piece_bytes(), end - start)
-        lease = self._memory.lease_ahead(length)
-        if lease is not None:
-            self._ahead = asyncio.create_task(self._fill(lease, start, length), name="read-ahead")
+        if (borrowed := self._memory.borrow_ahead(length)) is not None:
+            filling = self._fill(borrowed, start, length)
+            self._ahead = asyncio.create_task(filling, name="read-ahead")
 
-    async def _fill(self, lease: Lease, start: int, length: int) -> _Piece:
+    async def _fill(self, borrowed: PieceMemory, start: int, length: int) -> _Piece:
         try:
-            got = await self._store.read_into(self._path, start, lease.views)
+            got = await self._store.read_into(self._path, start, borrowed.views)
         except BaseException:
-            self._memory.give_back(lease)
+            self._memory.give_back(borrowed)
             raise
-        self._memory.filled(lease)
-        return _Piece(lease, start, start + min(got, length), is_cut=got < length)
+        self._memory.filled(borrowed)
+        return _Piece(borrowed, start, start + min(got, length), is_cut=got < length)
 
     def _drop_piece(self) -> None:
         if self._piece is not None:
-            self._memory.give_back(self._piece.lease)
+            self._memory.give_back(self._piece.borrowed)
             self._piece = None
 
     def _drop_ahead(self) -> None:
@@ -109,4 +109,4 @@ class StoreReader:
 
     def _forget(self, ahead: asyncio.Task[_Piece]) -> None:
         if not ahead.cancelled() and ahead.exception() is None:
-            self._memory.give_back(ahead.result().lease)
+            self._memory.give_back(ahead.result().borrowed)

@@ -15,7 +15,7 @@ from typing import Final
 from cosco.dfs import Store, StoredFile
 from cosco.errors import DataCorrupted
 from cosco.format.chunk import ALIGNMENT, CHUNK_HEADER_BYTES, ChunkHeader, parse_chunk_header
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey
+from cosco.protocol.keys import AssignmentKey
 
 #: partition and incarnation; what else lies in the folder is nobody's.
 _NAME: Final = re.compile(r"(\d{1,10})-([0-9a-f]{16})")
@@ -33,7 +33,7 @@ class FoundChunk:
 async def files_of_others(
     store: Store, folder: str, partition: int, incarnation: int
 ) -> list[StoredFile]:
-    """The files of a partition in an assignment's folder, but for this incarnation's own.
+    """List the files of a partition in an assignment's folder, but for this incarnation's own.
 
     Raises OSError.
     """
@@ -48,7 +48,7 @@ async def files_of_others(
 async def chunks_of(
     store: Store, file: StoredFile, key: AssignmentKey, partition: int
 ) -> AsyncIterator[FoundChunk]:
-    """The chunks of a file in order, up to its end or its torn tail.
+    """Yield the chunks of a file in order, up to its end or its torn tail.
 
     Raises OSError, and DataCorrupted where what follows cannot be known.
     """

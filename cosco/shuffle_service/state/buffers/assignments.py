@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cosco.errors import CoscoError, DataCorrupted
+from cosco.errors import DataCorrupted
 from cosco.format.block import HEADER_BYTES
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.mark import Mark, decode_mark
+from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.records import DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex, Sender
+from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, Run
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
-from cosco.shuffle_service.state.buffers.partition_buffer import (
-    AssignmentKey,
-    Chunk,
-    PartitionBuffer,
-)
-
-#: Tells whoever sent a frame what became of it: None if it is held, or why it is not.
-Settle = Callable[[CoscoError | None], None]
-
-
-class NotAssigned(CoscoError):
-    """The assignment is not this daemon's, or it is sealed."""
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 
 
 @dataclass(slots=True, eq=False)
 class AssignmentBuffers:
-    """One assignment of this daemon: what its primary puts there, or its settled copies.
+    """One assignment of this daemon: what its primary puts there, or the copies it absorbed.
 
     replica: to whom frames are forwarded; None for a single copy, and at the replica.
     copied_from: at the replica, the incarnation of the primary; 0 at the primary.
@@ -36,7 +27,7 @@ class AssignmentBuffers:
     """
 
     key: AssignmentKey
-    partitions: PartitionRange
+    partition_range: PartitionRange
     replica: DaemonRef | None = None
     copied_from: int = 0
     sealed: bool = False
@@ -45,48 +36,43 @@ class AssignmentBuffers:
     buffers: dict[int, PartitionBuffer] = field(default_factory=dict)
     dedupe: DedupeIndex = field(default_factory=DedupeIndex)
 
-    def check_takes(self, primary: int) -> None:
+    def check_takes_in(self, primary: int) -> None:
         """Raise NotAssigned unless frames are taken here from `primary` (0: from writers)."""
-        number, range_index, epoch = self.key
         if self.sealed:
-            raise NotAssigned(
-                f"range {range_index} of exchange {number} is sealed in epoch {epoch}; ask for "
-                "the assignment again"
-            )
+            raise NotAssigned(f"{self.key} is sealed; ask for the assignment again")
         if self.copied_from != primary:
             raise NotAssigned(
-                f"range {range_index} of exchange {number} in epoch {epoch} is another daemon's "
-                "to take; ask for the assignment again"
+                f"{self.key} is another daemon's to take; ask for the assignment again"
             )
 
     def check_partitions(self, frame: CheckedFrame) -> None:
         """Raise DataCorrupted for a frame with a partition outside of the range."""
-        first, end = self.partitions.first, self.partitions.first + self.partitions.count
+        first = self.partition_range.first
+        end = first + self.partition_range.count
         for run in frame.runs:
             if not first <= run.partition < end:
-                raise DataCorrupted(
-                    f"a block of partition {run.partition} in a frame of range {self.key[1]}"
-                )
+                where = f"in a frame of range {self.key.range_index}"
+                raise DataCorrupted(f"a block of partition {run.partition} {where}")
 
     def mark_of(self, frame: CheckedFrame) -> Mark | None:
-        """The mark that a frame ends with; raises DataCorrupted for one that is none of here."""
+        """Return the mark that a frame ends with; raises DataCorrupted if it belongs elsewhere."""
         if frame.mark is None:
             return None
         if not self.mappers:
-            raise DataCorrupted(f"a mark in exchange {self.key[0]}, which is of no group")
-        mark = decode_mark(*frame.mark, self.partitions)
+            raise DataCorrupted(f"a mark in exchange {self.key.number}, which is of no group")
+        mark = decode_mark(*frame.mark, self.partition_range)
         if mark.mapper >= self.mappers:
             raise DataCorrupted(f"a mark of mapper {mark.mapper} of {self.mappers}")
         return mark
 
-    def fresh(self, sender: Sender, run: Run) -> list[tuple[memoryview, int]]:
-        """The parts of a run that are not held yet, as (bytes, blocks); marks them held."""
+    def fresh(self, mapper_attempt: MapperAttempt, run: Run) -> list[tuple[memoryview, int]]:
+        """Note that all of a run is held. Returns the parts that were not: (bytes, blocks)."""
         claim, partition = self.dedupe.claim, run.partition
         fresh: list[tuple[memoryview, int]] = []
         start = offset = count = 0
         for block in run.blocks:
             end = offset + HEADER_BYTES + block.stored_bytes
-            if claim(sender, partition, block.position, block.end):
+            if claim(mapper_attempt, partition, block.position, block.end):
                 count += 1
             else:
                 if count:
@@ -98,7 +84,7 @@ class AssignmentBuffers:
         return fresh
 
     def unstored_chunks(self, frame: CheckedFrame) -> Iterator[Chunk]:
-        """Of each partition of the frame the last chunk that is not durable.
+        """Yield the last chunk that is not durable of each partition of the frame.
 
         Chunks of a buffer become durable in order. So when these are, all blocks of a frame
         that was taken whole are, also those that were dropped as held already. With a mark, of
@@ -112,12 +98,12 @@ class AssignmentBuffers:
                 yield chunk
 
     def in_memory(self) -> Iterator[Chunk]:
-        """All chunks that are not durable."""
+        """Yield all chunks that are not durable."""
         for buffer in self.buffers.values():
             for chunk in (buffer.flushing, buffer.open):
                 if chunk is not None:
                     yield chunk
 
     def unstored_bytes(self) -> int:
-        """Bytes of blocks in buffers that are in no store yet."""
+        """Return the bytes of blocks in buffers that are in no store yet."""
         return sum(chunk.body_bytes for chunk in self.in_memory())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cosco.errors import DataCorrupted
 from cosco.format.block import FLAG_MARK, HEADER_BYTES, BlockHeader, parse_header, walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
-from cosco.shuffle_service.state.buffers.dedupe import Sender
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 
 
 class Run(NamedTuple):
@@ -35,40 +35,45 @@ class CheckedFrame:
     """
 
     header: FrameHeader
-    sender: Sender
+    mapper_attempt: MapperAttempt
     runs: list[Run]
     mark: tuple[BlockHeader, memoryview] | None = None
 
+    @property
+    def key(self) -> AssignmentKey:
+        """Return what it is stamped for."""
+        return AssignmentKey(self.header.exchange, self.header.range_index, self.header.epoch)
+
 
 def check_frame(
-    data: memoryview, exchange: int | None = None, sender: Sender | None = None
+    data: memoryview, exchange: int | None = None, mapper_attempt: MapperAttempt | None = None
 ) -> CheckedFrame:
-    """Check a frame that `sender` sent for `exchange`; raises DataCorrupted.
+    """Check a frame that `mapper_attempt` sent for `exchange`; raises DataCorrupted.
 
-    None: the exchange that the frame names, the sender that its first block does. Whether its
+    None: the exchange that the frame names, the attempt that its first block does. Whether its
     partitions lie in its range is checked with the assignment, which is not known here.
     """
     header = parse_frame_header(data)
-    if exchange is None:
-        exchange = header.exchange
+    exchange = header.exchange if exchange is None else exchange
     if header.exchange != exchange:
         raise DataCorrupted(
             f"a frame of exchange {header.exchange} on a stream of exchange {exchange}"
         )
     body = data[FRAME_HEADER_BYTES:]
-    if sender is None:
+    if mapper_attempt is None:
         first = parse_header(body)
-        sender = (first.mapper, first.attempt)
+        mapper_attempt = MapperAttempt(first.mapper, first.attempt)
     runs: list[Run] = []
     blocks: list[BlockHeader] = []
     mark: tuple[BlockHeader, memoryview] | None = None
     partition = -1
     start = end = count = 0
     for offset, block in walk_blocks(body):
-        if block.exchange != exchange or (block.mapper, block.attempt) != sender:
+        if block.exchange != exchange or (block.mapper, block.attempt) != mapper_attempt:
             raise DataCorrupted(
                 f"a block of exchange {block.exchange}, mapper {block.mapper}, attempt "
-                f"{block.attempt} on a stream of mapper {sender[0]}, attempt {sender[1]}"
+                f"{block.attempt} on a stream of mapper {mapper_attempt.mapper}, attempt "
+                f"{mapper_attempt.attempt}"
             )
         if mark is not None:
             raise DataCorrupted("a mark that is not the last block of its frame")
@@ -87,4 +92,4 @@ def check_frame(
         runs.append(Run(partition, body[start:end], blocks))
     if count != header.blocks:
         raise DataCorrupted(f"a frame names {header.blocks} blocks and has {count}")
-    return CheckedFrame(header, sender, runs, mark)
+    return CheckedFrame(header, mapper_attempt, runs, mark)

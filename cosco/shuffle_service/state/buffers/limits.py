@@ -13,12 +13,12 @@ from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, MIN_PAGE_BY
 
 #: This part of the memory is for bookkeeping rather than for pages.
 _BOOKKEEPING_SHARE: Final = 1 / 16
-#: Of that, forwarded frames may use so much, and boards of marks; deduplication may use the rest.
+#: The shares of that for forwarded frames and for boards of marks; deduplication may use the rest.
 _FORWARDS_SHARE: Final = 1 / 4
 _BOARDS_SHARE: Final = 1 / 4
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
-#: Of what buffers may have, once so little of the pool is left the largest are flushed, whatever
+#: Once no more than this share of the pool is left to buffers, the largest are flushed, whatever
 #: their size. The fuller the pool may be, the larger the chunks are; writers go on in the rest.
 _LOW_WATER_SHARE: Final = 1 / 8
 #: Pages are taken ahead of need only while more than this share is free.
@@ -33,7 +33,7 @@ _BUFFERS_SHARE: Final = 3 / 4
 
 
 def pool_bytes(memory_bytes: int) -> int:
-    """How much of `--memory` becomes pages."""
+    """Return how much of `--memory` becomes pages."""
     pages = int(memory_bytes * (1 - _BOOKKEEPING_SHARE))
     return pages // MAX_PAGE_BYTES * MAX_PAGE_BYTES
 
@@ -43,18 +43,18 @@ def _bookkeeping_bytes(capacity_bytes: int) -> float:
 
 
 def dedupe_entries_max(capacity_bytes: int) -> int:
-    """How many intervals a daemon with so large a pool may remember."""
+    """Return how many intervals a daemon with a pool of `capacity_bytes` may remember."""
     share = 1 - _FORWARDS_SHARE - _BOARDS_SHARE
     return int(_bookkeeping_bytes(capacity_bytes) * share / ENTRY_BYTES)
 
 
 def boards_bytes_max(capacity_bytes: int) -> int:
-    """What boards of marks, and who waits at them, may cost with so large a pool."""
+    """Return what boards of marks, and who waits at them, may cost with such a pool."""
     return int(_bookkeeping_bytes(capacity_bytes) * _BOARDS_SHARE)
 
 
 def forwards_max(capacity_bytes: int) -> int:
-    """How many forwarded frames a daemon with so large a pool may keep account of."""
+    """Return how many forwarded frames a daemon with such a pool may keep account of."""
     return max(16, int(_bookkeeping_bytes(capacity_bytes) * _FORWARDS_SHARE / _FORWARD_BYTES))
 
 
@@ -73,17 +73,17 @@ class PoolShares:
 
     @property
     def copies_goal(self) -> int:
-        """What copies should not take more of."""
+        """Return what copies should not have more than."""
         return int(self.copies_max * _COPIES_GOAL_SHARE)
 
     @property
     def copies_room(self) -> int:
-        """What copies may take now."""
+        """Return what copies may have beside what they have."""
         return min(self._pool.free_bytes, self.copies_max - self.copies)
 
     @property
     def buffers_room(self) -> int:
-        """What buffers may take now."""
+        """Return what buffers may have beside what they have."""
         free = self._pool.free_bytes
         if not self.has_copies:
             return free
@@ -92,7 +92,7 @@ class PoolShares:
 
     @property
     def ahead(self) -> int:
-        """What buffers may take beyond their need: pages there are plenty of."""
+        """Return what buffers may have beyond their need: pages there are plenty of."""
         roomy = self._pool.free_bytes - int(self._pool.capacity_bytes * _ROOMY_SHARE)
         return min(roomy, self.buffers_room)
 

@@ -26,7 +26,7 @@ _FOLLOWER_BYTES: Final = 640
 _ATTEMPT_BYTES: Final = 8
 
 
-class Boards:
+class MarkBoards:
     """What all boards of a daemon, and all who wait at them, may cost together."""
 
     def __init__(self, bytes_max: int) -> None:
@@ -35,29 +35,29 @@ class Boards:
         self.followers = 0
 
     def open(self, mappers: int, partitions: int) -> MarkBoard | None:
-        """A board for a range of an exchange; None if there is no room for it."""
-        if not self._take(_cost_bytes(mappers, partitions)):
+        """Make a board for a range of an exchange; None if there is no room for it."""
+        if not self._reserve(_cost_bytes(mappers, partitions)):
             return None
         return MarkBoard(mappers, partitions)
 
     def close(self, board: MarkBoard) -> None:
-        """Its assignment is dropped."""
+        """End a board whose assignment is dropped."""
         board.end()
         self.used_bytes -= _cost_bytes(board.mappers, board.partitions)
 
-    def take_follower(self) -> bool:
-        """One more waits; False if there is no room for it."""
-        if not self._take(_FOLLOWER_BYTES):
+    def add_follower(self) -> bool:
+        """Count one more who waits. Returns False if there is no room for it."""
+        if not self._reserve(_FOLLOWER_BYTES):
             return False
         self.followers += 1
         return True
 
-    def free_follower(self) -> None:
-        """One waits no more."""
+    def remove_follower(self) -> None:
+        """Count one less who waits."""
         self.used_bytes -= _FOLLOWER_BYTES
         self.followers -= 1
 
-    def _take(self, length: int) -> bool:
+    def _reserve(self, length: int) -> bool:
         if self.used_bytes + length > self._bytes_max:
             return False
         self.used_bytes += length
@@ -91,9 +91,9 @@ class MarkBoard:
         return self._done is not None and len(self._done) == self.mappers
 
     def add(self, mark: Mark) -> bool:
-        """Count a mark of this range and of a mapper there is; False if one of its came before.
+        """Count a mark of this range and of a mapper there is.
 
-        The last one tells all who wait.
+        The last one tells all who wait. Returns False if one of its mapper came before.
         """
         if self._done is None or self._attempts is None or self._sums is None:
             self._done = BitMap()
@@ -109,7 +109,7 @@ class MarkBoard:
         return True
 
     def end(self) -> None:
-        """No mark counts any more: the assignment is sealed or dropped."""
+        """Count no mark any more: the assignment is sealed or dropped."""
         self.ended = True
         self._tell()
 
@@ -121,16 +121,16 @@ class MarkBoard:
     # --- looking --------------------------------------------------------------------------
 
     def done(self) -> BitMap:
-        """The mappers that are done."""
+        """Return the mappers that are done."""
         return BitMap() if self._done is None else self._done.copy()
 
     def attempts(self) -> U64:
-        """The attempt that counts of each mapper, once the board is complete."""
+        """Return the attempt that counts of each mapper, once the board is complete."""
         assert self._attempts is not None
         return self._attempts
 
     def sums(self, index: int) -> tuple[int, int, int]:
-        """Rows, raw bytes and digest of the range's partition `index`, of the marks that count."""
+        """Return rows, raw bytes and digest by the marks, of partition `index` of the range."""
         assert self._sums is not None
         rows, raw_bytes, digest = self._sums[:, index].tolist()
         return rows, raw_bytes, digest
@@ -144,7 +144,7 @@ class MarkBoard:
         self._followers[tell] = None
 
     def leave(self, tell: Callable[[], None]) -> None:
-        """It need not be told any more."""
+        """Do not call `tell` any more."""
         if self._followers is not None:
             self._followers.pop(tell, None)
             if not self._followers:

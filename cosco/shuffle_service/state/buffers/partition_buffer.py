@@ -19,10 +19,8 @@ from cosco.format.chunk import (
     encode_chunk_header,
     padded,
 )
+from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.pool import Page, PagePool, round_up
-
-#: (exchange number, range index, epoch)
-AssignmentKey = tuple[int, int, int]
 
 
 class ChunkState(IntEnum):
@@ -54,7 +52,7 @@ class Chunk:
         return self.state is ChunkState.DROPPED
 
     def room_needed(self, length: int) -> int:
-        """Bytes of pages that must be added before `length` bytes can be appended."""
+        """Return the bytes of pages to add before `length` bytes can be appended."""
         return round_up(max(0, self.length + length - self.capacity))
 
     def grow(self, pool: PagePool, need: int, extra: int) -> None:
@@ -80,7 +78,7 @@ class Chunk:
             data = data[len(segment) :]
 
     def _segments(self, arena: memoryview, start: int, end: int) -> Iterator[memoryview]:
-        """The memory of bytes [start, end) of this chunk, page by page."""
+        """Yield the memory of bytes [start, end) of this chunk, page by page."""
         # Appends go to the last pages, so the search begins at the end.
         first, base = len(self.pages), self.capacity
         while base > start:
@@ -95,7 +93,7 @@ class Chunk:
             base += page.size
 
     def memory(self, arena: memoryview, start: int, end: int) -> list[memoryview]:
-        """Bytes [start, end) of the chunk, while it has pages."""
+        """Return bytes [start, end) of the chunk, while it has pages."""
         return list(self._segments(arena, start, end))
 
 
@@ -115,12 +113,12 @@ class PartitionBuffer:
     file_bytes: int = 0
 
     def chunks(self) -> list[Chunk]:
-        """Every chunk, each at its present length."""
+        """Return every chunk, each at its present length."""
         rest = [chunk for chunk in (self.flushing, self.open) if chunk is not None]
         return self.stored + rest
 
     def begin_flush(self, incarnation: int, arena: memoryview) -> tuple[Chunk, list[memoryview]]:
-        """Close the open chunk; returns it with its bytes, padded, header in place."""
+        """Close the open chunk. Returns it with its bytes, padded, header in place."""
         chunk = self.open
         assert chunk is not None
         assert self.flushing is None
@@ -129,7 +127,7 @@ class PartitionBuffer:
         return chunk, self._prepare(chunk, incarnation, arena)
 
     def restart_file(self, incarnation: int, arena: memoryview) -> list[memoryview]:
-        """The file is gone, and its chunks with it: the flushing chunk begins it anew."""
+        """Have the flushing chunk begin the file anew, which is gone with its other chunks."""
         chunk = self.flushing
         assert chunk is not None
         for stored in self.stored:
@@ -138,16 +136,15 @@ class PartitionBuffer:
         return self._prepare(chunk, incarnation, arena)
 
     def _prepare(self, chunk: Chunk, incarnation: int, arena: memoryview) -> list[memoryview]:
-        """Write the chunk's header and padding; all its bytes."""
+        """Write the chunk's header and padding. Returns all its bytes."""
         chunk.offset = self.file_bytes
-        number, range_index, epoch = self.key
         header = encode_chunk_header(
             ChunkHeader(
-                exchange=number,
+                exchange=self.key.number,
                 incarnation=incarnation,
                 offset=chunk.offset,
-                range_index=range_index,
-                epoch=epoch,
+                range_index=self.key.range_index,
+                epoch=self.key.epoch,
                 partition=self.partition,
                 blocks=chunk.blocks,
                 body_bytes=chunk.body_bytes,
@@ -161,7 +158,7 @@ class PartitionBuffer:
         return chunk.memory(arena, 0, end)
 
     def end_flush(self) -> Chunk:
-        """The flushing chunk is durable."""
+        """Note that the flushing chunk is durable."""
         chunk = self.flushing
         assert chunk is not None
         self.flushing = None

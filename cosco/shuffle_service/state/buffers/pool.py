@@ -25,7 +25,7 @@ class Page(NamedTuple):
 
 
 def round_up(length: int) -> int:
-    """`length` rounded up to whole pages of the smallest size."""
+    """Return `length` rounded up to whole pages of the smallest size."""
     return -(-length // MIN_PAGE_BYTES) * MIN_PAGE_BYTES
 
 
@@ -44,9 +44,9 @@ class PagePool:
             self._free[-1][offset] = None
 
     def allocate(self, length: int) -> list[Page]:
-        """Pages of `round_up(length)` bytes in total, large ones first.
+        """Allocate pages of `round_up(length)` bytes in total, large ones first.
 
-        Raises MemoryError if less than that is free; nothing is taken then. It never fails
+        Raises MemoryError if less than that is free, and allocates nothing then. It never fails
         by fragmentation, as the smallest pages add up.
         """
         rest = round_up(length)
@@ -56,13 +56,13 @@ class PagePool:
         pages = []
         while rest:
             order = min(rest >> _MIN_SHIFT, MAX_PAGE_BYTES >> _MIN_SHIFT).bit_length() - 1
-            page = self._take(order)
+            page = self._page_of(order)
             pages.append(page)
             rest -= page.size
         return pages
 
-    def _take(self, order: int) -> Page:
-        """A page of `order`, split off a larger one if need be, or else a smaller one."""
+    def _page_of(self, order: int) -> Page:
+        """Return a page of `order`, split off a larger one if need be, or else a smaller one."""
         for found in range(order, _ORDERS):
             if self._free[found]:
                 offset, _ = self._free[found].popitem()

@@ -1,98 +1,97 @@
-"""One replica of a primary: which frames it has, which it may let go, what to send it.
+"""The account a primary keeps of what it forwarded, over all its replicas. No IO.
 
-Pure bookkeeping; no IO. `cosco.shuffle_service.io.push.forward` sends and receives what is said
-here.
+Every frame of a replicated assignment is forwarded under a sequence of its own. It is *safe*
+when its replica has acknowledged it, or when all its blocks are durable here; its writer is
+told when it is safe and taken in. When all its blocks are durable it is *released*: its copy
+may go. A frame whose writer hung up before it was told is released at once.
+
+Chunks that hold the oldest frames not released are flushed when a replica stalls, when it asks
+for fewer bytes than it was sent (`copies_max_bytes`), and when this account is full. That makes
+frames safe and copies go, and needs nobody but the store. A volatile store makes nothing safe:
+there only the replica does. What is said on the stream to a replica is decided in
+`cosco.protocol.push.sender`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
-from cosco.errors import CoscoError
-from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader
-from cosco.protocol.push.window import MAX_RESENDS, OutFrame, PushWindow
+from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
+from cosco.format.frame import FrameHeader
+from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import Answer, NotAssigned
+from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
+from cosco.protocol.push.sender import OutFrame, ProtocolBroken, PushSender
 from cosco.protocol.records import DaemonRef
-from cosco.shuffle_service.state.buffers.assignments import Settle
-from cosco.shuffle_service.state.buffers.partition_buffer import AssignmentKey, Chunk, ChunkState
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 
-#: A replica that has frames to answer and answers none for so long is stalled.
+#: A replica that has frames to answer and acknowledges none for this time is stalled.
 STALL_S: Final = 0.25
-#: And one that leaves a single frame unanswered for so long.
+#: And one that leaves the oldest frame without an answer for this time.
 STALL_OLDEST_S: Final = 2.0
-#: Frames announced to a replica, or sent and not answered.
-MAX_UNDER_WAY: Final = 1024
-#: Sequences in one Released message.
-MAX_RELEASED: Final = 4096
-#: So many places in the lists of chunks cost what one frame does.
+#: How many places in the lists of chunks cost as much as one frame.
 _LISTED_PER_FRAME: Final = 128
 
 
-@dataclass(slots=True, eq=False)
-class Forward:
+class ReplicaReplaced(Exception):
+    """Another start of the daemon answers at the replica's address."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Forward(OutFrame):
     """One forwarded frame, until it is released and its writer knows.
 
-    header: as it is sent to the replica. body: its blocks; None when they need not be sent
-    (again). settle: None when the writer was told, or is gone. refusal: why it will not be
-    safe, while it is not taken. unstored: chunks with blocks of it that are not durable.
-    is_mark: it has a mark and no rows, so nothing of it will ever be stored.
+    answer: None when the writer was told, or is gone. refusal: why it will not be safe, while it
+    is not taken. unstored: chunks with blocks of it that are not durable. is_mark: it has a mark
+    and no rows, so nothing of it will ever be stored.
     """
 
     replica: Replica
     key: AssignmentKey
-    header: FrameHeader
-    body: memoryview | None
     since: float
-    settle: Settle | None
+    answer: Answer | None
     is_mark: bool = False
     taken: bool = False
     acknowledged: bool = False
     refusal: CoscoError | None = None
     unstored: int = 0
-    was_sent: bool = False
-    resends: int = 0
-
-    @property
-    def sequence(self) -> int:
-        return self.header.sequence
+    is_counted: bool = False  # among the bytes sent and not released
 
 
 class Replica:
     """One daemon that copies are forwarded to, as one link to it needs to know it.
 
-    Life of a link: `begin_stream`, then `send_eagerly`, `announce`, `granted`, `acknowledged`,
-    `refused` and `take_released` as messages come and go; again from the start when the stream
-    breaks. A sequence is of this primary for ever, so what was sent twice is kept once.
+    Life of a link: `begin_stream`, then `next_request` and `on_reply` as messages go and come;
+    again from the start when the stream breaks. A primary never uses a sequence again, so a replica
+    knows what was sent twice and keeps it once.
     """
 
-    def __init__(self, ref: DaemonRef, *, volatile: bool) -> None:
-        """`volatile`: what this daemon stores ends with it, so storing makes nothing safe."""
+    def __init__(self, ref: DaemonRef, *, primary: int, volatile: bool) -> None:
+        """Begin an account with nothing forwarded.
+
+        primary: the incarnation of this daemon. volatile: what it stores ends with it, so storing
+        makes nothing safe.
+        """
         self.ref = ref
-        self.is_lost = False
+        self.is_gone = False
         self.is_stalled = False
-        #: Called when there is something to announce or to release.
+        #: Called when there is something to say.
         self.wake: Callable[[], None] = lambda: None
         self._volatile = volatile
+        self._sender = PushSender(Hello(0, 0, 0, ref.incarnation, primary))
         self._frames: dict[int, Forward] = {}  # not released, or not told to their writer
         self._of_number: dict[int, dict[int, Forward]] = {}  # the same, by exchange
-        self._unanswered: OrderedDict[int, Forward] = OrderedDict()  # with a body to send
-        self._unannounced: OrderedDict[int, Forward] = OrderedDict()
         self._chunks: OrderedDict[Chunk, list[Forward]] = OrderedDict()  # not durable
         self._listed = 0  # in all those lists
-        self._window = PushWindow()
         self._answered_at = 0.0
         self._max_bytes = 0  # of what was sent and is not released; 0: not known
         self._sent_bytes = 0  # of that, what there is
-        # Released sequences: to be told, and told on this stream but not known to have come.
-        self._to_release: deque[int] = deque()
-        self._told: deque[tuple[int, list[int]]] = deque()  # after so many sent frames
-        self._sent = 0  # frames sent on this stream
-        self._sent_as: dict[int, int] = {}  # sequence → number among them
 
     def __len__(self) -> int:
-        """The number of frames that are kept account of."""
+        """Return how many frames are kept account of."""
         return len(self._frames)
 
     @property
@@ -102,33 +101,31 @@ class Replica:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is to be said to it, now or later, but for what was told already."""
-        return not (self._frames or self._to_release)
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether it will say something yet about a frame that it knows of."""
-        return self._window.is_under_way
+        """Whether no frame is kept account of, and no release is to be told."""
+        return not self._frames and self._sender.is_idle
 
     # --- frames ---------------------------------------------------------------------------
 
     def add(self, frame: Forward) -> None:
+        """Have a frame forwarded."""
         self._frames[frame.sequence] = frame
-        self._of_number.setdefault(frame.key[0], {})[frame.sequence] = frame
-        if self.is_lost:
-            frame.body = None
+        self._of_number.setdefault(frame.key.number, {})[frame.sequence] = frame
+        if self.is_gone:
+            frame.payload = None
             return
-        if not self._unanswered:
+        if self._sender.oldest is None:
             self._answered_at = frame.since  # it was not asked anything
-        self._unanswered[frame.sequence] = frame
-        self._unannounced[frame.sequence] = frame
+        self._sender.add(frame)
         self.wake()
 
     def taken(self, frame: Forward, chunks: Iterable[Chunk]) -> None:
-        """All blocks of the frame are in buffers here, or were; the rest is in `chunks`."""
+        """Note that all blocks of a frame are in buffers here, or were.
+
+        chunks: those that are not durable.
+        """
         frame.taken = True
         if frame.refusal is not None:
-            self._settle(frame, frame.refusal)
+            self._answer(frame, frame.refusal)
         elif frame.sequence in self._frames:
             if not self._volatile:
                 for chunk in chunks:
@@ -138,7 +135,7 @@ class Replica:
             self._advance(frame)
 
     def stored(self, chunk: Chunk) -> None:
-        """A chunk has become durable."""
+        """Note that a chunk has become durable."""
         frames = self._chunks.pop(chunk, [])
         self._listed -= len(frames)
         for frame in frames:
@@ -147,31 +144,31 @@ class Replica:
                 self._advance(frame)
 
     def refuse(self, frame: Forward, error: CoscoError) -> None:
-        """The frame will not be safe: its writer is told, and its copy may go."""
+        """Give a frame up, as it will not be safe: its writer is told, and its copy may go."""
         if frame.taken:
-            self._settle(frame, error)
+            self._answer(frame, error)
         else:
             frame.refusal = error  # told when it is taken, or by whoever fails to take it
         self._release(frame)
 
     def abandon(self, frame: Forward) -> None:
-        """Nobody waits for the frame any more, nor was told that it is held."""
-        frame.settle = None
+        """Forget who waits for a frame; nobody was told that it is held."""
+        frame.answer = None
         if frame.sequence in self._frames:
             self._release(frame)
 
     def unsafe(self) -> Iterator[Forward]:
-        """The frames whose writers wait."""
-        return (frame for frame in list(self._frames.values()) if frame.settle is not None)
+        """Return the frames whose writers wait."""
+        return (frame for frame in list(self._frames.values()) if frame.answer is not None)
 
     def drop(self, number: int, chunks: Iterable[Chunk], error: CoscoError) -> None:
-        """An exchange was dropped, and so were its chunks; writers who wait are told why.
+        """Forget a dropped exchange with its chunks; writers who wait are told why.
 
-        `chunks`: those of it that are not durable.
+        chunks: those that are not durable.
         """
         frames = list(self._of_number.get(number, {}).values())
         for frame in frames:
-            if frame.settle is not None:
+            if frame.answer is not None:
                 self.refuse(frame, error)
         for chunk in chunks:
             self._listed -= len(self._chunks.pop(chunk, ()))
@@ -183,172 +180,117 @@ class Replica:
         if not frame.taken:
             return
         durable = not frame.unstored and not self._volatile
-        if frame.is_mark:  # rows before it may be durable; it is there if the replica has it
+        if frame.is_mark:  # it is never stored: its replica must have it, if that one answers
             durable = durable and self.is_stalled
         if frame.acknowledged or durable:
-            self._settle(frame, None)
+            self._answer(frame, None)
             if durable or frame.is_mark:  # the replica has counted it
                 self._release(frame)
             elif self._volatile:  # it is never released: the replica keeps it
                 self._forget(frame)
 
-    def _settle(self, frame: Forward, error: CoscoError | None) -> None:
-        settle, frame.settle = frame.settle, None
-        if settle is not None:
-            settle(error)
+    def _answer(self, frame: Forward, error: CoscoError | None) -> None:
+        answer, frame.answer = frame.answer, None
+        if answer is not None:
+            answer(error)
 
     def _release(self, frame: Forward) -> None:
         self._forget(frame)
-        if frame.was_sent and not self.is_lost:
-            self._to_release.append(frame.sequence)
+        if frame.was_sent and not self.is_gone:
+            self._sender.release(frame.sequence)
             self.wake()
 
     def _forget(self, frame: Forward) -> None:
-        frame.body = None
+        frame.payload = None
         if self._frames.pop(frame.sequence, None) is not None:
-            of_number = self._of_number[frame.key[0]]
+            of_number = self._of_number[frame.key.number]
             del of_number[frame.sequence]
             if not of_number:
-                del self._of_number[frame.key[0]]
-            if frame.was_sent:
+                del self._of_number[frame.key.number]
+            if frame.is_counted:
                 self._sent_bytes -= frame.header.body_bytes
-        self._unanswered.pop(frame.sequence, None)
-        self._unannounced.pop(frame.sequence, None)
+        self._sender.withdraw([frame])
 
     # --- its link -------------------------------------------------------------------------
 
     def begin_stream(self) -> None:
-        """A new stream: what was not answered is announced again, what was told is told again."""
-        self._window = PushWindow()
-        self._unannounced = OrderedDict(self._unanswered)
-        for _, sequences in reversed(self._told):
-            self._to_release.extendleft(reversed(sequences))
-        self._told.clear()
-        self._sent_as.clear()
-        self._sent = 0
+        """Begin a new stream: what was not answered is sent again, what was told is told again."""
+        self._sender.begin_stream()
 
     def end_stream(self) -> None:
-        """The stream ended well, and whatever was told has come."""
-        self._told.clear()
+        """Note that the stream ended well, so that whatever was told has come."""
+        self._sender.end_stream()
 
-    def allow_eager(self, limit_bytes: int) -> None:
-        """Of frames sent without asking so many bytes may be on their way on this stream."""
-        self._window.allow_eager(limit_bytes)
-
-    def send_eagerly(self) -> list[tuple[FrameHeader, memoryview]]:
-        """What to send now without asking: (header, blocks)."""
-        self._fill_window()
-        sent = map(self._send, self._window.send_eagerly())
-        return [frame for frame in sent if frame is not None]
-
-    def announce(self) -> list[int]:
-        """Lengths of the frames to announce now, in order."""
-        self._fill_window()
-        return self._window.announce()
-
-    def _fill_window(self) -> None:
-        while self._unannounced and len(self._window) < MAX_UNDER_WAY:
-            sequence, frame = self._unannounced.popitem(last=False)
-            length = FRAME_HEADER_BYTES + frame.header.body_bytes
-            _, range_index, epoch = frame.key
-            self._window.add(OutFrame(sequence, range_index, epoch, length, b""))
-
-    def granted(self, count: int) -> list[tuple[FrameHeader, memoryview] | None]:
-        """What to send as so many more of the announced frames may be: (header, blocks).
-
-        None stands for a frame that is not to be sent any more: an empty one takes its place,
-        which is not answered. Raises ProtocolBroken.
-        """
-        return [self._send(out) for out in self._window.granted(count)]
-
-    def _send(self, out: OutFrame) -> tuple[FrameHeader, memoryview] | None:
-        frame = self._frames.get(out.sequence)
-        if frame is None or frame.body is None:
-            self._window.acknowledged([out.sequence])
-            return None
-        if not frame.was_sent:
-            frame.was_sent = True
+    def next_request(self) -> PushRequest[OutFrame] | None:
+        """Return what to say next; None if there is nothing until `wake` is called."""
+        request = self._sender.next_request()
+        frame = None if request is None else request.frame
+        if isinstance(frame, Forward) and not frame.is_counted:
+            frame.is_counted = True
             self._sent_bytes += frame.header.body_bytes
-        self._sent_as[out.sequence] = self._sent
-        self._sent += 1
-        return frame.header, frame.body
+        return request
 
-    def bounded(self, max_bytes: int) -> None:
-        """The replica asks to release frames until so many bytes are left; 0: as it said before."""
-        self._max_bytes = max_bytes or self._max_bytes
+    def on_reply(self, reply: PushReply, now: float) -> list[AssignmentKey]:
+        """Take note of what the replica said.
 
-    def acknowledged(self, sequences: Iterable[int], now: float) -> None:
-        """The replica holds copies of these frames. Raises ProtocolBroken."""
-        self._answered_at = now
-        self.is_stalled = self.is_lost
-        for sequence in sequences:
-            self._window.acknowledged([sequence])
-            self._confirm(sequence)
-            self._unanswered.pop(sequence, None)
-            frame = self._frames.get(sequence)
-            if frame is not None:
-                frame.acknowledged = True
-                frame.body = None
-                self._advance(frame)
-
-    def refused(self, sequence: int) -> Forward | None:
-        """The frame that the replica refused, if anybody still wants it. Raises ProtocolBroken.
-
-        It is not sent again unless `resend` says so.
+        Returns: assignments that are sealed there, and so are to be sealed here. Raises
+        ReplicaReplaced, and ProtocolBroken for what makes no sense.
         """
-        self._window.acknowledged([sequence])
-        self._confirm(sequence)
-        self._unanswered.pop(sequence, None)
-        return self._frames.get(sequence)
+        answered = self._sender.on_reply(reply)
+        if reply.acknowledged:
+            self._answered_at = now
+            self.is_stalled = self.is_gone
+        for frame in answered.acknowledged:
+            assert isinstance(frame, Forward)
+            frame.acknowledged = True
+            frame.payload = None
+            self._advance(frame)
+        self._max_bytes = reply.copies_max_bytes or self._max_bytes
+        sealed: list[AssignmentKey] = []
+        for out, refusal in answered.refused:
+            forward = self._frames.get(out.sequence) if out is not None else None
+            if self._refused(forward, refusal) and forward is not None:
+                sealed.append(forward.key)
+        return sealed
 
-    def resend(self, frame: Forward) -> bool:
-        """Send a refused frame once more; False if that was done often enough."""
-        if frame.resends >= MAX_RESENDS:
-            return False
-        frame.resends += 1
-        if frame.body is not None:
-            self._unanswered[frame.sequence] = self._unannounced[frame.sequence] = frame
-        return True
+    def _refused(self, frame: Forward | None, refusal: Refusal) -> bool:
+        """Refuse a frame, if anybody still wants it.
 
-    def take_released(self) -> list[int]:
-        """Sequences to tell the replica of now, at most MAX_RELEASED.
-
-        They are kept until the replica answers a frame that was sent after them.
+        Returns: whether its assignment is sealed there.
         """
-        count = min(len(self._to_release), MAX_RELEASED)
-        sequences = [self._to_release.popleft() for _ in range(count)]
-        if sequences:
-            self._told.append((self._sent, sequences))
-        return sequences
+        reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"
+        kinds: dict[RefusalCode, type[CoscoError]] = {
+            RefusalCode.NOT_ASSIGNED: NotAssigned,
+            RefusalCode.EXCHANGE_CLOSED: ExchangeClosed,
+            RefusalCode.BAD_FRAME: DataCorrupted,
+        }
+        if refusal.code is RefusalCode.WRONG_INCARNATION:
+            raise ReplicaReplaced(reason)
+        if refusal.code not in kinds or not refusal.sequence:
+            raise ProtocolBroken(reason)
+        if frame is not None:
+            self.refuse(frame, kinds[refusal.code](reason))
+        return refusal.code is RefusalCode.NOT_ASSIGNED
 
-    def _confirm(self, sequence: int) -> None:
-        sent_as = self._sent_as.pop(sequence)
-        while self._told and self._told[0][0] <= sent_as:
-            self._told.popleft()
-
-    def lose(self) -> None:
-        """It is gone, and with it all copies: frames become safe by storing alone."""
-        self.is_lost = self.is_stalled = True
+    def gone(self) -> None:
+        """Forget all copies, as it is gone: frames become safe by storing alone."""
+        self.is_gone = self.is_stalled = True
         for frame in self._frames.values():
-            frame.body = None
-            frame.acknowledged = False  # if its writer was not told yet, it is not
-        self._unanswered.clear()
-        self._unannounced.clear()
-        self._to_release.clear()
-        self._told.clear()
-        self._sent_as.clear()
-        self._window = PushWindow()
+            frame.payload = None
+            frame.acknowledged = False  # that copy is gone: it is not safe by it
+        self._sender.forget_all()
 
     # --- stalling -------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """See whether it keeps frames waiting."""
-        self.is_stalled = self.is_lost
-        for frame in self._unanswered.values():  # the first of them
-            silent_since = max(self._answered_at, frame.since)
-            is_silent = now - silent_since >= STALL_S or now - frame.since >= STALL_OLDEST_S
+        """Find out whether it keeps frames waiting."""
+        self.is_stalled = self.is_gone
+        oldest = self._sender.oldest
+        if oldest is not None:
+            assert isinstance(oldest, Forward)
+            silent_s = now - max(self._answered_at, oldest.since)
+            is_silent = silent_s >= STALL_S or now - oldest.since >= STALL_OLDEST_S
             self.is_stalled = self.is_stalled or is_silent
-            break
         if self.is_stalled:  # marks need it no more
             for frame in list(self._frames.values()):
                 self._advance(frame)
@@ -359,8 +301,139 @@ class Replica:
         return self.is_stalled or bool(self._max_bytes and self._sent_bytes > self._max_bytes)
 
     def oldest_chunk(self) -> Chunk | None:
-        """The chunk to flush first: of the oldest frame not released, if it can be flushed."""
+        """Return the chunk of the oldest frame not released that can be flushed."""
         for chunk in self._chunks:
             if chunk.state is ChunkState.OPEN and chunk.buffer.flushing is None:
                 return chunk
+        return None
+
+
+#: How many daemons that are gone are remembered.
+_REMEMBERED_GONE: Final = 1024
+
+
+class ReplicationLog:
+    """All forwarded frames of one daemon, and their replicas by incarnation."""
+
+    def __init__(self, *, incarnation: int, frames_max: int) -> None:
+        """Begin with nothing forwarded.
+
+        incarnation: of this daemon. frames_max: beyond this cost, in frames, no more are to be
+        forwarded; see `is_full`.
+        """
+        #: Whether what this daemon stores ends with it, so that storing makes nothing safe.
+        self.volatile = False
+        #: Called with a daemon that a link is to be made to.
+        self.on_replica: Callable[[Replica], None] = lambda _: None
+        self.replicas: dict[int, Replica] = {}
+        self._incarnation = incarnation
+        self._frames_max = frames_max
+        self._sequence = 0
+        self._gone: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many frames are kept account of."""
+        return sum(map(len, self.replicas.values()))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether frames must wait until others are released; they are being flushed."""
+        return sum(replica.cost for replica in self.replicas.values()) >= self._frames_max
+
+    def forward(
+        self,
+        key: tuple[int, int, int],
+        ref: DaemonRef,
+        header: FrameHeader,
+        body: memoryview,
+        *,
+        now: float,
+        answer: Answer,
+        is_mark: bool = False,
+    ) -> Forward:
+        """Have a frame forwarded to a replica; `answer` is called when it is safe and taken.
+
+        It is not called any more once `abandon` was. `is_mark`: the frame has a mark alone.
+        """
+        replica = self.replicas.get(ref.incarnation)
+        if replica is None:
+            replica = Replica(ref, primary=self._incarnation, volatile=self.volatile)
+            self.replicas[ref.incarnation] = replica
+            if ref.incarnation in self._gone:
+                replica.gone()
+            else:
+                self.on_replica(replica)
+        self._sequence += 1
+        restamped = replace(header, incarnation=ref.incarnation, sequence=self._sequence)
+        frame = Forward(
+            header=restamped,
+            payload=(body,),
+            replica=replica,
+            key=AssignmentKey(*key),
+            since=now,
+            answer=answer,
+            is_mark=is_mark,
+        )
+        replica.add(frame)
+        return frame
+
+    def stored(self, chunk: Chunk) -> None:
+        """Note that a chunk has become durable."""
+        for replica in self.replicas.values():
+            replica.stored(chunk)
+
+    def refuse(self, errors: Mapping[AssignmentKey, CoscoError]) -> None:
+        """Refuse the frames of assignments whose writers wait, each with its error."""
+        for replica in list(self.replicas.values()):
+            for frame in replica.unsafe():
+                if frame.key in errors:
+                    replica.refuse(frame, errors[frame.key])
+
+    def give_up(self, before: float, error: CoscoError) -> None:
+        """Refuse the frames whose writers have been waiting since `before` or longer."""
+        for replica in list(self.replicas.values()):
+            for frame in replica.unsafe():
+                if frame.since <= before:
+                    replica.refuse(frame, error)
+
+    def drop(self, number: int, chunks: Collection[Chunk], error: CoscoError) -> None:
+        """Forget a closed exchange: `error` is what writers who wait are told.
+
+        chunks: those that are not durable.
+        """
+        for replica in list(self.replicas.values()):
+            replica.drop(number, chunks, error)
+
+    def gone(self, incarnation: int) -> None:
+        """Note that a daemon is gone, and never comes back as this incarnation."""
+        self._gone[incarnation] = None
+        if len(self._gone) > _REMEMBERED_GONE:
+            self._gone.popitem(last=False)
+        if incarnation in self.replicas:
+            self.replicas[incarnation].gone()
+
+    def end(self, replica: Replica) -> None:
+        """Note that a link has ended; a frame that comes after this begins another."""
+        if self.replicas.get(replica.ref.incarnation) is replica and replica.is_idle:
+            del self.replicas[replica.ref.incarnation]
+
+    def tick(self, now: float) -> bool:
+        """Return whether chunks are to be flushed since replicas are pressed; to be asked often."""
+        for replica in list(self.replicas.values()):
+            replica.tick(now)
+            if replica.is_gone:
+                self.end(replica)  # it has no link that would
+        return self.oldest_chunk() is not None
+
+    def oldest_chunk(self, *, pressed: bool = True) -> Chunk | None:
+        """Return the chunk to flush so that frames become safe and copies go; None: no need.
+
+        With `pressed` of replicas that are pressed, or of any when this account is full.
+        """
+        needs_all = not pressed or self.is_full
+        for replica in self.replicas.values():
+            if needs_all or replica.is_pressed:
+                chunk = replica.oldest_chunk()
+                if chunk is not None:
+                    return chunk
         return None

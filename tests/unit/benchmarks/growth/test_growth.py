@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cosco_bench.growth.growth import Growing, GrowthResult, GrowthSettings, Shape, ShapeFigures
-from cosco_bench.growth.metadata_scale import ScaleSettings
-from cosco_bench.harness.flow import STOCK_ROWS, rows_of
+from cosco_bench.growth.growth import GrowthResult, ShapeFigures
+from cosco_bench.harness.capacity import STOCK_ROWS
+from cosco_bench.harness.flow import rows_of
+from cosco_bench.settings import Growing, GrowthSettings, Shape
 
 from cosco.errors import CapacityExceeded
 
@@ -41,11 +42,11 @@ def test_curves_are_medians_per_gb_and_spreads_are_ratios() -> None:
 
 def test_what_cannot_fit_is_refused() -> None:
     with pytest.raises(CapacityExceeded, match="exchanges of 1e\\+06 GB need"):
-        GrowthSettings(sizes=(10**15,)).check_capacity()
+        GrowthSettings(sizes=(10**15,)).check()
     with pytest.raises(CapacityExceeded, match="GB of memory"):
-        GrowthSettings(memory=1 << 50).check_capacity()
+        GrowthSettings(memory=1 << 50).check()
     with pytest.raises(CapacityExceeded, match="partitions need"):
-        ScaleSettings(mappers=10**13).check_capacity()
+        GrowthSettings(scale_mappers=10**13).check()
 
 
 @pytest.mark.parametrize(("mapper", "rows"), [(0, 10), (3, STOCK_ROWS + 7), (5, 250_000), (1, 0)])

@@ -5,13 +5,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from cosco_bench.harness.bench_rows import (
-    BATCH_ROWS,
-    ROW_BYTES,
+    RowTally,
     key_sum,
     keys_of,
     make_batches,
+    mismatches,
     partition_keys,
 )
+from cosco_bench.harness.capacity import BATCH_ROWS, ROW_BYTES
 
 
 def test_rows_are_a_key_and_a_payload_that_half_compresses() -> None:
@@ -52,3 +53,17 @@ def test_partitions_are_in_range_and_even() -> None:
     counts = np.bincount(partition_keys(keys, 10), minlength=10)
     assert len(counts) == 10
     assert counts.min() > 850
+
+
+def test_tallies_add_up_modulo_2_to_64() -> None:
+    tallies = [RowTally(1, 2**64 - 1, 5), RowTally(2, 3, 6)]
+    assert sum(tallies, RowTally()) == RowTally(3, 2, 11)
+
+
+def test_rows_that_differ_between_two_places_are_told() -> None:
+    asked, sent = 5, RowTally(5, 9)
+    assert mismatches(asked, sent, sent, committed=5) == []
+    assert len(mismatches(6, sent, sent, committed=5)) == 1
+    assert len(mismatches(asked, sent, sent, committed=4)) == 1
+    assert len(mismatches(asked, sent, RowTally(4, 9), committed=5)) == 1
+    assert len(mismatches(asked, sent, RowTally(4, 8), committed=5)) == 2

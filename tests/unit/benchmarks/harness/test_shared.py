@@ -1,4 +1,4 @@
-"""What benchmarks have in common: room, quantiles, documents, tallies."""
+"""What benchmarks have in common: room, quantiles, documents."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cosco_bench.harness.capacity import check_room
-from cosco_bench.harness.document import check_target, document, save
-from cosco_bench.harness.quantiles import quantiles
-from cosco_bench.harness.tally import RowTally, total
+from cosco_bench.harness.bench_report import check_target, document, save
+from cosco_bench.harness.capacity import Needs, check_room, even_parts
+from cosco_bench.harness.measuring import quantiles
 
 from cosco.errors import CapacityExceeded, InvalidArgument
 
 
 def room(memory: int = 0, disk: int = 0, directory: str | None = None) -> None:
-    check_room(
-        "5 rows", memory=memory, disk=disk, directory=directory,
-        less_memory="ask for less", less_disk="go elsewhere",
-    )  # fmt: skip
+    check_room(Needs("5 rows", memory, disk, "ask for less", "go elsewhere"), directory)
 
 
 def test_what_fits_passes_and_what_does_not_is_refused_with_figures(tmp_path: Path) -> None:
@@ -36,9 +32,9 @@ def test_quantiles_are_in_milliseconds() -> None:
     assert (found.max_ms, found.samples) == (pytest.approx(100), 101)
 
 
-def test_tallies_add_up_modulo_2_to_64() -> None:
-    assert total([]) == RowTally()
-    assert total([RowTally(1, 2**64 - 1), RowTally(2, 3)]) == RowTally(3, 2)
+def test_parts_are_even_and_leave_nothing_out() -> None:
+    assert even_parts(10, 4) == [range(2), range(2, 5), range(5, 7), range(7, 10)]
+    assert even_parts(2, 3) == [range(0), range(1), range(1, 2)]
 
 
 def test_a_document_says_what_it_was_measured_on(tmp_path: Path) -> None:

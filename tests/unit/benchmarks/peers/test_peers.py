@@ -8,21 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cosco_bench.cli.bench_peers import _NAMES
+from cosco_bench.harness.bench_rows import RowTally
+from cosco_bench.harness.capacity import ROW_BYTES
 from cosco_bench.peers import peer_process
 from cosco_bench.peers.peer_files import (
     KEY_BITS,
-    MAX_ROWS,
-    ROW_BYTES,
-    Tally,
     file_tasks,
     make_batch,
     read_batches,
     tally_of,
     write_file,
 )
-from cosco_bench.peers.peer_process import PROGRAMS, PeerMissing, PeerResult, find_peer
-from cosco_bench.peers.peers import PeersResult, PeersSettings, speedup
+from cosco_bench.peers.peer_process import PeerMissing, PeerResult, find_peer
+from cosco_bench.peers.peers import PeersResult, speedup
+from cosco_bench.settings import MAX_PEER_ROWS, PEERS, PeersSettings
 
 from cosco.errors import CapacityExceeded
 
@@ -45,25 +44,25 @@ def test_rows_are_a_key_that_sums_up_and_a_text() -> None:
     assert batch.schema.types == [pa.int64(), pa.string()]
     assert tally_of(batch).payload_bytes == 1000 * (ROW_BYTES - 8)
     assert 0 <= min(batch["key"].to_pylist()) <= max(batch["key"].to_pylist()) < 1 << KEY_BITS
-    assert MAX_ROWS << KEY_BITS <= 1 << 63
-    assert tally_of(make_batch(0, np.random.default_rng(1))) == Tally()
+    assert MAX_PEER_ROWS << KEY_BITS <= 1 << 63
+    assert tally_of(make_batch(0, np.random.default_rng(1))) == RowTally()
 
 
 def test_files_hold_all_rows_and_are_read_back(tmp_path: Path) -> None:
     tasks = file_tasks(tmp_path, 1001, 3)
     assert sum(rows for _, rows, _ in tasks) == 1001
-    written = read = Tally()
+    written = read = RowTally()
     for task in tasks:
-        written = written.plus(write_file(SilentLink(), *task))  # type: ignore[arg-type]
+        written += write_file(SilentLink(), *task)  # type: ignore[arg-type]
         for batch in read_batches(task[0]):
-            read = read.plus(tally_of(batch))
+            read += tally_of(batch)
     assert read == written
     assert read.rows == 1001
     assert pq.ParquetFile(tasks[0][0]).metadata.num_rows == tasks[0][1]
 
 
 def test_figures_are_medians_and_ratios() -> None:
-    found = PeersResult(Tally(**TALLY))
+    found = PeersResult(RowTally(**TALLY))
     found.add("cosco", result([2.0, 1.0, 9.0], [0.5, 0.5, 0.5]))
     found.add("cosco_replicas_2", result([4.0], [1.0]))
     found.add("dask", result([10.0], [1.0]))
@@ -79,7 +78,7 @@ def test_figures_are_medians_and_ratios() -> None:
 
 
 def test_other_rows_than_the_files_have_are_no_result() -> None:
-    found = PeersResult(Tally(**TALLY))
+    found = PeersResult(RowTally(**TALLY))
     found.add("cosco", result([1.0], [0.5]))
     found.add("ray", result([1.0], [0.5], keys=8))
     assert found.seconds().keys() == {"cosco"}
@@ -96,15 +95,14 @@ def test_a_peer_is_missing_without_its_environment_or_its_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(PeerMissing, match=r"run make peers, which installs dask"):
-        find_peer("dask", tmp_path)
+        find_peer("dask", PEERS, str(tmp_path))
     monkeypatch.setattr(peer_process, "SCRIPTS", tmp_path)
     with pytest.raises(PeerMissing, match="source checkout"):
-        find_peer("dask", tmp_path)
+        find_peer("dask", PEERS, str(tmp_path))
 
 
 def test_every_peer_has_a_program_and_pinned_requirements() -> None:
-    assert tuple(PROGRAMS) == _NAMES
-    for name, program in PROGRAMS.items():
+    for name, program in PEERS.items():
         assert (peer_process.SCRIPTS / program).is_file()
         requirements = peer_process.SCRIPTS / "requirements" / f"{name}.txt"
         lines = requirements.read_text().split()
@@ -114,4 +112,4 @@ def test_every_peer_has_a_program_and_pinned_requirements() -> None:
 
 def test_more_than_fits_is_refused() -> None:
     with pytest.raises(CapacityExceeded, match="rows need"):
-        PeersSettings(rows=1 << 50).check_capacity()
+        PeersSettings(rows=1 << 50).check()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosco.client.content import Decoded
 from cosco.client.content.byte_rows import BYTES_SCHEMA, block_cuts, iter_rows, rows_to_batch
-from cosco.client.read.state.merge import Decoded
 from cosco.errors import DataCorrupted
 from cosco.format.block import MAX_CONTENT_BYTES
 

@@ -69,7 +69,7 @@ class Losses:
             if not self.open:
                 self.changed.wait(request.wait_s)
             calls = (RecomputeCall(i, BitMap(m), f"lost {i}") for i, m in self.open.items())
-            return wire.driver_orders_to_pb(DriverOrders(tuple(calls)))
+            return wire.to_pb(DriverOrders(tuple(calls)))
 
     def lose(self, loss: int, mappers: list[int]) -> None:
         with self.changed:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from cosco.client.groups import commit_outbox
-from cosco.client.groups.commit_outbox import MAX_BATCH, MAX_WAITING, Batches
+from cosco.client.groups.commit_outbox import MAX_BATCH, MAX_WAITING, BatchOutbox
 from cosco.errors import InvalidArgument, ServiceUnavailable
 
 LONG_S = 60.0
@@ -46,8 +46,8 @@ def service() -> Service:
     return Service()
 
 
-def made(send: Service, *, within_s: float = 0.01, patience_s: float = LONG_S) -> Batches[int]:
-    return Batches("a-test", send, within_s=within_s, patience_s=patience_s)
+def made(send: Service, *, within_s: float = 0.01, patience_s: float = LONG_S) -> BatchOutbox[int]:
+    return BatchOutbox("a-test", send, within_s=within_s, patience_s=patience_s)
 
 
 def thread_of() -> threading.Thread | None:
@@ -101,7 +101,7 @@ def test_a_batch_is_no_longer_than_a_message_may_be(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commit_outbox, "MAX_BATCH_BYTES", 10)
-    some = commit_outbox.Batches(
+    some = commit_outbox.BatchOutbox(
         "a-test", service, within_s=0.2, patience_s=0.0, bytes_of=lambda item: item
     )
     for item in (3, 3, 3, 3, 15):
@@ -124,7 +124,7 @@ def test_add_waits_when_what_waits_is_too_long(
 ) -> None:
     monkeypatch.setattr(commit_outbox, "MAX_WAITING_BYTES", 30)
     service.is_open.clear()
-    some = commit_outbox.Batches(
+    some = commit_outbox.BatchOutbox(
         "a-test", service, within_s=0.0, patience_s=LONG_S, bytes_of=lambda item: item
     )
     some.add(9)
@@ -258,7 +258,7 @@ ENDING = """
             raise ServiceUnavailable("away")
         print(*batch)
 
-    some = commit_outbox.Batches("a-test", send, within_s=0.1, patience_s=60.0)
+    some = commit_outbox.BatchOutbox("a-test", send, within_s=0.1, patience_s=60.0)
     some.add(1)
     threading.Thread(target=some.add, args=(2,)).start()
 """
@@ -280,3 +280,59 @@ def test_a_process_that_ends_sends_the_rest_or_gives_it_up_soon(
     )
     assert process.stdout == printed
     assert said in process.stderr
+
+
+class _Sends:
+    """What was sent; holds every batch back until `go`."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.go = threading.Event()
+        self.items: list[int] = []
+        self.was_daemon: bool | None = None
+
+    def __call__(self, items: Sequence[int], _try_s: float) -> None:
+        self.was_daemon = threading.current_thread().daemon
+        self.began.set()
+        assert self.go.wait(10)
+        self.items += items
+
+
+def test_those_who_flush_at_once_do_not_wake_each_other() -> None:
+    sends = _Sends()
+    batches: BatchOutbox[int] = BatchOutbox("test", sends, within_s=0.0, patience_s=1.0)
+    waits: list[None] = []
+    wait = batches._changed.wait
+
+    def counted(timeout: float | None = None) -> bool:
+        waits.append(None)
+        return wait(timeout)
+
+    batches._changed.wait = counted  # type: ignore[method-assign]
+    batches.add(1)
+    assert sends.began.wait(10)
+    flushes = [threading.Thread(target=batches.flush) for _ in range(3)]
+    for thread in flushes:
+        thread.start()
+    threading.Event().wait(0.1)  # what they would use to wake each other thousands of times
+    sends.go.set()
+    for thread in flushes:
+        thread.join(10)
+    assert sends.items == [1]
+    assert len(waits) <= 3 * len(flushes)
+
+
+def test_what_a_daemon_thread_adds_is_sent_before_the_process_ends() -> None:
+    sends = _Sends()
+    sends.go.set()
+    batches: BatchOutbox[int] = BatchOutbox("test", sends, within_s=0.0, patience_s=1.0)
+
+    def add() -> None:
+        batches.add(1)
+        batches.flush()
+
+    adding = threading.Thread(target=add, daemon=True)
+    adding.start()
+    adding.join(10)
+    assert sends.items == [1]
+    assert sends.was_daemon is False  # the interpreter waits for it

@@ -28,7 +28,7 @@ from cosco.client.groups.following import (
 from cosco.client.groups.handle import GroupHandle
 from cosco.client.rpc.scope import Scope
 from cosco.protocol import wire
-from cosco.protocol.group_records import Follow, Followed, FollowOutcome, GroupBlock
+from cosco.protocol.group_records import Follow, Followed, FollowOutcome, GroupPart
 from cosco.protocol.records import (
     Assignment,
     DaemonRef,
@@ -251,7 +251,7 @@ def test_a_stream_ends_when_nobody_waits_and_a_question_then_is_not_forgotten(
 def test_a_reader_that_was_forgotten_holds_nothing(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, readers: Following
 ) -> None:
-    monkeypatch.setattr("cosco.client.groups.group_reader.FOLLOWING", readers)
+    monkeypatch.setattr("cosco.client.groups.mark_watch.FOLLOWING", readers)
     daemon.script = silence
     info = ExchangeInfo(
         number=1,
@@ -262,7 +262,7 @@ def test_a_reader_that_was_forgotten_holds_nothing(
         ranges=(PartitionRange(0, 0, 1),),
         assignments=(Assignment(0, 1, 1, daemon.ref, ()),),
     )
-    handle = GroupHandle("127.0.0.1:1", "g", 2, 1.0, (GroupBlock("g", 0, 1, 2, info),))
+    handle = GroupHandle("127.0.0.1:1", "g", 2, 1.0, (GroupPart("g", 0, 1, 2, info),))
     reader = handle.reader(0, 0)
     asked = daemon.next()
     assert (asked.number, asked.max_bytes, asked.incarnation) == (1, ANSWER_BYTES, 7)

@@ -10,7 +10,7 @@ import pytest
 
 from cosco.client.groups.handle import GroupHandle, GroupLife
 from cosco.errors import ExchangeClosed, InvalidArgument, PartitionOutOfRange
-from cosco.protocol.group_records import GroupBlock
+from cosco.protocol.group_records import GroupPart
 from cosco.protocol.records import (
     Assignment,
     DaemonRef,
@@ -23,7 +23,7 @@ from cosco.protocol.records import (
 NOWHERE = "127.0.0.1:1"
 
 
-def block(first: int, size: int, number: int) -> GroupBlock:
+def block(first: int, size: int, number: int) -> GroupPart:
     """Exchanges of four partitions in two ranges, on daemons that are not there."""
     refs = [DaemonRef(1, NOWHERE), DaemonRef(2, "127.0.0.2:1")]
     info = ExchangeInfo(
@@ -37,10 +37,10 @@ def block(first: int, size: int, number: int) -> GroupBlock:
             Assignment(index, 1, 1, refs[index], (refs[1 - index],)) for index in range(2)
         ),
     )
-    return GroupBlock("g", first, size, 3, info)
+    return GroupPart("g", first, size, 3, info)
 
 
-def handle(*blocks: GroupBlock) -> GroupHandle:
+def handle(*blocks: GroupPart) -> GroupHandle:
     return GroupHandle(NOWHERE, "g", 3, 1.0, blocks or (block(0, 10, 100), block(10, 5, 900)))
 
 

@@ -6,14 +6,16 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from pyroaring import BitMap
 
+from cosco.client.read import gather as module
 from cosco.client.read.fetch_call import StallWatch
-from cosco.client.read.gather import BegunAnew, Gatherer
+from cosco.client.read.gather import BegunAnew, CommitWatch, Gatherer
 from cosco.client.read.state import read_plan
 from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.read.state.read_plan import AwaitCommits, ReadPlan
@@ -169,11 +171,10 @@ class Cluster:
             5,
             0,
             1,
-            ask=self._ask,
+            watch=SimpleNamespace(wait=self._ask, ahead=lambda _: None),
             begin=lambda snapshot: PartitionMerge(
-                snapshot, exchange=5, partition=0, named=BitMap([1]), shuffle_id="x"
+                snapshot, exchange=5, partition=0, named=BitMap([1])
             ),
-            ahead=lambda _: None,
         )
         plan = ReadPlan(timeout_s=timeout_s, service_timeout_s=service_timeout_s)
         try:
@@ -226,7 +227,7 @@ class Cluster:
         return wire.mpb.ReportDaemonReply(alive=self.alive)
 
     def _report_loss(self, request: bytes, context: Any) -> Any:
-        loss = wire.loss_from_pb(wire.mpb.ReportLossRequest.FromString(request))
+        loss = wire.from_pb(LossReport, wire.mpb.ReportLossRequest.FromString(request))
         self.losses.append(loss)
         return wire.mpb.ReportLossReply()
 
@@ -407,3 +408,19 @@ def test_no_thread_outlives_a_reader_that_is_closed_under_way(cluster: Cluster) 
     thread.join(20.0)
     assert not thread.is_alive()
     watch.stop()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_was_said_at_first_is_an_answer_once_and_not_for_long(
+    fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 60.0 if fresh else 0.0)
+    told_at_first, told_now = CommitWait(None, BitMap([1])), CommitWait(None, BitMap([2]))
+    metadata: Any = SimpleNamespace(
+        begin_reading=lambda *_: (SimpleNamespace(number=5, generation=1), told_at_first),
+        await_commits=lambda *_, **__: told_now,
+    )
+    watch = CommitWatch(metadata, Scope("a test", "x"), BitMap([1]), 0)
+    watch.describe()
+    assert watch.wait(AwaitCommits()) is (told_at_first if fresh else told_now)
+    assert watch.wait(AwaitCommits()) is told_now

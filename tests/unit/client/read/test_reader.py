@@ -7,17 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyroaring import BitMap
 
+from cosco.client import live_object
+from cosco.client.content import Decoded
 from cosco.client.read import reader as module
 from cosco.client.read.gather import BegunAnew
 from cosco.client.read.reader import CoscoReader
-from cosco.client.read.state.merge import Decoded
-from cosco.client.read.state.read_plan import AwaitCommits, ReadPlan
+from cosco.client.read.state.read_plan import ReadPlan
 from cosco.errors import ClientClosed, DataCorrupted, DataLost, PartitionOutOfRange
-from cosco.protocol.records import CommitWait, ExchangeInfo, ExchangeSpec, RowKind
+from cosco.protocol.records import ExchangeInfo, ExchangeSpec, RowKind
 
-#: So many rows are held back: they are of one byte and come in blocks of one.
+#: How many rows are held back: they are of one byte and come in blocks of one.
 HELD_ROWS = 10
 #: Of a batch of one such row: the byte, and where it begins and ends.
 BATCH_BYTES = 1 + 2 * 4
@@ -30,8 +30,6 @@ INFO = ExchangeInfo(
     ranges=(),
     assignments=(),
 )
-#: What the service says when a reader is made, and when it asks.
-TOLD_AT_FIRST, TOLD_NOW = CommitWait(None, BitMap([1])), CommitWait(None, BitMap([2]))
 
 
 class Builds:
@@ -57,11 +55,8 @@ class Metadata:
     def __init__(self, *arguments: Any) -> None:
         pass
 
-    def begin_reading(self, *arguments: Any) -> tuple[ExchangeInfo, CommitWait | None]:
-        return INFO, TOLD_AT_FIRST
-
-    def await_commits(self, *arguments: Any, **keywords: Any) -> CommitWait:
-        return TOLD_NOW
+    def begin_reading(self, *arguments: Any) -> tuple[ExchangeInfo, None]:
+        return INFO, None
 
     def close(self) -> None:
         pass
@@ -72,7 +67,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CoscoRead
     """Makes a reader of such builds."""
     held_bytes = HELD_ROWS * (BATCH_BYTES + module.HELD_OVERHEAD_BYTES)
     monkeypatch.setattr(module, "HOLD_BYTES", held_bytes)
-    monkeypatch.setattr(module, "MetadataClient", Metadata)
+    monkeypatch.setattr(live_object, "MetadataClient", Metadata)
     readers: list[CoscoReader] = []
 
     def make(builds: Builds) -> CoscoReader:
@@ -119,20 +114,6 @@ def test_what_is_wrong_in_a_block_names_its_place(reading: Reading) -> None:
     with pytest.raises(DataCorrupted, match="length table") as caught:
         reading(builds).read_table()
     assert (caught.value.shuffle_id, caught.value.partition) == ("x", 0)
-
-
-@pytest.mark.parametrize("fresh", [True, False])
-def test_what_was_said_at_first_is_an_answer_once_and_not_for_long(
-    fresh: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_FIRST_WAIT_S", 60.0 if fresh else 0.0)
-    monkeypatch.setattr(module, "MetadataClient", Metadata)
-    asks: list[Callable[[AwaitCommits], CommitWait]] = []
-    monkeypatch.setattr(module, "Gatherer", lambda *_, ask, **__: asks.append(ask) or Builds(""))
-    with CoscoReader("x", [1], 0, metadata="127.0.0.1:1"):
-        [ask] = asks
-        assert ask(AwaitCommits()) is (TOLD_AT_FIRST if fresh else TOLD_NOW)
-        assert ask(AwaitCommits()) is TOLD_NOW
 
 
 @ways

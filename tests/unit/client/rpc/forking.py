@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator
 from queue import SimpleQueue
 from typing import Any
 
-from cosco.client.rpc.scope import Patience, Scope, Unreachable, retrying
-from cosco.client.rpc.transport import Endpoint, open_channels
+from cosco.client.rpc.scope import Scope, Unreachable, retrying
+from cosco.client.rpc.transport import Endpoint, _channels
 
 CHILD_TIMEOUT_S = 20.0
 
@@ -54,7 +54,7 @@ def serve() -> None:
 def talk(address: str, scope: Scope) -> None:
     """A short call, and a stream of a few messages."""
     with Endpoint(address) as endpoint:
-        reply = retrying(scope, Patience(10.0))(endpoint.unary, "/t/Echo", b"x", 10.0, scope)
+        reply = retrying(scope, 10.0, lambda: endpoint.unary("/t/Echo", b"x", 10.0, scope))
         assert reply == b"x"
         sent = [b"y" * 100_000] * 20
         call = endpoint.duplex_stream("/t/Stream", iter(sent), scope)
@@ -131,7 +131,7 @@ def run(forks: int) -> None:
             if not pid:
                 status = 1
                 try:
-                    assert not open_channels()
+                    assert not _channels._table
                     talk(address, Scope("a child", "x"))
                     status = 0
                 finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from cosco.client.rpc import fork_gate as gate_module
-from cosco.client.rpc.fork_gate import ForkGate
+from cosco.client.rpc.fork_gate import ForkGate, ProcessWide, process_wide
 
 WAIT_S = 10.0
 
@@ -156,3 +157,31 @@ def test_a_child_begins_anew() -> None:
     gate.after_fork_in_child()
     gate.before_fork()  # does not wait for the parent's
     gate.after_fork_in_parent()
+
+
+class Pool(ProcessWide):
+    def _reset(self) -> None:
+        self.items: list[int] = []
+
+
+def test_a_forked_child_begins_with_an_empty_pool_and_keeps_what_it_inherited() -> None:
+    pool = Pool()
+    inherited = pool.items
+    inherited.append(1)
+    pool.forget_parent()
+    assert pool.items == []
+    pool.items.append(2)
+    pool.forget_parent()  # in a child of the child
+    assert pool.items == []
+    assert pool._inherited["items"] == [2]
+    assert pool._inherited["_inherited"]["items"] is inherited
+
+
+def test_the_pool_of_a_process_forgets_in_a_real_child() -> None:
+    pool = process_wide(Pool())
+    pool.items.append(1)
+    pid = os.fork()
+    if not pid:
+        os._exit(len(pool.items))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert pool.items == [1]

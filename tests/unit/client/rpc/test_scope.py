@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+import time
 
 import pytest
-import tenacity
 
-from cosco.client.rpc.scope import Patience, Scope, Unreachable, inherit_scopes, retrying
+from cosco.client.rpc.scope import Scope, Unreachable, inherit_scopes, retrying
 from cosco.errors import ClientClosed
 
-
-def failed_at(now: float, error: Exception) -> tenacity.RetryCallState:
-    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-    state.set_exception((type(error), error, None))
-    state.outcome_timestamp = now
-    return state
-
-
-AWAY = Unreachable("away")
+AWAY, FORKED = Unreachable("away"), Unreachable("", for_fork=True)
 
 
 @pytest.mark.parametrize(
-    ("failures", "ends"),
+    ("failures", "tries"),
     [
-        ([(100, AWAY)], False),
-        ([(100, AWAY), (109.9, AWAY)], False),
-        ([(100, AWAY), (110, AWAY)], True),
-        ([(100, Unreachable("", for_fork=True)), (200, AWAY)], False),
-        ([(100, AWAY), (200, Unreachable("", for_fork=True))], False),
-        ([(100, AWAY), "renew", (115, AWAY), (124, AWAY)], False),
-        ([(100, AWAY), "renew", (115, AWAY), (125, AWAY)], True),
+        ([(100, AWAY)], 2),
+        ([(100, AWAY), (109.9, AWAY)], 3),
+        ([(100, AWAY), (110, AWAY), (111, AWAY)], 2),
+        ([(100, FORKED), (200, AWAY), (209, AWAY)], 4),
+        ([(100, AWAY), (200, FORKED)], 3),
+        ([(100, AWAY), (200, FORKED), (201, AWAY), (202, AWAY)], 3),
     ],
 )
-def test_patience(failures: list[Any], ends: bool) -> None:
-    patience = Patience(10.0)
-    ended = False
-    for failure in failures:
-        if failure == "renew":
-            patience.renew()
+def test_patience_counts_from_the_first_failure(
+    failures: list[tuple[float, Unreachable]], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope, left, done = Scope("a test", "x"), list(failures), []
+    monkeypatch.setattr(scope, "sleep", lambda _: None)
+
+    def work() -> str:
+        done.append(1)
+        if not left:
+            return "done"
+        now, error = left.pop(0)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        raise error
+
+    with monkeypatch.context():
+        if tries > len(failures):
+            assert retrying(scope, 10.0, work) == "done"
         else:
-            ended = patience(failed_at(*failure))
-    assert ended is ends
+            with pytest.raises(Unreachable):
+                retrying(scope, 10.0, work)
+    assert len(done) == tries
 
 
 def test_no_patience_means_one_try() -> None:
@@ -53,7 +55,7 @@ def test_no_patience_means_one_try() -> None:
         raise Unreachable("away")
 
     with pytest.raises(Unreachable):
-        retrying(Scope("a test", "x"), Patience(0.0))(work)
+        retrying(Scope("a test", "x"), 0.0, work)
     assert len(tries) == 1
 
 
@@ -65,7 +67,7 @@ def test_closing_ends_a_pause_between_tries() -> None:
         raise Unreachable("away")
 
     with pytest.raises(ClientClosed, match="a test of 'x' is closed"):
-        retrying(scope, Patience(60.0))(work)
+        retrying(scope, 60.0, work)
 
 
 def test_only_what_is_unreachable_is_tried_again() -> None:
@@ -73,7 +75,7 @@ def test_only_what_is_unreachable_is_tried_again() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        retrying(Scope("a test", "x"), Patience(60.0))(work)
+        retrying(Scope("a test", "x"), 60.0, work)
 
 
 class FakeCall:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Endpoint, open_channels
+from cosco.client.rpc.transport import Endpoint, _channels
 from cosco.errors import (
     ClientClosed,
     DataLost,
@@ -22,7 +22,7 @@ from cosco.errors import (
     NotPicklable,
     ServiceUnavailable,
 )
-from cosco.protocol.records import MAX_MAPPER
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.wire import ERROR_KEY, MAX_ERROR_MAPPERS, error_to_bytes
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)
@@ -173,18 +173,18 @@ def test_the_sender_of_a_stream_is_woken_when_it_ends(endpoint: Endpoint, scope:
 
 def test_channels_are_shared_and_closed_with_their_last_user(address: str) -> None:
     first, second = Endpoint(address), Endpoint(address)
-    assert open_channels() == [address]
+    assert list(_channels._table) == [address]
     first.close()
     first.close()
-    assert open_channels() == [address]
+    assert list(_channels._table) == [address]
     second.close()
-    assert open_channels() == []
+    assert not _channels._table
 
 
 def test_a_forgotten_endpoint_is_closed_by_the_next_one(address: str, scope: Scope) -> None:
     Endpoint("127.0.0.1:1")
     with Endpoint(address):
-        assert open_channels() == [address]
+        assert list(_channels._table) == [address]
 
 
 @pytest.mark.parametrize("bad", ["", "nowhere", "host:", "host:99999", ":1"])

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from support.packed import blocks_of
 
-from cosco.client.write import writer as module
-from cosco.client.write.state.packing import PackedFrame, RowPacker
+from cosco.client import live_object
+from cosco.client.write.state.framing import PackedFrame
+from cosco.client.write.state.packing import RowPacker
 from cosco.client.write.writer import CoscoWriter
 from cosco.errors import ClientClosed
 from cosco.format.block import HEADER_BYTES, LENGTH_BYTES, decode_content, parse_header
@@ -67,7 +68,7 @@ def rows_of_block(block: bytes) -> list[bytes]:
 
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[CoscoWriter]:
-    monkeypatch.setattr(module, "MetadataClient", Metadata)
+    monkeypatch.setattr(live_object, "MetadataClient", Metadata)
     monkeypatch.setattr(Metadata, "commits", 0)
     monkeypatch.setattr(Metadata, "interrupted", False)
     writer = CoscoWriter("x", 1, metadata="127.0.0.1:1")
@@ -150,12 +151,12 @@ def test_a_row_that_comes_too_late_is_refused_and_one_that_just_made_it_is_not(
     writer.collect(0, row)
     pairs = writer._pairs
     assert writer.close().rows == 1
-    writer._settle(0, row)
+    writer._join_pending(0, row)
     pairs += [0, row, 0, row]
     for _ in range(2):
         with pytest.raises(ClientClosed):
-            writer._settle(0, row)
-    writer._settle(0, row)
+            writer._join_pending(0, row)
+    writer._join_pending(0, row)
 
 
 def test_a_row_that_is_added_while_the_writer_closes_is_refused(

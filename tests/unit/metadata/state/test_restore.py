@@ -136,8 +136,8 @@ class Rebuilds:
         move_on(self.state, [self.random.randrange(len(RANGES))])
 
     def answer(self) -> None:
-        answers = {call.loss_id: self.random.random() for call in self.state.calls()}
-        self.state.answer_calls(
+        answers = {call.loss_id: self.random.random() for call in self.state.losses.calls()}
+        self.state.losses.answer(
             [loss_id for loss_id, luck in answers.items() if luck < 0.5],
             [(loss_id, "raised") for loss_id, luck in answers.items() if luck > 0.8],
         )
@@ -150,7 +150,7 @@ class Rebuilds:
         self.state = self.stored(self.changes)
 
     def write(self) -> None:
-        self.store.write(self.changes.take())
+        self.store.write(self.changes.pop_all())
 
     def stored(self, changes: ChangeLog) -> ExchangeState:
         [state] = restore_exchanges(self.store.load().tables, changes).values()
@@ -185,7 +185,7 @@ def answers(state: ExchangeState) -> list[Any]:
     given += [(loss_id, losses._row(loss_id)) for loss_id in sorted(losses._losses)]
     given += [state.attempts.highest, state.attempts.opened, state.attempts.committed]
     given += [state.attempts.committed_mappers, losses.pending(None)]
-    given.append(state.builds.numbers.tolist())
+    given.append(state.builds.present.tolist())
     for index, build in enumerate(state.builds._ranges):
         for totals in (build.expected, build.regained):
             given.append(None if totals is None else totals.tolist())

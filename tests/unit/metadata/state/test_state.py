@@ -13,7 +13,7 @@ from cosco.errors import (
     ExchangeNotFound,
     InvalidArgument,
 )
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.state import MAX_STATUS_EXCHANGES
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import DaemonOrders, DaemonState
@@ -191,7 +191,7 @@ def test_silence_does_not_last_through_a_stall() -> None:
     cluster = Cluster(1, 2)
     cluster.probe(1, ProbeOutcome.SILENT)
     cluster.sleep(1.0, 1, 2)
-    cluster.state.take_probes()
+    cluster.state.members.pop_probes()
     cluster.now += 100.0
     cluster.state.probed(1, ProbeOutcome.SILENT, cluster.now)  # asked before the stall
     assert cluster.daemon_states()[1] is DaemonState.SERVING
@@ -311,7 +311,7 @@ def test_the_draining_serve_but_are_asked_last() -> None:
     cluster = Cluster(1, 2, 3)
     cluster.create(partitions=1)
     cluster.kill(1)
-    cluster.state.drain("host:2")
+    cluster.state.members.drain("host:2")
     assert cluster.sources()[0] == (1, True, [3, 2])
 
 

@@ -58,12 +58,12 @@ def test_changes_are_applied_in_order(store: SqlStore) -> None:
     store.write(
         [
             Change("counters", (1,), (2, 7, 4)),
-            Change("mappers", (1, 6), (-1, 1)),
+            Change("mappers", (1, 6), (2**64 - 1, 1)),
             Change("mappers", (2, 5), (3, 2)),
         ]
     )
     assert store.load().tables["counters"] == [(1, 2, 7, 4)]
-    assert store.load().tables["mappers"] == [(1, 5, None, 1), (1, 6, -1, 1), (2, 5, 3, 2)]
+    assert store.load().tables["mappers"] == [(1, 5, None, 1), (1, 6, 2**64 - 1, 1), (2, 5, 3, 2)]
     store.write([Change("mappers", (1,), None), Change("mappers", (1, 9), (4, 1))])
     assert store.load().tables["mappers"] == [(1, 9, 4, 1), (2, 5, 3, 2)]
 
@@ -212,7 +212,7 @@ class Restarts(RuleBasedStateMachine):
         )
 
     def used(self, shuffle_id: str) -> bool:
-        self.store.write(self.state.take_changes())
+        self.store.write(self.state.pop_changes())
         known = self.state.knows(shuffle_id)
         return not known and self.store.find_number(shuffle_id) is not None
 
@@ -324,21 +324,21 @@ class Restarts(RuleBasedStateMachine):
 
     @rule(reached=st.booleans())
     def fence(self, reached: bool) -> None:
-        fences = self.state.take_fences()
+        fences = self.state.failover.pop_fences()
         self.write()
         for fence in fences:
             if reached:
-                self.state.fenced(fence.daemon.incarnation, fence.keys)
+                self.state.failover.fenced(fence.daemon.incarnation, fence.keys)
             else:
-                self.state.fence_failed(fence.daemon.incarnation)
+                self.state.members.fence_failed(fence.daemon.incarnation)
 
     @rule()
     def write(self) -> None:
-        self.store.write(self.state.take_changes())
+        self.store.write(self.state.pop_changes())
 
     @rule()
     def restart(self) -> None:
-        self.store.write(self.state.take_changes())
+        self.store.write(self.state.pop_changes())
         self.store.close()
         self.store = SqlStore(self.path)
         before, self.state = self.state, self.state_of(self.store.load())

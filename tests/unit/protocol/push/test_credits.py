@@ -8,44 +8,75 @@ from hypothesis import strategies as st
 
 from cosco.errors import InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
-from cosco.protocol.push.credits import EAGER_BYTES, MAX_ANNOUNCED_FRAMES, FrameCredits
+from cosco.protocol.push.credits import (
+    EAGER_BYTES,
+    GRANT_PATIENCE_S,
+    MAX_ANNOUNCED_FRAMES,
+    MIN_COPIES_BYTES,
+    FrameBudget,
+    FrameBudgets,
+    StreamCredits,
+)
 
 MIB = 1 << 20
 
 
+class Budget(FrameBudget):
+    """A budget whose streams are told nothing: what they were granted is looked at."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        super().__init__(budget_bytes)
+        self._told: dict[StreamCredits, int] = {}
+        self.cut_off: list[StreamCredits] = []
+
+    def enter(self) -> StreamCredits:
+        def on_grant() -> None:
+            self._told[stream] = self._told.get(stream, 0) + 1
+
+        stream = self.open(on_grant, lambda: self.cut_off.append(stream))
+        return stream
+
+    def told(self, now: float = 0.0) -> dict[StreamCredits, int]:
+        """Give out what there is. Returns the frames that were granted since the last look."""
+        self.now = now
+        self.give_out()
+        told, self._told = self._told, {}
+        return told
+
+
 def test_what_is_granted_stays_within_the_budget_and_comes_back():
-    board = FrameCredits(4 * MIB + 2 * EAGER_BYTES)  # a loan to each
-    stream, other = board.open(), board.open()
-    board.announce(stream, [MIB] * 8)
-    board.announce(other, [MIB] * 8)
-    assert dict(board.grant(0.0)) == {stream: 2, other: 2}
-    assert board.grant(0.0) == []
-    accounted = board.received(stream, MIB)
-    assert board.grant(0.0) == []  # in hand is not settled
-    board.settled(stream, accounted)
+    budget = Budget(4 * MIB + 2 * EAGER_BYTES)  # a loan to each
+    stream, other = budget.enter(), budget.enter()
+    budget.announce(stream, [MIB] * 8)
+    budget.announce(other, [MIB] * 8)
+    assert budget.told(0.0) == {stream: 2, other: 2}
+    assert budget.told(0.0) == {}
+    accounted = budget.received(stream, MIB)
+    assert budget.told(0.0) == {}  # in hand is not given back
+    budget.give_back(stream, accounted)
     # The streams take turns, and it is the turn of the one announced first.
-    assert dict(board.grant(0.0)) == {stream: 1}
-    board.close(other)
-    assert dict(board.grant(0.0)) == {}  # at its share, a quarter, or one frame at least
-    board.settled(stream, board.received(stream, MIB))
-    board.taken(stream, 0.0)
-    assert dict(board.grant(0.0)) == {stream: 1}
+    assert budget.told(0.0) == {stream: 1}
+    budget.close(other)
+    assert budget.told(0.0) == {}  # at its share, a quarter, or one frame at least
+    budget.give_back(stream, budget.received(stream, MIB))
+    budget.taken_in(stream, 0.0)
+    assert budget.told(0.0) == {stream: 1}
 
 
 def test_a_large_frame_is_not_overtaken_for_ever_by_small_ones():
-    board = FrameCredits(2 * MIB)
-    small, large = board.open(), board.open()
-    board.announce(small, [MIB])
-    board.announce(large, [MAX_FRAME_BYTES])
-    assert dict(board.grant(0.0)) == {small: 1}
-    board.announce(small, [MIB])
-    assert board.grant(0.0) == []
-    board.settled(small, board.received(small, MIB))
-    board.taken(small, 0.0)
-    assert dict(board.grant(0.0)) == {large: 1}  # larger than the budget, so alone
-    board.settled(large, board.received(large, MAX_FRAME_BYTES))
-    board.taken(large, 0.0)
-    assert dict(board.grant(0.0)) == {small: 1}
+    budget = Budget(2 * MIB)
+    small, large = budget.enter(), budget.enter()
+    budget.announce(small, [MIB])
+    budget.announce(large, [MAX_FRAME_BYTES])
+    assert budget.told(0.0) == {small: 1}
+    budget.announce(small, [MIB])
+    assert budget.told(0.0) == {}
+    budget.give_back(small, budget.received(small, MIB))
+    budget.taken_in(small, 0.0)
+    assert budget.told(0.0) == {large: 1}  # larger than the budget, so alone
+    budget.give_back(large, budget.received(large, MAX_FRAME_BYTES))
+    budget.taken_in(large, 0.0)
+    assert budget.told(0.0) == {small: 1}
 
 
 @pytest.mark.parametrize(
@@ -54,106 +85,141 @@ def test_a_large_frame_is_not_overtaken_for_ever_by_small_ones():
      ([MAX_FRAME_BYTES + 1], 0, "limit"), ([1] * (MAX_ANNOUNCED_FRAMES + 1), 0, "more than")],
 )  # fmt: skip
 def test_a_sender_that_breaks_the_rules_is_refused(announced, sent, what):
-    board = FrameCredits(MIB)
-    stream = board.open()
+    budget = Budget(MIB)
+    stream = budget.enter()
 
     def misbehave() -> None:
-        board.announce(stream, announced)
-        board.grant(0.0)
-        board.received(stream, sent)
+        budget.announce(stream, announced)
+        budget.told(0.0)
+        budget.received(stream, sent)
 
     with pytest.raises(InvalidArgument, match=what):
         misbehave()
 
 
 def test_who_sits_on_a_grant_is_found_only_while_others_wait():
-    board = FrameCredits(MIB)
-    idle, other = [board.open() for _ in range(20)], board.open()
+    budget = Budget(MIB)
+    idle, other = [budget.enter() for _ in range(20)], budget.enter()
     for stream in reversed(idle):
-        board.announce(stream, [MIB // len(idle)])
-    board.grant(10.0)
-    assert board.stalled(100.0, 5.0) == []
-    board.announce(other, [MIB])
-    board.grant(100.0)
-    assert board.stalled(14.0, 5.0) == []
-    assert board.stalled(16.0, 5.0) == idle  # in the order in which they came
+        budget.announce(stream, [MIB // len(idle)])
+    budget.told(10.0)
+    assert budget.stalled(100.0, 5.0) == []
+    budget.announce(other, [MIB])
+    budget.told(100.0)
+    assert budget.stalled(14.0, 5.0) == []
+    assert budget.stalled(16.0, 5.0) == idle  # in the order in which they came
     for stream in idle:
-        board.close(stream)
-    assert dict(board.grant(16.0)) == {other: 1}
+        budget.close(stream)
+    assert budget.told(16.0) == {other: 1}
 
 
-def test_frames_settle_in_any_order_and_keep_the_sender_from_nothing():
-    board = FrameCredits(16 * MIB)
-    stream = board.open()
-    board.announce(stream, [3, 2 * MIB, 5])
-    assert dict(board.grant(0.0)) == {stream: 3}
-    first = board.received(stream, 1)
+def test_frames_are_given_back_in_any_order_and_keep_the_sender_from_nothing():
+    budget = Budget(16 * MIB)
+    stream = budget.enter()
+    budget.announce(stream, [3, 2 * MIB, 5])
+    assert budget.told(0.0) == {stream: 3}
+    first = budget.received(stream, 1)
     assert stream.waiting_since is None
-    board.taken(stream, 7.0)
+    budget.taken_in(stream, 7.0)
     assert stream.waiting_since == 7.0  # it may send the next one, whatever the first waits for
-    second = board.received(stream, 2 * MIB)
-    board.taken(stream, 8.0)
-    board.settled(stream, second)
-    assert board.unsettled_bytes == stream.unsettled_bytes == 8
-    board.settled(stream, first)
-    assert board.unsettled_bytes == stream.unsettled_bytes == 5
-    board.close(stream)
-    assert board.unsettled_bytes == 0
+    second = budget.received(stream, 2 * MIB)
+    budget.taken_in(stream, 8.0)
+    budget.give_back(stream, second)
+    assert budget.in_flight_bytes == stream.in_flight_bytes == 8
+    budget.give_back(stream, first)
+    assert budget.in_flight_bytes == stream.in_flight_bytes == 5
+    budget.close(stream)
+    assert budget.in_flight_bytes == 0
 
 
 @given(st.data())
 def test_every_announced_frame_is_granted_in_the_end(data):
-    budget = data.draw(st.integers(1, 8)) * MIB
-    board = FrameCredits(budget)
+    most = data.draw(st.integers(1, 8)) * MIB
+    budget = Budget(most)
     frames = {
-        board.open(): data.draw(st.lists(st.integers(1, MAX_FRAME_BYTES), max_size=20))
+        budget.enter(): data.draw(st.lists(st.integers(1, MAX_FRAME_BYTES), max_size=20))
         for _ in range(data.draw(st.integers(1, 6)))
     }
     left = {stream: list(lengths) for stream, lengths in frames.items()}
     for stream, lengths in frames.items():
-        board.announce(stream, lengths)
+        budget.announce(stream, lengths)
     ready = []
     while any(left.values()) or ready:
-        for stream, count in board.grant(0.0):
+        for stream, count in budget.told().items():
             ready.extend((stream, left[stream].pop(0)) for _ in range(count))
         lent = sum(stream.eager_limit for stream in frames)
-        assert lent <= budget // 4
-        assert board.unsettled_bytes <= max(budget - lent, MAX_FRAME_BYTES)
+        assert lent <= most // 4
+        assert budget.in_flight_bytes <= max(most - lent, MAX_FRAME_BYTES)
         assert ready, "nothing is granted although frames wait"
         stream, length = ready.pop(0)
-        board.settled(stream, board.received(stream, length))
-        board.taken(stream, 0.0)
-    assert board.unsettled_bytes == 0
+        budget.give_back(stream, budget.received(stream, length))
+        budget.taken_in(stream, 0.0)
+    assert budget.in_flight_bytes == 0
 
 
 def test_a_stream_sends_eagerly_within_its_loan_whatever_others_hold():
-    board = FrameCredits(4 * MIB)
-    first, second, third = (board.open() for _ in range(3))
+    budget = Budget(4 * MIB)
+    first, second, third = (budget.enter() for _ in range(3))
     assert [stream.eager_limit for stream in (first, second, third)] == [EAGER_BYTES] * 2 + [0]
-    board.announce(third, [MIB] * 4)
-    board.grant(0.0)
-    board.received_eagerly(first, EAGER_BYTES - 1)
-    board.received_eagerly(second, EAGER_BYTES)
+    budget.announce(third, [MIB] * 4)
+    budget.told(0.0)
+    budget.received_eagerly(first, EAGER_BYTES - 1)
+    budget.received_eagerly(second, EAGER_BYTES)
     for stream, length in ((first, 2), (second, 1), (third, 1)):
         with pytest.raises(InvalidArgument, match="neither announced nor granted"):
-            board.received_eagerly(stream, length)
-    assert board.eager_bytes == 2 * EAGER_BYTES - 1
-    board.settled_eagerly(first, EAGER_BYTES - 1)
-    board.received_eagerly(first, EAGER_BYTES)
+            budget.received_eagerly(stream, length)
+    assert budget.in_flight_bytes == 2 * MIB + 2 * EAGER_BYTES - 1
+    budget.give_back_eager(first, EAGER_BYTES - 1)
+    budget.received_eagerly(first, EAGER_BYTES)
     for stream in (first, second, third):
-        board.close(stream)
-    assert board.eager_bytes == board.unsettled_bytes == 0
-    assert board.open().eager_limit == EAGER_BYTES  # what was lent has come back
+        budget.close(stream)
+    assert budget.in_flight_bytes == 0
+    assert budget.enter().eager_limit == EAGER_BYTES  # what was lent has come back
 
 
 def test_a_sender_whose_eager_frame_is_being_taken_does_not_sit_on_its_grant():
-    board = FrameCredits(4 * MIB)
-    stream, waiting = board.open(), board.open()
-    board.announce(stream, [3 * MIB // 2])
-    board.grant(0.0)
-    board.received_eagerly(stream, 100)
-    board.announce(waiting, [2 * MIB])
-    assert board.grant(0.0) == []
-    assert stream not in board.stalled(100.0, 10.0)
-    board.taken(stream, 100.0)
-    assert stream in board.stalled(111.0, 10.0)
+    budget = Budget(4 * MIB)
+    stream, waiting = budget.enter(), budget.enter()
+    budget.announce(stream, [3 * MIB // 2])
+    budget.told(0.0)
+    budget.received_eagerly(stream, 100)
+    budget.announce(waiting, [2 * MIB])
+    assert budget.told(0.0) == {}
+    assert stream not in budget.stalled(100.0, 10.0)
+    budget.taken_in(stream, 100.0)
+    assert stream in budget.stalled(111.0, 10.0)
+
+
+def test_who_sits_on_a_grant_is_cut_off_in_time():
+    budget = Budget(MIB)
+    stream, other = budget.enter(), budget.enter()
+    budget.announce(stream, [MIB])
+    budget.told(10.0)
+    budget.announce(other, [MIB])
+    budget.tick(10.0 + GRANT_PATIENCE_S)
+    assert budget.cut_off == []
+    budget.tick(10.1 + GRANT_PATIENCE_S)
+    assert budget.cut_off == [stream]
+
+
+def test_a_stream_that_ends_leaves_its_grants_to_others():
+    budget = Budget(MIB)
+    stream, other = budget.enter(), budget.enter()
+    budget.announce(stream, [MIB])
+    budget.announce(other, [MIB])
+    assert budget.told() == {stream: 1}
+    budget.close(stream)
+    assert budget.told() == {other: 1}
+
+
+def test_writers_and_primaries_have_a_budget_each():
+    budgets = FrameBudgets(MIB)
+    assert budgets.primaries.budget_bytes == MIN_COPIES_BYTES
+    assert FrameBudgets(8 * MIN_COPIES_BYTES).primaries.budget_bytes == 4 * MIN_COPIES_BYTES
+    granted: list[int] = []
+    for budget in (budgets.writers, budgets.primaries):
+        stream = budget.open(lambda: granted.append(1), lambda: None)
+        budget.announce(stream, [1000])
+        budget.give_out()
+    assert granted == [1, 1]
+    assert budgets.in_flight_bytes == 2000

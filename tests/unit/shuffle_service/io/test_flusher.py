@@ -6,21 +6,24 @@ import asyncio
 import errno
 import time
 
+import pytest
+from support.daemon_parts import DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore, StoreFull
+from cosco.errors import CapacityExceeded, CoscoError
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import fetch_reply
-from cosco.shuffle_service.io.flusher import FAILING_AFTER_S, Flusher
+from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.page_waiters import PageWaiters
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
-KEY = (EXCHANGE, 0, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 
 
 class FullStore(MemoryStore):
@@ -39,22 +42,25 @@ class FullStore(MemoryStore):
 
 
 async def no_copies(key) -> None:
-    """There are none to settle."""
+    """There are none to absorb."""
 
 
 class Rig:
     """A daemon's parts without its server."""
 
-    def __init__(self, store, pages: int = 8, *, incarnation: int = INCARNATION) -> None:
+    def __init__(
+        self, store, pages: int = 8, *, incarnation: int = INCARNATION, idle_s: float = 0.0
+    ) -> None:
         self.store = store
         arena = memoryview(bytearray(pages * MAX_PAGE_BYTES))
-        self.core = DaemonCore(arena=arena, incarnation=incarnation, chunk_bytes=64 << 10)
+        self.core = DaemonCore(
+            arena=arena, incarnation=incarnation, chunk_bytes=64 << 10, store_idle_s=idle_s
+        )
         self.core.cluster_id = "c"
         primary = DaemonRef(INCARNATION, "a")
         self.core.admit(EXCHANGE, Assignment(0, 1, 1, primary), PartitionRange(0, 0, 9))
         self.metrics = DaemonMetrics()
-        self.waiters = PageWaiters()
-        self.flusher = Flusher(self.core, store, self.waiters, self.metrics, writers=2)
+        self.flusher = Flusher(self.core, store, self.metrics, writers=2)
         self.fetch = FetchService(
             self.core,
             store,
@@ -64,10 +70,10 @@ class Rig:
         )
 
     def put(self, *blocks: bytes) -> None:
-        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, (1, 1))
+        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MapperAttempt(1, 1))
         held = self.core.assignment(KEY)
-        assert self.core.take(held, checked, 0).next_run == len(checked.runs)
-        self.flusher.kick()
+        assert self.core.append_frame(held, checked, 0).next_run == len(checked.runs)
+        self.core.kick()
 
     async def read(self, partition: int) -> bytes:
         replies = [fetch_reply(m) async for m in self.fetch.serve(KEY, partition)]
@@ -83,13 +89,12 @@ def test_a_full_store_loses_nothing_and_is_written_when_there_is_room():
         made = block(0, 0, b"x" * (64 << 10))
         rig.put(made)
         await store.asked.wait()
-        await rig.waiters.changed()
-        assert rig.flusher.failing_since is not None
-        assert "No space" in rig.flusher.failure
+        await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
+        assert "No space" in rig.core.flushes.failure
         assert await rig.read(0) == made
         store.room.set()
         await rig.flusher.flush_everything()
-        assert rig.flusher.failing_since is None
+        assert rig.core.flushes.failing_since is None
         assert await rig.read(0) == made
         assert rig.core.unstored_bytes == 0
         await rig.flusher.stop()
@@ -101,41 +106,18 @@ def test_everything_is_stored_once_nothing_came_for_a_while():
     async def main() -> None:
         store = MemoryStore()
         await store.open()
-        rig = Rig(store)
-        rig.flusher = Flusher(rig.core, store, rig.waiters, rig.metrics, writers=2, idle_s=0.05)
+        rig = Rig(store, idle_s=0.05)
         rig.flusher.start()
         for number in range(2):  # the second one ends the first rest
             rig.put(block(number, 0, b"x"))
-            rig.flusher.taken()
+            rig.core.frame_came(time.monotonic())
             assert rig.core.unstored_bytes
-            while rig.core.unstored_bytes:
-                await rig.waiters.changed()
+            await rig.flusher.until(lambda: not rig.core.unstored_bytes)
             assert len(await store.list("c/")) == number + 1
         rig.put(block(2, 0, b"y"))
-        rig.flusher.taken()
+        rig.core.frame_came(time.monotonic())
         assert rig.core.next_flush() is None  # it is not written at once
         assert rig.core.unstored_bytes
-        await rig.flusher.stop()
-
-    asyncio.run(main())
-
-
-def test_a_store_is_failing_when_it_has_taken_nothing_for_a_while():
-    async def main() -> None:
-        store = FullStore()
-        await store.open()
-        rig = Rig(store)
-        assert not rig.flusher.failing(time.monotonic() + 3600)
-        rig.flusher.start()
-        rig.put(block(0, 0, b"x" * (64 << 10)))
-        await store.asked.wait()
-        await rig.waiters.changed()
-        since = rig.flusher.failing_since
-        assert not rig.flusher.failing(since + FAILING_AFTER_S - 0.1)
-        assert rig.flusher.failing(since + FAILING_AFTER_S)
-        store.room.set()
-        await rig.flusher.flush_everything()
-        assert not rig.flusher.failing(time.monotonic() + 3600)
         await rig.flusher.stop()
 
     asyncio.run(main())
@@ -151,9 +133,7 @@ def test_what_is_sealed_is_stored_at_once():
         await asyncio.sleep(0)
         assert await store.list("") == []
         assert rig.core.seal([KEY]) == len(made)
-        rig.flusher.kick()
-        while rig.core.unstored_bytes:
-            await rig.waiters.changed()
+        await rig.flusher.until(lambda: not rig.core.unstored_bytes)
         assert rig.core.seal([KEY]) == 0
         assert len(await store.list(f"c/{EXCHANGE}/0-1/0-")) == 1
         await rig.flusher.stop()
@@ -170,8 +150,7 @@ def test_a_dropped_exchange_is_not_retried_for_ever():
         rig.put(block(0, 0, b"x" * (64 << 10)))
         await store.asked.wait()
         await rig.flusher.ended(rig.core.drop(EXCHANGE))
-        while rig.core.unstored_bytes:
-            await rig.waiters.changed()
+        await rig.flusher.until(lambda: not rig.core.unstored_bytes)
         assert await store.list("") == []
         await rig.flusher.stop()
 
@@ -236,7 +215,7 @@ def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
         later = [block(0, 1, b"z" * 30_000), block(1, 1, b"y" * 30_000)]
         rig.put(*later)
         await rig.flusher.flush_everything()
-        assert rig.flusher.failing_since is None
+        assert rig.core.flushes.failing_since is None
         replies = [fetch_reply(message) async for message in rig.fetch.serve(KEY, 0)]
         assert replies[0].error  # what was stored is lost, and said to be
         assert b"".join(bytes(r) for r in replies if isinstance(r, memoryview)) == later[0]
@@ -244,6 +223,96 @@ def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
         # The new file describes itself from its beginning.
         other = Rig(store, incarnation=INCARNATION + 1)
         assert await other.read(0) == later[0]
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+class BrokenStore(MemoryStore):
+    """A store that raises `error` for as long as there is one."""
+
+    error: Exception | None = None
+
+    async def append(self, path, offset, parts):
+        if self.error is not None:
+            raise self.error
+        await super().append(path, offset, parts)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreFull(errno.ENOSPC, "No space left on device"),
+        FileNotFoundError(errno.ENOENT, "no such file in the store"),
+        ValueError("an append at 4096 to a file of 0 bytes"),
+    ],
+)
+def test_a_store_that_takes_nothing_loses_nothing_and_ends_no_task(error):
+    async def main() -> None:
+        store = BrokenStore()
+        await store.open()
+        parts = DaemonParts(store)
+        flushes = parts.core.flushes
+        parts.flusher.start()
+        store.error = error
+        made = block(0, 0, b"x" * (64 << 10))
+        await parts.take(made)
+        await parts.flusher.until(lambda: flushes.failing_since is not None)
+        assert flushes.failure
+        assert await parts.read(0) == made
+        pages = parts.core.pool.allocate(parts.core.pool.free_bytes)
+        answers: list[CoscoError | None] = []
+        waiting = [
+            asyncio.create_task(parts.push(frame([block(p, 0)]), answers.append)) for p in (1, 2)
+        ]
+        await asyncio.sleep(0)
+        assert parts.core.page_queue.waiting_bytes > 0
+        flushes.failing_since -= 5.0  # it has been so for `full_store_wait_s`
+        parts.core.changed(time.monotonic())
+        await asyncio.gather(*waiting)
+        assert [type(answer) for answer in answers] == [CapacityExceeded] * 2
+        parts.core.pool.free(pages)
+        assert not any(task.done() for task in parts.flusher.tasks)
+        store.error = None
+        await parts.flusher.flush_everything()
+        assert await parts.read(0) == made
+        await parts.flusher.stop()
+        await parts.link.close()
+
+    asyncio.run(main())
+
+
+def test_a_store_whose_failing_writes_were_dropped_is_not_thought_to_fail_for_ever():
+    """Or the next one to wait for pages, however much later, would be refused at once."""
+
+    async def main() -> None:
+        store = FullStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x" * (64 << 10)))
+        await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
+        await rig.flusher.ended(rig.core.drop(EXCHANGE))
+        await rig.flusher.until(lambda: not rig.core.unstored_bytes)
+        assert rig.core.flushes.failing_since is None
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_writers_are_not_woken_by_a_frame_that_needs_no_flush():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for row in range(10):
+            rig.put(block(0, row))
+        assert not rig.flusher._work.is_set()
+        rig.put(block(0, 10, b"x" * (64 << 10)))
+        assert rig.flusher._work.is_set()
         await rig.flusher.stop()
 
     asyncio.run(main())

@@ -62,14 +62,14 @@ class Rig:
     async def call(self, method: str, request: Any) -> Any:
         """As of MetadataLink."""
         if method == "RegisterDaemon":
-            self.registrations.append(wire.registration_from_pb(request))
+            self.registrations.append(wire.from_pb(DaemonRegistration, request))
             self._note()
-            return wire.orders_to_pb(orders())
+            return wire.to_pb(orders())
         assert method == "Heartbeat"
-        heartbeat = wire.heartbeat_from_pb(request)
+        heartbeat = wire.from_pb(DaemonHeartbeat, request)
         self.heartbeats.append(heartbeat)
         self._note()
-        return wire.orders_to_pb(self.answer(heartbeat))
+        return wire.to_pb(self.answer(heartbeat))
 
     def _note(self) -> None:
         self.changed.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from hypothesis import given
 from hypothesis import strategies as st
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
@@ -13,13 +12,15 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from cosco.errors import DataCorrupted
 from cosco.format.block import walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
-SENDER = (1, 1)
-KEY = (EXCHANGE, 0, 1)
+MAPPER_ATTEMPT = MapperAttempt(1, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 
 
 def make_core(*, pages: int = 4, chunk_bytes: int = 64 << 10, partitions: int = 100):
@@ -34,10 +35,10 @@ def make_core(*, pages: int = 4, chunk_bytes: int = 64 << 10, partitions: int = 
     return core
 
 
-def put(core, blocks, sender=SENDER):
+def put(core, blocks, mapper_attempt=MAPPER_ATTEMPT):
     """Take a frame in; returns (runs left over, what was taken)."""
-    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, sender)
-    taken = core.take(core.assignment(KEY), checked, 0)
+    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, mapper_attempt)
+    taken = core.append_frame(core.assignment(KEY), checked, 0)
     return len(checked.runs) - taken.next_run, taken
 
 
@@ -54,6 +55,14 @@ def read(core, files, partition):
         for offset, header in walk_blocks(memoryview(data)):
             out.append(data[offset : offset + header.block_bytes])
     return out
+
+
+def flush_any(core):
+    """The next write as if all were to be stored."""
+    core.flushes.everything = True
+    flush = core.next_flush()
+    core.flushes.everything = False
+    return flush
 
 
 def write(files, flush):
@@ -81,7 +90,7 @@ def test_another_attempt_is_no_duplicate():
     core = make_core()
     put(core, [block(0, 0)])
     other = block(0, 0, attempt=2)
-    _, taken = put(core, [other], sender=(1, 2))
+    _, taken = put(core, [other], mapper_attempt=(1, 2))
     assert taken.duplicates == 0
     assert read(core, {}, 0) == [block(0, 0), other]
 
@@ -98,7 +107,7 @@ def test_a_full_chunk_is_flushed_and_one_that_is_not_stays():
     assert core.next_flush() is None
     before = core.pool.free_bytes
     assert read(core, files, 0) == [big]
-    core.end_flush(flush)
+    core.end_flush(flush, 0.0)
     assert core.pool.free_bytes > before
     assert read(core, files, 0) == [big]
 
@@ -108,10 +117,10 @@ def test_under_pressure_the_largest_goes_first():
     for partition, size in ((0, 200_000), (1, 400_000), (2, 300_000)):
         put(core, [block(partition, 0, b"x" * size)])
     sizes = []
-    while (flush := core.next_flush(everything=True)) is not None:
+    while (flush := flush_any(core)) is not None:
         write(files, flush)
         sizes.append(flush.buffer.partition)
-        core.end_flush(flush)
+        core.end_flush(flush, 0.0)
     assert sizes == [1, 2, 0]
     assert core.pool.free_bytes == core.pool.capacity_bytes
 
@@ -121,17 +130,17 @@ def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smal
     held, replica = core.assignment(KEY), DaemonRef(INCARNATION + 1, "b")
     for partition, size in ((0, 100_000), (1, 190_000), (2, 300_000)):
         data = memoryview(frame([block(partition, 0, b"x" * size)]))
-        checked = check_frame(data, EXCHANGE, SENDER)
+        checked = check_frame(data, EXCHANGE, MAPPER_ATTEMPT)
         forward = core.replication.forward(
-            KEY, replica, checked.header, data[48:], now=0.0, settle=lambda _: None
+            KEY, replica, checked.header, data[48:], now=0.0, answer=lambda _: None
         )
-        core.take(held, checked, 0)
+        core.append_frame(held, checked, 0)
         forward.replica.taken(forward, held.unstored_chunks(checked))
     assert core.next_flush() is None  # there is no need
     sizes = []
-    while (flush := core.next_flush(everything=True)) is not None:
+    while (flush := flush_any(core)) is not None:
         sizes.append(flush.buffer.partition)
-        core.end_flush(flush)
+        core.end_flush(flush, 0.0)
         assert len(core.replication) == 3 - len(sizes)
     assert sizes == [2, 0, 1]
 
@@ -142,25 +151,25 @@ def test_one_write_of_a_file_is_under_way_at_a_time():
     first = core.next_flush()
     put(core, [block(0, 1, b"y" * (64 << 10))])
     assert core.next_flush() is None
-    assert core.next_flush(everything=True) is None
+    assert flush_any(core) is None
     write(files, first)
-    core.end_flush(first)
+    core.end_flush(first, 0.0)
     second = core.next_flush()
     write(files, second)
-    core.end_flush(second)
+    core.end_flush(second, 0.0)
     assert len(read(core, files, 0)) == 2
 
 
 def test_a_frame_that_needs_more_pages_than_there_are_is_taken_in_parts():
     core, files = make_core(pages=1, partitions=200), {}
     blocks = [block(partition, 0) for partition in range(200)]  # 200 pages of 4 KiB, 64 there
-    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, SENDER)
+    checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MAPPER_ATTEMPT)
     held, next_run, turns = core.assignment(KEY), 0, 0
     while next_run < len(checked.runs):
-        next_run = core.take(held, checked, next_run).next_run
-        while (flush := core.next_flush(everything=True)) is not None:
+        next_run = core.append_frame(held, checked, next_run).next_run
+        while (flush := flush_any(core)) is not None:
             write(files, flush)
-            core.end_flush(flush)
+            core.end_flush(flush, 0.0)
         turns += 1
     assert turns == 4
     assert [read(core, files, p) for p in range(200)] == [[b] for b in blocks]
@@ -168,7 +177,7 @@ def test_a_frame_that_needs_more_pages_than_there_are_is_taken_in_parts():
 
 def test_a_stray_partition_is_found_before_anything_is_taken():
     core = make_core(partitions=5)
-    checked = check_frame(memoryview(frame([block(4, 0), block(5, 0)])), EXCHANGE, SENDER)
+    checked = check_frame(memoryview(frame([block(4, 0), block(5, 0)])), EXCHANGE, MAPPER_ATTEMPT)
     with pytest.raises(DataCorrupted, match="partition 5"):
         core.assignment(KEY).check_partitions(checked)
 
@@ -183,14 +192,14 @@ def test_a_dropped_exchange_gives_its_pages_back(flushing):
     if flush is not None:
         assert busy == [flush.chunk]  # its pages are being written
         assert core.pool.free_bytes < core.pool.capacity_bytes
-        core.end_flush(flush)
+        core.end_flush(flush, 0.0)
     assert core.pool.free_bytes == core.pool.capacity_bytes
     assert core.is_dropped(EXCHANGE)
     assert core.assignment(KEY) is None
     assert core.snapshot(KEY, 0) is None
     core.admit(EXCHANGE, Assignment(0, 1, 1, DaemonRef(INCARNATION, "a")), PartitionRange(0, 0, 1))
     assert core.assignment(KEY) is None  # a late look-up does not bring it back
-    assert core.next_flush(everything=True) is None
+    assert flush_any(core) is None
 
 
 def test_deduplication_is_bounded_and_forgets_who_has_hung_up_first():
@@ -198,16 +207,16 @@ def test_deduplication_is_bounded_and_forgets_who_has_hung_up_first():
     bound = core._dedupe.entries_max
     assert 0 < bound < 200
     put(core, [block(0, 0, mapper=1)])
-    put(core, [block(0, 0, mapper=2)], sender=(2, 1))
+    put(core, [block(0, 0, mapper=2)], mapper_attempt=(2, 1))
     core.hung_up((2, 1), {KEY})
     for mapper in itertools.count(3):
         if core.assignment(KEY).dedupe.entries < mapper - 1:
             break
-        put(core, [block(0, 0, mapper=mapper)], sender=(mapper, 1))
+        put(core, [block(0, 0, mapper=mapper)], mapper_attempt=(mapper, 1))
     assert core.assignment(KEY).dedupe.entries == bound
     _, again = put(core, [block(0, 0, mapper=1)])
     assert again.duplicates == 1
-    _, again = put(core, [block(0, 0, mapper=2)], sender=(2, 1))
+    _, again = put(core, [block(0, 0, mapper=2)], mapper_attempt=(2, 1))
     assert again.duplicates == 0
 
 
@@ -231,19 +240,19 @@ def test_whatever_happens_each_block_is_read_once(data):
             left, taken = put(core, [old])
             assert left or taken.duplicates == 1
         elif action == "begin":
-            flush = core.next_flush(everything=data.draw(st.booleans()))
+            flush = flush_any(core) if data.draw(st.booleans()) else core.next_flush()
             if flush is not None:
                 write(files, flush)
                 flushes.append(flush)
         elif action == "end" and flushes:
-            core.end_flush(flushes.pop(data.draw(st.integers(0, len(flushes) - 1))))
+            core.end_flush(flushes.pop(data.draw(st.integers(0, len(flushes) - 1))), 0.0)
         for partition in range(4):
             assert read(core, files, partition) == expected[partition]
     for flush in flushes:
-        core.end_flush(flush)
-    while (flush := core.next_flush(everything=True)) is not None:
+        core.end_flush(flush, 0.0)
+    while (flush := flush_any(core)) is not None:
         write(files, flush)
-        core.end_flush(flush)
+        core.end_flush(flush, 0.0)
     assert core.pool.free_bytes == core.pool.capacity_bytes
     for partition in range(4):
         assert read(core, files, partition) == expected[partition]
@@ -257,4 +266,5 @@ def test_a_frame_that_needs_a_page_for_its_chunks_header_alone_is_flushed_for():
     core.pool.allocate(core.shares.buffers_room - 4096)  # other buffers
     left, _ = put(core, [made])
     assert left == 1  # with the chunk's header it needs two pages, and there is one
-    assert core.next_flush(waiting_bytes=len(frame([made]))) is not None
+    core.page_queue.waiting_bytes = len(frame([made]))
+    assert core.next_flush() is not None

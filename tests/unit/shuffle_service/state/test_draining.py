@@ -22,45 +22,47 @@ def begun(now: float = 100.0) -> Drain:
 
 def test_it_exits_when_it_may_and_everything_is_stored() -> None:
     drain = begun()
-    assert drain.step(100.1, unstored_bytes=0, takes=False) is Step.WAIT
+    assert drain.step(100.1, unstored_bytes=0, takes_in=False) is Step.WAIT
     drain.told(orders(may_exit=True), 100.2)
-    assert drain.step(100.2, unstored_bytes=1, takes=False) is Step.WAIT
-    assert drain.step(100.3, unstored_bytes=0, takes=False) is Step.EXIT
+    assert drain.step(100.2, unstored_bytes=1, takes_in=False) is Step.WAIT
+    assert drain.step(100.3, unstored_bytes=0, takes_in=False) is Step.EXIT
 
 
 def test_what_the_service_takes_back_counts() -> None:
     drain = begun()
     drain.told(orders(may_exit=True), 100.2)
     drain.told(orders(), 100.3)
-    assert drain.step(100.4, unstored_bytes=0, takes=False) is Step.WAIT
+    assert drain.step(100.4, unstored_bytes=0, takes_in=False) is Step.WAIT
 
 
 def test_an_answer_from_before_the_drain_says_nothing() -> None:
     drain = Drain(STORE_S)
     drain.told(orders(may_exit=True), 99.0)
     drain.begin(100.0)
-    assert drain.step(100.0, unstored_bytes=0, takes=False) is Step.WAIT
+    assert drain.step(100.0, unstored_bytes=0, takes_in=False) is Step.WAIT
 
 
 def test_without_the_metadata_service_it_ends_alone_after_a_while() -> None:
     drain = begun()
-    assert drain.step(99.9 + DRAIN_ALONE_S, unstored_bytes=9, takes=True) is Step.WAIT
-    assert drain.step(100.0 + DRAIN_ALONE_S, unstored_bytes=9, takes=True) is Step.EXIT
+    assert drain.step(99.9 + DRAIN_ALONE_S, unstored_bytes=9, takes_in=True) is Step.WAIT
+    assert drain.step(100.0 + DRAIN_ALONE_S, unstored_bytes=9, takes_in=True) is Step.EXIT
     drain = begun()
     drain.told(orders(), 103.0)
-    assert drain.step(102.9 + DRAIN_ALONE_S, unstored_bytes=9, takes=True) is Step.WAIT
-    assert drain.step(103.0 + DRAIN_ALONE_S, unstored_bytes=9, takes=True) is Step.EXIT
+    assert drain.step(102.9 + DRAIN_ALONE_S, unstored_bytes=9, takes_in=True) is Step.WAIT
+    assert drain.step(103.0 + DRAIN_ALONE_S, unstored_bytes=9, takes_in=True) is Step.EXIT
 
 
 def test_a_second_beginning_changes_nothing() -> None:
     drain = begun()
     drain.begin(104.0)
-    assert drain.step(100.0 + DRAIN_ALONE_S, unstored_bytes=0, takes=False) is Step.EXIT
+    assert drain.step(100.0 + DRAIN_ALONE_S, unstored_bytes=0, takes_in=False) is Step.EXIT
 
 
-def serves_on_at(drain: Drain, now: float, *, unstored_bytes: int = 0, takes: bool = False) -> bool:
+def serves_on_at(
+    drain: Drain, now: float, *, unstored_bytes: int = 0, takes_in: bool = False
+) -> bool:
     drain.told(orders(), now)
-    return drain.step(now, unstored_bytes=unstored_bytes, takes=takes) is Step.SERVE_ON
+    return drain.step(now, unstored_bytes=unstored_bytes, takes_in=takes_in) is Step.SERVE_ON
 
 
 def test_it_serves_on_once_all_is_stored_and_sealed_and_it_is_not_let_go() -> None:
@@ -71,7 +73,7 @@ def test_it_serves_on_once_all_is_stored_and_sealed_and_it_is_not_let_go() -> No
     assert serves_on_at(drain, 100.3 + SERVES_ON_AFTER_S)
     assert serves_on_at(drain, 1000.0)
     drain.told(orders(may_exit=True), 1001.0)  # its exchanges were closed
-    assert drain.step(1001.0, unstored_bytes=0, takes=False) is Step.EXIT
+    assert drain.step(1001.0, unstored_bytes=0, takes_in=False) is Step.EXIT
 
 
 def test_silence_ends_none_that_readers_need() -> None:
@@ -80,9 +82,9 @@ def test_silence_ends_none_that_readers_need() -> None:
     assert not serves_on_at(drain, 100.2)
     assert serves_on_at(drain, 100.3 + SERVES_ON_AFTER_S)
     silent = 200.0 + DRAIN_ALONE_S
-    assert drain.step(silent, unstored_bytes=0, takes=False) is Step.SERVE_ON
+    assert drain.step(silent, unstored_bytes=0, takes_in=False) is Step.SERVE_ON
     drain.told(orders(may_exit=True), silent)
-    assert drain.step(silent, unstored_bytes=0, takes=False) is Step.EXIT
+    assert drain.step(silent, unstored_bytes=0, takes_in=False) is Step.EXIT
 
 
 def test_silence_does_not_say_that_it_is_needed() -> None:
@@ -90,13 +92,13 @@ def test_silence_does_not_say_that_it_is_needed() -> None:
     assert not serves_on_at(drain, 100.1)
     assert not serves_on_at(drain, 100.2)
     later = 100.2 + SERVES_ON_AFTER_S + 1
-    assert drain.step(later, unstored_bytes=0, takes=False) is Step.WAIT
+    assert drain.step(later, unstored_bytes=0, takes_in=False) is Step.WAIT
     later = 100.2 + DRAIN_ALONE_S
-    assert drain.step(later, unstored_bytes=0, takes=False) is Step.EXIT
+    assert drain.step(later, unstored_bytes=0, takes_in=False) is Step.EXIT
 
 
 def test_it_does_not_serve_on_while_there_is_something_to_store_or_to_seal() -> None:
-    for busy in ({"unstored_bytes": 1}, {"takes": True}):
+    for busy in ({"unstored_bytes": 1}, {"takes_in": True}):
         drain = begun()
         for tenth in range(1, 30):
             assert not serves_on_at(drain, 100.0 + tenth / 10, **busy)
@@ -107,13 +109,13 @@ def test_it_does_not_serve_on_while_there_is_something_to_store_or_to_seal() -> 
 def test_what_cannot_be_stored_ends_it_after_its_time() -> None:
     drain = begun()
     drain.told(orders(), 120.0)
-    assert drain.step(120.0, unstored_bytes=0, takes=True) is Step.WAIT  # all was stored here
+    assert drain.step(120.0, unstored_bytes=0, takes_in=True) is Step.WAIT  # all was stored here
     for now in (140.0, 160.0, 169.9):
         drain.told(orders(), now)
-        assert drain.step(now, unstored_bytes=9, takes=True) is Step.WAIT
+        assert drain.step(now, unstored_bytes=9, takes_in=True) is Step.WAIT
         assert drain.store_left_s(now) == max(5.0, 170.0 - now)
     drain.told(orders(), 170.0)
-    assert drain.step(170.0, unstored_bytes=9, takes=True) is Step.EXIT
+    assert drain.step(170.0, unstored_bytes=9, takes_in=True) is Step.EXIT
     assert drain.store_left_s(170.0) == 5.0
 
 

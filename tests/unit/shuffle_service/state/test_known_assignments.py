@@ -7,14 +7,15 @@ import random
 import pytest
 from support.mark_making import found
 
+from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state import known_assignments as module
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 
 FIRST, SIZE = 100, 10
 
 
-def key(number: int, epoch: int = 1) -> tuple[int, int, int]:
-    return number, 0, epoch
+def key(number: int, epoch: int = 1) -> AssignmentKey:
+    return AssignmentKey(number, 0, epoch)
 
 
 def learnt(**options) -> AlikeAssignments:
@@ -38,8 +39,8 @@ def open_numbers(known: AlikeAssignments, epoch: int = 1) -> list[int]:
 def test_an_answer_holds_for_its_numbers_range_and_epoch_alone():
     known = learnt(without=(3, 9))
     assert open_numbers(known) == [100, 101, 102, 104, 105, 106, 107, 108]
-    assert known.find((101, 1, 1)) is None
-    assert known.find((101, 0, 2)) is None
+    assert known.find(AssignmentKey(101, 1, 1)) is None
+    assert known.find(AssignmentKey(101, 0, 2)) is None
     assert known.find(key(101)).mappers == 2
     assert known.find(key(101)).alike is None
 
@@ -182,24 +183,25 @@ def test_against_a_service_that_remembers_everything():
     for _ in range(200):
         known, ended, under_way = AlikeAssignments(records_max=3), set(), {}
         for _ in range(60):
-            place = (rng.randrange(2), rng.randrange(1, 3))
             number = rng.randrange(40)
+            one = AssignmentKey(number, rng.randrange(2), rng.randrange(1, 3))
             match rng.randrange(5):
-                case 0 if (number, *place) not in under_way:
-                    under_way[number, *place] = set(ended)  # what the answer will know of
-                    known.begin_look_up((number, *place))
+                case 0 if one not in under_way:
+                    under_way[one] = set(ended)  # what the answer will know of
+                    known.begin_look_up(one)
                 case 1 if under_way:
                     asked = rng.choice(list(under_way))
                     knew = under_way.pop(asked)
-                    first = asked[0] // 10 * 10
-                    without = tuple(n for n in range(10) if (first + n, *asked[1:]) in knew)
+                    first = asked.number // 10 * 10
+                    alike = [asked._replace(number=first + n) for n in range(10)]
+                    without = tuple(n for n in range(10) if alike[n] in knew)
                     known.learn(asked, found(first=first, size=10, without=without))
                     known.end_look_up(asked)
                 case 2:
-                    ended.add((number, *place))
-                    known.sealed((number, *place))
+                    ended.add(one)
+                    known.sealed(one)
                 case 3 if rng.random() < 0.3:
-                    ended |= {(number, r, e) for r in range(2) for e in (1, 2)}
+                    ended |= {AssignmentKey(number, r, e) for r in range(2) for e in (1, 2)}
                     known.drop(number)
             for one in ended:
                 assert known.find(one) is None

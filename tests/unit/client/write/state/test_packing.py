@@ -11,11 +11,20 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.packed import blocks_of, merge_of, packing, rows_of, snapshot_of
+from support.packed import (
+    arrow_packer,
+    blocks_of,
+    merge_of,
+    row_packer,
+    rows_of,
+    snapshot_of,
+    verify,
+)
 
 from cosco.client.content.arrow import batch_from_content
 from cosco.client.write.state import framing
-from cosco.client.write.state.packing import ArrowPacker, PackedFrame, RowPacker
+from cosco.client.write.state.framing import PackedFrame
+from cosco.client.write.state.packing import ArrowPacker
 from cosco.errors import (
     CoscoError,
     InvalidArgument,
@@ -34,7 +43,7 @@ def read_back(blocks: Iterable[bytes], partition: int, sums: AttemptSums) -> lis
     """What a reader of the partition gets from these blocks, in their order."""
     merge = merge_of(snapshot_of(partition, [(4, 1, sums)]), partition, [4])
     rows = [row for block in blocks for row in rows_of(merge.feed(memoryview(block)))]
-    merge.verify()
+    verify(merge)
     return rows
 
 
@@ -74,7 +83,7 @@ def test_every_row_comes_back_once_and_in_order(
     seed: int, partitions: int, buffer_bytes: int, calls: list[tuple[bool, str, int]], equal: bool
 ) -> None:
     rng = random.Random(seed)
-    packer = RowPacker(**packing(partitions, buffer_bytes=buffer_bytes))
+    packer = row_packer(partitions, buffer_bytes=buffer_bytes)
     wanted: dict[int, list[bytes]] = defaultdict(list)
     frames: list[PackedFrame] = []
     for single, form, count in calls:
@@ -85,7 +94,7 @@ def test_every_row_comes_back_once_and_in_order(
         if single:
             for number, row in zip(numbers, rows, strict=True):
                 if packer.collect(number, row):
-                    frames += packer.settle()
+                    frames += packer.join_pending()
         else:
             frames += packer.collect_batch(numbers, rows_as(form, rows))
     frames += packer.drain()
@@ -96,7 +105,6 @@ def test_every_row_comes_back_once_and_in_order(
     assert sums.rows.tolist() == [len(wanted[p]) for p in sorted(wanted)]
     assert sums.raw_bytes.tolist() == [sum(map(len, wanted[p])) for p in sorted(wanted)]
     assert sums.stored_bytes.tolist() == [sum(map(len, blocks[p])) for p in sorted(wanted)]
-    assert (packer.rows, packer.row_bytes) == (sum(sums.rows), sum(sums.raw_bytes))
     for partition, rows in wanted.items():
         assert read_back(blocks[partition], partition, sums) == rows
 
@@ -107,7 +115,7 @@ def test_rows_longer_than_a_block_come_in_fragments(form: str, buffer_bytes: int
     rng = random.Random(1)
     sizes = [10, 3 * MIB, 0, MAX_CONTENT_BYTES - 4, MAX_CONTENT_BYTES - 3, MAX_CONTENT_BYTES, 5]
     rows = [rng.randbytes(size) for size in sizes]
-    packer = RowPacker(**packing(1, buffer_bytes=buffer_bytes))
+    packer = row_packer(1, buffer_bytes=buffer_bytes)
     frames: list[PackedFrame] = []
     if form == "collect":
         for row in rows:
@@ -121,7 +129,7 @@ def test_rows_longer_than_a_block_come_in_fragments(form: str, buffer_bytes: int
 
 def test_a_row_of_64_mebibytes_passes() -> None:
     row = bytes(64 * MIB - 1) + b"!"
-    packer = RowPacker(**packing(1))
+    packer = row_packer(1)
     assert packer.collect(0, row)
     frames = list(packer.drain())
     assert packer.sums().raw_bytes.tolist() == [64 * MIB]
@@ -132,7 +140,7 @@ def test_a_row_with_more_fragments_than_there_are_numbers_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(framing, "MAX_ROW_BYTES", 2 * MIB)
-    packer = RowPacker(**packing(1))
+    packer = row_packer(1)
     packer.collect(0, bytes(2 * MIB + 1))
     # Not InvalidRow, which says that nothing was taken.
     with pytest.raises(CoscoError, match="the limit is 2097152") as raised:
@@ -144,7 +152,7 @@ def test_a_row_with_more_fragments_than_there_are_numbers_is_refused(
 def test_fixed_size_binary_is_taken(width: int) -> None:
     rows = [bytes([i]) * width for i in range(20)]
     array = pa.array([bytes(width), *rows], pa.binary(width)).slice(1)
-    packer = RowPacker(**packing(7))
+    packer = row_packer(7)
     frames = [*packer.collect_batch(np.arange(20) % 7, array), *packer.drain()]
     blocks = blocks_of(frames, 7)
     for partition in range(7):
@@ -152,7 +160,7 @@ def test_fixed_size_binary_is_taken(width: int) -> None:
 
 
 def test_nothing_of_the_arguments_is_kept() -> None:
-    packer = RowPacker(**packing(3))
+    packer = row_packer(3)
     data, numbers = bytearray(b"abcdef"), np.array([0, 1, 2], np.int64)
     array = pa.Array.from_buffers(
         pa.binary(), 3, [None, pa.py_buffer(np.array([0, 2, 4, 6], np.int32)), pa.py_buffer(data)]
@@ -170,7 +178,7 @@ def test_blocks_and_frames_are_long_when_there_is_much() -> None:
     rng = np.random.default_rng(1)
     count = 100_000
     array = pa.array([rng.bytes(100) for _ in range(count)])
-    packer = RowPacker(**packing(6, buffer_bytes=32 * MIB))
+    packer = row_packer(6, buffer_bytes=32 * MIB)
     frames = [*packer.collect_batch(rng.integers(0, 6, count), array), *packer.drain()]
     contents = [
         header.raw_bytes
@@ -185,7 +193,7 @@ def test_blocks_and_frames_are_long_when_there_is_much() -> None:
 
 
 def test_a_large_batch_never_fills_more_than_the_buffer() -> None:
-    packer = RowPacker(**packing(2, buffer_bytes=100_000))
+    packer = row_packer(2, buffer_bytes=100_000)
     rows = [bytes(90)] * 20_000
     most, rows_out = 0, 0
     for frame in packer.collect_batch([1] * len(rows), rows):
@@ -194,24 +202,24 @@ def test_a_large_batch_never_fills_more_than_the_buffer() -> None:
             assert header.raw_bytes <= 100_000
             rows_out += header.rows
     assert most <= 101_000
-    assert packer.rows == rows_out
+    assert packer.sums().rows.sum() == rows_out
     assert rows_out > 19_000
 
 
 def test_small_batches_gather_in_the_buffer() -> None:
-    packer = RowPacker(**packing(2, buffer_bytes=MIB))
+    packer = row_packer(2, buffer_bytes=MIB)
     for _ in range(50):
         assert list(packer.collect_batch([0, 1], [bytes(50), bytes(60)])) == []
         packer.collect(1, b"between")
     assert 0 < packer.buffered_bytes < MIB
     frames = list(packer.drain())
-    assert packer.rows == 150
+    assert packer.sums().rows.sum() == 150
     assert sum(frame.blocks for frame in frames) <= 4
 
 
 def test_an_empty_row_is_not_overtaken_by_a_long_one() -> None:
     rows = [b"", random.Random(1).randbytes(6 * MIB), b"x"]
-    packer = RowPacker(**packing(1, buffer_bytes=16 * MIB))
+    packer = row_packer(1, buffer_bytes=16 * MIB)
     frames = [*packer.collect_batch([0, 0, 0], rows), *packer.drain()]
     assert read_back(blocks_of(frames, 1)[0], 0, packer.sums()) == rows
 
@@ -220,22 +228,22 @@ def test_an_empty_row_is_not_overtaken_by_a_long_one() -> None:
 def test_a_row_nearly_as_long_as_the_buffer_follows_pending_ones(length: int) -> None:
     rng = random.Random(length)
     rows = [*(rng.randbytes(100) for _ in range(20)), rng.randbytes(length), b"x"]
-    packer = RowPacker(**packing(1, buffer_bytes=MIB))
+    packer = row_packer(1, buffer_bytes=MIB)
     frames: list[PackedFrame] = []
     for row in rows:
         if packer.collect(0, row):
-            frames += packer.settle()
+            frames += packer.join_pending()
     frames += packer.drain()
     assert read_back(blocks_of(frames, 1)[0], 0, packer.sums()) == rows
 
 
-def test_collect_says_when_rows_are_to_be_settled() -> None:
-    packer = RowPacker(**packing(2, buffer_bytes=MIB))
+def test_collect_says_when_rows_are_to_be_joined() -> None:
+    packer = row_packer(2, buffer_bytes=MIB)
     taken = 1
     while not packer.collect(1, bytes(100)):
         taken += 1
     assert taken * 100 <= MIB // 4
-    assert list(packer.settle()) == []
+    assert list(packer.join_pending()) == []
     assert packer.buffered_bytes >= taken * 100
     assert not packer.collect(1, b"short")
     assert packer.collect(1, bytes(MIB // 4))
@@ -246,14 +254,14 @@ def test_rows_collected_one_by_one_fill_the_buffer_and_no_more(
     partitions: int, length: int
 ) -> None:
     rng = random.Random(1)
-    packer = RowPacker(**packing(partitions, buffer_bytes=MIB))
+    packer = row_packer(partitions, buffer_bytes=MIB)
     frames: list[PackedFrame] = []
     while not frames:
         if packer.collect(rng.randrange(partitions), bytes(rng.randrange(2 * length))):
-            frames += packer.settle()
+            frames += packer.join_pending()
         assert packer.buffered_bytes <= MIB
         assert sum(map(len, packer.pending.pairs[1::2])) <= MIB // 4 + 2 * length
-    assert packer.row_bytes > MIB // 8
+    assert packer.sums().raw_bytes.sum() > MIB // 8
 
 
 # --- arguments ----------------------------------------------------------------------------
@@ -261,7 +269,7 @@ def test_rows_collected_one_by_one_fill_the_buffer_and_no_more(
 
 @pytest.mark.parametrize("number", [-1, 7, 2**40, np.int64(7), np.int8(-1)])
 def test_a_partition_out_of_range_is_refused(number: Any) -> None:
-    packer = RowPacker(**packing(7))
+    packer = row_packer(7)
     for call in (
         lambda: packer.collect(number, b""),
         lambda: list(packer.collect_batch([0, number], [b"", b""])),
@@ -269,24 +277,24 @@ def test_a_partition_out_of_range_is_refused(number: Any) -> None:
     ):
         with pytest.raises(PartitionOutOfRange, match="it has partitions 0 to 6") as raised:
             call()
-        assert (raised.value.partition, raised.value.shuffle_id) == (int(number), "s")
+        assert raised.value.partition == int(number)
     assert packer.buffered_bytes == 0
 
 
 @pytest.mark.parametrize("number", [True, 1.0, "1", None, np.float64(1), np.bool_(1)])
 def test_a_partition_that_is_no_integer_is_refused(number: Any) -> None:
-    packer = RowPacker(**packing(7))
+    packer = row_packer(7)
     packer.collect(1, b"")  # True and 1.0 equal the key of this partition
     with pytest.raises(InvalidRow, match="a partition is an integer"):
         packer.collect(number, b"")
     with pytest.raises(InvalidRow, match="a partition is an integer"):
         list(packer.collect_batch([0, number], [b"", b""]))
-    assert len(list(packer.drain())) == packer.rows == 1
+    assert len(list(packer.drain())) == packer.sums().rows.sum() == 1
 
 
 @pytest.mark.parametrize("number", [np.int64(3), np.uint8(3)])
 def test_numpy_integers_are_partitions(number: Any) -> None:
-    packer = RowPacker(**packing(7))
+    packer = row_packer(7)
     packer.collect(number, b"row")
     frames = [*packer.collect_batch([number], [b"next"]), *packer.drain()]
     assert read_back(blocks_of(frames, 7)[3], 3, packer.sums()) == [b"row", b"next"]
@@ -304,7 +312,7 @@ def test_numpy_integers_are_partitions(number: Any) -> None:
     ],
 )
 def test_forms_of_partitions(numbers: Any) -> None:
-    packer = RowPacker(**packing(2))
+    packer = row_packer(2)
     frames = [*packer.collect_batch(numbers, [b"a", b"b"]), *packer.drain()]
     assert packer.sums().rows.tolist() == [1, 1]
     assert read_back(blocks_of(frames, 2)[1], 1, packer.sums()) == [b"b"]
@@ -330,7 +338,7 @@ def test_forms_of_partitions(numbers: Any) -> None:
 def test_bad_partitions_are_refused_before_anything_is_taken(
     numbers: Any, error: type[CoscoError]
 ) -> None:
-    packer = RowPacker(**packing(2))
+    packer = row_packer(2)
     with pytest.raises(error):
         list(packer.collect_batch(numbers, [b"a", b"b"]))
     assert packer.buffered_bytes == 0
@@ -339,7 +347,7 @@ def test_bad_partitions_are_refused_before_anything_is_taken(
 
 @pytest.mark.parametrize("row", ["text", 5, None, [1], np.int64(5)])
 def test_a_row_that_is_not_bytes_like_is_refused(row: Any) -> None:
-    packer = RowPacker(**packing(2))
+    packer = row_packer(2)
     with pytest.raises(InvalidRow, match="a row is bytes-like, not"):
         packer.collect(0, row)
     with pytest.raises(InvalidRow, match="a row is bytes-like, not"):
@@ -360,7 +368,7 @@ def test_a_row_that_is_not_bytes_like_is_refused(row: Any) -> None:
     ],
 )
 def test_bad_batches_of_rows_are_refused(rows: Any) -> None:
-    packer = RowPacker(**packing(2))
+    packer = row_packer(2)
     with pytest.raises(InvalidRow):
         list(packer.collect_batch([0, 0], rows))
     assert packer.buffered_bytes == 0
@@ -370,7 +378,7 @@ def test_bad_batches_of_rows_are_refused(rows: Any) -> None:
     "row", [bytearray(b"abcd"), memoryview(b"a.b.c.d.")[::2], np.frombuffer(b"abcd", np.uint16)]
 )
 def test_bytes_like_rows_are_taken_by_their_bytes(row: Any) -> None:
-    packer = RowPacker(**packing(1))
+    packer = row_packer(1)
     packer.collect(0, row)
     frames = [*packer.collect_batch([0], [row]), *packer.drain()]
     assert read_back(blocks_of(frames, 1)[0], 0, packer.sums()) == [b"abcd"] * 2
@@ -379,9 +387,9 @@ def test_bytes_like_rows_are_taken_by_their_bytes(row: Any) -> None:
 def test_kinds_of_rows_do_not_mix() -> None:
     batch = pa.record_batch({"a": [1]})
     with pytest.raises(SchemaMismatch, match="takes rows as bytes"):
-        list(RowPacker(**packing(1)).collect_batch([0], batch))
+        list(row_packer(1).collect_batch([0], batch))
     with pytest.raises(SchemaMismatch, match="takes Arrow batches, not list"):
-        list(ArrowPacker(schema=batch.schema, **packing(1)).collect_batch([0], [b"row"]))
+        list(arrow_packer(batch.schema, 1).collect_batch([0], [b"row"]))
 
 
 # --- Arrow rows ---------------------------------------------------------------------------
@@ -392,7 +400,7 @@ def read_batches(
 ) -> pa.Table:
     merge = merge_of(snapshot_of(partition, [(4, 1, packer.sums())]), partition, [4])
     decoded = [one for block in blocks for one in merge.feed(memoryview(block))]
-    merge.verify()
+    verify(merge)
     batches = [batch_from_content(one, schema) for one in decoded]
     for batch in batches:
         batch.validate(full=True)
@@ -412,7 +420,7 @@ def test_every_arrow_row_comes_back_once_and_in_order(
 ) -> None:
     rng = random.Random(seed)
     schema = pa.schema([("id", pa.int64()), ("text", pa.string()), ("list", pa.list_(pa.int8()))])
-    packer = ArrowPacker(schema=schema, **packing(partitions, buffer_bytes=buffer_bytes))
+    packer = arrow_packer(schema, partitions, buffer_bytes=buffer_bytes)
     wanted: dict[int, list[Any]] = defaultdict(list)
     frames: list[PackedFrame] = []
     for count in counts:
@@ -430,7 +438,7 @@ def test_every_arrow_row_comes_back_once_and_in_order(
     frames += packer.drain()
     assert packer.buffered_bytes == 0
     blocks = blocks_of(frames, partitions)
-    assert packer.rows == sum(map(len, wanted.values()))
+    assert packer.sums().rows.sum() == sum(map(len, wanted.values()))
     for partition, rows in wanted.items():
         assert read_batches(blocks[partition], partition, packer, schema).to_pylist() == rows
 
@@ -440,7 +448,7 @@ def test_arrow_rows_of_very_different_lengths() -> None:
     rows = [rng.randbytes(3 * MIB if i % 50 == 7 else 10) for i in range(200)]
     batch = pa.record_batch({"row": pa.array(rows, pa.binary())})
     for buffer_bytes in (1000, 64 * MIB):
-        packer = ArrowPacker(schema=batch.schema, **packing(2, buffer_bytes=buffer_bytes))
+        packer = arrow_packer(batch.schema, 2, buffer_bytes=buffer_bytes)
         frames = [*packer.collect_batch(np.arange(200) % 2, batch), *packer.drain()]
         blocks = blocks_of(frames, 2)
         for partition in (0, 1):
@@ -451,7 +459,7 @@ def test_arrow_rows_of_very_different_lengths() -> None:
 def test_arrow_blocks_are_long_when_there_is_much() -> None:
     count = 200_000
     batch = pa.record_batch({"a": np.arange(count), "b": np.random.default_rng(1).random(count)})
-    packer = ArrowPacker(schema=batch.schema, **packing(2, buffer_bytes=32 * MIB))
+    packer = arrow_packer(batch.schema, 2, buffer_bytes=32 * MIB)
     frames = [*packer.collect_batch(np.arange(count) % 2, batch), *packer.drain()]
     sizes = [
         header.raw_bytes
@@ -466,7 +474,7 @@ def test_nothing_of_an_arrow_batch_is_kept() -> None:
     batch = pa.RecordBatch.from_arrays(
         [pa.Array.from_buffers(pa.int64(), 4, [None, pa.py_buffer(data)])], ["a"]
     )
-    packer = ArrowPacker(schema=batch.schema, **packing(1))
+    packer = arrow_packer(batch.schema, 1)
     frames = list(packer.collect_batch(np.zeros(4, int), batch))
     data[:] = -1
     frames += packer.drain()
@@ -477,7 +485,7 @@ def test_nothing_of_an_arrow_batch_is_kept() -> None:
 def test_rows_without_columns_are_counted() -> None:
     schema = pa.schema([])
     batch = pa.RecordBatch.from_struct_array(pa.array([{}] * 10, pa.struct([])))
-    packer = ArrowPacker(schema=schema, **packing(3))
+    packer = arrow_packer(schema, 3)
     numbers = np.arange(10) % 3
     frames = [
         *packer.collect_batch(numbers, batch),
@@ -490,7 +498,7 @@ def test_rows_without_columns_are_counted() -> None:
 
 def test_another_schema_is_refused_with_the_first_difference() -> None:
     schema = pa.schema([("a", pa.int64()), ("b", pa.string())], metadata={"kept": "not"})
-    packer = ArrowPacker(schema=schema, **packing(1))
+    packer = arrow_packer(schema, 1)
     good = pa.record_batch({"a": [1], "b": ["x"]}).replace_schema_metadata({"other": "metadata"})
     list(packer.collect_batch([0], good))
     buffered = packer.buffered_bytes
@@ -515,7 +523,7 @@ def categories(values: list[str], index: pa.DataType, *, ordered: bool = False) 
 def pack_batches(batches: list[pa.RecordBatch]) -> list[Any]:
     """The single column's values after a way through partition 0."""
     schema = batches[0].schema
-    packer = ArrowPacker(schema=schema, **packing(1, buffer_bytes=8 * MIB))
+    packer = arrow_packer(schema, 1, buffer_bytes=8 * MIB)
     frames: list[PackedFrame] = []
     for batch in batches:
         frames += packer.collect_batch(np.zeros(batch.num_rows, int), batch)
@@ -546,7 +554,7 @@ def test_a_dictionary_that_cannot_be_cut_is_refused_before_anything_is_taken() -
     batch = pa.record_batch(
         {"c": categories([f"{i:06}" * 50 for i in range(20_000)], pa.int32(), ordered=True)}
     )
-    packer = ArrowPacker(schema=batch.schema, **packing(1))
+    packer = arrow_packer(batch.schema, 1)
     with pytest.raises(InvalidRow, match="cast them to their values"):
         list(packer.collect_batch(np.zeros(20_000, int), batch))
     assert packer.buffered_bytes == 0
@@ -563,7 +571,7 @@ def of_range_1(partition: int) -> bool:
 @pytest.mark.parametrize("form", [None, *FORMS])
 def test_rows_of_ranges_that_are_not_wanted_are_dropped(form: str | None) -> None:
     rng = random.Random(5)
-    packer = RowPacker(**packing(7, buffer_bytes=5000), wanted={1})
+    packer = row_packer(7, buffer_bytes=5000, wanted={1})
     rows = [rng.randbytes(rng.randrange(40)) for _ in range(500)]
     numbers = [rng.randrange(7) for _ in rows]
     frames: list[PackedFrame] = []
@@ -577,15 +585,15 @@ def test_rows_of_ranges_that_are_not_wanted_are_dropped(form: str | None) -> Non
     blocks = blocks_of(frames, 7)
     assert sorted(blocks) == packer.sums().partitions.tolist() == [3, 4, 5]
     kept = [row for n, row in zip(numbers, rows, strict=True) if of_range_1(n)]
-    assert packer.rows == len(kept)
-    assert packer.row_bytes == sum(map(len, kept))
+    assert packer.sums().rows.sum() == len(kept)
+    assert packer.sums().raw_bytes.sum() == sum(map(len, kept))
     for partition in blocks:
         expected = [row for n, row in zip(numbers, rows, strict=True) if n == partition]
         assert read_back(blocks[partition], partition, packer.sums()) == expected
 
 
 def test_a_partial_attempt_checks_all_that_it_drops() -> None:
-    packer = RowPacker(**packing(7), wanted={1})
+    packer = row_packer(7, wanted={1})
     row: Any = "text"
     with pytest.raises(InvalidRow):
         packer.collect(0, row)
@@ -599,7 +607,7 @@ def test_a_partial_attempt_checks_all_that_it_drops() -> None:
 
 
 def test_a_partial_attempt_that_keeps_nothing_makes_no_frames() -> None:
-    packer = RowPacker(**packing(7), wanted={1})
+    packer = row_packer(7, wanted={1})
     assert not packer.collect(0, b"x")
     assert [*packer.collect_batch([0, 6], pa.array([b"x", b"y"])), *packer.drain()] == []
     assert not len(packer.sums().partitions)
@@ -608,13 +616,13 @@ def test_a_partial_attempt_that_keeps_nothing_makes_no_frames() -> None:
 @pytest.mark.parametrize("tables", [False, True])
 def test_batches_of_ranges_that_are_not_wanted_are_dropped(tables: bool) -> None:
     schema = pa.schema([("n", pa.int64())])
-    packer = ArrowPacker(schema=schema, **packing(7, buffer_bytes=5000), wanted={1})
+    packer = arrow_packer(schema, 7, buffer_bytes=5000, wanted={1})
     numbers = np.arange(700) % 7
     batch = pa.record_batch({"n": np.arange(700)}, schema)
     given_rows = pa.Table.from_batches([batch[:100], batch[100:]]) if tables else batch
     frames = [*packer.collect_batch(numbers, given_rows), *packer.drain()]
     assert sorted(blocks_of(frames, 7)) == packer.sums().partitions.tolist() == [3, 4, 5]
-    assert packer.rows == 300
+    assert packer.sums().rows.sum() == 300
     nobody = packer.collect_batch(np.zeros(10, np.int64), batch[:10])
     assert [*nobody, *packer.drain()] == []
     with pytest.raises(SchemaMismatch):

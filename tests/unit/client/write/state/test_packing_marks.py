@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.packed import packing
+from support.packed import arrow_packer, row_packer
 
 from cosco.client.write.state import framing
-from cosco.client.write.state.packing import ArrowPacker, PackedFrame, RowPacker
+from cosco.client.write.state.framing import PackedFrame
 from cosco.format.block import HEADER_BYTES, MAX_CONTENT_BYTES, walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
 from cosco.protocol.mark import Mark, decode_mark
 from cosco.protocol.records import AttemptSums, PartitionRange
 
 RANGES = (PartitionRange(0, 0, 3), PartitionRange(1, 3, 1), PartitionRange(2, 4, 4))
-
-
-def arguments(**options: Any) -> dict[str, Any]:
-    return {**packing(8), "ranges": RANGES, **options}
 
 
 def marks_of(frames: list[PackedFrame]) -> dict[int, Mark]:
@@ -54,7 +49,7 @@ def check_sums(marks: dict[int, Mark], sums: AttemptSums) -> None:
 def test_every_range_ends_with_its_mark(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(seed)
     monkeypatch.setattr(framing, "TARGET_FRAME_BYTES", rng.choice([300, 3000, 1 << 20]))
-    packer = RowPacker(**arguments(buffer_bytes=rng.choice([500, 1 << 20])))
+    packer = row_packer(8, ranges=RANGES, buffer_bytes=rng.choice([500, 1 << 20]))
     used = rng.sample(range(8), rng.randint(0, 8))
     frames: list[PackedFrame] = []
     for _ in range(rng.randint(0, 5)):
@@ -67,7 +62,7 @@ def test_every_range_ends_with_its_mark(seed: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_long_row_is_whole_before_the_mark() -> None:
-    packer = RowPacker(**arguments(buffer_bytes=1 << 20))
+    packer = row_packer(8, ranges=RANGES, buffer_bytes=1 << 20)
     frames = list(packer.collect_batch([5], [bytes(2 * MAX_CONTENT_BYTES + 7)]))
     frames += packer.drain(marks=True)
     check_sums(marks_of(frames), packer.sums())
@@ -75,7 +70,7 @@ def test_a_long_row_is_whole_before_the_mark() -> None:
 
 def test_arrow_rows_end_with_marks_too() -> None:
     schema = pa.schema([("key", pa.int64())])
-    packer = ArrowPacker(schema=schema, **arguments(buffer_bytes=1 << 20))
+    packer = arrow_packer(schema, 8, ranges=RANGES, buffer_bytes=1 << 20)
     batch = pa.record_batch([pa.array(range(100))], schema=schema)
     frames = list(packer.collect_batch([7] * 50 + [0] * 50, batch))
     frames += packer.drain(marks=True)
@@ -83,7 +78,7 @@ def test_arrow_rows_end_with_marks_too() -> None:
 
 
 def test_small_rows_and_their_mark_are_one_frame_a_range() -> None:
-    packer = RowPacker(**arguments(buffer_bytes=1 << 20))
+    packer = row_packer(8, ranges=RANGES, buffer_bytes=1 << 20)
     frames = list(packer.collect_batch([0, 3, 4, 7], [b"a", b"b", b"c", b"d"]))
     frames += packer.drain(marks=True)
     by_range: defaultdict[int, int] = defaultdict(int)
@@ -93,8 +88,8 @@ def test_small_rows_and_their_mark_are_one_frame_a_range() -> None:
 
 
 def test_without_marks_there_are_none() -> None:
-    packer = RowPacker(**arguments(buffer_bytes=1 << 20))
+    packer = row_packer(8, ranges=RANGES, buffer_bytes=1 << 20)
     frames = list(packer.collect_batch([0, 7], [b"a", b"b"]))
     frames += packer.drain()
     assert [frame.blocks for frame in frames] == [1, 1]
-    assert len(list(RowPacker(**arguments(buffer_bytes=1 << 20)).drain())) == 0
+    assert len(list(row_packer(8, ranges=RANGES, buffer_bytes=1 << 20).drain())) == 0

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.opening import opened_at, opened_by
 
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.routes import Lane, Routes
 from cosco.format.block import CODECS, encode_block
-from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader, parse_frame_header
-from cosco.protocol.push.window import ProtocolBroken
+from cosco.format.frame import FRAME_HEADER_BYTES, FrameHeader
+from cosco.protocol.keys import RangeEpoch
+from cosco.protocol.push.messages import PushReply
+from cosco.protocol.push.sender import OutFrame, ProtocolBroken
 from cosco.protocol.records import Assignment, DaemonRef
-from cosco.protocol.wire import PushedFrame, push_frame, push_request
 
 NUMBER = 7
 A, B, C = (DaemonRef(10 + i, f"host-{i}:1") for i in range(3))
@@ -26,8 +28,7 @@ def assigned(range_index: int, epoch: int, primary: DaemonRef, build: int = 1) -
 
 def routes_of(*primaries: DaemonRef) -> Routes:
     """Range i is with primaries[i], in epoch 1."""
-    assignments = [assigned(index, 1, primary) for index, primary in enumerate(primaries)]
-    return Routes(NUMBER, assignments, push_frame)
+    return Routes(opened_at(*primaries))
 
 
 def packed(range_index: int, content: bytes) -> PackedFrame:
@@ -40,15 +41,21 @@ def packed(range_index: int, content: bytes) -> PackedFrame:
 
 def send_all(lane: Lane) -> list[tuple[FrameHeader, bytes]]:
     """Announce and send everything; the frames as the daemon gets them."""
-    lengths = lane.window.announce()
+    lengths = [one for request in lane.sender.requests() for one in request.announce]
+    lane.sender.on_reply(PushReply(granted=len(lengths)))
     sent = []
-    for length, frame in zip(lengths, lane.window.granted(len(lengths)), strict=True):
-        request = push_request(frame.message)
-        assert isinstance(request, PushedFrame)
-        data = request.data
-        assert len(data) == length
-        sent.append((parse_frame_header(data), bytes(data[FRAME_HEADER_BYTES:])))
+    for request in lane.sender.requests():
+        lengths += request.announce
+        if request.frame is not None:
+            body = b"".join(request.frame.payload)
+            assert request.frame.header.body_bytes == len(body)
+            sent.append((request.frame.header, body))
     return sent
+
+
+def acknowledge(routes: Routes, lane: Lane, sequences: Sequence[int]) -> list[OutFrame]:
+    """What of it counts."""
+    return list(routes.on_reply(lane, PushReply(sequences)).acknowledged)
 
 
 def test_a_frame_is_stamped_for_the_current_assignment_of_its_range() -> None:
@@ -71,7 +78,7 @@ def test_what_is_not_acknowledged_moves_with_its_range_and_keeps_its_blocks() ->
     held, moved, other = packed(0, b"held"), packed(0, b"moved"), packed(1, b"other")
     lane = routes.put(held)
     send_all(lane)
-    assert routes.acknowledge(lane, [1]) == 1
+    assert len(acknowledge(routes, lane, [1])) == 1
     routes.put(moved)
     routes.put(other)
     in_flight = routes.frame_bytes
@@ -83,27 +90,27 @@ def test_what_is_not_acknowledged_moves_with_its_range_and_keeps_its_blocks() ->
     ((header, body),) = send_all(to_b)
     assert header == FrameHeader(NUMBER, B.incarnation, 1, 0, 2, moved.body_bytes, 1)
     assert body == b"".join(moved.parts)
-    assert routes.acknowledge(lane, [2, 3]) == 1  # A's word on the moved one counts no more
+    assert len(acknowledge(routes, lane, [2, 3])) == 1  # A's word on the moved one counts no more
     assert routes.acknowledged() == ((0, 1), (1, 1))
-    assert routes.acknowledge(to_b, [1]) == 1
+    assert len(acknowledge(routes, to_b, [1])) == 1
     assert routes.acknowledged() == ((0, 1), (0, 2), (1, 1))
     assert routes.frames == routes.frame_bytes == 0
 
 
-def test_a_range_is_settled_when_all_its_frames_are_acknowledged() -> None:
+def test_a_range_is_acknowledged_when_all_its_frames_are_acknowledged() -> None:
     routes = routes_of(A, B)
-    assert routes.is_settled(1)
+    assert routes.is_acknowledged(1)
     lane, *_ = [routes.put(packed(1, content)) for content in (b"one", b"more")]
     send_all(lane)
-    assert (routes.is_settled(0), routes.is_settled(1)) == (True, False)
-    routes.acknowledge(lane, [1])
-    assert not routes.is_settled(1)
+    assert (routes.is_acknowledged(0), routes.is_acknowledged(1)) == (True, False)
+    acknowledge(routes, lane, [1])
+    assert not routes.is_acknowledged(1)
     assert routes.renew([assigned(1, 2, C)]) == [(1, 1)]
-    assert not routes.is_settled(1)  # it only moved
+    assert not routes.is_acknowledged(1)  # it only moved
     (moved,) = [lane for lane in routes.lanes() if lane.ref == C]
     send_all(moved)
-    routes.acknowledge(moved, [1])
-    assert routes.is_settled(1)
+    acknowledge(routes, moved, [1])
+    assert routes.is_acknowledged(1)
 
 
 def test_a_range_that_never_acknowledged_in_an_epoch_does_not_name_it() -> None:
@@ -111,10 +118,10 @@ def test_a_range_that_never_acknowledged_in_an_epoch_does_not_name_it() -> None:
     send_all(routes.put(packed(0, b"x")))
     routes.renew([assigned(0, 2, B)])
     routes.renew([assigned(0, 3, C)])
-    (lane,) = (one for one in routes.lanes() if len(one.window))
+    (lane,) = (one for one in routes.lanes() if len(one.sender))
     assert lane.ref == C
     send_all(lane)
-    routes.acknowledge(lane, [1])
+    acknowledge(routes, lane, [1])
     assert routes.acknowledged() == ((0, 3),)
 
 
@@ -125,7 +132,7 @@ def test_only_newer_epochs_of_known_ranges_count(epoch: int) -> None:
     routes.put(packed(0, b"x"))
     assert routes.renew([assigned(0, epoch, C), assigned(9, 5, C)]) == []
     assert routes.current(0) == assigned(0, 2, B)
-    assert [lane.ref for lane in routes.lanes() if len(lane.window)] == [B]
+    assert [lane.ref for lane in routes.lanes() if len(lane.sender)] == [B]
 
 
 def test_a_range_may_stay_on_its_daemon_in_a_new_epoch() -> None:
@@ -134,10 +141,10 @@ def test_a_range_may_stay_on_its_daemon_in_a_new_epoch() -> None:
     routes.put(packed(1, b"y"))
     send_all(lane)
     routes.renew([assigned(0, 2, A, build=2)])
-    assert routes.acknowledge(lane, [1, 2]) == 1  # of the old epoch, and of range 1
+    assert len(acknowledge(routes, lane, [1, 2])) == 1  # of the old epoch, and of range 1
     ((header, _),) = send_all(lane)
     assert (header.epoch, header.sequence) == (2, 3)
-    routes.acknowledge(lane, [3])
+    acknowledge(routes, lane, [3])
     assert routes.acknowledged() == ((0, 2), (1, 1))
 
 
@@ -147,21 +154,21 @@ def test_pairs_that_ended_are_told_from_those_that_did_not() -> None:
     routes.renew([assigned(0, 2, B)])
     assert routes.routed_to(A) == {(1, 1)}
     assert routes.routed_to(B) == {(0, 2), (2, 1)}
-    assert routes.stale([(0, 1), (0, 2), (1, 1)]) == {(0, 1)}
+    assert routes.stale([RangeEpoch(0, 1), RangeEpoch(0, 2), RangeEpoch(1, 1)]) == {(0, 1)}
 
 
 def test_a_lane_is_released_when_it_is_empty_and_nothing_leads_there() -> None:
     routes = routes_of(A, A)
     first = routes.put(packed(0, b"x"))
     routes.renew([assigned(0, 2, B)])
-    assert routes.release() == []  # range 1 is still A's
+    assert routes.retire() == []  # range 1 is still A's
     routes.renew([assigned(1, 2, B)])
-    assert routes.release() == [first]
+    assert routes.retire() == [first]
     assert [lane.ref for lane in routes.lanes()] == [B]
     routes.renew([assigned(0, 3, A)])
     again = next(lane for lane in routes.lanes() if lane.ref == A)
     assert again is not first  # whose stream may still be ending
-    assert len(again.window) == 1
+    assert len(again.sender) == 1
 
 
 class Cluster:
@@ -172,7 +179,7 @@ class Cluster:
         self.data = data
         self.refs = [DaemonRef(100 + i, f"d{i}:1") for i in range(daemons)]
         self.newest = {i: assigned(i, 1, self.refs[i % daemons]) for i in range(ranges)}
-        self.routes = Routes(NUMBER, self.newest.values(), push_frame)
+        self.routes = Routes(opened_by(self.newest.values(), NUMBER))
         self.put = 0
         #: Pair → contents its daemon has taken.
         self.held: dict[tuple[int, int], set[bytes]] = {}
@@ -197,15 +204,13 @@ class Cluster:
     def renew(self) -> None:
         known = self.data.draw(st.lists(st.sampled_from(sorted(self.newest)), unique=True))
         self.routes.renew(self.newest[index] for index in known)
-        for lane in self.routes.release():
+        for lane in self.routes.retire():
             self.replies.pop(lane, None)
 
     def send(self) -> None:
-        lane = self.choose([one for one in self.routes.lanes() if len(one.window)])
+        lane = self.choose([one for one in self.routes.lanes() if len(one.sender)])
         if lane is None:
             return
-        if lane.window.has_gap:
-            self.cut(lane)
         for header, body in send_all(lane):
             pair = (header.range_index, header.epoch)
             assert header.incarnation == lane.ref.incarnation
@@ -219,21 +224,19 @@ class Cluster:
             return
         waiting = self.replies[lane]
         answered = self.data.draw(st.lists(st.sampled_from(waiting), min_size=1, unique=True))
-        before = dict(lane.window._kept)
         count = self.routes.frames
-        settled = self.routes.acknowledge(lane, answered)
-        assert self.routes.frames == count - settled
+        acknowledged = acknowledge(self.routes, lane, answered)
+        assert self.routes.frames == count - len(acknowledged)
         for sequence in answered:
             waiting.remove(sequence)
-            if (frame := before.get(sequence)) is not None:
-                pair = (frame.range_index, frame.epoch)
-                assert self.routes.current(frame.range_index).epoch == frame.epoch
-                self.told.setdefault(pair, set()).add(frame.message[-frame.frame_bytes + 48 :])
+        for frame in acknowledged:
+            assert self.routes.current(frame.header.range_index).epoch == frame.header.epoch
+            self.told.setdefault(frame.range_epoch, set()).add(b"".join(frame.payload))
 
     def cut(self, lane: Lane | None = None) -> None:
         lane = lane or self.choose(self.routes.lanes())
         if lane is not None:
-            lane.window.restart()
+            lane.sender.begin_stream()
             self.replies.pop(lane, None)
 
     def settle(self) -> None:
@@ -246,7 +249,7 @@ class Cluster:
                 assert self.newest[header.range_index].epoch == header.epoch
                 self.held.setdefault(pair, set()).add(body)
                 self.told.setdefault(pair, set()).add(body)
-                self.routes.acknowledge(lane, [header.sequence])
+                acknowledge(self.routes, lane, [header.sequence])
 
 
 @given(st.data())
@@ -268,4 +271,4 @@ def test_nonsense_of_a_daemon_is_told() -> None:
     routes = routes_of(A)
     lane = routes.put(packed(0, b"x"))
     with pytest.raises(ProtocolBroken):
-        routes.acknowledge(lane, [1])
+        acknowledge(routes, lane, [1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.opening import opened_at
 
 from cosco.client.write.state.routes import Routes
 from cosco.client.write.state.trouble import (
@@ -13,6 +14,7 @@ from cosco.client.write.state.trouble import (
     Question,
 )
 from cosco.errors import CapacityExceeded, ServiceUnavailable
+from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import Assignment, DaemonRef, RenewedAssignments
 
 A, B = DaemonRef(1, "a:1"), DaemonRef(2, "b:1")
@@ -21,7 +23,7 @@ NOTHING = RenewedAssignments()
 
 
 def routes_of(*primaries: DaemonRef) -> Routes:
-    return Routes(1, [Assignment(i, 1, 1, ref) for i, ref in enumerate(primaries)], b"".join)
+    return Routes(opened_at(*primaries))
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_a_daemon_out_of_reach_is_named_with_all_that_leads_there(trouble: LinkT
 
 
 def test_a_refusal_names_what_was_refused_and_suspects_nobody(trouble: LinkTrouble) -> None:
-    trouble.refused((2, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(2, 1), "sealed", 10.0)
     assert trouble.is_refused
     assert trouble.question(routes_of(A, B, A), 10.0) == Question(((2, 1),), None, insist=False)
 
@@ -50,7 +52,7 @@ def test_another_start_of_the_daemon_is_reported(trouble: LinkTrouble) -> None:
 
 def test_nothing_is_asked_once_another_thread_has_moved_it_all(trouble: LinkTrouble) -> None:
     routes = routes_of(A, A)
-    trouble.refused((0, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(0, 1), "sealed", 10.0)
     routes.renew([Assignment(0, 2, 1, B)])
     assert trouble.question(routes, 10.0) is None
     trouble.out_of_reach("refused", 10.0)
@@ -110,7 +112,7 @@ def test_a_dead_daemon_is_not_tried_but_asked_about_again(trouble: LinkTrouble) 
 def test_a_refusal_without_news_is_tried_again_but_not_while_a_daemon_is_waited_for(
     trouble: LinkTrouble,
 ) -> None:
-    trouble.refused((0, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(0, 1), "sealed", 10.0)
     assert not trouble.answered(RenewedAssignments(waiting_for="a host"), moved=False)
     assert trouble.is_refused
     assert trouble.answered(NOTHING, moved=False)
@@ -128,8 +130,8 @@ def test_what_moved_in_part_is_asked_about_for_the_rest(trouble: LinkTrouble) ->
 
 
 def test_a_refused_assignment_that_is_in_force_is_tried_again(trouble: LinkTrouble) -> None:
-    trouble.refused((0, 1), "unknown", 10.0)
-    trouble.refused((1, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(0, 1), "unknown", 10.0)
+    trouble.refused(RangeEpoch(1, 1), "sealed", 10.0)
     answer = RenewedAssignments(alive=True, waiting_for="a host for range 1")
     assert trouble.answered(answer, moved=False)
     assert not trouble.is_refused
@@ -139,8 +141,8 @@ def test_of_several_refusals_those_that_have_not_moved_are_asked_about(
     trouble: LinkTrouble,
 ) -> None:
     routes = routes_of(A, A)
-    trouble.refused((0, 1), "sealed", 10.0)
-    trouble.refused((1, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(0, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(1, 1), "sealed", 10.0)
     routes.renew([Assignment(0, 2, 1, B)])
     assert not trouble.answered(NOTHING, moved=True)
     assert trouble.question(routes, 10.0) == Question(((1, 1),), None, insist=False)
@@ -167,7 +169,7 @@ def test_the_daemon_is_tried_while_the_metadata_service_is_away(trouble: LinkTro
 
 
 def test_waiting_for_a_host_ends_with_its_reason(trouble: LinkTrouble) -> None:
-    trouble.refused((0, 1), "sealed", 10.0)
+    trouble.refused(RangeEpoch(0, 1), "sealed", 10.0)
     trouble.answered(RenewedAssignments(waiting_for="2 hosts, 1 is there"), moved=False)
     assert trouble.remaining_s(70.0) == 0
     error = trouble.error("orders")
@@ -185,7 +187,7 @@ def test_a_daemon_that_stays_away_is_what_the_writer_fails_with(trouble: LinkTro
 
 
 def test_a_full_daemon_is_borne_for_seconds_unless_another_will_come(trouble: LinkTrouble) -> None:
-    trouble.refused((0, 1), "no space left", 10.0, full=True)
+    trouble.refused(RangeEpoch(0, 1), "no space left", 10.0, full=True)
     trouble.answered(NOTHING, moved=False)
     assert trouble.remaining_s(10.0) == CAPACITY_WAIT_S
     error = trouble.error("orders")
@@ -199,7 +201,7 @@ def test_refusals_do_not_go_on_for_ever_however_often_the_daemon_is_heard(
     trouble: LinkTrouble,
 ) -> None:
     for second in range(10):
-        trouble.refused((0, 1), "sealed", 10.0 + second)
+        trouble.refused(RangeEpoch(0, 1), "sealed", 10.0 + second)
         trouble.answered(NOTHING, moved=False)
         trouble.heard(10.0 + second)
     assert trouble.remaining_s(19.0) == TIMEOUT_S - 9

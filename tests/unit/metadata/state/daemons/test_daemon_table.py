@@ -126,14 +126,14 @@ def test_a_death_is_stored() -> None:
     table = DaemonTable((), changes, lease_s=LEASE_S, now=0.0)
     table.register(registration(1), 0.0)
     table.assign(1)
-    [born] = changes.take()
+    [born] = changes.pop_all()
     table.expire(10.0)
-    [died] = changes.take()
+    [died] = changes.pop_all()
     assert born.row is not None
     assert died.row is not None
     assert (born.row[-2], died.row[-2]) == (1, 0)
     table.release(1)
-    assert changes.take() == [Change("daemons", (1,), None)]
+    assert changes.pop_all() == [Change("daemons", (1,), None)]
 
 
 def test_rows_bring_a_table_back() -> None:
@@ -143,7 +143,7 @@ def test_rows_bring_a_table_back() -> None:
     table.register(registration(2), 5.0)
     table.assign((1 << 64) - 1)
     table.expire(12.0)
-    rows = [change.key + change.row for change in changes.take() if change.row is not None]
+    rows = [change.key + change.row for change in changes.pop_all() if change.row is not None]
     restored = DaemonTable(rows, ChangeLog(), lease_s=LEASE_S, now=100.0)
     restored.assign((1 << 64) - 1)
     assert restored.status() == table.status()

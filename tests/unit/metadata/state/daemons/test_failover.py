@@ -8,11 +8,10 @@ import pytest
 from support.metadata_cluster import LEASE_S, Cluster, ref
 
 from cosco.errors import CapacityExceeded, ExchangeClosed, GenerationChanged, InvalidArgument
-from cosco.metadata.state.daemons.failover import RESTORED_PER_TICK, SETTLE_S, members
-from cosco.metadata.state.daemons.fences import Fence
-from cosco.metadata.state.daemons.shunning import AVOID_S, INSIST_S
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
+from cosco.metadata.state.daemons.failover import AVOID_S, INSIST_S, QUIET_S, RESTORED_PER_TICK
 from cosco.metadata.state.state import TICK_S
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import DaemonState, LossCause, LossReport
 
 ALIVE, GONE, SILENT = ProbeOutcome.ALIVE, ProbeOutcome.GONE, ProbeOutcome.SILENT
@@ -37,22 +36,22 @@ def test_the_next_epoch_begins_when_the_survivor_is_fenced() -> None:
     assert cluster.state.lookup_assignment(1, 0, 1, 2) is None
     assert ("assignments", (1, 0, 1)) in [(c.table, c.key) for c in cluster.persist()]
     assert cluster.state.has_errands
-    [fence] = cluster.state.take_fences()
+    [fence] = cluster.state.failover.pop_fences()
     assert (fence.daemon, fence.keys) == (ref(2), ((1, 0, 1),))
     assert not cluster.state.has_errands
-    assert cluster.state.take_fences() == []
+    assert cluster.state.failover.pop_fences() == []
     cluster.sleep(2.0, 2, 3)
     assert cluster.placed() == (1, True, [1, 2])
-    assert cluster.state.take_begun() == []
+    assert cluster.state.failover.pop_begun() == []
 
-    cluster.state.fenced(2, fence.keys)
+    cluster.state.failover.fenced(2, fence.keys)
     assert cluster.placed() == (2, False, [2, 3])
-    assert cluster.state.take_begun() == [(1, 0)]
+    assert cluster.state.failover.pop_begun() == [(1, 0)]
     assert ("assignments", (1, 0, 2)) in [(c.table, c.key) for c in cluster.persist()]
     found = cluster.state.lookup_assignment(1, 0, 2, 3)
     assert found is not None
     assert cluster.state.lookup_assignment(1, 0, 2, 1) is None
-    cluster.state.fenced(2, fence.keys)  # the answer came twice
+    cluster.state.failover.fenced(2, fence.keys)  # the answer came twice
     assert cluster.placed() == (2, False, [2, 3])
 
 
@@ -63,7 +62,7 @@ def test_every_survivor_is_waited_for() -> None:
     assert cluster.current().build == 1
     assert [f.daemon for f in cluster.fence(2)] == [ref(1), ref(2)]
     assert cluster.placed() == (1, True, [1, 2])
-    cluster.state.fenced(2, [(1, 0, 1)])
+    cluster.state.failover.fenced(2, [AssignmentKey(1, 0, 1)])
     assert cluster.placed()[:2] == (2, False)
     assert cluster.current().build == 2
 
@@ -72,16 +71,16 @@ def test_without_survivors_nobody_is_waited_for() -> None:
     cluster = cluster_of(1, 2, replicas=1)
     cluster.kill(1)
     assert cluster.placed() == (2, False, [2])
-    assert cluster.state.take_fences() == []
+    assert cluster.state.failover.pop_fences() == []
 
 
 def test_a_survivor_that_dies_is_not_waited_for() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.kill(1)
-    cluster.state.take_fences()
+    cluster.state.failover.pop_fences()
     cluster.sleep(LEASE_S, 3)
     assert cluster.placed() == (2, False, [3])
-    cluster.state.fence_failed(2)
+    cluster.state.members.fence_failed(2)
     assert not cluster.state.has_errands
 
 
@@ -89,13 +88,13 @@ def test_a_fence_is_sent_again_and_again_and_its_daemon_asked() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.kill(1)
     for _ in range(3):
-        assert [f.daemon for f in cluster.state.take_fences()] == [ref(2)]
-        cluster.state.fence_failed(2)
-        assert cluster.state.take_probes() == [ref(2)]
+        assert [f.daemon for f in cluster.state.failover.pop_fences()] == [ref(2)]
+        cluster.state.members.fence_failed(2)
+        assert cluster.state.members.pop_probes() == [ref(2)]
         cluster.state.probed(2, SILENT, cluster.now)
-    cluster.state.take_fences()
-    cluster.state.fence_failed(2)
-    cluster.state.take_probes()
+    cluster.state.failover.pop_fences()
+    cluster.state.members.fence_failed(2)
+    cluster.state.members.pop_probes()
     cluster.state.probed(2, GONE, cluster.now)
     assert cluster.placed() == (2, False, [3])
 
@@ -122,13 +121,13 @@ def test_a_seal_of_a_closed_exchange_is_nobodys() -> None:
     cluster.create("b", partitions=1, replicas=2)
     cluster.register(3)
     cluster.kill(1)
-    numbers = {key[0] for fence in cluster.state.take_fences() for key in fence.keys}
+    numbers = {key[0] for fence in cluster.state.failover.pop_fences() for key in fence.keys}
     assert numbers == {1, 2}
     cluster.state.close_exchange("a", used=False)
-    cluster.state.fence_failed(2)
-    numbers = {key[0] for fence in cluster.state.take_fences() for key in fence.keys}
+    cluster.state.members.fence_failed(2)
+    numbers = {key[0] for fence in cluster.state.failover.pop_fences() for key in fence.keys}
     assert numbers == {2}
-    cluster.state.fenced(2, [(1, 0, 1)])  # the answer comes late
+    cluster.state.failover.fenced(2, [AssignmentKey(1, 0, 1)])  # the answer comes late
     cluster.state.close_exchange("b", used=False)
     daemons, _ = cluster.state.status()
     assert [(d.ref, d.assignments) for d in daemons] == [(ref(2), 0), (ref(3), 0)]
@@ -149,7 +148,7 @@ def test_a_range_goes_on_with_fewer_copies_and_gets_them_back() -> None:
     assert cluster.placed() == (2, False, [2])
 
     cluster.register(3)
-    cluster.sleep(SETTLE_S - TICK_S, 2, 3)
+    cluster.sleep(QUIET_S - TICK_S, 2, 3)
     assert cluster.placed() == (2, False, [2])
     cluster.sleep(TICK_S, 2, 3)
     assert cluster.placed() == (2, True, [2])
@@ -167,7 +166,7 @@ def test_copies_come_back_a_few_at_a_time() -> None:
     cluster.kill(1)
     cluster.fence()
     cluster.register(3)
-    cluster.sleep(SETTLE_S, 2, 3)
+    cluster.sleep(QUIET_S, 2, 3)
     [fence] = cluster.fence()
     assert len(fence.keys) == RESTORED_PER_TICK
     for _ in range(3):
@@ -205,7 +204,7 @@ def test_one_that_comes_back_is_fenced_from_all_that_was_sealed() -> None:
     cluster.fence()
     assert not cluster.beat(1).known
     cluster.register(1)
-    [fence] = cluster.state.take_fences()
+    [fence] = cluster.state.failover.pop_fences()
     assert fence.daemon == ref(1)
     assert 0 < len(held) < 6
     assert sorted(fence.keys) == [(1, 0, 1), *held]
@@ -228,7 +227,7 @@ def test_a_newcomer_has_nothing_to_be_fenced_from() -> None:
     cluster.fence()
     cluster.register(4)
     cluster.register(2)  # it lives, and says so again
-    assert cluster.state.take_fences() == []
+    assert cluster.state.failover.pop_fences() == []
 
 
 # --- restarts of the service --------------------------------------------------------------
@@ -264,9 +263,9 @@ def test_a_restarted_service_seals_what_names_the_dead() -> None:
 def test_an_epoch_that_was_not_durable_was_never_told() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.kill(1)
-    fences = cluster.state.take_fences()
+    fences = cluster.state.failover.pop_fences()
     cluster.persist()
-    cluster.state.fenced(2, fences[0].keys)
+    cluster.state.failover.fenced(2, fences[0].keys)
     assert cluster.placed()[:2] == (2, False)
     cluster.restart()  # before that was written
     assert cluster.placed()[:2] == (1, True)
@@ -281,16 +280,16 @@ def test_a_daemon_is_asked_once_however_many_report_it() -> None:
     cluster = cluster_of(1, 2, 3)
     assert cluster.report(1)
     assert cluster.report(1)
-    assert cluster.state.take_probes() == [ref(1)]
+    assert cluster.state.members.pop_probes() == [ref(1)]
     assert cluster.report(1)
-    assert cluster.state.take_probes() == []
-    assert cluster.state.is_probed(1)
+    assert cluster.state.members.pop_probes() == []
+    assert cluster.state.members.is_probed(1)
     cluster.state.probed(1, ALIVE, cluster.now)
-    assert not cluster.state.is_probed(1)
-    assert cluster.state.is_live(1)
+    assert not cluster.state.members.is_probed(1)
+    assert cluster.state.members.is_live(1)
     assert cluster.placed() == (1, False, [1, 2])
     cluster.report(1)
-    assert cluster.state.take_probes() == [ref(1)]
+    assert cluster.state.members.pop_probes() == [ref(1)]
 
 
 def test_the_dead_and_the_unknown_are_not_asked() -> None:
@@ -298,24 +297,24 @@ def test_the_dead_and_the_unknown_are_not_asked() -> None:
     cluster.kill(1)
     assert not cluster.report(1)
     assert not cluster.report(99)
-    assert cluster.state.take_probes() == []
-    assert not cluster.state.is_live(99)
+    assert cluster.state.members.pop_probes() == []
+    assert not cluster.state.members.is_live(99)
 
 
 def test_one_that_died_while_it_was_asked() -> None:
     cluster = cluster_of(1, 2)
     cluster.report(1)
     cluster.sleep(LEASE_S, 2)
-    assert cluster.state.take_probes() == [ref(1)]
+    assert cluster.state.members.pop_probes() == [ref(1)]
     cluster.state.probed(1, ALIVE, cluster.now)
-    assert not cluster.state.is_live(1)
-    assert not cluster.state.is_probed(1)
+    assert not cluster.state.members.is_live(1)
+    assert not cluster.state.members.is_probed(1)
 
 
 def test_silence_is_left_to_the_lease() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.probe(1, SILENT)
-    assert cluster.state.is_live(1)
+    assert cluster.state.members.is_live(1)
     assert cluster.placed() == (1, False, [1, 2])
     cluster.sleep(LEASE_S - TICK_S, 2, 3)
     assert cluster.placed() == (1, False, [1, 2])
@@ -328,23 +327,23 @@ def test_whoever_hears_nothing_is_dead_although_it_speaks() -> None:
     cluster.probe(1, SILENT)
     for _ in range(int(LEASE_S / TICK_S) - 1):
         cluster.sleep(TICK_S, 1, 2, 3)
-        assert cluster.state.take_probes() == [ref(1)]
+        assert cluster.state.members.pop_probes() == [ref(1)]
         cluster.state.probed(1, SILENT, cluster.now)
-        assert cluster.state.is_live(1)
+        assert cluster.state.members.is_live(1)
     cluster.sleep(TICK_S, 1, 2, 3)
-    cluster.state.take_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(1, SILENT, cluster.now)
-    assert not cluster.state.is_live(1)
+    assert not cluster.state.members.is_live(1)
     cluster.fence()
     assert cluster.placed() == (2, False, [2, 3])
     cluster.register(1)  # it does not know; nothing goes there until it answers
     cluster.kill(3)
     cluster.fence(1)
     assert cluster.placed() == (3, False, [2])
-    cluster.sleep(SETTLE_S, 1, 2)
+    cluster.sleep(QUIET_S, 1, 2)
     assert cluster.placed() == (3, False, [2])
     cluster.probe(1, ALIVE)
-    cluster.sleep(SETTLE_S, 1, 2)
+    cluster.sleep(QUIET_S, 1, 2)
     cluster.fence()
     assert sorted(cluster.placed()[2]) == [1, 2]
 
@@ -364,12 +363,12 @@ def test_an_answer_ends_the_silence_and_so_does_a_stall_of_the_service() -> None
     cluster.probe(1, SILENT)
     cluster.probe(1, ALIVE)
     cluster.sleep(LEASE_S, 1, 2, 3)
-    assert cluster.state.take_probes() == []
+    assert cluster.state.members.pop_probes() == []
     cluster.probe(1, SILENT)
     cluster.now += 100.0
     cluster.state.tick(cluster.now)
     cluster.probe(1, SILENT)
-    assert cluster.state.is_live(1)
+    assert cluster.state.members.is_live(1)
 
 
 # --- insisting ----------------------------------------------------------------------------
@@ -377,25 +376,25 @@ def test_an_answer_ends_the_silence_and_so_does_a_stall_of_the_service() -> None
 
 def test_a_writer_that_insists_moves_its_range_away_from_the_primary() -> None:
     cluster = cluster_of(1, 2)
-    cluster.report(1, insist=True, keys=[(1, 0, 1)])
-    cluster.state.take_probes()
+    cluster.report(1, insist=True, keys=[AssignmentKey(1, 0, 1)])
+    cluster.state.members.pop_probes()
     cluster.state.probed(1, ALIVE, cluster.now)
     assert cluster.placed() == (1, True, [1, 2])
     assert len(cluster.fence()) == 2  # the suspect lives, and is fenced as well
     assert cluster.placed() == (2, False, [2, 1])  # as a replica it may do
-    assert cluster.state.is_live(1)
+    assert cluster.state.members.is_live(1)
 
 
 def test_a_primary_that_insists_loses_its_replica() -> None:
     cluster = cluster_of(1, 2)
     cluster.report(2, reporter=1, insist=True)
-    cluster.state.take_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(2, ALIVE, cluster.now)
     cluster.fence()
     assert cluster.placed() == (2, False, [1])
     cluster.sleep(AVOID_S - 1, 1, 2)  # not given back at once, to be lost again
     assert cluster.placed() == (2, False, [1])
-    cluster.sleep(SETTLE_S, 1, 2)
+    cluster.sleep(QUIET_S, 1, 2)
     cluster.fence()
     assert cluster.placed()[0] == 3
     assert len(cluster.placed()[2]) == 2
@@ -404,7 +403,7 @@ def test_a_primary_that_insists_loses_its_replica() -> None:
 def test_a_third_host_replaces_the_replica() -> None:
     cluster = cluster_of(1, 2, 3)
     cluster.report(2, reporter=1, insist=True)
-    cluster.state.take_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(2, ALIVE, cluster.now)
     cluster.fence()
     assert sorted(cluster.placed()[2]) == [1, 3]
@@ -415,18 +414,22 @@ def test_a_third_host_replaces_the_replica() -> None:
     [
         {"incarnation": 1},  # nobody insists
         {"incarnation": 1, "insist": True},  # on nothing
-        {"incarnation": 1, "insist": True, "keys": [(1, 0, 2)]},
-        {"incarnation": 1, "insist": True, "keys": [(1, 7, 1), (9, 0, 1)]},
-        {"incarnation": 2, "insist": True, "keys": [(1, 0, 1)]},  # no primary
+        {"incarnation": 1, "insist": True, "keys": [AssignmentKey(1, 0, 2)]},
+        {
+            "incarnation": 1,
+            "insist": True,
+            "keys": [AssignmentKey(1, 7, 1), AssignmentKey(9, 0, 1)],
+        },
+        {"incarnation": 2, "insist": True, "keys": [AssignmentKey(1, 0, 1)]},  # no primary
         {"incarnation": 1, "insist": True, "reporter": 2},  # no replica of 2
         {"incarnation": 3, "insist": True, "reporter": 1},  # not of this range
-        {"incarnation": 1, "insist": True, "reporter": 99, "keys": [(1, 0, 1)]},
+        {"incarnation": 1, "insist": True, "reporter": 99, "keys": [AssignmentKey(1, 0, 1)]},
     ],
 )
 def test_reports_that_move_nothing(report: dict[str, Any]) -> None:
     cluster = cluster_of(1, 2, 3)
     assert cluster.report(**report)
-    cluster.state.take_probes()
+    cluster.state.members.pop_probes()
     cluster.state.probed(report["incarnation"], ALIVE, cluster.now)
     assert cluster.placed() == (1, False, [1, 2])
 
@@ -434,10 +437,10 @@ def test_reports_that_move_nothing(report: dict[str, Any]) -> None:
 @pytest.mark.parametrize("outcome", [SILENT, GONE])
 def test_insisting_matters_only_if_the_suspect_answers(outcome: ProbeOutcome) -> None:
     cluster = cluster_of(1, 2, 3)
-    cluster.report(1, insist=True, keys=[(1, 0, 1)])
-    cluster.state.take_probes()
+    cluster.report(1, insist=True, keys=[AssignmentKey(1, 0, 1)])
+    cluster.state.members.pop_probes()
     cluster.state.probed(1, outcome, cluster.now)
-    assert cluster.state.is_live(1) == (outcome is SILENT)
+    assert cluster.state.members.is_live(1) == (outcome is SILENT)
     assert cluster.placed()[1] == (outcome is GONE)
 
 
@@ -446,8 +449,8 @@ def test_without_another_daemon_insisting_moves_nothing(
     replicas: int, suspect: int, reporter: int
 ) -> None:
     cluster = cluster_of(*range(1, replicas + 1), replicas=replicas, min_replicas=replicas)
-    cluster.report(suspect, reporter=reporter, insist=True, keys=[(1, 0, 1)])
-    cluster.state.take_probes()
+    cluster.report(suspect, reporter=reporter, insist=True, keys=[AssignmentKey(1, 0, 1)])
+    cluster.state.members.pop_probes()
     cluster.state.probed(suspect, ALIVE, cluster.now)
     assert cluster.placed()[:2] == (1, False)
 
@@ -457,8 +460,8 @@ def test_a_range_does_not_spin() -> None:
     moves = 0
     for _ in range(int(3 * INSIST_S / TICK_S)):
         epoch, _, [primary] = cluster.placed()
-        cluster.report(primary, insist=True, keys=[(1, 0, epoch)])
-        cluster.state.take_probes()
+        cluster.report(primary, insist=True, keys=[AssignmentKey(1, 0, epoch)])
+        cluster.state.members.pop_probes()
         cluster.state.probed(primary, ALIVE, cluster.now)
         cluster.fence()
         moves += cluster.placed()[0] != epoch
@@ -476,7 +479,7 @@ def test_renewals() -> None:
     lost = by_primary.index(1)
     kept = by_primary.index(2)
     assert cluster.renew((kept, 1)).alive
-    cluster.state.drain("host:1")
+    cluster.state.members.drain("host:1")
     waits = cluster.renew((lost, 1))
     assert (waits.assignments, waits.alive) == ((), False)
     assert "host:1" in waits.waiting_for
@@ -539,7 +542,7 @@ def test_with_one_full_store_for_all_there_is_nowhere_to_go() -> None:
     cluster.fence()
     assert cluster.placed() == (2, False, [3])
     cluster.beat(1)  # there is room again
-    cluster.sleep(SETTLE_S, 1, 2, 3)
+    cluster.sleep(QUIET_S, 1, 2, 3)
     cluster.fence()
     assert cluster.placed()[0] == 3
     assert len(cluster.placed()[2]) == 2
@@ -598,11 +601,11 @@ class RandomWalk:
 
     def drain(self) -> None:
         if self.daemons():
-            self.cluster.state.drain(f"host:{self.random.choice(self.daemons())}")
+            self.cluster.state.members.drain(f"host:{self.random.choice(self.daemons())}")
 
     def fence(self) -> None:
         self.cluster.persist()
-        self.fences += self.cluster.state.take_fences()
+        self.fences += self.cluster.state.failover.pop_fences()
         self.random.shuffle(self.fences)
         for _ in range(min(len(self.fences), self.random.randrange(4))):
             self.answer(self.fences.pop(), reached=self.random.random() < 0.7)
@@ -611,23 +614,23 @@ class RandomWalk:
         incarnation = fence.daemon.incarnation
         if reached:
             self.confirmed.update((incarnation, key) for key in fence.keys)
-            self.cluster.state.fenced(incarnation, fence.keys)
+            self.cluster.state.failover.fenced(incarnation, fence.keys)
         else:
-            self.cluster.state.fence_failed(incarnation)
+            self.cluster.state.members.fence_failed(incarnation)
 
     def lose(self) -> None:
         if self.open():
             exchange = self.random.choice(self.open())
             index = self.random.randrange(len(exchange.ranges))
-            self.cluster.state._failover.seal(exchange, index)
+            self.cluster.state.failover.seal(exchange, index)
 
     def insist(self) -> None:
         if self.open():
             exchange = self.random.choice(self.open())
             current = exchange.placed[0][-1].assignment
-            key = exchange.number, 0, current.epoch
+            key = AssignmentKey(exchange.number, 0, current.epoch)
             self.cluster.report(current.primary.incarnation, insist=True, keys=[key])
-        for probe in self.cluster.state.take_probes():
+        for probe in self.cluster.state.members.pop_probes():
             outcome = self.random.choice(list(ProbeOutcome))
             self.cluster.state.probed(probe.incarnation, outcome, self.cluster.now)
 
@@ -661,15 +664,15 @@ class RandomWalk:
                 known = self.seen.get((exchange.number, index), 0)
                 self.seen[exchange.number, index] = len(ended)
                 for a in ended[known:]:
-                    for member in members(a):
-                        key = exchange.number, index, a.epoch
+                    for member in a.daemons:
+                        key = AssignmentKey(exchange.number, index, a.epoch)
                         dead = member.incarnation in self.died or member.incarnation not in daemons
                         assert dead or (member.incarnation, key) in self.confirmed
                 if not last.sealed:
-                    hosts = {daemons[member.incarnation].host_id for member in members(last)}
-                    assert exchange.spec.min_replicas <= len(hosts) == len(members(last))
-                    for member in members(last):
-                        assert state.is_live(member.incarnation)
+                    hosts = {daemons[member.incarnation].host_id for member in last.daemons}
+                    assert exchange.spec.min_replicas <= len(hosts) == len(last.daemons)
+                    for member in last.daemons:
+                        assert state.members.is_live(member.incarnation)
                         counts[member.incarnation] += 1
         assert {i: d.assignments for i, d in daemons.items()} == counts
 
@@ -682,9 +685,9 @@ class RandomWalk:
             self.answer(fence, reached=False)
         for _ in range(100):
             cluster.persist()
-            for fence in cluster.state.take_fences():
+            for fence in cluster.state.failover.pop_fences():
                 self.answer(fence, reached=True)
-            for probe in cluster.state.take_probes():
+            for probe in cluster.state.members.pop_probes():
                 cluster.state.probed(probe.incarnation, ALIVE, cluster.now)
             cluster.sleep(TICK_S, *self.daemons())
         for exchange in self.open():

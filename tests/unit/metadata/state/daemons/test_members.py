@@ -30,7 +30,7 @@ def test_a_draining_daemon_is_given_nothing_and_loses_what_it_has(how: str) -> N
     cluster.create(partitions=1)
     assert cluster.placed() == (1, False, [1])
     if how == "command":
-        cluster.state.drain("host:1")
+        cluster.state.members.drain("host:1")
         assert cluster.beat(1).drain
     elif how == "heartbeat":
         assert cluster.beat(1, draining=True).drain
@@ -52,7 +52,7 @@ def test_a_draining_daemon_is_given_nothing_and_loses_what_it_has(how: str) -> N
 
 def test_a_new_start_of_a_drained_daemon_serves() -> None:
     cluster = Cluster(1, 2)
-    cluster.state.drain("host:1")
+    cluster.state.members.drain("host:1")
     assert not cluster.register(3, address="host:1").drain
     assert cluster.daemon_states()[3] is DaemonState.SERVING
 
@@ -62,13 +62,13 @@ def test_only_daemons_that_live_are_drained(address: str) -> None:
     cluster = Cluster(1, 2)
     cluster.kill(2)
     with pytest.raises(InvalidArgument, match="there is no live shuffle daemon at '"):
-        cluster.state.drain(address)
+        cluster.state.members.drain(address)
 
 
 def test_without_another_daemon_writers_wait_for_one() -> None:
     cluster = Cluster(1)
     cluster.create(partitions=1)
-    cluster.state.drain("host:1")
+    cluster.state.members.drain("host:1")
     cluster.fence()
     cluster.sleep(TICK_S, 1)
     assert cluster.placed() == (1, True, [1])
@@ -117,8 +117,8 @@ def test_exit_leaves_a_store_to_others(
     cluster = with_stores(**stores)
     cluster.create(partitions=8)
     for incarnation in also_draining:
-        cluster.state.drain(f"host:{incarnation}")
-    cluster.state.drain("host:1")
+        cluster.state.members.drain(f"host:{incarnation}")
+    cluster.state.members.drain("host:1")
     cluster.fence()
     assert may_exit(cluster, 1) == allowed
     cluster.state.close_exchange("a", used=False)
@@ -135,7 +135,7 @@ def test_a_private_store_that_nobody_wrote_to_is_no_reason_to_stay() -> None:
 def test_one_that_was_drained_and_ended_is_only_dead() -> None:
     cluster = Cluster(1, 2)
     cluster.create(partitions=1)
-    cluster.state.drain("host:1")
+    cluster.state.members.drain("host:1")
     cluster.fence()
     cluster.sleep(LEASE_S, 2)
     assert cluster.daemon_states() == {1: DaemonState.DEAD, 2: DaemonState.SERVING}

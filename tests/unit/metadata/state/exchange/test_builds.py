@@ -59,7 +59,7 @@ def test_sums_are_of_the_partitions_that_were_written(
     ):
         row[partitions] = added * np.uint64(2)
     assert made.sums.tolist() == expected.tolist()
-    assert {change.key for change in changes.take()} == {(7, index) for index in ranges}
+    assert {change.key for change in changes.pop_all()} == {(7, index) for index in ranges}
 
 
 def test_of_a_commit_in_parts_only_the_named_ranges_count() -> None:
@@ -72,7 +72,7 @@ def test_stored_sums_are_read_back() -> None:
     made, changes = builds()
     for mapper in range(1000):
         made.count(mapper, sums_of([3, 4, 5]), {1}, whole=True)
-    (change,) = changes.take()
+    (change,) = changes.pop_all()
     assert change.row is not None
     sums, writers = change.row
     assert isinstance(sums, bytes)
@@ -107,7 +107,7 @@ def test_a_range_knows_its_writers_whenever_it_is_asked(seed: int) -> None:
             assert mappers.tolist() == list(expected[index])
             assert told.tolist() == [m + 100 for m in expected[index]]
         elif event < 0.5:
-            for change in changes.take():
+            for change in changes.pop_all():
                 if change.table == "sums":
                     assert change.row is not None
                     again.restore_sums(change.key[1], *change.row)

@@ -31,11 +31,11 @@ def test_it_ends_when_every_daemon_has_confirmed(table: ClosingTable, changes: C
     assert table.orders(1, "s") == set()
     assert table.orders(2, "s") == {7}
     assert "id-7" in table
-    changes.take()
+    changes.pop_all()
     table.confirm([7], 2, "s")
     assert "id-7" not in table
     assert table.status() == []
-    assert changes.take() == [Change("closing", (7,), None), Change("closed", (7,), ("id-7",))]
+    assert changes.pop_all() == [Change("closing", (7,), None), Change("closed", (7,), ("id-7",))]
 
 
 def test_each_store_must_confirm(table: ClosingTable) -> None:
@@ -56,7 +56,7 @@ def test_a_daemon_without_assignment_can_confirm_for_its_store(table: ClosingTab
 
 def test_confirmations_of_others_change_nothing(table: ClosingTable, changes: ChangeLog) -> None:
     table.begin(closing(7, {1: "s"}))
-    changes.take()
+    changes.pop_all()
     table.confirm([6, 7, 8], 5, "other")
     assert table.orders(1, "s") == {7}
     assert not changes
@@ -104,7 +104,7 @@ def test_rows_bring_a_table_back(table: ClosingTable, changes: ChangeLog) -> Non
     big = (1 << 64) - 1
     table.begin(closing(7, {big: "s", 2: "t"}))
     table.confirm([7], 2, "t")
-    [(name, key, row)] = changes.take()
+    [(name, key, row)] = changes.pop_all()
     assert name == "closing"
     assert row is not None
     restored = ClosingTable([key + row], ChangeLog())

@@ -36,9 +36,9 @@ from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, MAX_TRIES
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
-    MAX_MAPPER,
     Assignment,
     CommitRequest,
     LossCause,
@@ -157,7 +157,7 @@ def test_an_impossible_commit_changes_nothing(
     changes = ChangeLog()
     state = exchange(changes=changes)
     state.open_attempt(1)
-    changes.take()
+    changes.pop_all()
     with pytest.raises(error, match=message):
         state.commit(request_)
     assert not changes
@@ -259,13 +259,13 @@ def test_assignments_are_found_until_they_are_sealed() -> None:
     assert state.assignment(1, 1) is None
 
 
-# --- losses, builds, generations: by the numbers of docs/architecture.md ------------------
+# --- losses, builds, generations: by the numbers of docs/architecture/failures.md ---------
 
 ROWS = {0: 3, 2: 4, 6: 1}
 
 
 def calls_of(state: ExchangeState) -> list[tuple[int, list[int]]]:
-    return [(call.loss_id, sorted(call.mappers)) for call in state.calls()]
+    return [(call.loss_id, sorted(call.mappers)) for call in state.losses.calls()]
 
 
 def test_1_a_report_of_another_build_or_generation_does_nothing() -> None:
@@ -273,11 +273,11 @@ def test_1_a_report_of_another_build_or_generation_does_nothing() -> None:
     run(state, 1, ROWS)
     lose(state, 0)
     run(state, 1, ROWS)
-    before = (state.version, state.news)
+    before = (state.version, state.losses.news)
     for generation, build in ((1, 1), (1, 3), (2, 2), (0, 2)):
         report = LossReport(3, generation, build, 1, LossCause.GONE, "late")
         assert state.report_loss(report) == []
-    assert (state.version, state.news, calls_of(state)) == (*before, [])
+    assert (state.version, state.losses.news, calls_of(state)) == (*before, [])
 
 
 def test_1_a_report_of_a_partition_that_is_none() -> None:
@@ -318,12 +318,12 @@ def test_3_the_driver_is_called_until_it_answers() -> None:
     run(state, 1, ROWS)
     run(state, 2, {1: 5})
     lose(state, 0)
-    [call] = state.calls()
+    [call] = state.losses.calls()
     assert call.mappers == BitMap([1, 2])
     assert call.reason == "partition range 0 (partitions 0 to 1) lost rows: file gone"
     run(state, 1, ROWS)
     assert calls_of(state) == [(1, [2])]
-    state.answer_calls([1], [])
+    state.losses.answer([1], [])
     assert calls_of(state) == []
     assert await_commits(state, 0, [2]).recompute
 
@@ -420,18 +420,18 @@ def test_4_a_rerun_that_came_in_vain_is_not_waited_for_for_ever() -> None:
     run(state, 1, ROWS)
     lose(state, 0)
     assert calls_of(state) == [(1, [1])]
-    state.answer_calls([1], [])
+    state.losses.answer([1], [])
     opened = state.open_attempt(1)
     vain = commit_of(1, opened.attempt, {0: 3}, acknowledged=current(state, {0}), ranges=[0])
     run(state, 2, {0: 1})
     lose(state, 0)
     assert calls_of(state) == [(2, [1, 2])]
-    state.answer_calls([2], [])
+    state.losses.answer([2], [])
     run(state, 2, {0: 1})
     assert calls_of(state) == []
-    news = state.news
+    news = state.losses.news
     assert not state.commit(vain)
-    assert state.news > news
+    assert state.losses.news > news
     assert calls_of(state) == [(3, [1])]
     run(state, 1, ROWS)
     assert snapshot(state, 0, [1, 2]).rows == 4
@@ -452,7 +452,7 @@ def test_4_an_impossible_partial_commit(change: dict[str, Any], message: str) ->
     lose(state, 0)
     attempt = state.open_attempt(1).attempt
     state.open_attempt(2)
-    changes.take()
+    changes.pop_all()
     request = commit_of(1, attempt, {0: 3}, acknowledged=current(state, {0}), ranges=[0])
     with pytest.raises(InvalidArgument, match=message):
         state.commit(replace(request, **change))
@@ -620,13 +620,13 @@ def test_a_mapper_that_keeps_failing_ends_in_data_lost() -> None:
     state = exchange()
     run(state, 1, ROWS)
     lose(state, 0)
-    before = state.news
+    before = state.losses.news
     for _ in range(MAX_TRIES):
         state.open_attempt(1)
     assert await_commits(state, 0, [1]).recompute
-    assert state.news == before
+    assert state.losses.news == before
     state.open_attempt(1)
-    assert state.news > before
+    assert state.losses.news > before
     with pytest.raises(DataLost, match="mapper 1 ran 16 times without a commit"):
         await_commits(state, 0, [1])
     run(state, 1, ROWS)
@@ -641,7 +641,7 @@ def test_another_driver_is_called_for_what_is_lost() -> None:
         await_commits(state, 0, [1])
     state.take_over(b"b" * 16, True)
     assert calls_of(state) == [(1, [1])]
-    state.answer_calls([1], [])
+    state.losses.answer([1], [])
     state.take_over(b"b" * 16, True)  # its call, repeated
     assert calls_of(state) == []
     assert await_commits(state, 0, [1]).recompute
@@ -656,7 +656,7 @@ def test_8_a_loss_without_determinism_begins_a_generation() -> None:
     assert [state.build(index) for index in range(3)] == [2, 2, 2]
     assert (state.generation, state.progress(2).mappers_committed) == (2, 0)
     assert state.progress(2).rows == 0
-    [call] = state.calls()
+    [call] = state.losses.calls()
     assert call.mappers == BitMap([1, 2, 3])
     assert "generation 2 begins, finished reducers must run again" in call.reason
     for attempt in (old, FIRST_OWN_ATTEMPT):
@@ -722,7 +722,8 @@ def test_a_commit_that_counts_makes_a_newer_version() -> None:
         step()
         versions.append(state.version)
     assert versions == sorted(set(versions))
-    assert state.seal(0).assignment.sealed
+    state.seal(0)
+    assert state.current(0).sealed
     again = state.version
     state.seal(0)
     assert state.version == again

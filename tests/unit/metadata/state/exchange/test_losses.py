@@ -281,22 +281,22 @@ def test_a_loss_leaves_no_rows_behind() -> None:
     state.begin(0, BitMap([1, 2]), "gone")
     state.join(0, 3, "joined")
     state.try_again(1, attempt=5)
-    rows = {change[:2] for change in changes.take() if change.row is not None}
+    rows = {change[:2] for change in changes.pop_all() if change.row is not None}
     assert rows == {("losses", (3, 1)), ("tries", (3, 1))}
     for mapper in (1, 2, 3):
         state.repair(0, mapper)
-    assert {change[:2] for change in changes.take() if change.row is None} == rows
+    assert {change[:2] for change in changes.pop_all() if change.row is None} == rows
 
 
 def test_a_loss_is_not_extended_after_a_restart() -> None:
     changes = ChangeLog()
     state = losses(changes)
     state.begin(0, BitMap([1]), "gone")
-    [change] = changes.take()
+    [change] = changes.pop_all()
     assert change.row is not None
     restored = losses()
     restored.highest = state.highest
-    restored.restore(1, change.row)
+    restored.restore(1, *change.row)
     restored.join(0, 2, "joined")  # the driver may have been told of the other
     assert told(restored) == [(1, [1]), (2, [2])]
 

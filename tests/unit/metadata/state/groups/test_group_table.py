@@ -24,7 +24,7 @@ from cosco.errors import (
     InvalidArgument,
 )
 from cosco.metadata.state.daemons import placement
-from cosco.metadata.state.daemons.suspicion import ProbeOutcome
+from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.groups.group_table import RECALL_S
 from cosco.metadata.state.records.changes import Change
 from cosco.metadata.store.sql import SqlStore
@@ -32,11 +32,12 @@ from cosco.protocol.group_records import (
     Alike,
     FoundAssignment,
     GroupAnswer,
-    GroupBlock,
     GroupCall,
+    GroupPart,
     group_of,
     member_name,
 )
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.mark import MAX_MARK_PARTITIONS
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
@@ -63,7 +64,7 @@ class GroupCluster(Cluster):
         super().__init__(*daemons)
 
     def persist(self) -> list[Change]:
-        changes = self.state.take_changes()
+        changes = self.state.pop_changes()
         self.store.write(changes)
         return changes
 
@@ -84,7 +85,7 @@ class GroupCluster(Cluster):
         owner: bytes = OWNER,
         callback: bool = True,
         **options: Any,
-    ) -> GroupBlock:
+    ) -> GroupPart:
         """CreateGroup, with what the database knows."""
         self.persist()
         defaults = {"partitions": 4, "replicas": 1, "lease_s": DRIVER_LEASE_S}
@@ -402,7 +403,7 @@ def test_an_extension_avoids_daemons_that_end(cluster: GroupCluster, trouble: st
     if trouble == "dead":
         cluster.kill(1)
     elif trouble == "draining":
-        cluster.state.drain("host:1")
+        cluster.state.members.drain("host:1")
     else:
         cluster.register(1, "its own", store_failing=True) if False else None
         cluster.beat(1, store_failing=True)  # and so the store of 2
@@ -645,7 +646,7 @@ def test_reports_leave_losses_of_ranges_alone(cluster: GroupCluster) -> None:
 # --- what daemons look up -----------------------------------------------------------------
 
 
-def check_alike(cluster: GroupCluster, block: GroupBlock) -> None:
+def check_alike(cluster: GroupCluster, block: GroupPart) -> None:
     """What every look-up says holds for each exchange that it names, asked for one by one."""
     exchanges = cluster.state._exchanges
     for offset in range(block.size):
@@ -691,10 +692,10 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
     for mapper in range(MAPPERS):
         cluster.commit_own(number + 1, mapper)
     cluster.lose(number + 1)
-    key = (number + 2, 0, 1)
+    key = AssignmentKey(number + 2, 0, 1)
     primary = block.info.assignments[0].primary.incarnation
-    cluster.state.report_daemon(block.info.assignments[0].primary, 0, True, cluster.now, [key])
-    cluster.state.take_probes()
+    cluster.state.members.report(block.info.assignments[0].primary, 0, True, [key])
+    cluster.state.members.pop_probes()
     cluster.state.probed(primary, ProbeOutcome.ALIVE, cluster.now)
     alike = cluster.alike(number, 0, primary)
     assert alike == Alike(number, 5, BitMap([1, 2, 4]))
@@ -715,7 +716,7 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
         cluster.register(incarnation)
     assert cluster.alike(number, 0, primary) == alike
     check_alike(cluster, block)
-    cluster.state.drain(block.info.assignments[0].primary.address)
+    cluster.state.members.drain(block.info.assignments[0].primary.address)
     assert cluster.state.lookup_assignment(number, 0, 1, primary) is None
     check_alike(cluster, block)
 

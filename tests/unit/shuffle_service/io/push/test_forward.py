@@ -24,7 +24,7 @@ class BrokenLink:
 def test_a_link_that_fails_ends_the_daemon_rather_than_leave_its_frames_unsent() -> None:
     async def main() -> None:
         parts = DaemonParts(MemoryStore(), link=BrokenLink())
-        forwards = Forwards(parts.core, parts.link, parts.flusher, parts.waiters, 5.0)
+        forwards = Forwards(parts.core, parts.link, 5.0)
         forwards.start()
         try:
             body = memoryview(block(0, 0))
@@ -32,10 +32,10 @@ def test_a_link_that_fails_ends_the_daemon_rather_than_leave_its_frames_unsent()
             header = FrameHeader(number, INCARNATION, 1, range_index, epoch, len(body), 1)
             nobody = DaemonRef(INCARNATION + 1, "127.0.0.1:1")
             parts.core.replication.forward(
-                KEY, nobody, header, body, now=0.0, settle=lambda _: None
+                KEY, nobody, header, body, now=0.0, answer=lambda _: None
             )
             with pytest.raises(RuntimeError, match="unforeseen"):
-                await asyncio.wait_for(asyncio.gather(*forwards.tasks()), 20.0)
+                await asyncio.wait_for(asyncio.gather(*forwards.tasks), 20.0)
         finally:
             await forwards.stop()
 

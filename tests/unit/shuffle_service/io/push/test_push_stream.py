@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 import pytest
 from support.daemon_parts import KEY, DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
+from support.raw_push import request_bytes
 
 from cosco.dfs import MemoryStore
-from cosco.protocol.push.credits import EAGER_BYTES
-from cosco.protocol.wire import PUSH_PROTOCOL, eager_frame, opening, push_frame, spb
-from cosco.shuffle_service.io.push.push_stream import MAX_UNTOLD, GrantBoards, PushStream
+from cosco.protocol.push.credits import EAGER_BYTES, FrameBudgets
+from cosco.protocol.push.messages import Hello, PushRequest, Refusal, RefusalCode
+from cosco.protocol.push.receiver import MAX_UNTOLD
+from cosco.protocol.wire import push_reply_from_bytes
 
 BUDGET = 8 << 20
 
@@ -20,7 +23,7 @@ BUDGET = 8 << 20
 class Call:
     """gRPC's end of one push stream: what the sender sends, and what it was told."""
 
-    def __init__(self, parts: DaemonParts, board: GrantBoards, *, reads: bool = True) -> None:
+    def __init__(self, parts: DaemonParts, budgets: FrameBudgets, *, reads: bool = True) -> None:
         self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reads = asyncio.Event()
         if reads:
@@ -28,10 +31,8 @@ class Call:
         self._replied = asyncio.Event()
         self.granted = self.eager_bytes = 0
         self.acknowledged: list[int] = []
-        self.refused: list[spb.Refusal] = []
-        self.task = asyncio.create_task(
-            PushStream(self, board, parts.take_in, parts.copies).run(self)
-        )
+        self.refused: list[Refusal] = []
+        self.task = asyncio.create_task(parts.push_stream(self, budgets).run(self))
 
     def __aiter__(self):
         return self
@@ -44,7 +45,7 @@ class Call:
 
     async def write(self, message: bytes) -> None:
         await self._reads.wait()
-        reply = spb.PushReply.FromString(message)
+        reply = push_reply_from_bytes(message)
         self.granted += reply.granted
         self.eager_bytes += reply.eager_bytes
         self.acknowledged += reply.acknowledged
@@ -69,21 +70,31 @@ class Call:
             await self._replied.wait()
 
 
-def said(mapper: int = 1) -> spb.Hello:
-    return spb.Hello(
-        protocol=PUSH_PROTOCOL, number=EXCHANGE, mapper=mapper, attempt=1, incarnation=INCARNATION
-    )
+def said(mapper: int = 1) -> Hello:
+    return Hello(EXCHANGE, mapper, 1, INCARNATION)
 
 
 def hello(*, mapper: int = 1) -> bytes:
-    return spb.PushRequest(hello=said(mapper)).SerializeToString()
+    return request_bytes(PushRequest(hello=said(mapper)))
 
 
 def announce(*lengths: int) -> bytes:
-    return spb.PushRequest(announce=spb.Announce(frame_bytes=lengths)).SerializeToString()
+    return request_bytes(PushRequest(announce=lengths))
 
 
-async def settle() -> None:
+def push(data: bytes) -> bytes:
+    return request_bytes(PushRequest(frame=data))
+
+
+def eager(data: bytes) -> bytes:
+    return request_bytes(PushRequest(eager=True, frame=data))
+
+
+def opening(mapper: int, data: bytes) -> bytes:
+    return request_bytes(PushRequest(hello=said(mapper), eager=True, frame=data))
+
+
+async def pass_by() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -94,7 +105,7 @@ def run(main, store=MemoryStore, **parts) -> None:
         await opened.open()
         rig = DaemonParts(opened, **parts)
         try:
-            await main(rig, rig.boards(BUDGET))
+            await main(rig, FrameBudgets(BUDGET))
         finally:
             await rig.flusher.stop()
             await rig.link.close()
@@ -110,36 +121,36 @@ def filled_up(parts: DaemonParts) -> None:
 def test_a_stream_that_is_cancelled_anywhere_gives_all_credits_back():
     """Before a grant is used, in the middle of a wait for pages, and with replies unread."""
 
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         made = frame([block(0, 0)])
-        unused = Call(parts, board)
+        unused = Call(parts, budgets)
         unused.send(hello(), announce(1 << 20, 1 << 20))
         await unused.until(lambda: unused.granted)
-        unread = Call(parts, board, reads=False)
+        unread = Call(parts, budgets, reads=False)
         unread.send(hello(mapper=2), announce(1 << 20))
         filled_up(parts)
-        waiting = Call(parts, board)
+        waiting = Call(parts, budgets)
         waiting.send(hello(), announce(len(made)))
         await waiting.until(lambda: waiting.granted)
-        waiting.send(push_frame([made]))
-        await settle()
-        assert parts.waiters.waiting_bytes == len(made)
-        assert board.writers.credits.unsettled_bytes == (3 << 20) + len(made)
+        waiting.send(push(made))
+        await pass_by()
+        assert parts.core.page_queue.waiting_bytes == len(made)
+        assert budgets.in_flight_bytes == (3 << 20) + len(made)
         for call in (unused, unread, waiting):
             call.task.cancel()
             with suppress(asyncio.CancelledError):
                 await call.task
-        assert board.writers.credits.unsettled_bytes == 0
-        assert parts.waiters.waiting_bytes == 0
+        assert budgets.in_flight_bytes == 0
+        assert parts.core.page_queue.waiting_bytes == 0
         # The budget is whole again: another stream gets all that one stream may have.
         parts.core.pool.free(parts.pool_pages)
-        last = Call(parts, board)
+        last = Call(parts, budgets)
         last.send(hello(), announce(len(made)))
         await last.until(lambda: last.granted)
-        last.send(push_frame([made]), None)
+        last.send(push(made), None)
         await last.task
         assert last.acknowledged == [1]
-        assert board.writers.credits.unsettled_bytes == 0
+        assert budgets.in_flight_bytes == 0
 
     run(main)
 
@@ -148,13 +159,13 @@ def test_a_stream_that_is_cancelled_anywhere_gives_all_credits_back():
     "garbage", [b"", b"\x0a\x7f", b"\xff" * 40, b"\x1a\x05ab", b"\x1a\xff\xff\xff\xff\xff\x01"]
 )
 def test_garbage_ends_the_stream_with_a_reason_that_is_counted(garbage):
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
-        call = Call(parts, board)
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
+        call = Call(parts, budgets)
         call.send(hello(), announce(1 << 20), garbage)
         await call.task
-        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
+        assert [refusal.code for refusal in call.refused] == [RefusalCode.PROTOCOL]
         assert call.refused[0].reason
-        assert board.writers.credits.unsettled_bytes == 0
+        assert budgets.in_flight_bytes == 0
         refused = parts.metrics.frames_refused.labels("protocol")
         assert refused._value.get() == 1
 
@@ -165,18 +176,18 @@ def test_garbage_ends_the_stream_with_a_reason_that_is_counted(garbage):
 def test_a_sender_that_does_not_read_is_not_read_from(kind):
     """Else what it is to be told would grow for as long as it sends."""
 
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         parts.flusher.start()
         made = frame([block(0, 0)]) if kind == "acknowledged" else b"x"
-        call = Call(parts, board, reads=False)
+        call = Call(parts, budgets, reads=False)
         call.send(hello())
         count = 5 * MAX_UNTOLD
         for _ in range(count):
-            call.send(announce(len(made)), push_frame([made]))
+            call.send(announce(len(made)), push(made))
         before = 0
         while call.unread_requests != before:
             before = call.unread_requests
-            await settle()
+            await pass_by()
         assert call.unread_requests >= 2 * (count - 3 * MAX_UNTOLD)
         call.read_replies()
         call.send(None)
@@ -187,41 +198,41 @@ def test_a_sender_that_does_not_read_is_not_read_from(kind):
 
 
 def test_a_sender_whose_frame_waits_for_pages_does_not_sit_on_its_next_grant(monkeypatch):
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
-        monkeypatch.setattr("cosco.shuffle_service.io.push.push_stream.GRANT_PATIENCE_S", 0.0)
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
+        monkeypatch.setattr("cosco.protocol.push.credits.GRANT_PATIENCE_S", 0.0)
         made = frame([block(0, 0)])
         filled_up(parts)
-        call = Call(parts, board)
+        call = Call(parts, budgets)
         call.send(hello(), announce(len(made), 1 << 20))
         await call.until(lambda: call.granted == 2)
-        call.send(push_frame([made]))
-        others = [Call(parts, board) for _ in range(5)]
+        call.send(push(made))
+        others = [Call(parts, budgets) for _ in range(5)]
         for mapper, other in enumerate(others, 2):  # one of them gets nothing
             other.send(hello(mapper=mapper), announce(*[2 << 20] * 2))
-        await settle()
-        board.give_out()
-        await settle()
+        await pass_by()
+        budgets.tick(time.monotonic())
+        await pass_by()
         assert not call.task.done()
         parts.core.pool.free(parts.pool_pages)
-        parts.waiters.wake()
+        parts.core.changed(0.0)
         await call.until(lambda: call.acknowledged)
         for one in (call, *others):
             one.task.cancel()
             with suppress(asyncio.CancelledError):
                 await one.task
-        assert board.writers.credits.unsettled_bytes == 0
+        assert budgets.in_flight_bytes == 0
 
     run(main)
 
 
 def test_one_sequence_twice_and_one_block_twice_are_taken_once():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         made = [block(0, n) for n in range(3)]
         frames = [frame(made[:2], sequence=4), frame([made[1], made[2], made[1]], sequence=4)]
-        call = Call(parts, board)
+        call = Call(parts, budgets)
         call.send(hello(), announce(*map(len, frames)))
         await call.until(lambda: call.granted == 2)
-        call.send(*(push_frame([one]) for one in frames), None)
+        call.send(*(push(one) for one in frames), None)
         await call.task
         assert call.acknowledged == [4, 4]
         assert await parts.read(0) == b"".join(made)
@@ -232,25 +243,25 @@ def test_one_sequence_twice_and_one_block_twice_are_taken_once():
 def test_a_frame_of_which_a_part_is_in_is_not_taken_twice_by_the_next_stream():
     """The first stream dies while its frame waits for pages; the resend adds the rest."""
 
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         made = [block(p, 0, bytes([p]) * 100_000) for p in range(6)]
         whole = frame(made)
         kept = parts.core.pool.allocate(parts.core.pool.free_bytes - 300_000)
-        first = Call(parts, board)
+        first = Call(parts, budgets)
         first.send(hello(), announce(len(whole)))
         await first.until(lambda: first.granted)
-        first.send(push_frame([whole]))
-        await settle()
+        first.send(push(whole))
+        await pass_by()
         assert await parts.read(0) == made[0]
         assert await parts.read(5) == b""
         first.task.cancel()
         with suppress(asyncio.CancelledError):
             await first.task
         parts.core.pool.free(kept)
-        second = Call(parts, board)
+        second = Call(parts, budgets)
         second.send(hello(), announce(len(whole)))
         await second.until(lambda: second.granted)
-        second.send(push_frame([whole]), None)
+        second.send(push(whole), None)
         await second.task
         assert second.acknowledged == [1]
         for partition, one in enumerate(made):
@@ -261,21 +272,21 @@ def test_a_frame_of_which_a_part_is_in_is_not_taken_twice_by_the_next_stream():
 
 
 def test_a_stream_serves_one_writer_after_another():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
-        call = Call(parts, board)
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
+        call = Call(parts, budgets)
         for mapper in (1, 2, 3):
             made = frame([block(0, 0, mapper=mapper)], sequence=mapper)
             call.send(hello(mapper=mapper), announce(len(made)))
             await call.until(lambda mapper=mapper: call.granted == mapper)
-            call.send(push_frame([made]))
+            call.send(push(made))
             await call.until(lambda mapper=mapper: len(call.acknowledged) == mapper)
-        assert parts.core._dedupe.hung_up_senders == 2
+        assert len(parts.core._dedupe._hung_up) == 2
         wrong = frame([block(0, 1, mapper=2)], sequence=4)
         call.send(announce(len(wrong)))
         await call.until(lambda: call.granted == 4)
-        call.send(push_frame([wrong]), None)
+        call.send(push(wrong), None)
         await call.task
-        assert [(r.sequence, r.code) for r in call.refused] == [(4, spb.REFUSAL_CODE_BAD_FRAME)]
+        assert [(r.sequence, r.code) for r in call.refused] == [(4, RefusalCode.BAD_FRAME)]
         assert call.acknowledged == [1, 2, 3]
 
     run(main)
@@ -283,96 +294,96 @@ def test_a_stream_serves_one_writer_after_another():
 
 @pytest.mark.parametrize("granted", [False, True])
 def test_nobody_takes_over_a_stream_with_frames_under_way(granted):
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         if not granted:
-            board.writers.credits.unsettled_bytes = BUDGET
-        call = Call(parts, board)
+            budgets.writers._in_flight_bytes = BUDGET
+        call = Call(parts, budgets)
         call.send(hello(), announce(1 << 20))
-        await settle()
+        await pass_by()
         assert call.granted == granted
         call.send(hello(mapper=2))
         await call.task
-        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
+        assert [refusal.code for refusal in call.refused] == [RefusalCode.PROTOCOL]
 
     run(main)
 
 
 def test_small_frames_are_taken_without_a_grant():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
-        call = Call(parts, board)
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
+        call = Call(parts, budgets)
         for mapper in (1, 2):
             frames = [frame([block(0, i, mapper=mapper)], sequence=i) for i in range(3)]
-            call.send(hello(mapper=mapper), *(eager_frame(push_frame([f])) for f in frames))
+            call.send(hello(mapper=mapper), *(eager(f) for f in frames))
         await call.until(lambda: len(call.acknowledged) == 6)
         assert call.acknowledged == [0, 1, 2] * 2
         assert call.eager_bytes == EAGER_BYTES  # said once
-        assert call.granted == board.unsettled_bytes == 0
+        assert call.granted == budgets.in_flight_bytes == 0
         # A refused one gives its bytes back as well.
         half = frame([block(0, 9, b"x" * (EAGER_BYTES // 2), mapper=3)])
-        call.send(*[eager_frame(push_frame([half]))] * 4, None)
+        call.send(*[eager(half)] * 4, None)
         await call.task
-        assert [r.code for r in call.refused] == [spb.REFUSAL_CODE_BAD_FRAME] * 4
-        assert board.unsettled_bytes == 0
+        assert [r.code for r in call.refused] == [RefusalCode.BAD_FRAME] * 4
+        assert budgets.in_flight_bytes == 0
 
     run(main)
 
 
 def test_a_hello_may_bring_a_frame():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
-        call = Call(parts, board)
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
+        call = Call(parts, budgets)
         call.send(hello())
         await call.until(lambda: call.eager_bytes)
         for mapper in (2, 3):
-            made = push_frame([frame([block(0, 0, mapper=mapper)], sequence=mapper)])
-            call.send(opening(said(mapper), made))
+            made = frame([block(0, 0, mapper=mapper)], sequence=mapper)
+            call.send(opening(mapper, made))
         await call.until(lambda: call.acknowledged == [2, 3])
         # The frame is the new writer's, and refused if it is another one's.
-        call.send(opening(said(4), push_frame([frame([block(0, 1, mapper=3)], sequence=4)])), None)
+        call.send(opening(4, frame([block(0, 1, mapper=3)], sequence=4)), None)
         await call.task
-        assert [(r.sequence, r.code) for r in call.refused] == [(4, spb.REFUSAL_CODE_BAD_FRAME)]
-        assert board.unsettled_bytes == 0
+        assert [(r.sequence, r.code) for r in call.refused] == [(4, RefusalCode.BAD_FRAME)]
+        assert budgets.in_flight_bytes == 0
 
     run(main)
 
 
 def test_a_hello_brings_no_frame_beyond_the_loan():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         for _ in range(4):  # all that there is to lend
-            Call(parts, board).send(hello())
-        call = Call(parts, board)
-        call.send(opening(said(), push_frame([frame([block(0, 0)])])))
+            Call(parts, budgets).send(hello())
+        call = Call(parts, budgets)
+        call.send(opening(1, frame([block(0, 0)])))
         await call.task
-        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
-        assert board.unsettled_bytes == 0
+        assert [refusal.code for refusal in call.refused] == [RefusalCode.PROTOCOL]
+        assert budgets.in_flight_bytes == 0
 
     run(main)
 
 
 def test_what_is_sent_eagerly_beyond_the_loan_ends_the_stream():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         for _ in range(4):  # all that there is to lend
-            Call(parts, board).send(hello())
-        made = eager_frame(push_frame([frame([block(0, 0)])]))
-        call = Call(parts, board)
+            Call(parts, budgets).send(hello())
+        made = eager(frame([block(0, 0)]))
+        call = Call(parts, budgets)
         call.send(hello(), made)
         await call.task
         assert call.eager_bytes == 0
-        assert [refusal.code for refusal in call.refused] == [spb.REFUSAL_CODE_PROTOCOL]
-        assert board.unsettled_bytes == 0
+        assert [refusal.code for refusal in call.refused] == [RefusalCode.PROTOCOL]
+        assert budgets.in_flight_bytes == 0
 
     run(main)
 
 
 def test_an_eager_frame_whose_stream_ends_is_not_counted_any_more():
-    async def main(parts: DaemonParts, board: GrantBoards) -> None:
+    async def main(parts: DaemonParts, budgets: FrameBudgets) -> None:
         filled_up(parts)
-        call = Call(parts, board)
-        call.send(hello(), eager_frame(push_frame([frame([block(0, 0)])])))
-        await settle()
-        assert board.unsettled_bytes > 0
+        call = Call(parts, budgets)
+        call.send(hello(), eager(frame([block(0, 0)])))
+        await pass_by()
+        assert budgets.in_flight_bytes > 0
         call.task.cancel()
         with suppress(asyncio.CancelledError):
             await call.task
-        assert board.unsettled_bytes == 0
+        assert budgets.in_flight_bytes == 0
 
     run(main)

@@ -19,18 +19,18 @@ from cosco.format.chunk import (
     encode_chunk_header,
     padded,
 )
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import fetch_reply, spb
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.page_waiters import PageWaiters
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
-KEY = (EXCHANGE, 0, 1)
+KEY = AssignmentKey(EXCHANGE, 0, 1)
 FOLDER = f"c/{EXCHANGE}/0-1/"
 OTHER = 99
 PATH = f"{FOLDER}0-{OTHER:016x}"
@@ -102,21 +102,21 @@ class Rig:
         self.core.cluster_id = "c"
         self.metrics = DaemonMetrics()
         self.reads = ReadMemory(memoryview(bytearray(4 << 20)))
-        self.settled: list[tuple[int, int, int]] = []
-        self.fetch = FetchService(self.core, self.store, self.reads, self.metrics, self.settle)
-        self.flusher = Flusher(self.core, self.store, PageWaiters(), self.metrics, writers=1)
+        self.absorbed: list[AssignmentKey] = []
+        self.fetch = FetchService(self.core, self.store, self.reads, self.metrics, self.absorb)
+        self.flusher = Flusher(self.core, self.store, self.metrics, writers=1)
 
-    async def settle(self, key: tuple[int, int, int]) -> None:
-        self.settled.append(key)
+    async def absorb(self, key: AssignmentKey) -> None:
+        self.absorbed.append(key)
 
     def hold(self, *blocks: bytes) -> None:
         """Be the assignment's primary, and take these blocks."""
         primary = DaemonRef(INCARNATION, "a")
         self.core.admit(EXCHANGE, Assignment(0, 1, 1, primary), PartitionRange(0, 0, 9))
-        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, (1, 1))
+        checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MapperAttempt(1, 1))
         held = self.core.assignment(KEY)
         assert held is not None
-        self.core.take(held, checked, 0)
+        self.core.append_frame(held, checked, 0)
 
     async def ask(self, *, files: bool = False) -> tuple[list[bytes], list[str]]:
         """The bodies of sections in order, and the errors; checks that lengths are kept."""
@@ -222,7 +222,7 @@ def test_its_own_chunks_come_from_memory_and_others_files_when_they_are_asked_fo
         await rig.flusher.flush_everything()
         assert len(await rig.store.list(FOLDER)) == 2
         assert await rig.ask(files=True) == ([own, BODIES[0]], [])  # its own file is not read twice
-        assert rig.settled == [KEY] * 3  # before each look
+        assert rig.absorbed == [KEY] * 3  # before each look
 
     run(main)
 
@@ -238,16 +238,16 @@ def test_a_replica_serves_the_files_of_its_primary_in_any_case() -> None:
     run(main)
 
 
-def test_an_exchange_that_is_closed_while_its_copies_settle_does_not_look_empty() -> None:
+def test_an_exchange_that_is_closed_while_its_copies_are_absorbed_does_not_look_empty() -> None:
     async def main(rig: Rig) -> None:
         rig.hold(BODIES[0])
-        settle = rig.settle
+        absorb = rig.absorb
 
-        async def settle_and_drop(key: tuple[int, int, int]) -> None:
-            await settle(key)
+        async def absorb_and_drop(key: AssignmentKey) -> None:
+            await absorb(key)
             rig.core.drop(EXCHANGE)
 
-        rig.fetch._settle = settle_and_drop
+        rig.fetch._absorb = absorb_and_drop
         with pytest.raises(ExchangeClosed):
             await rig.ask()
 

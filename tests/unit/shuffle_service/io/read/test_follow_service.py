@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from support.copies import keep_copy
 from support.daemon_parts import DaemonParts
 from support.frame_making import INCARNATION, block, frame
 from support.mark_making import found, mark
@@ -14,10 +15,13 @@ from support.mark_making import found, mark
 from cosco.dfs import MemoryStore
 from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
+from cosco.protocol.keys import MapperAttempt
 from cosco.protocol.wire import MAX_FOLLOWS, followed_from_bytes, follows_to_bytes
+from cosco.shuffle_service.io import lookups
+from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.read import follow_service as module
-from cosco.shuffle_service.io.read.follow_service import FollowService, FollowStream
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.io.read.follow_service import FollowStream
+from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.follow_answers import MAX_DATA_BYTES
 
 GROUP = 500
@@ -48,13 +52,13 @@ class Service:
 class Stream:
     """One call of Follow; `open` False: the reader does not read."""
 
-    def __init__(self, service: FollowService) -> None:
+    def __init__(self, core: DaemonCore, lookups: Lookups) -> None:
         self.requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.replies: asyncio.Queue[Followed] = asyncio.Queue()
         self.reads = asyncio.Event()
         self.reads.set()
         self.taken = self.written = 0
-        self.stream = FollowStream(self, service)
+        self.stream = FollowStream(self, core, lookups)
         self.task = asyncio.create_task(self.stream.run(self._messages()))
 
     async def _messages(self) -> AsyncIterator[bytes]:
@@ -91,31 +95,30 @@ class Rig:
 
     def __init__(self, parts: DaemonParts, service: Service) -> None:
         self.parts, self.core, self.service = parts, parts.core, service
-        self.follow = FollowService(self.core, parts.lookups)
-        self.follow.start()
 
     def admit(self, number: int = GROUP, **options) -> None:
         answer = found(**options)
-        self.core.admit(number, answer.assignment, answer.partitions, answer.mappers)
+        self.core.admit(number, answer.assignment, answer.partition_range, answer.mappers)
 
     def stream(self) -> Stream:
-        return Stream(self.follow)
+        return Stream(self.core, self.parts.lookups)
 
     async def push(self, *blocks: bytes, number: int = GROUP, mapper: int = 0) -> None:
-        data = memoryview(frame(blocks, exchange=number))
-        checked = check_frame(data, number, (mapper, 1))
-        await self.parts.take_in.take(checked, data, lambda error: None)
+        await self.take(frame(blocks, exchange=number), MapperAttempt(mapper, 1), number)
+
+    async def take(self, data: bytes, mapper_attempt: MapperAttempt, number: int) -> None:
+        await self.parts.push(data, lambda error: None, mapper_attempt, number)
 
     async def finish(self, *mappers: int, number: int = GROUP) -> None:
         for mapper in mappers:
             done = mark(mapper, mapper + 7, exchange=number, p0=(1, 2, 3), p4=(4, 5, 2**64 - 6))
-            data = memoryview(frame([done], exchange=number))
-            checked = check_frame(data, number, (mapper, mapper + 7))
-            await self.parts.take_in.take(checked, data, lambda error: None)
+            await self.take(
+                frame([done], exchange=number), MapperAttempt(mapper, mapper + 7), number
+            )
 
     @property
     def waiting(self) -> int:
-        return self.core.boards.followers
+        return self.core.mark_boards.followers
 
 
 async def settled() -> None:
@@ -137,10 +140,8 @@ def run(test: Callable[[Rig, Stream], Awaitable[None]], **options) -> None:
         finally:
             if not stream.task.done():
                 await stream.end()
-            await rig.follow.stop()
         assert rig.waiting == 0
-        assert not rig.follow._unknown
-        assert not rig.follow._to_look_up
+        assert not any(rig.parts.lookups._waiting.values())
         board = rig.core.assignment(KEY)
         assert board is None or board.board is None or board.board._followers is None
 
@@ -220,9 +221,11 @@ def test_rows_are_sent_from_memory_wherever_they_are_there(state):
     async def test(rig: Rig, stream: Stream) -> None:
         await rig.push(rows())
         if state != "open":
-            flush = rig.core.next_flush(everything=True)
+            rig.core.flushes.everything = True
+            flush = rig.core.next_flush()
+            rig.core.flushes.everything = False
             if state == "stored":
-                rig.core.end_flush(flush)
+                rig.core.end_flush(flush, 0.0)
         if "and" in state:
             await rig.push(rows(first_row=1))
         await rig.finish(0, 1)
@@ -305,11 +308,7 @@ def test_now_is_answered_at_once(at):
         else:
             rig.admit(600, primary=99, replicas=(INCARNATION,))
             made = [mark(0, 7, exchange=600)]
-            data = memoryview(frame(made, exchange=600))
-            rig.core.take_copy(
-                rig.core.assignment((600, 0, 1)), check_frame(data), data, 99,
-                stream=None, now=0.0, settle=lambda error: None,
-            )  # fmt: skip
+            keep_copy(rig.core, frame(made, exchange=600), 99, lambda error: None)
             reply = await stream.tell(replace(now, number=600))
             assert (reply.outcome, list(reply.done)) == (WAITING, [0])
 
@@ -350,7 +349,7 @@ def test_an_unknown_assignment_is_looked_up_and_holds_up_nobody():
 
 
 def test_an_answer_for_one_is_used_for_those_that_are_looked_up_after_it(monkeypatch):
-    monkeypatch.setattr(module, "MAX_LOOK_UPS", 1)
+    monkeypatch.setattr(lookups, "MAX_LOOK_UPS", 1)
 
     async def test(rig: Rig, stream: Stream) -> None:
         rig.service.may_answer.clear()
@@ -454,7 +453,7 @@ def test_a_stream_that_ends_is_forgotten():
         other.task.cancel()
         await asyncio.gather(other.task, return_exceptions=True)
         assert rig.waiting == 0
-        assert not rig.follow._unknown
+        assert not any(rig.parts.lookups._waiting.values())
 
     run(test)
 

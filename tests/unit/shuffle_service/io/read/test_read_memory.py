@@ -12,7 +12,7 @@ from cosco.shuffle_service.io.read import read_memory
 from cosco.shuffle_service.io.read.read_memory import (
     PIECE_MAX_BYTES,
     PIECE_MIN_BYTES,
-    Lease,
+    PieceMemory,
     ReadMemory,
     read_arena_bytes,
 )
@@ -31,10 +31,10 @@ def run(scenario: Scenario, arena_bytes: int = 4 * MIB) -> None:
     asyncio.run(main())
 
 
-async def filled(memory: ReadMemory, length: int) -> Lease:
-    lease = await memory.lease(length)
-    memory.filled(lease)
-    return lease
+async def filled(memory: ReadMemory, length: int) -> PieceMemory:
+    borrowed = await memory.borrow(length)
+    memory.filled(borrowed)
+    return borrowed
 
 
 @pytest.mark.parametrize(
@@ -58,39 +58,39 @@ def test_pieces_shrink_with_the_number_of_readers_down_to_a_limit() -> None:
     run(scenario, 32 * MIB)
 
 
-def test_a_lease_has_parts_over_its_pages() -> None:
+def test_a_piece_has_parts_over_its_pages() -> None:
     async def scenario(memory: ReadMemory) -> None:
-        lease = await filled(memory, MIB + 1)
-        assert sum(map(len, lease.views)) == MIB + MIN_PAGE_BYTES
+        borrowed = await filled(memory, MIB + 1)
+        assert sum(map(len, borrowed.views)) == MIB + MIN_PAGE_BYTES
         data = bytes(n % 251 for n in range(MIB + MIN_PAGE_BYTES))
         at = 0
-        for view in lease.views:
+        for view in borrowed.views:
             view[:] = data[at : at + len(view)]
             at += len(view)
         for start, end in ((0, 1), (5, 400_000), (256 << 10, 512 << 10), (1000, MIB + 1), (9, 9)):
-            assert b"".join(lease.part(start, end)) == data[start:end]
-        memory.give_back(lease)
-        memory.give_back(lease)
-        assert lease.is_gone
+            assert b"".join(borrowed.part(start, end)) == data[start:end]
+        memory.give_back(borrowed)
+        memory.give_back(borrowed)
+        assert borrowed.is_gone
 
     run(scenario)
 
 
 def test_nobody_reads_ahead_of_those_who_wait() -> None:
     async def scenario(memory: ReadMemory) -> None:
-        first = await memory.lease(3 * MIB)  # being filled: it is not taken back
-        waiting = asyncio.create_task(memory.lease(2 * MIB))
-        behind = asyncio.create_task(memory.lease(MIB))
+        first = await memory.borrow(3 * MIB)  # being filled: it is not taken back
+        waiting = asyncio.create_task(memory.borrow(2 * MIB))
+        behind = asyncio.create_task(memory.borrow(MIB))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert memory.lease_ahead(MIN_PAGE_BYTES) is None
+        assert memory.borrow_ahead(MIN_PAGE_BYTES) is None
         assert not waiting.done() and not behind.done()
         memory.give_back(first)
-        for lease in await asyncio.gather(waiting, behind):
-            memory.give_back(lease)
-        ahead = memory.lease_ahead(MIB)
+        for borrowed in await asyncio.gather(waiting, behind):
+            memory.give_back(borrowed)
+        ahead = memory.borrow_ahead(MIB)
         assert ahead is not None
-        assert memory.lease_ahead(4 * MIB) is None
+        assert memory.borrow_ahead(4 * MIB) is None
         memory.give_back(ahead)
 
     run(scenario)
@@ -98,9 +98,9 @@ def test_nobody_reads_ahead_of_those_who_wait() -> None:
 
 def test_a_wait_that_is_cancelled_lets_the_next_one_go() -> None:
     async def scenario(memory: ReadMemory) -> None:
-        first = await memory.lease(3 * MIB)
-        waiting = asyncio.create_task(memory.lease(4 * MIB))
-        behind = asyncio.create_task(memory.lease(MIB))
+        first = await memory.borrow(3 * MIB)
+        waiting = asyncio.create_task(memory.borrow(4 * MIB))
+        behind = asyncio.create_task(memory.borrow(MIB))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         waiting.cancel()
@@ -116,13 +116,13 @@ def test_what_stalls_is_taken_back_for_those_who_wait(monkeypatch: pytest.Monkey
 
     async def scenario(memory: ReadMemory) -> None:
         stalled = await filled(memory, 2 * MIB)
-        filling = await memory.lease(MIB)
-        lease = await memory.lease(3 * MIB)
+        filling = await memory.borrow(MIB)
+        borrowed = await memory.borrow(3 * MIB)
         assert stalled.is_gone and not filling.is_gone
         assert stalled.part(0, 1) == []
         memory.give_back(stalled)
         memory.give_back(filling)
-        memory.give_back(lease)
+        memory.give_back(borrowed)
 
     run(scenario)
 
@@ -132,7 +132,7 @@ def test_what_is_used_is_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None
 
     async def scenario(memory: ReadMemory) -> None:
         used = await filled(memory, 4 * MIB)
-        waiting = asyncio.create_task(memory.lease(MIB))
+        waiting = asyncio.create_task(memory.borrow(MIB))
         for _ in range(15):
             await asyncio.wait({waiting}, timeout=0.01)
             memory.touch(used)

@@ -137,9 +137,9 @@ def test_a_piece_that_was_taken_back_is_read_again() -> None:
     async def scenario(store: Recorder, memory: ReadMemory, reader: StoreReader) -> None:
         async def take_everything_back() -> None:
             await steps()
-            for lease in list(memory._leases):
-                assert not lease.is_filling
-                memory.give_back(lease)
+            for borrowed in list(memory._lent):
+                assert not borrowed.is_filling
+                memory.give_back(borrowed)
 
         found = b""
         while len(found) < END:

@@ -6,6 +6,7 @@ import asyncio
 import tracemalloc
 
 import pytest
+from support.copies import keep_copy
 from support.daemon_parts import DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.mark_making import PARTITIONS, found, mark
@@ -13,15 +14,17 @@ from support.mark_making import PARTITIONS, found, mark
 from cosco.dfs import MemoryStore
 from cosco.errors import CoscoError, DataCorrupted
 from cosco.format.frame import FRAME_HEADER_BYTES, encode_frame_header
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.protocol.push.answers import NotAssigned
+from cosco.protocol.push.messages import PushReply
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.replication.replica import STALL_S
 
 GROUP = 500
-KEY = (GROUP, 0, 1)
+KEY = AssignmentKey(GROUP, 0, 1)
 REPLICA = 22
 
 
@@ -47,9 +50,18 @@ class Rig:
         self.sequence = 0
 
     async def push(self, *blocks: bytes, number: int = GROUP, mapper: int = 0, attempt: int = 1):
-        data = memoryview(frame(blocks, exchange=number))
-        checked = check_frame(data, number, (mapper, attempt))
-        return await self.parts.take_in.take(checked, data, self.told.append)
+        """Take a frame in; raises what it is refused for."""
+        told: list[CoscoError | None] = []
+
+        def answer(error: CoscoError | None) -> None:
+            told.append(error)
+            self.told.append(error)
+
+        data = frame(blocks, exchange=number)
+        intake = await self.parts.push(data, answer, MapperAttempt(mapper, attempt), number)
+        if told and told[0] is not None:
+            raise told[0]
+        return intake
 
     @property
     def done(self) -> list[int]:
@@ -62,8 +74,13 @@ class Rig:
     def answer(self) -> None:
         """The replica acknowledges all that it has not yet."""
         self.replica.begin_stream()
-        self.replica.granted(len(self.replica.announce()))
-        self.replica.acknowledged(list(self.replica._unanswered), 0.0)
+        sequences: list[int] = []
+        while (request := self.replica.next_request()) is not None:
+            if request.announce:
+                self.replica.on_reply(PushReply(granted=len(request.announce)), 0.0)
+            if request.frame is not None:
+                sequences.append(request.frame.sequence)
+        self.replica.on_reply(PushReply(sequences), 0.0)
 
 
 def run(test, *, mappers: int = 2, replicas: tuple[int, ...] = (), **options) -> None:
@@ -87,9 +104,8 @@ def done(mapper: int = 0, attempt: int = 1) -> bytes:
 def test_a_mark_counts_before_its_sender_is_told():
     async def test(rig: Rig) -> None:
         counted: list[list[int]] = []
-        data = memoryview(frame([rows(0), done()], exchange=GROUP))
-        checked = check_frame(data, GROUP, (0, 1))
-        await rig.parts.take_in.take(checked, data, lambda _: counted.append(rig.done))
+        data = frame([rows(0), done()], exchange=GROUP)
+        await rig.parts.push(data, lambda _: counted.append(rig.done), MapperAttempt(0, 1), GROUP)
         assert counted == [[0]]
         await rig.push(done(1), mapper=1)
         held = rig.core.assignment(KEY)
@@ -133,11 +149,11 @@ def test_marks_that_come_twice_count_once(mapper):
 )
 def test_nothing_is_taken_of_a_frame_with_a_bad_mark(mappers, bad):
     async def test(rig: Rig) -> None:
-        mapper = check_frame(memoryview(frame([bad], exchange=GROUP))).sender[0]
+        mapper = check_frame(memoryview(frame([bad], exchange=GROUP))).mapper_attempt[0]
         with pytest.raises(DataCorrupted, match=None if mappers else "of no group"):
             await rig.push(rows(0, mapper), bad, mapper=mapper)
         assert rig.core.unstored_bytes == 0
-        assert rig.told == []
+        assert [type(error) for error in rig.told] == [DataCorrupted]
         assert len(rig.core.replication) == 0
         held = rig.core.assignment(KEY)
         assert held.board is None or rig.done == []
@@ -173,7 +189,7 @@ def test_what_was_sealed_before_it_was_met_is_not_open():
     async def test(rig: Rig) -> None:
         await rig.push(done())
         sealed = GROUP + 5
-        rig.core.seal([(sealed, 0, 1)])
+        rig.core.seal([AssignmentKey(sealed, 0, 1)])
         rig.parts.link.answer = found(sealed=True)
         with pytest.raises(NotAssigned):
             await rig.push(mark(0, exchange=sealed), number=sealed)
@@ -185,7 +201,7 @@ def test_what_was_sealed_before_it_was_met_is_not_open():
 
 def test_boards_without_room_keep_frames_and_count_nothing():
     async def test(rig: Rig) -> None:
-        while rig.core.boards.take_follower():
+        while rig.core.mark_boards.add_follower():
             pass
         await rig.push(rows(0), done())
         assert rig.told == [None]
@@ -198,9 +214,9 @@ def test_boards_without_room_keep_frames_and_count_nothing():
 def test_a_dropped_exchange_gives_its_boards_back():
     async def test(rig: Rig) -> None:
         await rig.push(done())
-        assert rig.core.boards.used_bytes > 0
+        assert rig.core.mark_boards.used_bytes > 0
         rig.core.drop(GROUP)
-        assert rig.core.boards.used_bytes == 0
+        assert rig.core.mark_boards.used_bytes == 0
         assert rig.core.exchanges() == {EXCHANGE}
 
     run(test)
@@ -226,7 +242,9 @@ def test_a_mark_alone_is_released_as_soon_as_the_replica_has_it():
         assert len(rig.core.replication) == 1
         rig.answer()
         assert len(rig.core.replication) == 0
-        assert rig.replica.take_released() == [1]
+        request = rig.replica.next_request()
+        assert request is not None
+        assert list(request.released) == [1]
 
     run(test, replicas=(REPLICA,))
 
@@ -241,11 +259,12 @@ def test_beside_a_replica_that_does_not_answer_a_mark_counts_when_all_before_it_
         if how == "stalls":
             rig.core.replication.tick(STALL_S + 1e9)
         else:
-            rig.core.replication.lost(REPLICA)
+            rig.core.replication.gone(REPLICA)
         assert rig.done == []
         for left in (1, 0):
-            flush = rig.core.next_flush(everything=True)
-            rig.core.end_flush(flush)
+            rig.core.flushes.everything = True
+            flush = rig.core.next_flush()
+            rig.core.end_flush(flush, 0.0)
             assert rig.done == ([] if left else [0, 1])
         assert rig.told == [None] * 4
         assert len(rig.core.replication) == 0
@@ -260,7 +279,7 @@ def test_a_mark_that_nothing_precedes_waits_for_the_replica_until_that(how):
         rig.core.replication.tick(0.0)
         assert rig.done == []
         if how == "is lost":
-            rig.core.replication.lost(REPLICA)
+            rig.core.replication.gone(REPLICA)
         rig.core.replication.tick(0.0 if how == "is lost" else STALL_S + 1e9)
         assert rig.done == [0]
         assert len(rig.core.replication) == 0
@@ -280,8 +299,8 @@ def test_no_mark_counts_of_a_frame_that_a_seal_refuses():
 
 def test_no_mark_counts_of_a_frame_whose_sender_has_left():
     async def test(rig: Rig) -> None:
-        _, forward = await rig.push(done())
-        rig.parts.take_in.abandon(forward)
+        intake = await rig.push(done())
+        intake.hung_up(0.0)
         rig.core.replication.tick(STALL_S + 1e9)
         assert rig.done == []
 
@@ -307,10 +326,7 @@ def forwarded(*blocks: bytes, sequence: int = 1) -> memoryview:
 
 
 def offer(core: DaemonCore, data: memoryview, told: list) -> None:
-    held = core.assignment(KEY)
-    core.take_copy(
-        held, check_frame(data), data, INCARNATION, stream=None, now=0.0, settle=told.append
-    )
+    keep_copy(core, data, INCARNATION, told.append)
 
 
 def test_the_replica_counts_a_mark_when_it_holds_the_copy():
@@ -322,12 +338,12 @@ def test_the_replica_counts_a_mark_when_it_holds_the_copy():
     assert told == [None]
     assert list(held.board.done()) == []
     core.pool.free(pages)
-    core.copies.store_waiting()
+    core.copies.keep_waiting()
     assert told == [None, None]
     assert list(held.board.done()) == [0]
     core.seal([KEY])
     for copy in core.copies.of(KEY):
-        assert core.settle_copy(copy)
+        assert core.absorb_copy(copy)
     assert sorted(held.buffers) == [0, 1]
     assert list(held.board.done()) == [0]
     assert held.dedupe.entries == 0
@@ -368,7 +384,7 @@ def test_a_small_exchange_costs_its_pages_and_little_more():
             blocks = [block(p, 0, bytes(104), **of_mapper) for p in range(16)]
             blocks.append(mark(mapper, 1 << 63 | mapper, exchange=number, part=part))
             checked = check_frame(memoryview(frame(blocks, exchange=number)))
-            assert core.take(held, checked, 0).next_run == 16
+            assert core.append_frame(held, checked, 0).next_run == 16
             core.count(held, held.mark_of(checked))
         assert held.board.is_complete
 

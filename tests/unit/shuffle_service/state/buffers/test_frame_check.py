@@ -8,13 +8,14 @@ from support.mark_making import mark
 
 from cosco.errors import DataCorrupted
 from cosco.format.frame import MAX_FRAME_BYTES
+from cosco.protocol.keys import MapperAttempt
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 
-SENDER = (1, 1)
+MAPPER_ATTEMPT = MapperAttempt(1, 1)
 
 
 def check(data: bytes):
-    return check_frame(memoryview(data), EXCHANGE, SENDER)
+    return check_frame(memoryview(data), EXCHANGE, MAPPER_ATTEMPT)
 
 
 def test_neighbouring_blocks_of_a_partition_are_one_run():

@@ -10,7 +10,7 @@ import pytest
 from support.mark_making import sums
 
 from cosco.protocol.mark import Mark
-from cosco.shuffle_service.state.buffers.mark_boards import Boards, MarkBoard
+from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard, MarkBoards
 
 TOP = 2**64 - 1
 
@@ -81,19 +81,19 @@ def test_no_mark_counts_after_the_end():
 
 
 def test_boards_and_who_waits_share_what_there_is():
-    boards = Boards(10_000)
+    boards = MarkBoards(10_000)
     opened = list(itertools.takewhile(bool, (boards.open(16, 16) for _ in range(100))))
     assert 2 <= len(opened) < 20
-    while boards.take_follower():
+    while boards.add_follower():
         pass
     followers = boards.followers
     assert boards.used_bytes <= 10_000
     assert boards.open(16, 16) is None
     boards.close(opened.pop())
-    assert boards.take_follower()
+    assert boards.add_follower()
     assert boards.followers == followers + 1
     for _ in range(followers + 1):
-        boards.free_follower()
+        boards.remove_follower()
     for one in opened:
         boards.close(one)
     assert boards.used_bytes == boards.followers == 0
@@ -102,7 +102,7 @@ def test_boards_and_who_waits_share_what_there_is():
 
 
 def test_who_waits_at_a_board_that_is_closed_is_told():
-    boards, told = Boards(10_000), []
+    boards, told = MarkBoards(10_000), []
     one = boards.open(2, 8)
     one.follow(lambda: told.append(1))
     boards.close(one)

@@ -1,21 +1,23 @@
-"""Copies at the replica: kept once, released, waiting in order, settled."""
+"""Copies at the replica: kept once, released, waiting in order, absorbed."""
 
 from __future__ import annotations
 
 import pytest
+from support.copies import keep_copy
 from support.frame_making import EXCHANGE, block, frame
 from support.replica_pair import Pair, blocks_of
 
 from cosco.errors import DataCorrupted, ExchangeClosed
+from cosco.protocol.keys import AssignmentKey, CopyId
+from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.assignments import NotAssigned
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.limits import PoolShares
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
-from cosco.shuffle_service.state.replication.copy_log import PRESSED_S, CopyLog
+from cosco.shuffle_service.state.replication.copy_log import PRESSED_S, Copy, CopyLog
 from cosco.shuffle_service.state.replication.replica import Replica
 
-KEY, OTHER = (EXCHANGE, 0, 1), (EXCHANGE + 1, 0, 1)
+KEY, OTHER = AssignmentKey(EXCHANGE, 0, 1), AssignmentKey(EXCHANGE + 1, 0, 1)
 PRIMARY = 5
 MOST = 5 * MAX_PAGE_BYTES  # that copies may have of a pool of eight pages
 
@@ -31,8 +33,10 @@ class Rig:
     def offer(self, sequence, length, *, key=KEY, stream="stream", now=0.0, primary=PRIMARY):
         data = bytes([sequence]) * length
         self.log.offer(
-            (primary, sequence), key, memoryview(data), stream=stream, now=now,
-            settle=lambda error: self.told.append((sequence, error)),
+            Copy(
+                CopyId(primary, sequence), key, length, memoryview(data), stream, now,
+                lambda error: self.told.append((sequence, error)),
+            )
         )  # fmt: skip
         return data
 
@@ -82,7 +86,7 @@ def test_copies_wait_for_pages_that_buffers_have():
     assert rig.log.pages_wanted == 8192
     assert not rig.log.pressed(100.0)  # other copies are not what it waits for
     rig.pool.free(pages)
-    rig.log.store_waiting()
+    rig.log.keep_waiting()
     assert rig.told == [(1, None)]
 
 
@@ -144,15 +148,11 @@ def test_copies_press_when_others_have_waited_long_enough_for_them():
 
 def copy_of(pair: Pair, blocks, *, sequence=1, primary=1, told=None):
     """A frame of range 0, forwarded to daemon 2 by hand."""
-    data = memoryview(frame(blocks, incarnation=2, sequence=sequence))
-    core = pair.cores[2]
-    core.take_copy(
-        core.assignment(pair.key(1)), check_frame(data), data, primary, stream=None, now=0.0,
-        settle=(told if told is not None else []).append,
-    )  # fmt: skip
+    data = frame(blocks, incarnation=2, sequence=sequence)
+    keep_copy(pair.cores[2], data, primary, (told if told is not None else []).append)
 
 
-def test_settled_copies_are_stored_in_a_file_of_the_replica_with_no_block_twice():
+def test_absorbed_copies_are_stored_in_a_file_of_the_replica_with_no_block_twice():
     pair = Pair()
     blocks = [block(p, 0, b"x" * 5000) for p in range(3)]
     copy_of(pair, blocks[:2], sequence=1)
@@ -160,7 +160,7 @@ def test_settled_copies_are_stored_in_a_file_of_the_replica_with_no_block_twice(
     core = pair.cores[2]
     assert core.snapshot(pair.key(1), 0) == []
     while (copy := core.copies.oldest(pair.key(1))) is not None:
-        assert core.settle_copy(copy)
+        assert core.absorb_copy(copy)
     assert not core.copies.has(pair.key(1))
     assert [piece.body_bytes for piece in core.snapshot(pair.key(1), 1)] == [len(blocks[1])]
     pair.store_all(2)
@@ -168,24 +168,24 @@ def test_settled_copies_are_stored_in_a_file_of_the_replica_with_no_block_twice(
     assert core.unstored_bytes == 0
 
 
-def test_a_copy_is_settled_in_parts_when_pages_are_short_and_goes_when_all_of_it_is_in():
+def test_a_copy_is_absorbed_in_parts_when_pages_are_short_and_goes_when_all_of_it_is_in():
     pair = Pair(pages=1)  # 64 pages of 4 KiB
-    blocks = [block(p, 0, b"y" * 14_000) for p in range(8)]  # 28 to keep, 32 to settle
+    blocks = [block(p, 0, b"y" * 14_000) for p in range(8)]  # 28 to keep, 32 to absorb
     copy_of(pair, blocks)
     core = pair.cores[2]
     room = core.pool.allocate(core.pool.free_bytes - 3 * 16384)
     copy = core.copies.oldest(None)
-    assert not core.settle_copy(copy)
+    assert not core.absorb_copy(copy)
     assert 0 < copy.next_run < 8
     assert core.copies.holds(copy)
     core.pool.free(room)
-    assert core.settle_copy(copy)
+    assert core.absorb_copy(copy)
     assert not core.copies.holds(copy)
     pair.store_all(2)
     assert pair.stored_blocks(2) == set(blocks)
 
 
-def test_a_sealed_replica_takes_no_copy_and_hurries_once_all_are_settled():
+def test_a_sealed_replica_takes_no_copy_and_hurries_once_all_are_absorbed():
     pair = Pair()
     copy_of(pair, [block(0, 0)], sequence=1)
     copy_of(pair, [block(0, 1)], sequence=2)
@@ -198,21 +198,21 @@ def test_a_sealed_replica_takes_no_copy_and_hurries_once_all_are_settled():
     with pytest.raises(NotAssigned):
         copy_of(pair, [block(0, 2)], sequence=4)
     core.pool.free(waiting)
-    core.settle_copy(core.copies.oldest(key))
+    core.absorb_copy(core.copies.oldest(key))
     assert core.next_flush() is None  # one chunk of all copies rather than one of each
-    core.settle_copy(core.copies.oldest(key))
+    core.absorb_copy(core.copies.oldest(key))
     assert pair.begin_flush(2)
     assert pair.end_flush()
     assert core.seal([key]) == 0
 
 
-def test_a_sealed_replica_stores_what_was_settled_when_the_rest_is_released():
+def test_a_sealed_replica_stores_what_was_absorbed_when_the_rest_is_released():
     pair = Pair()
     copy_of(pair, [block(0, 0)], sequence=1)
     copy_of(pair, [block(0, 1)], sequence=2)
     core, key = pair.cores[2], pair.key(1)
     core.seal([key])
-    core.settle_copy(core.copies.oldest(key))
+    core.absorb_copy(core.copies.oldest(key))
     assert core.next_flush() is None
     core.copies.released(1, [2])
     pair.begin_flush(2)
@@ -230,7 +230,7 @@ def test_many_assignments_are_sealed_in_one_look_at_the_frames(monkeypatch):
     sent = pair.push(1, [block(0, 0)])
     unsafe = Replica.unsafe
     monkeypatch.setattr(Replica, "unsafe", lambda self: looks.append(self) or unsafe(self))
-    core.seal([pair.key(1), *((EXCHANGE, index, 1) for index in range(10, 110))])
+    core.seal([pair.key(1), *(AssignmentKey(EXCHANGE, index, 1) for index in range(10, 110))])
     assert isinstance(sent.error, NotAssigned)
     assert len(looks) == 1
 
@@ -247,7 +247,7 @@ def test_a_writer_that_comes_to_the_replica_is_refused():
     core = pair.cores[2]
     checked = check_frame(memoryview(frame([block(0, 0)], incarnation=2)))
     with pytest.raises(NotAssigned):
-        core.take(core.assignment(pair.key(1)), checked, 0)
+        core.append_frame(core.assignment(pair.key(1)), checked, 0)
 
 
 def test_copies_of_another_range_or_a_closed_exchange_are_refused():
@@ -258,23 +258,24 @@ def test_copies_of_another_range_or_a_closed_exchange_are_refused():
     held = core.assignment(pair.key(1))
     core.drop(EXCHANGE)
     data = memoryview(frame([block(0, 0)], incarnation=2))
+    copy = Copy(CopyId(1, 1), held.key, len(data), data, None, 0.0, print)
     with pytest.raises(ExchangeClosed):
-        core.take_copy(held, check_frame(data), data, 1, stream=None, now=0.0, settle=print)
+        core.keep_copy(held, check_frame(data), copy)
 
 
 def test_an_assignment_sealed_while_it_is_looked_up_is_admitted_sealed():
     pair = Pair()
     core = pair.cores[1]
-    unknown = (EXCHANGE, 7, 3)
+    unknown = AssignmentKey(EXCHANGE, 7, 3)
     core.alike.begin_look_up(unknown)
     assert core.seal([unknown]) == 0
-    assert core.seal([(EXCHANGE, 8, epoch) for epoch in range(1, 70_000)]) == 0
+    assert core.seal([AssignmentKey(EXCHANGE, 8, epoch) for epoch in range(1, 70_000)]) == 0
     here = DaemonRef(1, "one")
     core.admit(EXCHANGE, Assignment(7, 3, 1, here), PartitionRange(7, 0, 8))
     core.alike.end_look_up(unknown)
     checked = check_frame(memoryview(frame([block(0, 0)], incarnation=1, range_index=7)))
     with pytest.raises(NotAssigned, match="sealed"):
-        core.take(core.assignment(unknown), checked, 0)
+        core.append_frame(core.assignment(unknown), checked, 0)
 
 
 def test_a_sealed_primary_stores_what_it_has_at_once_and_refuses_the_rest():
@@ -282,9 +283,9 @@ def test_a_sealed_primary_stores_what_it_has_at_once_and_refuses_the_rest():
     core = pair.cores[1]
     small = pair.push(1, [block(0, 0)])
     room = core.pool.allocate(core.shares.buffers_room - 4096)
-    half = pair.push(1, [block(1, 0), block(2, 0), block(3, 0)])  # one of three fits
-    assert not small.settled
-    assert half.next_run == 1
+    half = pair.push(1, [block(1, 0), block(2, 0), block(3, 0)])
+    assert not small.answered
+    assert pair.buffered_blocks(1, pair.key(1)) == {block(0, 0), block(1, 0)}  # one of three
     core.pool.free(room)
     assert core.seal([pair.key(1)]) == len(block(0, 0)) + len(block(1, 0))
     pair.take_in(1)
@@ -295,7 +296,7 @@ def test_a_sealed_primary_stores_what_it_has_at_once_and_refuses_the_rest():
     while pair.end_flush():
         pass
     assert pair.stored_blocks(1) == {block(0, 0), block(1, 0)}
-    assert not core.takes or core.assignment(pair.key(1)).sealed
+    assert not core.takes_in or core.assignment(pair.key(1)).sealed
 
 
 def test_a_copy_whose_pages_were_changed_does_not_hold_up_the_others():
@@ -305,8 +306,8 @@ def test_a_copy_whose_pages_were_changed_does_not_hold_up_the_others():
     core = pair.cores[2]
     first = core.copies.oldest(None)
     core.arena[first.pages[0].offset + 100] ^= 1
-    assert core.settle_copy(first)
-    assert core.settle_copy(core.copies.oldest(None))
+    assert core.absorb_copy(first)
+    assert core.absorb_copy(core.copies.oldest(None))
     [piece] = core.snapshot(pair.key(1), 0)
     data = b"".join(piece.chunk.memory(core.arena, 64, 64 + piece.body_bytes))
     assert blocks_of(data) == {block(0, 1)}

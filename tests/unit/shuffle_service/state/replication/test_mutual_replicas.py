@@ -29,15 +29,15 @@ def check_safe(pair: Pair, primary: int, sent: Sent) -> None:
         assert missing <= elsewhere, "acknowledged, and held once"
 
 
-def checked_settle(pair: Pair, primary: int, sent: Sent) -> Callable[[CoscoError | None], None]:
-    settle = sent.settle
+def checked_answer(pair: Pair, primary: int, sent: Sent) -> Callable[[CoscoError | None], None]:
+    answer = sent.answer
 
-    def settled(error: CoscoError | None) -> None:
-        settle(error)
+    def answered(error: CoscoError | None) -> None:
+        answer(error)
         if error is None:
             check_safe(pair, primary, sent)
 
-    return settled
+    return answered
 
 
 def random_blocks(rng: random.Random, rows: dict[int, int], mapper: int) -> list[bytes]:
@@ -58,10 +58,8 @@ def push_all(pair: Pair, rng: random.Random) -> list[Sent]:
             blocks = random_blocks(rng, rows, mapper=primary)
             sent += [pair.push(primary, blocks) for _ in range(rng.choice([1, 1, 1, 2]))]
     for one in sent:
-        assert not one.settled  # no reply was delivered, no flush ended
-        one.settle = checked_settle(pair, one.checked.header.incarnation, one)
-        if one.forward is not None:
-            one.forward.settle = one.settle
+        assert not one.answered  # no reply was delivered, no flush ended
+        one.answer = checked_answer(pair, one.checked.header.incarnation, one)
     return sent
 
 
@@ -82,7 +80,7 @@ def move(pair: Pair, rng: random.Random, *, breaks: bool) -> None:
         patience_s = 0.0 if pair.cores[daemon].replication.volatile else PRESSED_S
         copy = copies.oldest(None)
         if copy is not None and copies.pressed(pair.now, patience_s=patience_s):
-            pair.cores[daemon].settle_copy(copy)
+            pair.cores[daemon].absorb_copy(copy)
 
     def break_link() -> None:
         if breaks and daemon in pair.links and rng.random() < 0.05:
@@ -141,13 +139,13 @@ def test_full_pools_never_wait_for_each_other(seed, breaks, volatile):
     rng = random.Random(seed)
     pair = Pair(pages=6, volatile=volatile)
     sent = push_all(pair, rng)
-    steps = settled = 0
-    while settled < len(sent):
+    steps = answered = 0
+    while answered < len(sent):
         move(pair, rng, breaks=breaks)
         check_shares(pair)
-        before, settled = settled, sum(one.settled for one in sent)
-        steps = 0 if settled > before else steps + 1
-        assert steps < 20_000, f"it is stuck with {len(sent) - settled} frames"
+        before, answered = answered, sum(one.answered for one in sent)
+        steps = 0 if answered > before else steps + 1
+        assert steps < 20_000, f"it is stuck with {len(sent) - answered} frames"
     assert all(one.error is None for one in sent)
     rng.choice([drop, drop if volatile else finish_in_peace])(pair)
     for core in pair.cores.values():
@@ -163,21 +161,21 @@ def test_daemons_sealed_in_the_middle_hold_what_was_acknowledged_and_take_no_mor
     rng = random.Random(seed)
     pair = Pair(pages=6)
     sent = push_all(pair, rng)
-    while sum(one.settled for one in sent) < FRAMES // 2:
+    while sum(one.answered for one in sent) < FRAMES // 2:
         move(pair, rng, breaks=True)
-    acknowledged = [one for one in sent if one.settled]
+    acknowledged = [one for one in sent if one.answered]
     survivor = pair.cores[rng.choice([1, 2])]
     keys = [pair.key(1), pair.key(2)]
     assert survivor.seal(keys) > 0
     me = survivor.incarnation
     pair.take_in(me)
-    assert all(one.settled for one in sent if one.checked.header.incarnation == me)
+    assert all(one.answered for one in sent if one.checked.header.incarnation == me)
     for _ in range(10_000):
         pair.begin_flush(me)
         pair.end_flush()
         copy = survivor.copies.oldest(None)
         if copy is not None:
-            survivor.settle_copy(copy)
+            survivor.absorb_copy(copy)
         if not survivor.unstored_bytes:
             break
     assert survivor.seal(keys) == survivor.unstored_bytes == 0
@@ -186,4 +184,4 @@ def test_daemons_sealed_in_the_middle_hold_what_was_acknowledged_and_take_no_mor
         blocks = blocks_of(one.data[FRAME_HEADER_BYTES:])
         primary = one.checked.header.incarnation
         assert blocks <= stored | pair.stored_blocks(primary)
-    assert not survivor.takes
+    assert not survivor.takes_in

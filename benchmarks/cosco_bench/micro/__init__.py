@@ -1,1 +1,0 @@
-"""`cosco-bench latency --group`: micro-batches."""

@@ -1,0 +1,138 @@
+"""What callers may ask for: the limits of the API, and the checks that hold a request to them.
+
+Defined once for both sides. Clients check what they are given, so that a mistake is reported
+where it was made; the metadata service checks again, as it trusts no client. Every check
+raises InvalidArgument, which names the option and its bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cosco.errors import InvalidArgument
+from cosco.format.block import CODECS
+from cosco.protocol.records import ExchangeSpec
+
+#: Mapper ids are 0 to MAX_MAPPER.
+MAX_MAPPER: Final = 2**31 - 1
+#: Partitions of one exchange. Block headers carry them in 32 bits; the bound keeps a hostile
+#: request from asking for arrays of gigabytes.
+MAX_PARTITIONS: Final = 1 << 20
+#: Length of a shuffle id in UTF-8.
+MAX_SHUFFLE_ID_BYTES: Final = 1024
+#: Copies of a row in memory.
+MAX_REPLICAS: Final = 2
+MIN_LEASE_S: Final = 1.0
+MAX_LEASE_S: Final = 7 * 86400.0
+#: A schema is sent to every writer.
+MAX_SCHEMA_BYTES: Final = 8 << 20
+#: Length of the secret by which the service knows a driver, in bytes.
+OWNER_BYTES: Final = 16
+
+#: Exchanges that one call of a driver's program may ask for.
+MAX_GROUP_SIZE: Final = 10_000
+#: Exchanges that one call of the metadata service makes, which answers nobody else meanwhile.
+MAX_PART_SIZE: Final = 1_000
+#: Exchanges that a group ever has.
+MAX_GROUP_EXCHANGES: Final = 1 << 31
+#: Mappers of each exchange of a group: each has a mark at each daemon of the exchange.
+MAX_GROUP_MAPPERS: Final = 1 << 16
+#: A group's id, to which its exchanges add a slash and their index.
+MAX_GROUP_ID_BYTES: Final = MAX_SHUFFLE_ID_BYTES - len(f"/{MAX_GROUP_EXCHANGES - 1}")
+
+_SHOWN_CHARACTERS: Final = 100
+
+
+def shown(shuffle_id: str) -> str:
+    """Return a shuffle id as messages name it: quoted, on one line, and not too long."""
+    if len(shuffle_id) > _SHOWN_CHARACTERS:
+        shuffle_id = shuffle_id[:_SHOWN_CHARACTERS] + "…"
+    return repr(shuffle_id)
+
+
+def check_shuffle_id(shuffle_id: str) -> None:
+    """Refuse an id that is empty, too long or no text."""
+    try:
+        length = len(shuffle_id.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("shuffle_id is no text that UTF-8 can encode") from None
+    if not 1 <= length <= MAX_SHUFFLE_ID_BYTES:
+        raise InvalidArgument(
+            f"shuffle_id is {length} bytes long, it must be 1 to {MAX_SHUFFLE_ID_BYTES}"
+        )
+
+
+def check_spec(spec: ExchangeSpec) -> None:
+    """Refuse an exchange with an option that is out of its bounds."""
+    check_shuffle_id(spec.shuffle_id)
+    bounds: tuple[tuple[str, float, float, float], ...] = (
+        ("partitions", spec.partitions, 1, MAX_PARTITIONS),
+        ("replicas", spec.replicas, 1, MAX_REPLICAS),
+        ("min_replicas", spec.min_replicas, 1, spec.replicas),
+        ("lease_s", spec.lease_s, MIN_LEASE_S, MAX_LEASE_S),
+    )
+    for option, value, low, high in bounds:
+        if not low <= value <= high:  # also so for a NaN
+            raise InvalidArgument(
+                f"{option} is {value}, it must be {low:g} to {high:.7g}",
+                shuffle_id=spec.shuffle_id,
+            )
+    check_codec(spec.codec, spec.shuffle_id)
+    check_schema(spec.schema)
+
+
+def check_group_spec(spec: ExchangeSpec) -> None:
+    """Refuse a group with an option that is out of its bounds; its shuffle_id is the group's."""
+    check_spec(spec)
+    id_bytes = len(spec.shuffle_id.encode())
+    if id_bytes > MAX_GROUP_ID_BYTES:
+        raise InvalidArgument(
+            f"group_id is {id_bytes} bytes long, it must be 1 to {MAX_GROUP_ID_BYTES}"
+        )
+    if not spec.deterministic:
+        raise InvalidArgument(
+            f"group {shown(spec.shuffle_id)} is to have deterministic=False: groups are for "
+            "mappers that give each partition the same rows when they run again",
+            shuffle_id=spec.shuffle_id,
+        )
+
+
+def check_part(first: int, size: int, mappers: int) -> None:
+    """Refuse a part of a group: `size` exchanges from index `first` on, with `mappers` each."""
+    if not 1 <= size <= MAX_PART_SIZE:
+        raise InvalidArgument(f"a group of {size} exchanges; give 1 to {MAX_PART_SIZE}")
+    if first + size > MAX_GROUP_EXCHANGES:
+        raise InvalidArgument(
+            f"a group of {first + size} exchanges; it has {MAX_GROUP_EXCHANGES} at most"
+        )
+    if not 1 <= mappers <= MAX_GROUP_MAPPERS:
+        raise InvalidArgument(f"a group of {mappers} mappers; give 1 to {MAX_GROUP_MAPPERS}")
+
+
+def check_codec(codec: object, shuffle_id: str) -> None:
+    """Refuse a codec that blocks cannot have."""
+    if not isinstance(codec, str) or codec not in CODECS:
+        raise InvalidArgument(
+            f"codec is {repr(codec)[:_SHOWN_CHARACTERS]}, it must be one of {', '.join(CODECS)}",
+            shuffle_id=shuffle_id,
+        )
+
+
+def check_schema(schema: bytes) -> None:
+    """Refuse a serialized schema that is too long to hand out."""
+    if len(schema) > MAX_SCHEMA_BYTES:
+        raise InvalidArgument(
+            f"schema is {len(schema)} bytes long, it must be at most {MAX_SCHEMA_BYTES}"
+        )
+
+
+def check_owner(owner: bytes) -> None:
+    """Refuse what cannot be a driver's secret."""
+    if len(owner) != OWNER_BYTES:
+        raise InvalidArgument(f"owner is {len(owner)} bytes long, it must be {OWNER_BYTES}")
+
+
+def check_mapper(mapper: int, mappers: int = MAX_MAPPER + 1) -> None:
+    """Refuse a mapper id that is not among the `mappers` of an exchange."""
+    if not 0 <= mapper < mappers:
+        raise InvalidArgument(f"mapper is {mapper}, it must be 0 to {mappers - 1}")

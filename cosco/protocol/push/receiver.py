@@ -1,0 +1,226 @@
+"""The receiver's half of one push stream: what may come, what is answered. No IO.
+
+Whoever moves the bytes hands in each request by `on_request`, reads on while `may_read`, and
+sends what `next_reply` gives; whatever gathers while one reply is on its way goes out as the next
+one. One caller at a time. A frame is handed on unopened: only its header is looked at, for the
+sequence by which it is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from cosco.errors import CoscoError, InvalidArgument
+from cosco.format.frame import sequence_of
+from cosco.protocol.push.answers import Answer, refusal_code
+from cosco.protocol.push.credits import FrameBudget, FrameBudgets, StreamCredits
+from cosco.protocol.push.messages import (
+    PUSH_PROTOCOL,
+    Hello,
+    PushReply,
+    PushRequest,
+    Refusal,
+    RefusalCode,
+)
+
+#: A stream is not read on while this many answers wait to be told on it.
+MAX_UNTOLD: Final = 1024
+
+
+class Intake(Protocol):
+    """Where the frames of one sender go."""
+
+    def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
+        """Take in a frame; `answer` is called once it is in and safe, or will not be.
+
+        Returns: False if it is still being taken in; the next one may come after
+        `PushReceiver.resume`.
+        """
+        ...
+
+    def released(self, sequences: Sequence[int], now: float) -> None:
+        """Let copies of these frames go; raises InvalidArgument."""
+        ...
+
+    def max_bytes(self) -> int:
+        """Return how many bytes of its frames may stay held here; 0: as told before."""
+        ...
+
+    def hung_up(self, now: float) -> None:
+        """Note that the stream has ended, or that another writer takes it over.
+
+        `answer` need not be called any more. Repeatable.
+        """
+        ...
+
+
+class PushReceiver:
+    """One stream, from its first request to its end.
+
+    open_intake: gives what takes in the frames of a sender that says hello.
+    """
+
+    def __init__(
+        self,
+        incarnation: int,
+        budgets: FrameBudgets,
+        open_intake: Callable[[Hello, PushReceiver, float], Intake],
+    ) -> None:
+        #: Called when there is something to say, or to be read again.
+        self.wake: Callable[[], object] = lambda: None
+        #: Called when the stream is to be ended from this side; the sender opens another one.
+        self.cut_off: Callable[[], object] = lambda: None
+        self._incarnation = incarnation
+        self._budgets = budgets
+        self._open_intake = open_intake
+        self._budget: FrameBudget = budgets.writers
+        self._share: StreamCredits | None = None
+        self._intake: Intake | None = None
+        self._under_way = 0  # frames that are not answered
+        self._is_taking_in = False
+        # The reply that gathers:
+        self._has_news = False
+        self._acknowledged: list[int] = []
+        self._refused: list[Refusal] = []
+        self._granted = self._eager_bytes = 0
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the next request may be read."""
+        untold = len(self._acknowledged) + len(self._refused)
+        return not self._is_taking_in and untold < MAX_UNTOLD
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a frame that came is not answered yet."""
+        return self._under_way > 0
+
+    # --- requests -------------------------------------------------------------------------
+
+    def on_request(self, request: PushRequest[memoryview], now: float) -> None:
+        """Take note of what the sender says; raises InvalidArgument if it breaks the rules."""
+        self._budget.now = now
+        if request.hello is not None:
+            self._on_hello(request.hello, now)
+        share, intake = self._share, self._intake
+        if share is None or intake is None:
+            raise InvalidArgument("a push stream that does not begin with hello")
+        if request.released:
+            intake.released(request.released, now)
+        if request.announce:
+            self._budget.announce(share, request.announce)
+            self._budget.give_out()
+        if request.withdrawn:
+            accounted = self._budget.received(share, 0)
+            self._budget.taken_in(share, now)
+            self._budget.give_back(share, accounted)
+        if request.frame is not None:
+            self._on_frame(request.frame, request.eager, share, intake, now)
+        elif not (request.hello or request.released or request.announce or request.withdrawn):
+            raise InvalidArgument("a push message that says nothing")
+
+    def _on_hello(self, hello: Hello, now: float) -> None:
+        if hello.protocol != PUSH_PROTOCOL:
+            raise InvalidArgument(
+                f"push protocol {hello.protocol}, this daemon speaks {PUSH_PROTOCOL}"
+            )
+        budgets = self._budgets
+        budget = budgets.primaries if hello.primary else budgets.writers
+        if self._share is None:
+            self._budget, budget.now = budget, now
+            self._share = budget.open(self._on_grant, self.cut_off)
+            if self._share.eager_limit:
+                self._eager_bytes = self._share.eager_limit
+                self.tell()
+        elif budgets.primaries in {budget, self._budget}:
+            raise InvalidArgument("a second hello on the stream of a primary")
+        elif self._under_way or not self._share.is_idle:
+            raise InvalidArgument("a second hello while frames are under way")
+        elif self._intake is not None:  # another writer goes on with the stream
+            self._intake.hung_up(now)
+        self._intake = self._open_intake(hello, self, now)
+        if hello.incarnation != self._incarnation:
+            reason = "this daemon was started again since; ask for the assignment again"
+            self._refuse(Refusal(0, RefusalCode.WRONG_INCARNATION, reason))
+
+    def _on_frame(
+        self, frame: memoryview, eager: bool, share: StreamCredits, intake: Intake, now: float
+    ) -> None:
+        budget, length, sequence = self._budget, len(frame), sequence_of(frame)
+        if eager:
+            budget.received_eagerly(share, length)
+        else:
+            length = budget.received(share, length)
+        self._under_way += 1
+
+        def answer(error: CoscoError | None) -> None:
+            self._under_way -= 1
+            if self._share is None:
+                return  # the stream has ended, and gave back everything
+            if error is None:
+                self._acknowledged.append(sequence)
+                self.tell()
+            else:
+                self._refuse(Refusal(sequence, refusal_code(error), str(error)))
+            if eager:
+                budget.give_back_eager(share, length)
+            else:
+                budget.give_back(share, length)
+
+        self._is_taking_in = True
+        if intake.take_in(frame, answer, now):
+            self._is_taking_in = False
+            budget.taken_in(share, now)
+
+    def resume(self, now: float) -> None:
+        """Read on: the frame that came last has been taken in, or refused."""
+        self._is_taking_in = False
+        if self._share is not None:
+            self._budget.taken_in(self._share, now)
+        self.wake()
+
+    # --- replies --------------------------------------------------------------------------
+
+    def next_reply(self) -> PushReply | None:
+        """Return what to say now, None if nothing; to be asked again after `wake`."""
+        if not self._has_news:
+            return None
+        max_bytes = 0 if self._intake is None else self._intake.max_bytes()
+        reply = PushReply(
+            self._acknowledged, self._granted, self._refused, max_bytes, self._eager_bytes
+        )
+        self._acknowledged, self._refused = [], []
+        self._granted = self._eager_bytes = 0
+        self._has_news = False
+        if len(reply.acknowledged) + len(reply.refused) >= MAX_UNTOLD:
+            self.wake()  # it may be read from again
+        return reply
+
+    def tell(self) -> None:
+        """Send a reply soon, with what is true then."""
+        self._has_news = True
+        self.wake()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._refused.append(refusal)
+        self.tell()
+
+    def _on_grant(self) -> None:
+        self._granted += 1
+        self.tell()
+
+    # --- the end --------------------------------------------------------------------------
+
+    def close(self, now: float, *, broken: str = "") -> None:
+        """End the stream: what it held is free again, and nothing is answered any more.
+
+        broken: which rule the sender broke, to be told to it.
+        """
+        share, self._share = self._share, None
+        if share is not None:
+            self._budget.close(share)
+        if self._intake is not None:
+            self._intake.hung_up(now)
+        if broken:
+            self._refuse(Refusal(0, RefusalCode.PROTOCOL, broken))

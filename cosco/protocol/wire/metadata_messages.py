@@ -1,0 +1,84 @@
+"""Which record is which message.
+
+A record that is part of others comes before them. What is packed by hand, for size, is in
+`cosco.protocol.wire.packed`.
+"""
+
+from __future__ import annotations
+
+from cosco.errors import InvalidArgument
+from cosco.protocol import group_records, keys, records
+from cosco.protocol.api_limits import check_part
+from cosco.protocol.group_records import FoundAssignment, GroupPart
+from cosco.protocol.pb import metadata_pb2 as mpb
+from cosco.protocol.pb import shuffle_pb2 as spb
+from cosco.protocol.records import DaemonRegistration, RowKind
+from cosco.protocol.wire.plain import from_pb, plain
+
+_MAX_NAME_CHARACTERS = 256
+
+
+def _check_registration(registration: DaemonRegistration) -> None:
+    names = registration.address, registration.host_id, registration.store_id
+    if not registration.incarnation or not all(names):
+        raise InvalidArgument("a registration needs incarnation, address, host and store id")
+    if max(map(len, names)) > _MAX_NAME_CHARACTERS:
+        raise InvalidArgument(
+            f"an address, host id or store id longer than {_MAX_NAME_CHARACTERS} characters"
+        )
+
+
+def _check_part(part: GroupPart) -> None:
+    check_part(part.first, part.size, part.mappers)
+
+
+def _check_alike(found: FoundAssignment) -> None:
+    if found.alike is not None:
+        check_part(0, found.alike.size, found.mappers)
+
+
+plain(keys.RangeEpoch, mpb.RangeEpoch)
+plain(keys.AssignmentKey, spb.AssignmentKey)
+
+plain(records.DaemonRef, mpb.DaemonRef)
+plain(DaemonRegistration, mpb.RegisterDaemonRequest, check=_check_registration)
+plain(records.DaemonHeartbeat, mpb.HeartbeatRequest)
+plain(records.DaemonOrders, mpb.DaemonOrdersReply)
+plain(records.DaemonStatus, mpb.DaemonStatus)
+
+plain(records.ExchangeSpec, mpb.ExchangeSpec)
+plain(records.PartitionRange, mpb.PartitionRange)
+plain(records.Assignment, mpb.Assignment)
+plain(records.ExchangeInfo, mpb.ExchangeInfoReply, apart={"commits"})
+plain(records.ExchangeProgress, mpb.ProgressReply)
+plain(records.ExchangeStatus, mpb.ExchangeStatus)
+plain(records.RecomputeCall, mpb.RecomputeCall)
+plain(records.DriverOrders, mpb.PollDriverReply)
+
+plain(records.OpenedAttempt, mpb.OpenAttemptReply)
+plain(records.RenewedAssignments, mpb.RenewAssignmentsReply)
+plain(records.Source, mpb.Source)
+plain(records.LossReport, mpb.ReportLossRequest)
+
+plain(GroupPart, mpb.GroupPart, check=_check_part)
+plain(group_records.GroupCall, mpb.GroupCall)
+plain(group_records.GroupAnswer, mpb.GroupAnswer)
+plain(group_records.CommitResult, mpb.CommitResult)
+plain(group_records.Alike, mpb.Alike)
+plain(FoundAssignment, mpb.LookupAssignmentReply, check=_check_alike)
+
+plain(group_records.Follow, spb.FollowRequest)
+plain(group_records.Followed, spb.FollowReply)
+
+
+def found_assignment(pb: mpb.LookupAssignmentReply) -> FoundAssignment | None:
+    """Return what a daemon asked for, if that is its own; raises InvalidArgument."""
+    return from_pb(FoundAssignment, pb) if pb.HasField("assignment") else None
+
+
+def fixed_kind(pb: mpb.FixRowKindRequest) -> RowKind:
+    """Return the kind that a writer fixes; raises InvalidArgument unless it is BYTES or ARROW."""
+    kind = int(pb.kind)
+    if kind not in {RowKind.BYTES, RowKind.ARROW} or (kind == RowKind.ARROW) != bool(pb.schema):
+        raise InvalidArgument("rows are BYTES without a schema or ARROW with one")
+    return RowKind(kind)

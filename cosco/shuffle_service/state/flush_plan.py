@@ -1,0 +1,169 @@
+"""What to write next, and whether the store takes it. No IO.
+
+A buffer is flushed when its assignment is sealed, when it holds the oldest forwarded frames and
+a replica is stalled or pressed, when it is full, and when memory is short the largest there is.
+
+A write that fails is repeated at the same place; the chunk's pages keep the rows meanwhile, so
+nothing acknowledged is lost by a full disk. What waits for pages gives up by the time the store
+has been failing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
+
+#: A store that takes nothing for this long is said to be failing.
+FAILING_AFTER_S: Final = 2.0
+_RETRY_MIN_S: Final = 0.05
+_RETRY_MAX_S: Final = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Flush:
+    """One write to make: the chunk, its file, and its bytes, padded to whole pages.
+
+    retry_s: the wait before it is tried again, once it has failed.
+    """
+
+    buffer: PartitionBuffer
+    chunk: Chunk
+    parts: list[memoryview]
+    retry_s: float = 0.0
+
+
+class FlushPlan:
+    """The buffers of one daemon that have something to flush, and how writing goes.
+
+    idle_s: everything is written when no frame came for this long; 0: never for that.
+    """
+
+    def __init__(self, replication: ReplicationLog, idle_s: float) -> None:
+        self._replication = replication
+        self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # chunk_bytes or more
+        self._open: dict[PartitionBuffer, None] = {}
+        self._largest: list[Chunk] = []  # candidates of the last search
+        self._urgent: OrderedDict[PartitionBuffer, None] = OrderedDict()  # sealed
+        #: Whether whatever there is is to be written, however little.
+        self.everything = False
+        self.idle_s = idle_s
+        self._is_idle = False
+        self._came_at: float | None = None  # the last frame; None since the rest began
+        #: Since when no write has succeeded, and why; None while it works.
+        self.failing_since: float | None = None
+        self.failure = ""
+
+    def __len__(self) -> int:
+        """Return how many buffers have something to flush."""
+        return len(self._ready) + len(self._open) + len(self._urgent)
+
+    # --- buffers --------------------------------------------------------------------------
+
+    def opened(self, buffer: PartitionBuffer) -> None:
+        """Note that it has an open chunk."""
+        self._open[buffer] = None
+
+    def filled(self, buffer: PartitionBuffer) -> None:
+        """Note that its open chunk is of the chunk size, and none of its is being written."""
+        self._ready[buffer] = None
+
+    def hurry(self, buffer: PartitionBuffer) -> None:
+        """Have its open chunk, if it has one, stored now."""
+        if buffer.open is not None:
+            self._urgent[buffer] = None
+
+    def forget(self, buffer: PartitionBuffer) -> None:
+        """Note that it has no open chunk any more."""
+        for queue in (self._urgent, self._ready, self._open):
+            queue.pop(buffer, None)
+
+    # --- what to write --------------------------------------------------------------------
+
+    @property
+    def writes_all(self) -> bool:
+        """Whether small buffers are written as well, though there is memory."""
+        return self.everything or self._is_idle
+
+    def has_work(self, *, pressed: bool) -> bool:
+        """Whether a writer should look for the next buffer; it may find that there is none."""
+        if self._urgent or self._ready or (pressed and self._open):
+            return True
+        return self._replication.oldest_chunk() is not None
+
+    def next_buffer(self, *, pressed: bool) -> PartitionBuffer | None:
+        """Return the one to write next, and forget it. `pressed`: any, since memory is short."""
+        buffer = None
+        if self._urgent:
+            buffer = next(iter(self._urgent))
+        elif (chunk := self._replication.oldest_chunk()) is not None:
+            buffer = chunk.buffer
+        elif self._ready:
+            buffer = next(iter(self._ready))
+        elif pressed:
+            buffer = self._pick()
+        if buffer is not None:
+            self.forget(buffer)
+        return buffer
+
+    def _pick(self) -> PartitionBuffer | None:
+        """Return the largest, or one half as large with the oldest forwarded frames.
+
+        Frames share chunks with their neighbours, so their copies go when chunks are flushed
+        in turn.
+        """
+        largest, oldest = self._pick_largest(), self._replication.oldest_chunk(pressed=False)
+        if largest is None or oldest is None or largest.open is None:
+            return largest
+        return oldest.buffer if 2 * oldest.length >= largest.open.length else largest
+
+    def _pick_largest(self) -> PartitionBuffer | None:
+        """Return the largest; one search serves many picks, as sizes change little meanwhile."""
+        for _ in range(2):
+            while self._largest:
+                chunk = self._largest.pop()
+                buffer = chunk.buffer
+                if buffer.open is chunk and buffer.flushing is None:
+                    return buffer
+            candidates = (b.open for b in self._open if b.flushing is None and b.open)
+            self._largest = heapq.nlargest(64, candidates, key=lambda chunk: chunk.length)
+            self._largest.reverse()
+        return None
+
+    # --- idleness -------------------------------------------------------------------------
+
+    def frame_came(self, now: float) -> None:
+        """Note that a frame was taken in: the daemon is not idle."""
+        self._is_idle = False
+        self._came_at = now
+
+    def tick(self, now: float) -> float:
+        """See whether the daemon is idle. Returns the seconds until that is to be asked again."""
+        if self._came_at is None:
+            return self.idle_s
+        left_s = self._came_at + self.idle_s - now
+        if left_s > 0:
+            return left_s
+        self._is_idle, self._came_at = True, None
+        return self.idle_s
+
+    # --- writes ---------------------------------------------------------------------------
+
+    def failed(self, flush: Flush, error: OSError | ValueError, now: float) -> None:
+        """Note that a write has failed; it is to be tried again after `retry_s`."""
+        if self.failing_since is None:
+            self.failing_since = now
+        self.failure = getattr(error, "strerror", None) or str(error)
+        flush.retry_s = min(max(_RETRY_MIN_S, 2 * flush.retry_s), _RETRY_MAX_S)
+
+    def ended(self) -> None:
+        """Note that a write has succeeded, or is of no use any more."""
+        self.failing_since = None  # if it fails still, the next write finds out
+
+    def failing(self, now: float, patience_s: float = FAILING_AFTER_S) -> bool:
+        """Whether the store has taken nothing for `patience_s` up to `now`."""
+        return self.failing_since is not None and now - self.failing_since >= patience_s

@@ -1,0 +1,166 @@
+"""Commits and snapshots on the wire: as they were, in few bytes, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from cosco.errors import InvalidArgument
+from cosco.protocol.api_limits import MAX_MAPPER, MAX_PARTITIONS
+from cosco.protocol.records import (
+    AttemptSums,
+    CommitRequest,
+    CommitWait,
+    DaemonRef,
+    ReadSnapshot,
+    Source,
+    pairs_array,
+)
+from cosco.protocol.wire import from_pb, mpb, snapshot_mappers, to_pb, wait_reply
+
+TOP = 2**64 - 1
+
+
+def request_of(
+    partitions: Sequence[int], numbers: Sequence[int], pairs: Sequence[tuple[int, int]] = ()
+) -> CommitRequest:
+    """Every sum of a partition is its one of `numbers`."""
+    sums = np.array(numbers, dtype=np.uint64)
+    return CommitRequest(
+        3, 5, 7, 1, pairs_array(pairs),
+        AttemptSums(np.array(partitions, dtype=np.uint32), sums, sums, sums, sums),
+    )  # fmt: skip
+
+
+def sent(request: CommitRequest) -> mpb.CommitRequest:
+    return mpb.CommitRequest.FromString(to_pb(request).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("partitions", "numbers", "pairs"),
+    [
+        ([], [], []),
+        ([0], [0], [(0, 1)]),
+        ([0, 1, 2], [255, 0, 1], [(0, 1), (0, 2), (1, 1)]),
+        ([3, 4, 9], [256, 1, 65535], [(0, 2**32 - 1), (2**32 - 1, 1)]),
+        ([0, 256, 70000], [2**32 - 1, 65536, 0], []),
+        ([MAX_PARTITIONS - 1], [TOP], []),
+    ],
+)
+def test_a_commit_arrives_as_it_was_sent(
+    partitions: list[int], numbers: list[int], pairs: list[tuple[int, int]]
+) -> None:
+    request = from_pb(CommitRequest, sent(request_of(partitions, numbers, pairs)))
+    assert (request.number, request.mapper, request.attempt, request.generation) == (3, 5, 7, 1)
+    assert request.acknowledged.tolist() == [list(pair) for pair in pairs]
+    assert request.acknowledged.dtype == request.sums.partitions.dtype == np.uint32
+    assert request.sums.partitions.tolist() == partitions
+    sums = request.sums
+    for array in (sums.rows, sums.raw_bytes, sums.stored_bytes, sums.digests):
+        assert array.dtype == np.uint64
+        assert array.tolist() == numbers
+
+
+def test_small_sums_of_all_partitions_take_few_bytes() -> None:
+    count = 10_000
+    pb = sent(request_of(range(count), [200] * count))
+    assert pb.ByteSize() < (8 + 3 * 1) * count + 100
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("digests", bytes(15), "no array of uint64"),
+        ("digests", bytes(8 * (MAX_PARTITIONS + 1)), "there are 1048576 at most"),
+        ("rows", bytes(3), "3 bytes are no array of 2 numbers"),
+        ("rows", bytes(6), "6 bytes are no array of 2 numbers"),
+        ("raw_bytes", bytes(1), "raw_bytes"),
+        ("stored_bytes", bytes(32), "stored_bytes"),
+        ("gaps", bytes(1), "partitions: 1 bytes"),
+        ("gaps", bytes(16), "16 bytes of gaps for 2 numbers"),
+        ("gaps", b"\xff" * 8, "too large"),
+        ("gaps", (MAX_PARTITIONS - 1).to_bytes(4, "little") + bytes(4), "too large"),
+        ("acknowledged", bytes(4), "no array of uint64"),
+        ("acknowledged", bytes(16), "do not ascend"),
+        ("acknowledged", b"\1" + bytes(15), "do not ascend"),
+        ("mapper", 2**31, "mapper 2147483648"),
+        ("attempt", 0, "attempt 0"),
+    ],
+)
+def test_a_commit_that_cannot_be_is_refused(field: str, value: bytes | int, message: str) -> None:
+    pb = sent(request_of([0, 1], [1, 1], [(0, 1)]))
+    setattr(pb, field, value)
+    with pytest.raises(InvalidArgument, match=message):
+        from_pb(CommitRequest, pb)
+
+
+def test_a_commit_of_no_partitions_has_no_sums() -> None:
+    pb = sent(request_of([], []))
+    pb.gaps = b"\0"
+    with pytest.raises(InvalidArgument, match="gaps"):
+        from_pb(CommitRequest, pb)
+
+
+# --- snapshots ---
+
+SOURCES = (Source(1, 2, (DaemonRef(3, "a:4"), DaemonRef(5, "b:6")), sealed=True), Source(1, 3, ()))
+
+
+def snapshot_of(mappers: list[int], attempts: list[int]) -> ReadSnapshot:
+    return ReadSnapshot(
+        version=9, generation=2, build=3,
+        mappers=np.array(mappers, dtype=np.uint32), attempts=np.array(attempts, dtype=np.uint64),
+        rows=2**40, raw_bytes=2**50, digest=2**64 - 1, sources=SOURCES,
+    )  # fmt: skip
+
+
+def reply_of(snapshot: ReadSnapshot) -> bytes:
+    told = snapshot_mappers(snapshot.mappers, snapshot.attempts)
+    return wait_reply(CommitWait(snapshot), told)
+
+
+@pytest.mark.parametrize(
+    ("mappers", "attempts"),
+    [
+        ([], []),
+        ([0], [1]),
+        ([0, 1, 2], [3, 1, 255]),
+        ([5, 7, 70000], [2**63, 1, 2]),
+        ([MAX_MAPPER], [65536]),
+    ],
+)
+def test_a_snapshot_arrives_as_it_was_sent(mappers: list[int], attempts: list[int]) -> None:
+    sent = snapshot_of(mappers, attempts)
+    wait = from_pb(CommitWait, mpb.AwaitCommitsReply.FromString(reply_of(sent)))
+    assert wait.snapshot is not None
+    assert not wait.missing
+    found = wait.snapshot
+    assert (found.mappers.dtype, found.attempts.dtype) == (np.uint32, np.uint64)
+    assert (found.mappers.tolist(), found.attempts.tolist()) == (mappers, attempts)
+    for name in ("version", "generation", "build", "rows", "raw_bytes", "digest", "sources"):
+        assert getattr(found, name) == getattr(sent, name)
+
+
+def test_consecutive_mappers_take_no_bytes_but_their_attempts() -> None:
+    count = 10_000
+    reply = reply_of(snapshot_of(list(range(count)), list(range(1, count + 1))))
+    assert len(reply) < 2 * count + 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("count", 2**32 - 1),
+        ("count", 3),
+        ("attempts", bytes(3)),
+        ("gaps", bytes(12)),
+        ("gaps", b"\xff" * 8),
+    ],
+)
+def test_a_snapshot_that_cannot_be_is_refused(field: str, value: int | bytes) -> None:
+    pb = mpb.AwaitCommitsReply.FromString(reply_of(snapshot_of([1, 3], [1, 2])))
+    setattr(pb.snapshot, field, value)
+    with pytest.raises(InvalidArgument):
+        from_pb(CommitWait, pb)

@@ -1,0 +1,73 @@
+"""When to write, and when a store counts as failing. What to write first: see test_core."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from cosco.protocol.keys import AssignmentKey
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
+from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, Flush, FlushPlan
+from cosco.shuffle_service.state.replication.replica import ReplicationLog
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def make_plan(idle_s: float = 0.0) -> FlushPlan:
+    return FlushPlan(ReplicationLog(incarnation=1, frames_max=16), idle_s)
+
+
+def make_flush() -> Flush:
+    buffer = PartitionBuffer(AssignmentKey(7, 0, 1), 0)
+    return Flush(buffer, Chunk(buffer), [])
+
+
+def test_a_daemon_is_idle_when_nothing_came_for_a_while() -> None:
+    plan = make_plan(idle_s=5.0)
+    assert plan.tick(100.0) == 5.0
+    assert not plan.writes_all  # nothing ever came
+    plan.frame_came(101.0)
+    assert plan.tick(104.0) == pytest.approx(2.0)
+    plan.frame_came(105.0)
+    assert plan.tick(106.0) == pytest.approx(4.0)
+    assert not plan.writes_all
+    plan.tick(110.0)
+    assert plan.writes_all
+    plan.tick(200.0)
+    assert plan.writes_all
+    plan.frame_came(201.0)
+    assert not plan.writes_all
+
+
+def test_a_store_is_failing_when_it_has_taken_nothing_for_a_while() -> None:
+    plan, flush = make_plan(), make_flush()
+    assert not plan.failing(1e9)
+    plan.failed(flush, FULL, 10.0)
+    plan.failed(flush, FULL, 11.0)
+    assert not plan.failing(10.0 + FAILING_AFTER_S - 0.1)
+    assert plan.failing(10.0 + FAILING_AFTER_S)
+    assert plan.failure == "No space left on device"
+    plan.ended()
+    assert not plan.failing(1e9)
+
+
+def test_a_write_that_fails_is_tried_again_later_and_later() -> None:
+    plan, flush, waits = make_plan(), make_flush(), []
+    for _ in range(8):
+        plan.failed(flush, FULL, 0.0)
+        waits.append(flush.retry_s)
+    assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", ["opened", "filled", "hurry"])
+def test_a_writer_is_woken_for_what_it_would_find(kind: str) -> None:
+    plan, buffer = make_plan(), make_flush().buffer
+    assert not plan.has_work(pressed=True)
+    buffer.open = Chunk(buffer)
+    getattr(plan, kind)(buffer)
+    assert plan.has_work(pressed=False) == (kind != "opened")
+    assert plan.has_work(pressed=True)
+    assert plan.next_buffer(pressed=True) is buffer
+    assert not plan.has_work(pressed=True)
+    assert len(plan) == 0

@@ -1,0 +1,140 @@
+"""Probe and Seal, as the metadata service asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import grpc
+import pytest
+from support.copies import keep_copy
+from support.daemon_parts import KEY, DaemonParts
+from support.frame_making import EXCHANGE, INCARNATION, block, frame
+
+from cosco.dfs import MemoryStore
+from cosco.errors import InvalidArgument
+from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.push.answers import NotAssigned
+from cosco.protocol.push.credits import FrameBudgets
+from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
+from cosco.protocol.wire import ERROR_KEY, error_from_bytes, spb
+from cosco.shuffle_service.grpc_server import MAX_SEAL_KEYS, DaemonHandlers
+
+COPIED = AssignmentKey(EXCHANGE, 1, 1)
+SELF, PEER = DaemonRef(INCARNATION, "a"), DaemonRef(INCARNATION + 1, "b")
+
+
+class Aborted(Exception):
+    """The call was ended with an error."""
+
+
+class Context:
+    """gRPC's end of a call."""
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, bytes], ...]
+    ) -> None:
+        raise Aborted from error_from_bytes(dict(trailing_metadata)[ERROR_KEY])
+
+
+class Rig:
+    """A daemon that is the primary of KEY and the replica of COPIED, with rows of both."""
+
+    def __init__(self, parts: DaemonParts) -> None:
+        self.parts = parts
+        self.core = parts.core
+        self.core.admit(EXCHANGE, Assignment(1, 1, 1, PEER, (SELF,)), PartitionRange(1, 0, 9))
+        self.handlers = DaemonHandlers(
+            self.core, FrameBudgets(1 << 20), parts.intakes, parts.copies, parts.fetch,
+            parts.lookups, parts.metrics,
+        )  # fmt: skip
+
+    async def take(self) -> None:
+        await self.parts.take(block(0, 0, b"x" * 1000))
+
+    def copy(self) -> None:
+        data = frame([block(0, 0, b"x" * 1000)], range_index=1)
+        keep_copy(self.core, data, PEER.incarnation, lambda _: None)
+
+    async def seal(self, *keys: AssignmentKey, incarnation: int = INCARNATION) -> spb.SealReply:
+        request = spb.SealRequest(
+            incarnation=incarnation,
+            keys=[spb.AssignmentKey(**key._asdict()) for key in keys],
+        )
+        return await self.handlers._seal(request, Context())
+
+
+def run(main: Callable[[Rig], Coroutine[Any, Any, None]]) -> None:
+    async def with_rig() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(DaemonParts(store))
+        await rig.take()
+        rig.copy()
+        rig.parts.flusher.start()
+        rig.parts.copies.start()
+        async with asyncio.timeout(10):
+            await main(rig)
+        await rig.parts.copies.stop()
+        await rig.parts.flusher.stop()
+        await rig.parts.link.close()
+
+    asyncio.run(with_rig())
+
+
+def test_a_probe_tells_who_it_is() -> None:
+    async def main(rig: Rig) -> None:
+        reply = await rig.handlers._probe(spb.ProbeRequest(), Context())
+        assert reply.incarnation == INCARNATION
+
+    run(main)
+
+
+def test_what_is_sealed_takes_nothing_more_and_is_stored_copies_as_well() -> None:
+    async def main(rig: Rig) -> None:
+        reply = await rig.seal(KEY, COPIED, AssignmentKey(EXCHANGE, 5, 9))
+        assert reply.incarnation == INCARNATION
+        assert reply.held_bytes > 2000
+        with pytest.raises(NotAssigned):
+            await rig.take()
+        with pytest.raises(NotAssigned):
+            rig.copy()
+        await rig.parts.flusher.until(lambda: not rig.core.unstored_bytes)
+        assert (await rig.seal(KEY, COPIED)).held_bytes == 0
+
+    run(main)
+
+
+def test_a_seal_wakes_the_flusher_where_there_is_nothing_to_absorb() -> None:
+    async def main(rig: Rig) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)  # the flusher has found nothing to do
+        assert (await rig.seal(KEY)).held_bytes > 1000
+        held = rig.core.assignment(KEY)
+        assert held is not None
+        await rig.parts.flusher.until(lambda: not held.unstored_bytes())
+        assert (await rig.seal(KEY)).held_bytes == 0
+
+    run(main)
+
+
+def test_a_seal_for_another_incarnation_changes_nothing() -> None:
+    async def main(rig: Rig) -> None:
+        reply = await rig.seal(KEY, COPIED, incarnation=PEER.incarnation)
+        assert reply == spb.SealReply(incarnation=INCARNATION)
+        await rig.take()
+        rig.copy()
+        assert rig.core.copies.has(COPIED)
+
+    run(main)
+
+
+def test_too_many_assignments_at_once_are_refused() -> None:
+    async def main(rig: Rig) -> None:
+        with pytest.raises(Aborted) as aborted:
+            await rig.seal(*(AssignmentKey(1, n, 1) for n in range(MAX_SEAL_KEYS + 1)))
+        assert isinstance(aborted.value.__cause__, InvalidArgument)
+        assert f"at most {MAX_SEAL_KEYS}" in str(aborted.value.__cause__)
+
+    run(main)
