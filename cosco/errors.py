@@ -59,7 +59,7 @@ class CoscoError(Exception):
 
         Returns: itself.
         """
-        if self.shuffle_id is None and shuffle_id:
+        if not self.shuffle_id and shuffle_id:
             where = "" if partition is None else f"partition {partition} of "
             self.args = (f"{where}exchange {shuffle_id!r}: {self.args[0]}",)
             self.shuffle_id = shuffle_id

@@ -51,6 +51,7 @@ class World:
         #: What metadata services know, by process.
         self.states: dict[Process, MetadataState] = {}
         self.deaths = 0  # of daemons, with what they had in memory
+        self.cuts = 0  # of hosts from each other
         self.known_losses = 0  # that metadata services heard of
         #: How often things happened that a run may be about.
         self.counts: Counter[str] = Counter()

@@ -19,6 +19,11 @@ def test_a_place_without_a_name_is_none() -> None:
     assert (str(error), error.shuffle_id) == ("nobody answers", None)
 
 
+def test_a_place_replaces_the_empty_one_of_what_a_process_shares() -> None:
+    error = ServiceUnavailable("nobody answers", shuffle_id="").place("orders")
+    assert (str(error), error.shuffle_id) == ("exchange 'orders': nobody answers", "orders")
+
+
 def test_a_partition_that_is_known_stays() -> None:
     error = PartitionOutOfRange("no partition 9", partition=9).place("orders")
     assert (str(error), error.partition) == ("exchange 'orders': no partition 9", 9)

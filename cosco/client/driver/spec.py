@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from cosco.client.argument_checks import seconds, shuffle_name, whole_number
 from cosco.client.content.arrow import normalize_schema, schema_to_bytes, transport
-from cosco.errors import InvalidArgument
+from cosco.errors import InvalidArgument, SchemaMismatch
 from cosco.protocol.api_limits import MAX_PARTITIONS, MAX_REPLICAS, MIN_LEASE_S, check_codec
 from cosco.protocol.records import ExchangeSpec
 
@@ -48,7 +48,11 @@ def _schema_bytes(schema: object, shuffle_id: str) -> bytes:
             shuffle_id=shuffle_id,
         )
     normal = normalize_schema(schema)
-    transport(normal)  # raises SchemaMismatch for what cannot be shuffled
+    try:
+        transport(normal)  # which refuses what cannot be shuffled
+    except SchemaMismatch as error:
+        error.place(shuffle_id)
+        raise
     return schema_to_bytes(normal)
 
 

@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -115,7 +116,7 @@ class BatchOutbox(Generic[_T]):
     def _wait(self) -> None:
         self._changed.wait()
         if self._failure is not None:
-            raise self._failure
+            raise copy.copy(self._failure)  # each of those who wait says where
 
     def _is_full(self) -> bool:
         """Whether there is a whole batch to send."""

@@ -295,7 +295,7 @@ class _DaemonLink:
 
     def failed(self, error: BaseException) -> None:
         if isinstance(error, CoscoError):
-            error.shuffle_id = error.shuffle_id or self.scope.shuffle_id
+            error.place(self.scope.shuffle_id)
         else:
             _LOG.error("pushing failed", exc_info=error)
             error = self._error(CoscoError, f"cannot be pushed to: {error!r}")

@@ -336,3 +336,30 @@ def test_what_a_daemon_thread_adds_is_sent_before_the_process_ends() -> None:
     adding.join(10)
     assert sends.items == [1]
     assert sends.was_daemon is False  # the interpreter waits for it
+
+
+def test_each_of_those_who_wait_is_told_by_an_error_of_its_own(service: Service) -> None:
+    """Each says of its own exchange that it failed."""
+    outbox = made(service)
+    service.is_open.clear()
+    service.failures = [InvalidArgument("no")]
+    told: list[InvalidArgument] = []
+
+    def flush() -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            outbox.flush()
+        told.append(raised.value.place(f"g/{threading.get_ident()}"))
+
+    outbox.add(1)
+    service.called.acquire()
+    threads = [threading.Thread(target=flush) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + _PATIENCE_S
+    while len(outbox._changed._waiters) < 2:  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    service.is_open.set()
+    for thread in threads:
+        thread.join(_PATIENCE_S)
+    assert len({error.shuffle_id for error in told}) == 2
