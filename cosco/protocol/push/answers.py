@@ -26,4 +26,5 @@ _CODES: Final[dict[type[CoscoError], RefusalCode]] = {
 
 def refusal_code(error: CoscoError) -> RefusalCode:
     """Return the code by which a frame is refused for `error`."""
-    return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+    codes = (code for kind, code in _CODES.items() if isinstance(error, kind))
+    return next(codes, RefusalCode.PROTOCOL)

@@ -23,7 +23,7 @@ from typing import Final
 from cosco.errors import InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
 
-#: Frames one stream may have announced and not been granted.
+#: Frames one stream may have announced and not sent.
 MAX_ANNOUNCED_FRAMES: Final = 4096
 #: Lent to a stream, and the share of the budget that all loans together may take.
 EAGER_BYTES: Final = 512 << 10
@@ -106,7 +106,8 @@ class FrameBudget:
 
     def announce(self, stream: StreamCredits, frame_bytes: Sequence[int]) -> None:
         """Note that a sender has frames of these lengths; raises InvalidArgument."""
-        if len(stream.announced) + len(frame_bytes) > MAX_ANNOUNCED_FRAMES:
+        waiting = len(stream.announced) + len(stream.granted)
+        if waiting + len(frame_bytes) > MAX_ANNOUNCED_FRAMES:
             raise InvalidArgument(f"more than {MAX_ANNOUNCED_FRAMES} frames announced")
         for length in frame_bytes:
             if not 0 < length <= MAX_FRAME_BYTES:

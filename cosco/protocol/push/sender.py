@@ -137,6 +137,7 @@ class PushSender:
             frame.is_withdrawn = True
             if frame.sequence not in self._sent:
                 self._return_loan(frame.sequence)  # it is skipped where it is ready
+        self._next_waiting()  # those in front go at once, also while nobody asks what to say
 
     def stamped_for(self, range_epoch: RangeEpoch) -> list[OutFrame]:
         """Return the kept frames of an assignment, in order."""
@@ -203,13 +204,14 @@ class PushSender:
             yield request
 
     def on_reply(self, reply: PushReply) -> Answered:
-        """Take note of what the receiver said; raises ProtocolBroken."""
+        """Take note of what the receiver said.
+
+        Raises: ProtocolBroken; all frames are kept then, for the next stream.
+        """
         if reply.eager_bytes:
             self._eager_limit = reply.eager_bytes
         self._may_announce = True
         acknowledged = [frame for s in reply.acknowledged if (frame := self._answer(s)) is not None]
-        for frame in acknowledged:
-            del self._kept[frame.sequence]
         refused: list[tuple[OutFrame | None, Refusal]] = []
         for refusal in reply.refused:
             frame = self._answer(refusal.sequence) if refusal.sequence else None
@@ -220,6 +222,8 @@ class PushSender:
             else:
                 self._waiting.append(frame)
         self._grant(reply.granted)
+        for done in acknowledged:
+            del self._kept[done.sequence]
         return Answered(acknowledged, refused)
 
     # --- inside ---------------------------------------------------------------------------

@@ -35,8 +35,8 @@ _MAX_VARINT_BYTES: Final = 10
 def push_request_to_bytes(request: PushRequest[OutFrame]) -> bytes:
     """Serialize what a sender says. The pieces of its frame are copied once, into the result."""
     frame = request.frame
-    is_frame_alone = frame is not None and request.hello is None and not request.announce
-    said = b"" if is_frame_alone else _said_to_bytes(request)
+    is_more_said = request.hello or request.released or request.announce or request.withdrawn
+    said = _said_to_bytes(request) if is_more_said else b""
     if frame is None:
         return said
     parts = (encode_frame_header(frame.header), *frame.payload)

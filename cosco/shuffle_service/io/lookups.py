@@ -64,15 +64,23 @@ class Lookups:
 
     async def _answer(self, key: AssignmentKey) -> None:
         waiting = self._waiting[key]
-        while waiting:
-            asked = list(waiting)  # who comes later is refused by a later answer alone
-            result = await self._find(key)
-            for found in asked if isinstance(result, CoscoError) else list(waiting):
-                if found in waiting:
-                    del waiting[found]
-                    found(result, time.monotonic())
-        del self._waiting[key]
-        self._core.alike.end_look_up(key)
+        try:
+            while waiting:
+                asked = list(waiting)  # who comes later is refused by a later answer alone
+                result = await self._find(key)
+                for found in asked if isinstance(result, CoscoError) else list(waiting):
+                    if found in waiting:
+                        del waiting[found]
+                        self._tell(found, result)
+        finally:
+            del self._waiting[key]
+            self._core.alike.end_look_up(key)
+
+    def _tell(self, found: Found, result: AssignmentBuffers | CoscoError) -> None:
+        try:
+            found(result, time.monotonic())
+        except Exception:  # whatever it is, others wait for the same
+            log.exception("what a look-up found could not be used")
 
     async def _find(self, key: AssignmentKey) -> AssignmentBuffers | CoscoError:
         core = self._core

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cosco.errors import CoscoError, ExchangeClosed
+from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
 from cosco.protocol.keys import AssignmentKey, CopyId
 from cosco.protocol.push.answers import Answer
 from cosco.shuffle_service.state.buffers.limits import PoolShares
@@ -79,7 +79,9 @@ class CopyLog:
         if copy.id in self._held:
             copy.answer(None)
             return
-        self._forget_waiting(copy.id)  # it came by a stream that has broken
+        before = self._forget_waiting(copy.id)  # mostly by a stream that has broken
+        if before is not None and before.stream is copy.stream:
+            before.answer(DataCorrupted("a frame that came again before it was answered"))
         self._waiting[copy.id] = copy
         self.waiting_bytes += copy.capacity
         self.keep_waiting()

@@ -61,6 +61,23 @@ class Forward(OutFrame):
     is_counted: bool = False  # among the bytes sent and not released
 
 
+_REFUSALS: Final[dict[RefusalCode, type[CoscoError]]] = {
+    RefusalCode.NOT_ASSIGNED: NotAssigned,
+    RefusalCode.EXCHANGE_CLOSED: ExchangeClosed,
+    RefusalCode.BAD_FRAME: DataCorrupted,
+}
+
+
+def _refusal_error(refusal: Refusal) -> CoscoError:
+    """Return what the writer of a refused frame is told; raises what ends the stream."""
+    reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"
+    if refusal.code is RefusalCode.WRONG_INCARNATION:
+        raise ReplicaReplaced(reason)
+    if refusal.code not in _REFUSALS or not refusal.sequence:
+        raise ProtocolBroken(reason)
+    return _REFUSALS[refusal.code](reason)
+
+
 class Replica:
     """One daemon that copies are forwarded to, as one link to it needs to know it.
 
@@ -246,31 +263,16 @@ class Replica:
             frame.payload = None
             self._advance(frame)
         self._max_bytes = reply.copies_max_bytes or self._max_bytes
+        # All of them before any is told: what is raised leaves the others to the next stream.
+        errors = [(out, _refusal_error(refusal)) for out, refusal in answered.refused]
         sealed: list[AssignmentKey] = []
-        for out, refusal in answered.refused:
+        for out, error in errors:
             forward = self._frames.get(out.sequence) if out is not None else None
-            if self._refused(forward, refusal) and forward is not None:
-                sealed.append(forward.key)
+            if forward is not None:
+                self.refuse(forward, error)
+                if isinstance(error, NotAssigned):
+                    sealed.append(forward.key)
         return sealed
-
-    def _refused(self, frame: Forward | None, refusal: Refusal) -> bool:
-        """Refuse a frame, if anybody still wants it.
-
-        Returns: whether its assignment is sealed there.
-        """
-        reason = f"the replica refused it: {' '.join(refusal.reason.split())[:300]}"
-        kinds: dict[RefusalCode, type[CoscoError]] = {
-            RefusalCode.NOT_ASSIGNED: NotAssigned,
-            RefusalCode.EXCHANGE_CLOSED: ExchangeClosed,
-            RefusalCode.BAD_FRAME: DataCorrupted,
-        }
-        if refusal.code is RefusalCode.WRONG_INCARNATION:
-            raise ReplicaReplaced(reason)
-        if refusal.code not in kinds or not refusal.sequence:
-            raise ProtocolBroken(reason)
-        if frame is not None:
-            self.refuse(frame, kinds[refusal.code](reason))
-        return refusal.code is RefusalCode.NOT_ASSIGNED
 
     def gone(self) -> None:
         """Forget all copies, as it is gone: frames become safe by storing alone."""

@@ -223,3 +223,14 @@ def test_writers_and_primaries_have_a_budget_each():
         budget.give_out()
     assert granted == [1, 1]
     assert budgets.in_flight_bytes == 2000
+
+
+def test_tiny_frames_that_are_granted_at_once_are_bounded_by_their_number():
+    budget = Budget(64 * MIB)
+    stream = budget.enter()
+    budget.announce(stream, [1] * MAX_ANNOUNCED_FRAMES)
+    assert budget.told() == {stream: MAX_ANNOUNCED_FRAMES}
+    with pytest.raises(InvalidArgument, match="announced"):
+        budget.announce(stream, [1])
+    budget.received(stream, 1)
+    budget.announce(stream, [1])

@@ -318,6 +318,31 @@ def test_a_receiver_that_is_gone_for_ever_is_told_nothing() -> None:
     assert rig.sender.is_idle and not rig.sender.is_under_way and rig.sender.oldest is None
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [PushReply([1], granted=9), PushReply([1], refused=[Refusal(99, BAD, "of none")])],
+)
+def test_a_reply_that_breaks_the_rules_takes_nothing(broken: PushReply) -> None:
+    """What it acknowledged goes out again, or nobody would ever hear of it."""
+    rig = Rig(1)
+    rig.say()
+    rig.reply(granted=1)
+    rig.say()
+    with pytest.raises(ProtocolBroken):
+        rig.sender.on_reply(broken)
+    rig.restart()
+    assert rig.say() == ([101], [])
+    rig.reply(granted=1)
+    rig.say()
+    assert rig.reply(1) == [1]
+
+
+def test_frames_withdrawn_while_nobody_asks_what_to_say_are_not_kept() -> None:
+    rig = Rig(100)
+    rig.withdraw(1)
+    assert not rig.sender._waiting
+
+
 class Receiver:
     """The other end, as random as it may be: grants, answers and breaks whenever it likes."""
 

@@ -65,6 +65,20 @@ def test_a_frame_that_comes_again_is_acknowledged_again_and_kept_once():
     assert len(rig.log) == 1
 
 
+def test_a_frame_that_comes_again_on_its_stream_while_it_waits_is_refused_once():
+    rig = Rig()
+    rig.offer(1, MOST)
+    rig.offer(2, 10)
+    rig.offer(2, 10)
+    [(_, first), (sequence, error)] = rig.told
+    assert first is None
+    assert sequence == 2
+    assert isinstance(error, DataCorrupted)
+    rig.offer(2, 10, stream="another")  # the one before has broken: nobody is told
+    rig.log.released(PRIMARY, [1])
+    assert [told[0] for told in rig.told] == [1, 2, 2]
+
+
 def test_copies_take_five_eighths_of_the_pool_and_the_rest_waits_in_order():
     rig = Rig()
     rig.offer(1, MOST - 4096)

@@ -310,6 +310,24 @@ def test_what_a_replica_refuses_is_refused_to_its_writer(code, kind):
     assert frames[0].answer is not None
 
 
+def test_a_reply_that_ends_the_stream_refuses_no_frame():
+    """Or a seal that it tells of would be forgotten: it is told again on the next stream."""
+    rig = Rig()
+    frame = rig.forward()
+    rig.replica.taken(frame, [chunk()])
+    rig.send()
+    refused = [
+        Refusal(frame.sequence, RefusalCode.NOT_ASSIGNED, "sealed"),
+        Refusal(0, RefusalCode.PROTOCOL, "rules"),
+    ]
+    with pytest.raises(ProtocolBroken):
+        rig.reply(refused=refused)
+    assert rig.told == []
+    rig.begin()
+    assert rig.send() == [frame]
+    assert rig.reply(refused=refused[:1]) == [KEY]
+
+
 @pytest.mark.parametrize(
     ("refusal", "error"),
     [
