@@ -7,11 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cosco_bench.latency import micro_work
 from cosco_bench.latency.micro_work import FACTOR, KEYS, LOW_BITS, NUMBERS, exact_sums, map_sums
 from cosco_bench.peers.peer_process import SCRIPTS
 from cosco_bench.settings import MICRO_PEERS, LatencySettings
 
 TASKS = 3
+
+
+def test_peers_compute_the_same_by_the_same_file() -> None:
+    """A link, as their environments have no Cosco: a copy would go its own way."""
+    theirs = SCRIPTS / "micro_work.py"
+    assert theirs.is_symlink()
+    assert theirs.samefile(micro_work.__file__)
 
 
 def test_sums_of_mappers_add_up_to_the_exact_ones() -> None:
