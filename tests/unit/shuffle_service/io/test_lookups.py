@@ -141,3 +141,29 @@ def test_nobody_is_told_what_is_not_asked_for_any_more() -> None:
         assert not parts.core.alike._looked_up
 
     asyncio.run(main())
+
+
+def test_one_who_cannot_use_an_answer_keeps_it_from_nobody_else() -> None:
+    async def main() -> None:
+        service = Service(assigned(), None)
+        parts = await parts_with(service)
+        told = asyncio.Event()
+
+        def fails(_: object, __: float) -> None:
+            raise RuntimeError("unforeseen")
+
+        parts.lookups.look_up(KEY, fails)
+        parts.lookups.look_up(KEY, lambda *_: told.set())
+        async with asyncio.timeout(5):
+            await told.wait()
+        await asyncio.sleep(0)
+        assert not parts.core.alike._looked_up
+        parts.core.drop(EXCHANGE)
+        parts.core.alike._dropped.clear()
+        again = asyncio.Event()  # it is asked anew, not joined to what has ended
+        parts.lookups.look_up(KEY, lambda *_: again.set())
+        async with asyncio.timeout(5):
+            await again.wait()
+        assert service.asked == 2
+
+    asyncio.run(main())
