@@ -8,22 +8,40 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROTOC := .protoc/.installed
 # Of `make soak`; `make test` has run the seeds below 2000.
 SEEDS := 20000
 FIRST := 10000
+# Of `make test-lowest` and `make test-pythons`.
+PYTHONS := 3.12 3.13 3.14
+PART := tests/unit tests/integration/test_client_rows.py tests/integration/test_client_processes.py
 
 PEERS := spark dask ray arrow
 
+# Of `make soak-engines`: runs of each test with faults.
+RUNS := 20
+ENGINES := dask ray daft
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-seeds lint unit soak bench peers protos config-docs clean
+.PHONY: help demo test test-all test-seeds test-lowest test-pythons engines test-engines \
+	soak-engines \
+	lint unit soak bench bench-engines peers protos config-docs clean
+# Kept when something fails: what is installed is good for the next time.
+.PRECIOUS: .engines/%/.installed
 
 help:
 	@echo "make demo    run the main job on real input and print its report"
 	@echo "make test    every check: lint, types, layers, all tests"
+	@echo "make test-lowest  the unit tests with the lowest versions of what cosco needs"
+	@echo "make test-pythons the same with the newest, on Python 3.12 to 3.14 where they are found"
+	@echo "make test-engines  the tests that need Dask, Ray or Daft, each in an environment of its own"
+	@echo "make soak-engines  the same with RUNS=20 runs of each fault, and all of Dask's own tests"
+	@echo "make engines install those environments alone"
 	@echo "make lint    ruff, mypy and whether generated files are current"
 	@echo "make unit    the unit tests alone"
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
 	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
+	@echo "make bench-engines  Dask and Ray with and without Cosco, 1 GB, after make peers"
 	@echo "make peers   install what cosco-bench peers compares with, 2 GB; make -k peers: what it can"
 	@echo "make protos  generate cosco/protocol/pb from protos/"
 	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
@@ -47,17 +65,63 @@ test: $(STAMP)
 	@$(MAKE) --no-print-directory --jobs 3 lint test-all test-seeds
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/sim
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/first_hour tests/integration tests/unit
 
 test-seeds: $(STAMP)
 	nice -n 19 $(BIN)/python -m pytest tests/sim
 
-lint: $(STAMP)
+lint: $(STAMP) $(PROTOC)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python tools/gen_protos.py --check
+	.protoc/bin/python tools/gen_protos.py --check
 	$(BIN)/python tools/gen_config_docs.py --check
 	$(BIN)/mypy
+
+# With the lowest versions of all that cosco names, on the oldest Python. uv is what can choose them; where
+# it takes packages from is told by its own variables, as UV_DEFAULT_INDEX, not by pip's.
+test-lowest: .versions/lowest/.installed
+	.versions/lowest/bin/python -m pytest --numprocesses 2 $(PART)
+
+.versions/lowest/.installed: pyproject.toml | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/uv venv --quiet --no-python-downloads --python 3.11 $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --resolution lowest-direct \
+		--editable '.[test]'
+	@touch $@
+
+# On every Python that is on the PATH, with the newest versions; says which is not.
+test-pythons: $(PYTHONS:%=test-python%)
+
+test-python%: $(STAMP)
+	@if $(BIN)/uv python find --no-python-downloads $* > /dev/null 2>&1; \
+	then $(MAKE) --no-print-directory .versions/$*/.installed && \
+		.versions/$*/bin/python -m pytest --numprocesses 2 $(PART); \
+	else echo "Python $* is not on the PATH, and not tested"; fi
+
+.versions/%/.installed: pyproject.toml | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/uv venv --quiet --no-python-downloads --python $* $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --editable '.[test]'
+	@touch $@
+
+# Environments of their own, as engines have their own opinion of pyarrow.
+engines: $(ENGINES:%=.engines/%/.installed)
+
+.engines/%/.installed: pyproject.toml tools/install_engine.py | $(STAMP)
+	@$(BIN)/python tools/install_engine.py $* $(@D)
+	@touch $@
+
+# Together, as they wait more than they work; what one says comes when it is done.
+test-engines: $(ENGINES:%=.engines/%/.installed)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(ENGINES:%=test-engine-%)
+
+test-engine-dask: FLAGS := --numprocesses 2 --dist loadfile
+test-engine-%: .engines/%/.installed
+	@if [ -e .engines/$*/missing ]; then cat .engines/$*/missing; \
+	else .engines/$*/bin/python -m pytest $(FLAGS) tests/engines/$*; fi
+
+soak-engines: export COSCO_ENGINE_RUNS := $(RUNS)
+soak-engines: test-engines
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit
@@ -68,6 +132,12 @@ soak: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/cosco-bench throughput
 
+# One after another, and with nothing else running: they share the cores.
+bench-engines: $(STAMP)
+	@for partitions in 64 1000; do $(BIN)/cosco-bench peers --partitions $$partitions --replicas '' \
+		--peers dask,dask_cosco,dask_cosco_replicas_2,ray,ray_disk,ray_cosco \
+		--json engines-$$partitions.json || exit; done
+
 # Environments of their own: their versions of pyarrow and pandas are not ours.
 peers: $(PEERS:%=.peers/%/.installed)
 
@@ -77,11 +147,18 @@ peers: $(PEERS:%=.peers/%/.installed)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-protos: $(STAMP)
-	$(BIN)/python tools/gen_protos.py
+protos: $(PROTOC)
+	.protoc/bin/python tools/gen_protos.py
+
+# Its compiler asks for another protobuf than the one the product is tested with.
+$(PROTOC): tools/protoc.txt | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 config-docs: $(STAMP)
 	$(BIN)/python tools/gen_config_docs.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .protoc .versions build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

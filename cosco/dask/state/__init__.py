@@ -1,0 +1,1 @@
+"""What a shuffle of Dask is at: decisions, without IO."""
