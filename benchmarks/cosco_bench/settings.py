@@ -35,15 +35,38 @@ LATENCY_MEMORY: Final = 64 << 20
 WARM_UP_ROWS: Final = 1_000_000
 MAX_PEER_ROWS: Final = 1 << 27
 
-#: Peers of the large job, and their programs below benchmarks/peers.
+
+@dataclass(frozen=True, slots=True)
+class PeerProgram:
+    """A program below benchmarks/peers, and the environment of `make peers` that it runs in.
+
+    replicas: what it is told, if it is an engine with Cosco. beside: that engine alone.
+    """
+
+    script: str
+    environment: str
+    replicas: int = 0
+    beside: str = ""
+
+
+#: Peers of the large job.
 PEERS: Final = {
-    "spark": "spark.py",
-    "dask": "dask_p2p.py",
-    "ray": "ray_data.py",
-    "arrow": "arrow_memory.py",
+    "spark": PeerProgram("spark.py", "spark"),
+    "dask": PeerProgram("dask_p2p.py", "dask"),
+    "dask_cosco": PeerProgram("dask_cosco.py", "dask", 1, "dask"),
+    "dask_cosco_replicas_2": PeerProgram("dask_cosco.py", "dask", 2, "dask"),
+    "ray": PeerProgram("ray_data.py", "ray"),
+    "ray_disk": PeerProgram("ray_disk.py", "ray"),
+    "ray_cosco": PeerProgram("ray_cosco.py", "ray", 1, "ray_disk"),
+    "arrow": PeerProgram("arrow_memory.py", "arrow"),
 }
-#: Peers of micro-batches, in the same way.
-MICRO_PEERS: Final = {"ray": "ray_tasks.py", "dask": "dask_futures.py", "spark": "spark_stages.py"}
+#: Peers of micro-batches.
+MICRO_PEERS: Final = {
+    "ray": PeerProgram("ray_tasks.py", "ray"),
+    "ray_cosco": PeerProgram("ray_groups.py", "ray", 1, "ray"),
+    "dask": PeerProgram("dask_futures.py", "dask"),
+    "spark": PeerProgram("spark_stages.py", "spark"),
+}
 
 _COUNT: Final = click.IntRange(1, 256)
 _MANY: Final = click.IntRange(1, 1_000_000)
@@ -541,7 +564,7 @@ class GrowthSettings(Settings):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersSettings(Settings):
     """The same files repartitioned by cosco, Spark, Dask and Ray Data, which `make peers` installs
-    in a checkout."""
+    in a checkout, and by Dask and Ray Data with cosco."""
 
     rows: int = option(
         10_000_000,
@@ -551,7 +574,8 @@ class PeersSettings(Settings):
     files: int = option(8, _COUNT, "Parquet files")
     partitions: int = option(64, _PARTITIONS, "partitions to repartition to")
     threads: int = option(2, _COUNT, "of every side")
-    warm_ups: int = option(1, click.IntRange(0, 100), "whole jobs first")
+    # With one, sides with a JVM look a quarter to a third slower than they are.
+    warm_ups: int = option(3, click.IntRange(0, 100), "whole jobs first")
     runs: int = option(3, _COUNT, "on the clock; medians")
     replicas: tuple[int, ...] = _each_replicas(
         "run cosco with each of these numbers of copies of a row in memory"

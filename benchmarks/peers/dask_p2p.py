@@ -39,16 +39,21 @@ def start(job: Job) -> Iterator[Tasks]:
         frame = dd.read_parquet(job.files)
         moved = frame.shuffle(on="key", npartitions=job.partitions)
         yield Tasks(
-            scan=lambda: _total(frame),
-            shuffle=lambda: _total(moved),
-            versions={
-                "dask": dask.__version__,
-                "distributed": distributed.__version__,
-                "pandas": pd.__version__,
-                "pyarrow": pa.__version__,
-            },
+            scan=lambda: total(frame),
+            shuffle=lambda: total(moved),
+            versions=versions(),
             settings=settings,
         )
+
+
+def versions() -> dict[str, str]:
+    """Return what was used."""
+    return {
+        "dask": dask.__version__,
+        "distributed": distributed.__version__,
+        "pandas": pd.__version__,
+        "pyarrow": pa.__version__,
+    }
 
 
 def _sums(part: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +67,8 @@ def _sums(part: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _total(frame: dd.DataFrame) -> Tally:
+def total(frame: dd.DataFrame) -> Tally:
+    """Touch every row and column of a frame."""
     meta = {"rows": "int64", "keys": "int64", "payload_bytes": "int64"}
     sums = frame.map_partitions(_sums, meta=meta).compute().sum()
     return Tally(*(int(sums[column]) for column in meta))

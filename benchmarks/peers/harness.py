@@ -22,12 +22,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """What to run. `scratch`: a directory for all files the peer makes."""
+    """What to run.
+
+    scratch: a directory for all files the peer makes. replicas: copies of a row, with Cosco.
+    """
 
     files: list[str]
     partitions: int
     threads: int
     scratch: str
+    replicas: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Tasks:
 def main(start: Callable[[Job], AbstractContextManager[Tasks]]) -> None:
     """Run the peer that `start` brings up, as the command line says, and end the process."""
     options = arguments("partitions", "threads", "warm-ups", "runs")
-    job = Job(options.files, options.partitions, options.threads, options.scratch)
+    job = Job(options.files, options.partitions, options.threads, options.scratch, options.replicas)
     with report(options.events) as tell, start(job) as tasks:
         _measure(tasks, options.warm_ups, options.runs, tell)
 
@@ -62,6 +66,7 @@ def arguments(*numbers: str) -> argparse.Namespace:
     """Parse the command line of a peer program; `numbers` are its options beside those of all."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--scratch", required=True, help="directory for all files")
+    parser.add_argument("--replicas", type=int, default=1)
     for name in ("events", *numbers):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("files", nargs="+")

@@ -28,13 +28,21 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
+#: Iterations that are scheduled at once, where that can be.
+GROUP = 100
+
+
 @dataclass(frozen=True)
 class MicroJob:
-    """What to run: `tasks` mappers and as many reducers on `threads` processors."""
+    """What to run: `tasks` mappers and as many reducers on `threads` processors.
+
+    replicas: copies of a row, with Cosco.
+    """
 
     tasks: int
     threads: int
     scratch: str
+    replicas: int
 
 
 @dataclass(frozen=True)
@@ -43,45 +51,74 @@ class Stages:
 
     forms: by name, ways to run an iteration, which is given; sums are by reducer, then by key.
     same_numbers: all iterations are given the number of the first one.
+    run_group: where there are no forms: runs a group of iterations, and returns the seconds and the
+        sums of each.
     """
 
     forms: dict[str, Callable[[int], list[list[int]]]]
     versions: dict[str, str]
     settings: dict[str, Any]
     same_numbers: bool = False
+    run_group: Callable[[range], tuple[list[float], list[list[list[int]]]]] | None = None
 
 
 def main(start: Callable[[MicroJob], AbstractContextManager[Stages]]) -> None:
     """Run the peer that `start` brings up, as the command line says, and end the process."""
     options = arguments("tasks", "threads", "warm-ups")
     exact = json.loads(Path(options.files[0]).read_text())  # sums of all iterations
-    job = MicroJob(options.tasks, options.threads, options.scratch)
+    job = MicroJob(options.tasks, options.threads, options.scratch, options.replicas)
     with report(options.events) as tell, start(job) as stages:
         tell(done="start")
-        names = list(stages.forms)
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        form = names[0]
-        for index in range(len(exact)):
-            if index < options.warm_ups:
-                form = names[index % len(names)]
-            elif index == options.warm_ups:
-                form = min(names, key=lambda name: _second_half(seconds[name]))
-                seconds[form].clear()
-            iteration = 0 if stages.same_numbers else index
-            before = time.perf_counter()
-            found = stages.forms[form](iteration)
-            seconds[form].append(time.perf_counter() - before)
-            if found != exact[iteration]:
-                raise ValueError(f"iteration {index} has other sums than the exact ones")
+        run = _run_forms if stages.run_group is None else _run_groups
+        form, seconds = run(stages, exact, options.warm_ups)
         tell(
             result={
-                "seconds": seconds[form],
+                "seconds": seconds,
                 "scan_seconds": [],
                 "tally": {},
                 "versions": {"python": sys.version.split()[0], **stages.versions},
                 "settings": {"form": form, **stages.settings},
             }
         )
+
+
+def _run_forms(stages: Stages, exact: list[Any], warm_ups: int) -> tuple[str, list[float]]:
+    """Run one iteration after another; return the form that counts, and the seconds of each."""
+    names = list(stages.forms)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    form = names[0]
+    for index in range(len(exact)):
+        if index < warm_ups:
+            form = names[index % len(names)]
+        elif index == warm_ups:
+            form = min(names, key=lambda name: _second_half(seconds[name]))
+            seconds[form].clear()
+        iteration = 0 if stages.same_numbers else index
+        before = time.perf_counter()
+        found = stages.forms[form](iteration)
+        seconds[form].append(time.perf_counter() - before)
+        _check(index, found, exact[iteration])
+    return form, seconds[form]
+
+
+def _run_groups(stages: Stages, exact: list[Any], warm_ups: int) -> tuple[str, list[float]]:
+    """Run groups of GROUP iterations; return what they are called, and the seconds of each."""
+    assert stages.run_group is not None
+    seconds: list[float] = []
+    for part in (range(warm_ups), range(warm_ups, len(exact))):
+        seconds.clear()
+        for first in part[::GROUP]:
+            group = range(first, min(first + GROUP, part.stop))
+            took, found = stages.run_group(group)
+            seconds += took
+            for index, sums in zip(group, found, strict=True):
+                _check(index, sums, exact[index])
+    return f"groups of {GROUP}", seconds
+
+
+def _check(index: int, found: list[list[int]], exact: list[list[int]]) -> None:
+    if found != exact:
+        raise ValueError(f"iteration {index} has other sums than the exact ones")
 
 
 def _second_half(seconds: list[float]) -> float:

@@ -30,7 +30,8 @@ def session(threads: int, scratch: str) -> Iterator[None]:
 
 
 @contextmanager
-def start(job: Job) -> Iterator[Tasks]:
+def repartition(job: Job, settings: dict[str, object]) -> Iterator[Tasks]:
+    """Bring Ray up with what its context says; `settings` are reported beside its own."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     with session(job.threads, job.scratch):
         frame = ray.data.read_parquet(job.files)
@@ -42,8 +43,15 @@ def start(job: Job) -> Iterator[Tasks]:
             settings={
                 "num_cpus": job.threads,
                 "object_store_bytes": int(ray.cluster_resources()["object_store_memory"]),
+                **settings,
             },
         )
+
+
+@contextmanager
+def start(job: Job) -> Iterator[Tasks]:
+    with repartition(job, {"shuffle": "hash"}) as tasks:
+        yield tasks
 
 
 def _sums(batch: pa.Table) -> pa.Table:

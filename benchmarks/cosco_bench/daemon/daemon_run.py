@@ -309,6 +309,7 @@ def _read(info: ExchangeInfo) -> tuple[int, int, int]:
                 )
                 replies = map(wire.fetch_reply, fetch(request.SerializeToString()))
                 for run in runs_of(replies, bad):
+                    assert isinstance(run, memoryview)  # as everybody's blocks are wanted
                     block_bytes += len(run)
                     for _, header in walk_blocks(run):
                         blocks += 1

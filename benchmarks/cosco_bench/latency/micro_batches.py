@@ -148,7 +148,7 @@ def _run_peer(name: str, tasks: int, settings: MicroSettings) -> PeerFigures:
     It warms up with as many iterations as count, or with `warm_ups` if that is more: a JVM is
     not at its best before. Raises PeerMissing, PeerFailed.
     """
-    command = find_peer(name, MICRO_PEERS, settings.environments)
+    command = find_peer(MICRO_PEERS[name], settings.environments)
     warm_ups = max(settings.warm_ups, settings.iterations)
     with Scratch(settings.directory) as scratch:
         exact = scratch.directory / "exact.json"

@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 from cosco.errors import CoscoError
 from cosco_bench.harness.bench_report import ROOT
 from cosco_bench.peers.scratch import Scratch
+from cosco_bench.settings import PeerProgram
 
 #: The programs of the peers, in a checkout.
 SCRIPTS: Final = ROOT / "benchmarks" / "peers"
@@ -46,17 +47,19 @@ class PeerResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def find_peer(name: str, programs: Mapping[str, str], environments: str | None) -> list[str]:
+def find_peer(program: PeerProgram, environments: str | None) -> list[str]:
     """Return the command that runs a peer's program; raises PeerMissing, which says what to do.
 
-    environments: the directory with one environment for each peer, None for that of make peers.
+    environments: the directory with the environments of peers, None for that of make peers.
     """
-    script = SCRIPTS / programs[name]
+    script = SCRIPTS / program.script
     if not script.exists():
         raise PeerMissing("missing: peers are run from a source checkout, where make peers is")
-    python = Path(environments or ENVIRONMENTS) / name / "bin" / "python"
+    python = Path(environments or ENVIRONMENTS) / program.environment / "bin" / "python"
     if not python.exists():
-        raise PeerMissing(f"missing: run make peers, which installs {name} in {python.parents[1]}")
+        raise PeerMissing(
+            f"missing: run make peers, which installs {program.environment} in {python.parents[1]}"
+        )
     return [str(python), str(script)]
 
 

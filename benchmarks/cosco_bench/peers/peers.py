@@ -29,7 +29,7 @@ from cosco_bench.settings import PEERS, PeersSettings
 #: What our own side is called, by `replicas`.
 COSCO: Final = {1: "cosco", 2: "cosco_replicas_2"}
 #: Its workers end in between, and what they used is in nobody's account then.
-_CPU_UNKNOWN: Final = frozenset({"ray"})
+_CPU_UNKNOWN: Final = frozenset({"ray", "ray_disk", "ray_cosco"})
 
 
 @dataclass(slots=True)
@@ -65,6 +65,36 @@ class PeersResult:
         """
         return self._medians(lambda result: result.cpu_seconds)
 
+    def cpu_above_scan(self) -> dict[str, float]:
+        """Return median CPU seconds less those of the scan, by name; not below 0."""
+        scan = self._medians(lambda result: result.scan_cpu_seconds)
+        return {
+            name: max(0.0, spent - scan[name])
+            for name, spent in self.cpu_seconds().items()
+            if name in scan
+        }
+
+    def beside_engine(self) -> dict[str, dict[str, float]]:
+        """Return what each engine with Cosco takes of what it takes alone, by name.
+
+        Time and processor time, each with the scan and above it, where both are known.
+        """
+        figures = {
+            "seconds": self.seconds(),
+            "above_scan_seconds": self.above_scan(),
+            "cpu_seconds": self.cpu_seconds(),
+            "cpu_above_scan_seconds": self.cpu_above_scan(),
+        }
+        return {
+            name: {
+                what: found[name] / found[program.beside]
+                for what, found in figures.items()
+                if name in found and found.get(program.beside)
+            }
+            for name, program in PEERS.items()
+            if name in self.results and program.beside in self.results
+        }
+
     def _medians(self, runs_of: Callable[[PeerResult], list[float]]) -> dict[str, float]:
         runs = {name: runs_of(result) for name, result in self.results.items()}
         return {name: statistics.median(figures) for name, figures in runs.items() if figures}
@@ -86,6 +116,8 @@ class PeersResult:
             "scan_seconds": self.scan_seconds(),
             "above_scan_seconds": above,
             "cpu_seconds": self.cpu_seconds(),
+            "cpu_above_scan_seconds": self.cpu_above_scan(),
+            "beside_engine": self.beside_engine(),
         }
         for replicas, name in COSCO.items():
             suffix = "" if replicas == 1 else f"_replicas_{replicas}"
@@ -142,6 +174,8 @@ def measure(settings: PeersSettings, bars: Bars) -> Report:
     tables = [_seconds_table(settings, result)]
     if any(speedup(result.seconds(), name) for name in COSCO.values()):
         tables.append(_speedups_table(result))
+    if result.beside_engine():
+        tables.append(_engines_table(result))
     return Report(
         result.to_json(),
         tables,
@@ -164,7 +198,10 @@ def _run_peer(
         "--warm-ups": settings.warm_ups,
         "--runs": settings.runs,
     }
-    command = find_peer(name, PEERS, settings.environments)
+    program = PEERS[name]
+    if program.replicas:
+        options["--replicas"] = program.replicas
+    command = find_peer(program, settings.environments)
     return run_peer(command, options, files, scratch, settings.timeout_s, on_done)
 
 
@@ -173,16 +210,30 @@ def _seconds_table(settings: PeersSettings, result: PeersResult) -> Table:
     made = table(
         f"{gb:.3g} GB in {settings.files} Parquet files to {settings.partitions} "
         f"partitions, {settings.threads} threads; medians of {settings.runs}",
-        *("", "seconds", "scan", "above scan", "GB/s", "CPU s"),
+        *("", "seconds", "scan", "above scan", "GB/s", "CPU s", "above scan"),
     )
     scan, above, cpu = result.scan_seconds(), result.above_scan(), result.cpu_seconds()
+    cpu_above = result.cpu_above_scan()
     for name, took in result.seconds().items():
         made.add_row(
             name,
             *(f"{seconds:.2f}" for seconds in (took, scan[name], above[name])),
             f"{gb / took:.3f}",
-            f"{cpu[name]:.2f}" if name in cpu else "?",
+            *(f"{spent[name]:.2f}" if name in spent else "?" for spent in (cpu, cpu_above)),
         )
+    return made
+
+
+def _engines_table(result: PeersResult) -> Table:
+    made = table("an engine with cosco ÷ the engine alone", "", "beside")
+    for what in ("seconds", "above scan", "CPU s", "CPU s above scan"):
+        made.add_column(what, justify="right")
+    for name, ratios in result.beside_engine().items():
+        shown = [
+            f"{ratios[what]:.2f}" if what in ratios else "?"
+            for what in ("seconds", "above_scan_seconds", "cpu_seconds", "cpu_above_scan_seconds")
+        ]
+        made.add_row(name, PEERS[name].beside, *shown)
     return made
 
 

@@ -86,12 +86,15 @@ class Scratch:
     ) -> subprocess.Popen[bytes]:
         """Start a process whose output goes to `log`."""
         name, _, token = self._mark.partition("=")
+        environment = {**os.environ, name: token}
+        # What is installed is compiled; this checkout is so from the first warm-up on.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return subprocess.Popen(  # noqa: S603 - what the caller wants to measure
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, name: token},
+            env=environment,
             pass_fds=pass_fds,
             # Ctrl-C is for the benchmark, which then ends this.
             start_new_session=True,

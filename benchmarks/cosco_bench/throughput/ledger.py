@@ -22,7 +22,8 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.client.content.byte_rows import rows_to_batch
-from cosco.client.read.state.merge import BlockSplitter, PartitionMerge
+from cosco.client.read.state.block_splitter import BlockSplitter
+from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import RowPacker
 from cosco.dfs import open_store
@@ -42,6 +43,7 @@ from cosco.format.frame import MAX_FRAME_BYTES, FrameHeader
 from cosco.local.workers import Link
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.protocol.fetch_records import FetchPart, FetchRequest
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.messages import PushRequest
 from cosco.protocol.push.sender import OutFrame
@@ -56,7 +58,13 @@ from cosco.protocol.records import (
     ReadSnapshot,
     RowKind,
 )
-from cosco.protocol.wire import fetch_reply, push_request_from_bytes, push_request_to_bytes
+from cosco.protocol.wire import (
+    fetch_reply,
+    fetch_request_from_bytes,
+    fetch_request_to_bytes,
+    push_request_from_bytes,
+    push_request_to_bytes,
+)
 from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -336,13 +344,15 @@ async def _fetch(
     fetched: dict[int, list[memoryview]] = {}
 
     async def serve(request: bytes, _context: Any) -> Any:
-        async for message in service.serve(_KEY, int.from_bytes(request)):
+        async for message in service.serve(fetch_request_from_bytes(request)):
             yield message
 
     def runs(channel: grpc.Channel, partition: int) -> Iterator[memoryview]:
         call: Any = channel.unary_stream(f"/{_SERVICE}/Fetch")
         splitter = BlockSplitter()
-        for message in call(partition.to_bytes(4)):
+        part = FetchPart(_KEY.range_index, _KEY.epoch, BitMap([partition]))
+        asked = FetchRequest(_KEY.number, (part,), several=False)
+        for message in call(fetch_request_to_bytes(asked)):
             reply = fetch_reply(message)
             if isinstance(reply, memoryview):
                 yield from splitter.feed(reply)
