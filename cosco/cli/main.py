@@ -1,10 +1,11 @@
-"""`cosco`: the demo, what a cluster is doing, and taking daemons out of it."""
+"""`cosco`: the demo, and the commands that look after a cluster."""
 
 from __future__ import annotations
 
 import click
 
-from cosco.cli.options import SizeType, metadata_option, run_command, version_option
+from cosco.cli.cluster_commands import COMMANDS
+from cosco.cli.options import SizeType, run_command, version_option
 from cosco.errors import InvalidArgument
 
 NAME = "cosco"
@@ -52,39 +53,8 @@ def demo(daemons: int, mappers: int, reducers: int, partitions: int, memory: int
     )
 
 
-_timeout_option = click.option(
-    "--timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="seconds to wait for the metadata service",
-)
-
-
-@command.command()
-@metadata_option
-@_timeout_option
-@click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
-def status(metadata: str, timeout_s: float, as_json: bool) -> None:
-    """Show the daemons and exchanges of a cluster."""
-    from cosco.cli.status import to_json, to_text
-    from cosco.observe import fetch_status
-
-    cluster = fetch_status(metadata, timeout_s)
-    click.echo(to_json(cluster) if as_json else to_text(cluster))
-
-
-@command.command()
-@click.argument("daemon")
-@metadata_option
-@_timeout_option
-def drain(daemon: str, metadata: str, timeout_s: float) -> None:
-    """Take DAEMON (host:port) out of the cluster: its partitions move elsewhere, it stores
-    what it has, and ends once nobody needs it."""
-    from cosco.observe import drain_daemon
-
-    drain_daemon(metadata, daemon, timeout_s)
-    click.echo(f"{daemon} drains: cosco status shows it until it has ended")
+for _one in COMMANDS:
+    command.add_command(_one)
 
 
 def main() -> None:

@@ -155,12 +155,20 @@ def _terminate(_signum: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
+class Refused(Exception):
+    """What was asked for is not there, or may not be done: a command ends with 1."""
+
+
+class Outage(Exception):
+    """A service ends with 1, as what it needs does not answer: started again later it may serve."""
+
+
 def run_command(command: click.Command, name: str) -> NoReturn:
     """Run a command and end the process.
 
-    A bad option and any CoscoError end it with exit code 2 and one line on stderr; an
-    integer that the command returns is its exit code. SIGTERM unwinds the stack, so that
-    what was started is stopped.
+    A bad option and any CoscoError end it with exit code 2 and one line on stderr, Refused and
+    Outage with 1; an integer that the command returns is its exit code. SIGTERM unwinds the stack,
+    so that what was started is stopped.
     """
     signal.signal(signal.SIGTERM, _terminate)
     # gRPC's own log lines say the same as our errors, in terms of its sources.
@@ -172,6 +180,8 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         _fail(name, f"{error.format_message().rstrip('.')}; see {path} --help")
     except click.ClickException as error:
         _fail(name, error.format_message())
+    except (Refused, Outage) as error:
+        _fail(name, str(error), 1)
     except CoscoError as error:
         _fail(name, str(error))
     except (click.Abort, KeyboardInterrupt):
@@ -183,6 +193,9 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(name: str, message: str) -> NoReturn:
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+def _fail(name: str, message: str, code: int = 2) -> NoReturn:
+    """End with one line, in which nothing steers a terminal."""
+    line = " ".join(message.split())
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    click.echo(f"{name}: {shown}", err=True)
+    sys.exit(code)

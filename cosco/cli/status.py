@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
+from cosco.cli.exchange_view import list_to_text, status_fields
 from cosco.cli.options import format_size
+from cosco.cli.text_table import table
 from cosco.observe import ClusterStatus
+from cosco.protocol.records import DaemonStatus
 
 
 def to_json(cluster: ClusterStatus) -> str:
-    """Return one object: cluster_id, daemons, exchanges; sizes are bytes."""
+    """Return one object; sizes are bytes."""
     return json.dumps(
         {
             "cluster_id": cluster.cluster_id,
@@ -25,23 +27,23 @@ def to_json(cluster: ClusterStatus) -> str:
                     "free_bytes": d.free_bytes,
                     "metrics_address": d.metrics_address,
                     "assignments": d.assignments,
+                    "store_failing": d.store_failing,
+                    "store_hangs": d.store_hangs,
                 }
                 for d in cluster.daemons
             ],
-            "exchanges": [
-                {
-                    "shuffle_id": e.shuffle_id,
-                    "number": e.number,
-                    "partitions": e.partitions,
-                    "mappers_committed": e.mappers_committed,
-                    "rows": e.rows,
-                    "closing": e.closing,
-                }
-                for e in cluster.exchanges
-            ],
+            "exchanges": [status_fields(e) for e in cluster.exchanges],
+            "exchanges_open": cluster.open,
+            "exchanges_closing": cluster.closing,
         },
         indent=2,
     )
+
+
+def _state(daemon: DaemonStatus) -> str:
+    """Return what a daemon does, and what its store does not."""
+    store = "hangs" if daemon.store_hangs else "fails" if daemon.store_failing else ""
+    return daemon.state.name.lower() + (f", store {store}" if store else "")
 
 
 def to_text(cluster: ClusterStatus) -> str:
@@ -49,7 +51,7 @@ def to_text(cluster: ClusterStatus) -> str:
     daemons = [
         (
             d.ref.address,
-            d.state.name.lower(),
+            _state(d),
             d.host_id,
             d.store_id,
             format_size(d.memory_bytes),
@@ -59,36 +61,19 @@ def to_text(cluster: ClusterStatus) -> str:
         )
         for d in cluster.daemons
     ]
-    exchanges = [
-        (
-            # Ids are any text; a control character must not reach the terminal.
-            e.shuffle_id if e.shuffle_id.isprintable() else repr(e.shuffle_id),
-            str(e.number),
-            str(e.partitions),
-            str(e.mappers_committed),
-            str(e.rows),
-            "closing" if e.closing else "open",
-        )
-        for e in cluster.exchanges
-    ]
+    in_all, listed = cluster.open + cluster.closing, len(cluster.exchanges)
+    newest = f"; the newest {listed} of them:" if listed < in_all else ""
+    head = (
+        f"cluster {cluster.cluster_id}: {len(daemons)} daemons, {in_all} exchanges "
+        f"({cluster.open} open, {cluster.closing} closing){newest}"
+    )
     return "\n".join(
         [
-            f"cluster {cluster.cluster_id}: {len(daemons)} daemons, {len(exchanges)} exchanges",
-            *_table(
+            head,
+            *table(
                 ("daemon", "state", "host", "store", "memory", "used", "assignments", "metrics"),
                 daemons,
             ),
-            *_table(("exchange", "number", "partitions", "mappers", "rows", "state"), exchanges),
+            *list_to_text(cluster.exchanges),
         ]
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return []
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
-    )
-    return ["", *lines]

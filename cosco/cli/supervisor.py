@@ -16,15 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from socket import socketpair
 from typing import Final
 
-from cosco.cli.services import log_to_stderr
+from cosco.cli.services import Hangup, say
 from cosco.config import DaemonConfig
 from cosco.process import with_parent
+from cosco.process.host_checks import memory_warnings
+from cosco.process.log_output import LogSettings, event_extra, logging_to_stderr
+from cosco.process.service_manager import service_manager
+from cosco.protocol.events import Event, EventKind
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ _RETRY_MIN_S: Final = 0.5
 _RETRY_MAX_S: Final = 30.0
 #: A daemon that ran at least this long is started again soon, whatever was before.
 _STEADY_S: Final = 60.0
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _READ_BYTES: Final = 1 << 16
 
 
@@ -70,14 +74,16 @@ class Supervisor:
     """Runs daemons until all have ended; `run` once."""
 
     def __init__(
-        self, name: str, module: str, configs: Sequence[DaemonConfig], log_level: str
+        self, name: str, module: str, configs: Sequence[DaemonConfig], logs: LogSettings
     ) -> None:
         """Run the program `module` for each of `configs`; `name` is that of the command."""
         self._name = name
         self._command = [
             *(sys.executable, "-P", "-m", with_parent.__name__, str(os.getpid()), module)
         ]
-        self._log_level = log_level
+        self._logs = logs
+        self._manager = service_manager()
+        self._hangup = Hangup()
         self._children = [_Child(index, config) for index, config in enumerate(configs)]
         self._selector = selectors.DefaultSelector()
         self._ending = False
@@ -88,11 +94,15 @@ class Supervisor:
 
         Returns: the exit code, 0 or that of the first daemon that ended with another.
         """
-        log_to_stderr(self._name, self._log_level)
-        with closing(self._selector), self._signals_woken():
+        logs = logging_to_stderr(self._name, self._logs)
+        with logs, closing(self._selector), self._signals_woken():
+            for warning in memory_warnings(sum(child.config.memory for child in self._children)):
+                log.warning("%s", warning)
             # The first one alone: what keeps it from starting is said once.
             self._start(self._children[0])
             while any(c.process or c.start_at is not None for c in self._children):
+                if self._manager.watchdog_s is not None:
+                    self._manager.alive()
                 for key, _ in self._selector.select(self._pause_s()):
                     if self._selector.get_map().get(key.fileobj) is key:  # not over since
                         key.data()
@@ -103,8 +113,11 @@ class Supervisor:
         return self._code
 
     def _pause_s(self) -> float | None:
-        due = [child.start_at for child in self._children if child.start_at is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        now = time.monotonic()
+        pauses = [child.start_at - now for child in self._children if child.start_at is not None]
+        if self._manager.watchdog_s is not None:
+            pauses.append(self._manager.watchdog_s)
+        return max(0.0, min(pauses)) if pauses else None
 
     # --- signals --------------------------------------------------------------------------
 
@@ -116,16 +129,20 @@ class Supervisor:
         theirs.setblocking(False)
 
         def asked() -> None:
-            for _ in ours.recv(_READ_BYTES):
-                self._end()
+            for signum in ours.recv(_READ_BYTES):
+                if signum != signal.SIGHUP or self._hangup.ends():
+                    self._end()
 
         self._selector.register(ours, selectors.EVENT_READ, asked)
         before_fd = signal.set_wakeup_fd(theirs.fileno())
-        before = [signal.signal(signum, lambda *_: None) for signum in _SIGNALS]
+        before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        for signum, handler in before.items():
+            if signum != signal.SIGHUP or handler is not signal.SIG_IGN:  # which nohup has set
+                signal.signal(signum, lambda *_: None)
         try:
             yield
         finally:
-            for signum, handler in zip(_SIGNALS, before, strict=True):
+            for signum, handler in before.items():
                 signal.signal(signum, handler)
             signal.set_wakeup_fd(before_fd)
             ours.close()
@@ -134,6 +151,7 @@ class Supervisor:
     def _end(self) -> None:
         """Tell the daemons what this process was told: each knows what to do at which time."""
         self._ending = True
+        self._manager.stopping()
         for child in self._children:
             child.start_at = None
             if child.process is not None:
@@ -163,7 +181,8 @@ class Supervisor:
         options = [
             f"--{one.name.replace('_', '-')}={getattr(config, one.name)}" for one in fields(config)
         ]
-        return [*options, f"--log-level={self._log_level}"]
+        logs = self._logs
+        return [*options, f"--log-level={logs.levels}", f"--log-format={logs.format}"]
 
     def _relay(self, child: _Child, fd: int) -> None:
         """Pass on whole lines of a daemon, and learn from them where it serves."""
@@ -173,8 +192,7 @@ class Supervisor:
             return
         *lines, child.partial_line = (child.partial_line + data).split(b"\n")
         for line in lines:
-            with suppress(OSError):  # nobody reads them any more
-                os.write(sys.stdout.fileno(), line + b"\n")
+            say(line.decode(errors="backslashreplace"))
             ready = f"{self._name} ready on ".encode()
             if line.startswith(ready):
                 self._serves(child, line.removeprefix(ready).decode())
@@ -183,6 +201,8 @@ class Supervisor:
         if child.was_ready:
             return
         child.was_ready = True
+        if all(one.was_ready for one in self._children):
+            self._manager.ready()
         if not child.config.advertise:  # what it says is where it listens
             child.config = replace(child.config, listen=address)
         if child is self._children[0] and not self._ending:
@@ -209,8 +229,13 @@ class Supervisor:
         else:
             wait_s = child.backoff.died(time.monotonic() - child.started)
             child.start_at = time.monotonic() + wait_s
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            log.warning(
-                "daemon %d (process %d, %s) %s: it is started again in %g s",
-                *(child.index, process.pid, child.config.listen, how, wait_s),
+            event = Event(
+                kind=EventKind.PROCESS_ENDED,
+                daemon=child.config.advertise or child.config.listen,
+                process=process.pid,
+                code=code,
+                seconds=wait_s,
+                reason="it is started again in this time",
             )
+            level, fields = event.kind.severity, event.shown()
+            log.log(level, "%s", event.kind.label, extra=event_extra(fields))

@@ -16,6 +16,7 @@ import click
 from cosco.cli.options import run_command
 from cosco.cli.services import run_draining_service, run_service
 from cosco.errors import InvalidArgument
+from cosco.process.log_output import LogSettings
 
 async def serve(config, *, ready, stop):
     if config == "fail":
@@ -40,9 +41,9 @@ async def drain(config, *, ready, stop, stop_now, drained):
 @click.argument("config")
 def command(config):
     if config.startswith("drain"):
-        run_draining_service("svc", drain, config, "info")
+        run_draining_service("svc", drain, config, LogSettings())
     else:
-        run_service("svc", serve, config, "info")
+        run_service("svc", serve, config, LogSettings())
 
 run_command(command, "svc")
 """
