@@ -8,7 +8,6 @@ services on this machine. README.md begins with an example, and docs/words.md ha
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from cosco.client.groups.group_size import AdaptiveGroupSize
@@ -19,6 +18,7 @@ from cosco.errors import (
     CoscoError,
     DataCorrupted,
     DataLost,
+    EngineUnavailable,
     ExchangeClosed,
     ExchangeExists,
     ExchangeNotFound,
@@ -31,15 +31,22 @@ from cosco.errors import (
     SchemaMismatch,
     ServiceUnavailable,
 )
+from cosco.process import arrow_pool, fork_support
+from cosco.process.build import VERSION
 from cosco.protocol.records import Commit, ExchangeProgress
 
 if TYPE_CHECKING:
+    from cosco.client.driver.application import CoscoApplication
     from cosco.client.driver.exchange import CoscoExchange
+    from cosco.client.driver.exchange_handle import ExchangeHandle
     from cosco.client.groups.group import CoscoExchangeGroup
     from cosco.client.groups.handle import GroupHandle
     from cosco.client.read.reader import CoscoReader
     from cosco.client.write.writer import CoscoWriter
     from cosco.local.cluster import LocalCluster
+
+fork_support.turn_on()  # now: somebody may import gRPC long before the first name that needs it
+arrow_pool.leave_in_children()
 
 __all__ = [
     "AdaptiveGroupSize",
@@ -47,6 +54,7 @@ __all__ = [
     "ClientClosed",
     "Commit",
     "CommitTimeout",
+    "CoscoApplication",
     "CoscoError",
     "CoscoExchange",
     "CoscoExchangeGroup",
@@ -54,8 +62,10 @@ __all__ = [
     "CoscoWriter",
     "DataCorrupted",
     "DataLost",
+    "EngineUnavailable",
     "ExchangeClosed",
     "ExchangeExists",
+    "ExchangeHandle",
     "ExchangeNotFound",
     "ExchangeProgress",
     "GenerationChanged",
@@ -71,15 +81,14 @@ __all__ = [
     "__version__",
 ]
 
-try:
-    __version__ = importlib.metadata.version("cosco")
-except importlib.metadata.PackageNotFoundError:  # run from a source tree
-    __version__ = "0+unknown"
+__version__ = VERSION
 
 #: Imported at their first use: the services import this package too, and stay without Arrow.
 _LAZY: Final = {
+    "CoscoApplication": "cosco.client.driver.application",
     "CoscoExchange": "cosco.client.driver.exchange",
     "CoscoExchangeGroup": "cosco.client.groups.group",
+    "ExchangeHandle": "cosco.client.driver.exchange_handle",
     "GroupHandle": "cosco.client.groups.handle",
     "CoscoReader": "cosco.client.read.reader",
     "CoscoWriter": "cosco.client.write.writer",

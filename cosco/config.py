@@ -9,6 +9,7 @@ Sizes are bytes and are given as `256MiB`, `4KiB`, `1GB` or a plain number.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import socket
@@ -25,6 +26,13 @@ _CHUNK_MIN_BYTES: Final = 64 << 10
 _CHUNK_MAX_BYTES: Final = 64 << 20
 _MEMORY_MIN_BYTES: Final = 16 << 20
 _PORT_MAX: Final = 65535
+#: What --metrics says for the port of --listen and this many more.
+AUTO: Final = "auto"
+METRICS_PORTS_AWAY: Final = 1000
+_METRICS_HELP: Final = (
+    "host:port that serves /metrics, /healthz and /readyz over HTTP; auto: on the host of "
+    f"--listen, its port and {METRICS_PORTS_AWAY} more; port 0 picks a free one, empty serves none"
+)
 
 _UNITS: Final = {
     "": 1, "b": 1,
@@ -33,6 +41,23 @@ _UNITS: Final = {
     "g": 1 << 30, "gib": 1 << 30, "gb": 10**9,
     "t": 1 << 40, "tib": 1 << 40, "tb": 10**12,
 }  # fmt: skip
+_SIZE_DIGITS: Final = 20
+_SHOWN_CHARACTERS: Final = 100
+#: The host in brackets or without, and the port.
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Za-z:.%]+)\]|([^\s\[\]/@,:]+)):([0-9]{1,5})")
+#: What is given instead, the first that fits.
+_NO_ADDRESSES: Final = (
+    (r",", "it is a list, and one address is wanted"),
+    (r"://", "it is a URL, and no scheme belongs to an address"),
+    (r"^\s*$", "it is empty"),
+    (r"\s", "there is white space in it"),
+    (r"/", "a path does not belong to it"),
+    (r"@", "a user's name does not belong to it"),
+    (r"^[^\[]*:.*:", "the host of an IPv6 address has brackets, as in [::1]:7070"),
+    (r"^:", "the host is missing"),
+    (r"^[^:]*$|\]$|:$", "the port is missing"),
+    (r"", f"its port is no number from 0 to {_PORT_MAX}, or its host no name"),
+)
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
@@ -40,25 +65,83 @@ def parse_size(text: str) -> int:
     """Return the bytes of `256MiB`, `1.5GB`, `4096`, …; raises InvalidArgument."""
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise InvalidArgument(f"{text!r} is no size: write for example 256MiB, 1GB or 4096")
+    if match is None or unit is None or len(match[1]) > _SIZE_DIGITS:
+        raise InvalidArgument(
+            f"{text[:_SHOWN_CHARACTERS]!r} is no size: write for example 256MiB, 1GB or 4096"
+        )
     return int(float(match[1]) * unit)
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Return (host, port) of `host:port` or `[v6]:port`; raises InvalidArgument."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > _PORT_MAX:
+    match = _ADDRESS.fullmatch(text)
+    # Control characters and halves of characters have no place in it either.
+    if match is None or not text.isprintable() or int(match[3]) > _PORT_MAX:
+        wrong = next(meaning for pattern, meaning in _NO_ADDRESSES if re.search(pattern, text))
         raise InvalidArgument(
-            f"{text!r} is no address: write host:port, for example 127.0.0.1:7070"
+            f"{text[:_SHOWN_CHARACTERS]!r} is no address: {wrong}; write host:port, for example "
+            f"{DEFAULT_METADATA}"
         )
-    return host.strip("[]"), int(port)
+    return match[1] or match[2], int(match[3])
+
+
+def parse_peer(text: str) -> tuple[str, int]:
+    """Return (host, port) of an address to connect to, as `parse_address` does."""
+    host, port = parse_address(text)
+    if not port:
+        raise InvalidArgument(
+            f"{text!r} is no address to connect to: port 0 is for who listens, on a free one; "
+            "write the port that the service says it is ready on"
+        )
+    return host, port
+
+
+def is_wildcard(address: str) -> bool:
+    """Whether `host:port` stands for all addresses of a machine: nobody can reach it there."""
+    host, _ = parse_address(address)
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "*" or _is_zero(host)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_unspecified
+
+
+def _is_zero(host: str) -> bool:
+    """Whether a host is another way to write 0.0.0.0, as 0 or 0x0.0."""
+    try:
+        return socket.inet_aton(host) == bytes(4)
+    except (OSError, ValueError):
+        return False
 
 
 def _count_up(address: str, count: int) -> str:
     """Return the address with its port higher by `count`; an empty one, or port 0, stays."""
     host, _, port = address.rpartition(":")
     return f"{host}:{int(port) + count}" if address and int(port) else address
+
+
+def _metrics_listen(metrics: str, listen: str) -> str:
+    """Return where metrics are served beside `listen`; empty: nowhere."""
+    if metrics != AUTO:
+        return metrics
+    parse_address(listen)
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{int(port) + METRICS_PORTS_AWAY if int(port) else 0}"
+
+
+def _check_metrics(metrics: str, listen: str, processes: int = 1) -> None:
+    """Raise InvalidArgument for metrics that cannot be served so."""
+    address = _metrics_listen(metrics, listen)
+    if not address:
+        return
+    if metrics != AUTO:
+        parse_address(address)
+    port = int(address.rpartition(":")[2])
+    if port and port + processes - 1 > _PORT_MAX:
+        what = f"--metrics {metrics}" if metrics != AUTO else f"--metrics auto beside {listen}"
+        of = f" of {processes} processes" if processes > 1 else ""
+        raise InvalidArgument(f"{what}: ports{of} go beyond {_PORT_MAX}; give --metrics HOST:PORT")
 
 
 def option(help: str, default: Any, *, size: bool = False) -> Any:
@@ -86,15 +169,22 @@ class MetadataConfig:
     adoption_grace_s: float = option(
         "seconds in which a dead daemon may be started again before its rows count as lost", 10.0
     )
+    metrics: str = option(_METRICS_HELP, AUTO)
 
     def validate(self) -> None:
         """Raise InvalidArgument for an option that makes no sense."""
         parse_address(self.listen)
+        _check_metrics(self.metrics, self.listen)
         if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
             raise InvalidArgument(f"--store is {self.store!r}, it must be sqlite:///PATH")
         _at_least(self, "daemon_lease_s", 1.0)
         _at_least(self, "ranges_per_daemon", 1)
         _at_least(self, "adoption_grace_s", 0)
+
+    @property
+    def metrics_listen(self) -> str:
+        """Where metrics are to be served; empty: nowhere."""
+        return _metrics_listen(self.metrics, self.listen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +219,22 @@ class DaemonConfig:
     full_store_wait_s: float = option(
         "seconds writers wait for a store that takes nothing before CapacityExceeded", 20.0
     )
+    store_timeout_s: float = option(
+        "seconds after which a read or write of the store that is still under way counts as failed",
+        30.0,
+    )
     store_idle_s: float = option(
         "seconds without a row after which all buffers are written to the store; 0: never", 0.0
     )
     io_log: str = option(
         "file that a line for each read and write of the store is appended to; empty: none", ""
     )
-    host_id: str = option("the machine, for placing copies apart; empty: the host name", "")
-    metrics: str = option(
-        "host:port of the Prometheus endpoint; port 0 picks a free one, empty serves none",
-        "127.0.0.1:0",
+    host_id: str = option(
+        "the machine, for placing copies apart; empty: the host name, but in a pod of Kubernetes, "
+        "which has a name of its own, the id of the kernel's start: set it from spec.nodeName",
+        "",
     )
+    metrics: str = option(_METRICS_HELP, AUTO)
     register_timeout_s: float = option("seconds to wait for the metadata service at start", 10.0)
     heartbeat_s: float = option("seconds between two heartbeats", 1.0)
     sweep_s: float = option("seconds between two searches of the store for closed exchanges", 15.0)
@@ -147,26 +242,36 @@ class DaemonConfig:
     def validate(self) -> None:
         """Raise InvalidArgument for an option that makes no sense."""
         parse_address(self.listen)
-        parse_address(self.metadata)
+        parse_peer(self.metadata)
         if self.advertise:
             _, port = parse_address(self.advertise)
             if not port:
                 raise InvalidArgument("--advertise has port 0: others cannot reach it there")
-        if self.metrics:
-            parse_address(self.metrics)
+            if is_wildcard(self.advertise):
+                raise InvalidArgument(
+                    f"--advertise is {self.advertise}, which is no address of this host but "
+                    "stands for all: name one by which others reach it"
+                )
+        elif is_wildcard(self.listen):
+            raise InvalidArgument(
+                f"--listen is {self.listen}, which stands for all addresses of this host: say "
+                "with --advertise host:port by which of them others reach it"
+            )
         _at_least(self, "processes", 1)
         if self.memory // self.processes < _MEMORY_MIN_BYTES:
             share = f" for each of --processes {self.processes}" if self.processes > 1 else ""
             raise InvalidArgument(
                 f"--memory is {self.memory}, it must be at least {_MEMORY_MIN_BYTES}{share}"
             )
-        for name in ("listen", "advertise", "metrics"):
+        for name in ("listen", "advertise"):
             self._check_ports(name)
+        _check_metrics(self.metrics, self.listen, self.processes)
         if self.chunk_bytes:
             _at_least(self, "chunk_bytes", _CHUNK_MIN_BYTES)
         _at_least(self, "inflight_bytes", 4 << 20)
         _at_least(self, "flush_threads", 1)
         _at_least(self, "full_store_wait_s", 0)
+        _at_least(self, "store_timeout_s", 0.1)
         _at_least(self, "store_idle_s", 0)
         _at_least(self, "register_timeout_s", 0)
         _at_least(self, "heartbeat_s", 0.05)
@@ -194,8 +299,14 @@ class DaemonConfig:
             memory=self.memory // self.processes,
             listen=_count_up(self.listen, index),
             advertise=_count_up(self.advertise, index),
-            metrics=_count_up(self.metrics, index),
+            # Once and for all: a port that was picked for `listen` says nothing of this one.
+            metrics=_count_up(self.metrics_listen, index),
         )
+
+    @property
+    def metrics_listen(self) -> str:
+        """Where metrics are to be served; empty: nowhere."""
+        return _metrics_listen(self.metrics, self.listen)
 
     @property
     def chunk_limit_bytes(self) -> int:
@@ -206,8 +317,3 @@ class DaemonConfig:
         """
         share = self.memory // 16
         return self.chunk_bytes or min(max(share, _CHUNK_MIN_BYTES), _CHUNK_MAX_BYTES)
-
-    @property
-    def host(self) -> str:
-        """The host id to register with."""
-        return self.host_id or socket.gethostname()

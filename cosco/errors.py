@@ -16,7 +16,8 @@
     ├── DataCorrupted           stored or received bytes fail their check
     ├── RecomputeMismatch       a re-run gave other totals than the run before it
     ├── ServiceUnavailable      a service does not answer         (also a ConnectionError)
-    └── CapacityExceeded        no daemon, host, memory or disk for it
+    ├── CapacityExceeded        no daemon, host, memory or disk for it
+    └── EngineUnavailable       no such engine, or not this version (also an ImportError)
 
 Every error carries `shuffle_id`, `mappers`, `partition` (None or empty where they do not
 apply) and `retriable`: whether the same call may succeed later with nothing else changed.
@@ -74,7 +75,8 @@ class CoscoError(Exception):
             "retriable": self.retriable,
             **{name: getattr(self, name) for name in self._extra},
         }
-        return _rebuild, (type(self), str(self.args[0]), keywords)
+        others = {name: value for name, value in vars(self).items() if name not in keywords}
+        return _rebuild, (type(self), str(self.args[0]), keywords), others  # notes, above all
 
 
 def _rebuild(cls: type[CoscoError], message: str, keywords: dict[str, Any]) -> CoscoError:
@@ -158,3 +160,7 @@ class CapacityExceeded(CoscoError):
     """There is no daemon, no host for a copy, no memory or no disk for the request."""
 
     retriable = True
+
+
+class EngineUnavailable(CoscoError, ImportError):
+    """An engine is not installed, or of a version that Cosco does not work with."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import urllib.error
+import http.client
+import time
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -11,23 +12,31 @@ from typing import Any, Final
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from cosco.config import parse_address
-from cosco.errors import ServiceUnavailable
+from cosco.config import parse_peer
+from cosco.errors import CoscoError, ServiceUnavailable
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.process.wrong_address import guess
 from cosco.protocol import wire
 from cosco.protocol.records import DaemonState, DaemonStatus, ExchangeInfo, ExchangeStatus
 
+#: Between two tries, where the service can do nothing now.
+_PAUSE_S: Final = 0.2
 #: A daemon's page of metrics is a few KiB.
 _MAX_METRICS_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """The daemons and exchanges a metadata service knows."""
+    """The daemons and exchanges a metadata service knows.
+
+    exchanges: the newest, at most 1,000. open, closing: how many there are in all.
+    """
 
     cluster_id: str
     daemons: tuple[DaemonStatus, ...]
     exchanges: tuple[ExchangeStatus, ...]
+    open: int = 0
+    closing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +90,13 @@ def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
     Raises: ServiceUnavailable when it does not answer within `timeout_s`, InvalidArgument for
     what is no address.
     """
-    reply = _call(metadata, "Status", wire.mpb.StatusRequest(), timeout_s)
+    reply = call_metadata(metadata, "Status", wire.mpb.StatusRequest(), timeout_s)
     return ClusterStatus(
         cluster_id=reply.cluster_id,
         daemons=tuple(wire.from_pb(DaemonStatus, pb) for pb in reply.daemons),
         exchanges=tuple(wire.from_pb(ExchangeStatus, pb) for pb in reply.exchanges),
+        open=reply.open,
+        closing=reply.closing,
     )
 
 
@@ -95,7 +106,9 @@ def describe_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -
     Raises: ExchangeNotFound and ExchangeClosed, else as `fetch_status` does.
     """
     request = wire.mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
-    return wire.from_pb(ExchangeInfo, _call(metadata, "DescribeExchange", request, timeout_s))
+    return wire.from_pb(
+        ExchangeInfo, call_metadata(metadata, "DescribeExchange", request, timeout_s)
+    )
 
 
 def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
@@ -103,11 +116,41 @@ def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
 
     Raises: InvalidArgument when no such daemon lives, else as `fetch_status` does.
     """
-    _call(metadata, "DrainDaemon", wire.mpb.DrainDaemonRequest(daemon=daemon), timeout_s)
+    call_metadata(metadata, "DrainDaemon", wire.mpb.DrainDaemonRequest(daemon=daemon), timeout_s)
 
 
-def _call(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
-    parse_address(metadata)
+def call_metadata(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
+    """Make one call, again and again while the service says that it can do nothing now.
+
+    Raises: what it said, InvalidArgument for what is no address.
+    """
+    parse_peer(metadata)
+    deadline = time.monotonic() + timeout_s
+    why: CoscoError | None = None
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            return _try_call(metadata, method, request, left_s)
+        except _Told as told:
+            why = told.error
+        except ServiceUnavailable as error:
+            why = why or error  # what the service said before says more than its silence
+            break
+        if not why.retriable or not isinstance(why, ServiceUnavailable) or left_s <= _PAUSE_S:
+            break
+        time.sleep(_PAUSE_S)
+    raise why
+
+
+class _Told(Exception):
+    """The service answered, with an error."""
+
+    def __init__(self, error: CoscoError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _try_call(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
     request_type, reply_type = wire.METADATA_METHODS[method]
     with grpc.insecure_channel(metadata, CHANNEL_OPTIONS) as channel:
         call = channel.unary_unary(
@@ -118,18 +161,23 @@ def _call(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
         try:
             return call(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            meant = dict(getattr(error, "trailing_metadata", tuple)() or ()).get(wire.ERROR_KEY)
-            if meant is not None:
-                raise wire.error_from_bytes(meant) from None
-            raise ServiceUnavailable(
-                f"the metadata service at {metadata} does not answer ({_code(error)}): "
-                "check that cosco-metadata runs there, or name it with --metadata"
-            ) from error
+            failure = _failure(error, metadata)
+    raise failure  # not above: it would carry gRPC's own along, which cannot be pickled
 
 
-def _code(error: grpc.RpcError) -> str:
+def _failure(error: grpc.RpcError, metadata: str) -> _Told | ServiceUnavailable:
+    """Return what a failed call means."""
+    meant = dict(getattr(error, "trailing_metadata", tuple)() or ()).get(wire.ERROR_KEY)
+    if meant is not None:
+        return _Told(wire.error_from_bytes(meant))
     code = getattr(error, "code", None)  # the base class has none, what calls raise does
-    return str(code().name) if callable(code) else type(error).__name__
+    name = str(code().name) if callable(code) else type(error).__name__
+    details = getattr(error, "details", str)() or ""
+    reason = f"{name}: {meaning}" if (meaning := guess(details)) else name
+    return ServiceUnavailable(
+        f"the metadata service at {metadata} does not answer ({reason}): "
+        "check that cosco-metadata runs there, or name it with --metadata"
+    )
 
 
 def read_metrics(address: str, timeout_s: float = 10.0) -> dict[str, float]:
@@ -141,9 +189,13 @@ def read_metrics(address: str, timeout_s: float = 10.0) -> dict[str, float]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{address}/metrics", timeout=timeout_s) as reply:
-            text = reply.read(_MAX_METRICS_BYTES).decode()
-    except (OSError, urllib.error.URLError) as error:
-        raise ServiceUnavailable(f"no metrics from the daemon at {address}: {error}") from error
+            return _totals(reply.read(_MAX_METRICS_BYTES).decode())
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: other text
+        failure = str(error)  # alone: an error of HTTP holds its connection, and cannot be pickled
+    raise ServiceUnavailable(f"no metrics from the daemon at {address}: {failure}")
+
+
+def _totals(text: str) -> dict[str, float]:
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -6,6 +6,8 @@ import signal
 
 from hypothesis import settings
 
+import cosco  # noqa: F401  before any test imports grpc: it turns fork support on
+
 # Machines that run several checks at once are slow now and then; that is no failure.
 settings.register_profile("cosco", deadline=None, print_blob=True)
 settings.load_profile("cosco")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from cosco.cli.options import ConfigClass, option_specs
+from cosco.cli.services import LOG_FORMAT_HELP, LOG_LEVEL_HELP
 from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, DaemonConfig, MetadataConfig
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -38,11 +39,12 @@ def render() -> str:
         for spec in option_specs(config_class):
             default = f"`{spec.shown_default}`" if spec.shown_default else "empty"
             parts.append(f"| `{spec.name}` | `{spec.variable}` | {default} | {spec.help} |")
-        variable = f"{config_class.env_prefix}LOG_LEVEL"
-        parts.append(
-            f"| `--log-level` | `{variable}` | `info` | least severe messages to write to "
-            "stderr: `debug`, `info`, `warning` or `error` |"
-        )
+        for name, default, text in (
+            ("log-level", "info", LOG_LEVEL_HELP),
+            ("log-format", "text", LOG_FORMAT_HELP),
+        ):
+            variable = config_class.env_prefix + name.upper().replace("-", "_")
+            parts.append(f"| `--{name}` | `{variable}` | `{default}` | {text} |")
     return "\n".join(parts) + "\n"
 
 

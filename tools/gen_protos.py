@@ -1,6 +1,7 @@
 """Generate cosco/protocol/pb from protos/; with --check only say whether it is current.
 
-The version of grpcio-tools is pinned in pyproject.toml, so the output is the same anywhere.
+Run by `make protos` and `make lint` in an environment of its own, with the one version of
+grpcio-tools that tools/protoc.txt names: so the output is the same anywhere.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from cosco.errors import DataCorrupted, InvalidArgument
 
 #: Events that may wait for the thread, at about 200 bytes each; more are counted as lost.
 _WAITING_MAX: Final = 1 << 16
+#: How long the last lines may take to be written.
+_LAST_LINES_S: Final = 5.0
 _KINDS: Final[dict[str, Literal["read", "write"]]] = {"read": "read", "write": "write"}
 
 
@@ -51,14 +53,18 @@ class IoLog:
             self._changed.notify()
 
     def close(self) -> None:
-        """Write what waits and let go of the file; repeatable."""
+        """Write what waits and let go of the file; repeatable.
+
+        A file that hangs is left to its thread, which ends with the process.
+        """
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.notify()
-        self._thread.join()
-        os.close(self._fd)
+        self._thread.join(_LAST_LINES_S)
+        if not self._thread.is_alive():
+            os.close(self._fd)
 
     def _run(self) -> None:
         closed = False

@@ -17,7 +17,6 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -26,6 +25,7 @@ from cosco.dfs import posix
 from cosco.dfs.identity import read_or_create_identity
 from cosco.dfs.paths import RESERVED, check_append, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile, StoreFull
+from cosco.dfs.store_threads import StoreThreads
 from cosco.errors import InvalidArgument
 
 P = ParamSpec("P")
@@ -60,14 +60,17 @@ class LocalStore:
         self._direct = False
         self._scratch = posix.Scratch()
         self._named = posix.DurableNames(self._root)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cosco-store")
+        # Reads that hang must not keep writes from a thread, nor writes reads.
+        self._writing = StoreThreads(threads)
+        self._others = StoreThreads(threads)
 
     async def open(self) -> None:
         await self._run(self._open)
 
     async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
         length = check_append(path, offset, parts)
-        start, seconds = await _to_the_end(self._run(self._append, path, offset, length, parts))
+        writing = self._writing.run(lambda: self._append(path, offset, length, parts))
+        start, seconds = await self._writing.to_the_end(writing)
         self._observe(IOEvent("write", path, offset, length, start, seconds))
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
@@ -79,7 +82,7 @@ class LocalStore:
     async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
         check_read(path, offset, sum(map(len, parts)))
         reading = self._run(self._read_into, path, offset, parts)
-        length, start, seconds = await _to_the_end(reading)
+        length, start, seconds = await self._others.to_the_end(reading)
         self._observe(IOEvent("read", path, offset, length, start, seconds))
         return length
 
@@ -98,14 +101,12 @@ class LocalStore:
         await self._run(self._delete, prefix)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.gather(self._writing.close(), self._others.close())
 
     def _run(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: function(*args, **kwargs)
-        )
+        return self._others.run(lambda: function(*args, **kwargs))
 
     def _observe(self, event: IOEvent) -> None:
         if self._observer is not None:
@@ -249,17 +250,6 @@ class LocalStore:
         if self._fsync:
             with suppress(FileNotFoundError, NotADirectoryError):
                 posix.sync_folder(folder.parent)
-
-
-async def _to_the_end(thread: asyncio.Future[T]) -> T:
-    """Wait for a thread that uses the caller's memory. A cancelled wait ends after it, too."""
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        while not thread.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({thread})
-        raise
 
 
 def _missing(path: str) -> FileNotFoundError:

@@ -125,4 +125,9 @@ class Store(Protocol):
         """
 
     async def close(self) -> None:
-        """Wait for what is under way and let go; repeatable. No call may follow."""
+        """Wait for what is under way and let go; repeatable. No call may follow.
+
+        When this is cancelled, what is under way is abandoned, as its medium hangs: those calls
+        raise at once when they are cancelled, the process can end, and until it does the medium
+        may use their memory.
+        """

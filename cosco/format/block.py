@@ -269,13 +269,17 @@ def decode_content(header: BlockHeader, stored: Buffer) -> bytes:
 
     Raises: DataCorrupted.
     """
+    damage = ""
+    content = b""
     if header.codec == CODEC_LZ4:
         try:
-            content: bytes = lz4.block.decompress(stored, uncompressed_size=header.raw_bytes)
+            content = lz4.block.decompress(stored, uncompressed_size=header.raw_bytes)
         except lz4.block.LZ4BlockError as error:
-            raise DataCorrupted(f"a block does not decompress: {error}") from error
+            damage = str(error)  # alone, as its class cannot be pickled
     else:
         content = bytes(stored)
+    if damage:
+        raise DataCorrupted(f"a block does not decompress: {damage}")
     if len(content) != header.raw_bytes or content_digest(header, content) != header.digest:
         raise DataCorrupted(
             f"digest of a block of mapper {header.mapper}, partition {header.partition}, "

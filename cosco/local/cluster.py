@@ -9,6 +9,7 @@ with `with`, when it is collected, or when that process ends, in whatever way: t
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,27 +21,38 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn, Self, TypeVar
 
+from cosco.client.argument_checks import seconds, switch, whole_number
+from cosco.client.rpc.known_services import SERVICES
+from cosco.client.rpc.leftovers import LEFTOVERS
 from cosco.config import DaemonConfig, parse_size
 from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
 from cosco.local import reaper
+from cosco.protocol.api_limits import INT64, shown_value
 
 _HOST: Final = "127.0.0.1"
+#: Each is a process, and on one machine.
+_MAX_DAEMONS: Final = 256
+#: What can be an argument of a process.
+_OPTION: Final = re.compile(r"[^\0\ud800-\udfff]*")
 _MARK_VARIABLE: Final = "COSCO_CLUSTER_TOKEN"
 _START_TIMEOUT_S: Final = 20.0
 _STOP_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _TAIL_BYTES: Final = 4096
+#: Ports of a cluster are any that are free, and so is the one for metrics: none is counted up to.
+_METRICS: Final = ("--metrics", f"{_HOST}:0")
+_T = TypeVar("_T")
 
 
 class LocalCluster:
     """A metadata service and `daemons` shuffle daemons on free ports of the loopback.
 
-    memory: of each daemon's page pool, as `cosco-shuffled --memory` takes it.
+    memory: of each daemon's page pool, as `cosco-shuffled --memory` takes it, or in bytes.
     directory: where the cluster's own temporary directory goes; made if it is missing, and
         then removed at the end if that leaves it empty. None: the system's.
     shared_store: one store directory for all daemons, or one for each.
@@ -55,27 +67,32 @@ class LocalCluster:
         self,
         daemons: int = 2,
         *,
-        memory: str = "256MiB",
+        memory: str | int = "256MiB",
         directory: str | os.PathLike[str] | None = None,
         shared_store: bool = True,
         daemon_options: Sequence[str] = (),
         metadata_options: Sequence[str] = (),
     ) -> None:
-        if daemons < 1:
-            raise InvalidArgument(f"a cluster of {daemons} daemons: it needs at least 1")
-        DaemonConfig(memory=parse_size(memory)).validate()
-        home = self._home = _Home(directory)
-        self._finalizer = weakref.finalize(self, home.close)
+        daemons = whole_number("daemons", daemons, 1, _MAX_DAEMONS, "")
+        memory_bytes = _memory_bytes(memory)
+        DaemonConfig(memory=memory_bytes).validate()
+        shared_store = switch("shared_store", shared_store)
+        daemon_options = _options("daemon_options", daemon_options)
+        metadata_options = _options("metadata_options", metadata_options)
+        home = self._home = _Home(_folder(directory))
+        self._finalizer = weakref.finalize(self, _drop, home)
         try:
+            home.open()
             database = f"sqlite:///{home.directory}/metadata.db"
             self.metadata_service = ServiceProcess(
                 home,
                 "metadata",
                 "cosco-metadata",
-                ["cosco.cli.metadata", "--store", database, *metadata_options],
+                ["cosco.cli.metadata", "--store", database, *_METRICS, *metadata_options],
             )
             self.metadata_service.wait_until_ready()
-            options = ["--metadata", self.metadata, "--memory", memory, *daemon_options]
+            options = ["--metadata", self.metadata, "--memory", f"{memory_bytes}"]
+            options += [*_METRICS, *daemon_options]
             self.daemons = tuple(
                 self._start_daemon(i, "store" if shared_store else f"store-{i}", options)
                 for i in range(daemons)
@@ -98,7 +115,8 @@ class LocalCluster:
 
     def close(self) -> None:
         """End all processes and remove all files; repeatable. A forked child does nothing."""
-        self._finalizer()
+        uninterrupted(self._home.close)
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +177,7 @@ class ServiceProcess:
         Raises ServiceUnavailable if it has not after `timeout_s`, or not in good order.
         """
         self._home.check_usable()
+        timeout_s = seconds("timeout_s", timeout_s, 0.0, "")
         if not self._serves_on:
             self._terminate(timeout_s, may_serve_on=True)
 
@@ -224,7 +243,7 @@ class ServiceProcess:
 class _Home:
     """What a cluster's processes share: a directory, an environment, and their end."""
 
-    def __init__(self, base: str | os.PathLike[str] | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._owner = os.getpid()
         self._lock = threading.RLock()
         self._closed = False
@@ -232,21 +251,29 @@ class _Home:
         self._ports: list[socket.socket] = []
         token = secrets.token_hex(16)
         self._environment = _environment(token)
-        folder = Path(base if base is not None else tempfile.gettempdir()).absolute()
         self._made_base = not folder.exists()
         self.directory = folder / f"cosco-{token[:16]}"
-        # Before there is anything to clear up.
-        emptied = [str(folder)] if self._made_base else []
-        mark = f"{_MARK_VARIABLE}={token}"
-        self._reaper = reaper.start(mark, str(self.directory), *emptied)
+        self._emptied = [str(folder)] if self._made_base else []
+        self._mark = f"{_MARK_VARIABLE}={token}"
+        self._reaper: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Make the directory, once somebody watches who clears up.
+
+        Raises: InvalidArgument.
+        """
+        uninterrupted(self._start_reaper)
+        folder = self.directory.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700)
         except OSError as error:
-            self.close()
             raise InvalidArgument(
                 f"no directory for a cluster in {str(folder)!r}: {error.strerror}"
             ) from error
+
+    def _start_reaper(self) -> None:
+        self._reaper = reaper.start(self._mark, str(self.directory), *self._emptied)
 
     def check_usable(self) -> None:
         """Raise ClientClosed after the end, RuntimeError in another process."""
@@ -266,10 +293,14 @@ class _Home:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind((_HOST, 0))
         port: int = reserved.getsockname()[1]
+        SERVICES.begin(f"{_HOST}:{port}")  # which may have been of a cluster that was closed
         return port
 
     def spawn(self, arguments: Sequence[str], output: Path, log: Path) -> subprocess.Popen[bytes]:
         """Start a process that ends with the cluster. Its output is new, its log goes on."""
+        return uninterrupted(lambda: self._spawn(arguments, output, log))
+
+    def _spawn(self, arguments: Sequence[str], output: Path, log: Path) -> subprocess.Popen[bytes]:
         with self._lock:
             self.check_usable()
             # Files, not pipes: nobody has to read them. A session of its own: Ctrl-C is for
@@ -298,18 +329,106 @@ class _Home:
             if self._closed:
                 return
             self._closed = True
+            self._tell_end()  # before calls break off, whose makers look
             for process in self._processes:
                 process.kill()
             for process in self._processes:
                 process.wait()
+            self._tell_end()  # a call that began in between may have been answered
             for port in self._ports:
                 port.close()
             shutil.rmtree(self.directory, ignore_errors=True)
             if self._made_base:
                 with suppress(OSError):  # others put files there, or removed it
                     self.directory.parent.rmdir()
-            self._reaper.kill()
-            self._reaper.wait()
+            if self._reaper is not None:
+                self._reaper.kill()
+                self._reaper.wait()
+
+    def _tell_end(self) -> None:
+        for reserved in self._ports:
+            SERVICES.end(f"{_HOST}:{reserved.getsockname()[1]}")
+
+
+def _memory_bytes(memory: object) -> int:
+    """Return a size that was given as text or as bytes."""
+    if isinstance(memory, str):
+        return parse_size(memory)
+    return whole_number("memory", memory, 1, INT64, "")
+
+
+def _folder(directory: object) -> Path:
+    """Return the absolute path of a directory that may be there or not."""
+    if directory is None:
+        directory = tempfile.gettempdir()
+    problem = f"directory is {shown_value(directory)}, it must be a path"
+    if not isinstance(directory, str | os.PathLike):
+        raise InvalidArgument(problem)
+    try:
+        folder = Path(directory).absolute()
+        folder.exists()  # which tells of names that no file can have
+        if b"\0" in os.fsencode(folder):
+            raise ValueError("embedded null byte")
+    except (TypeError, ValueError, OSError) as error:
+        raise InvalidArgument(f"{problem}: {error}") from error
+    return folder
+
+
+def _options(name: str, options: object) -> list[str]:
+    """Return options of a command."""
+    given: Sequence[object] = [None]
+    if isinstance(options, Sequence) and not isinstance(options, str | bytes | bytearray):
+        given = options
+    found = [option for option in given if isinstance(option, str) and _OPTION.fullmatch(option)]
+    if len(found) != len(given):
+        raise InvalidArgument(
+            f"{name} is {shown_value(options)}, it must be a sequence of strings, as a command has"
+        )
+    return found
+
+
+def _drop(home: _Home) -> None:
+    """End a cluster that nobody holds: at once in a process that ends, else by another thread."""
+    if LEFTOVERS.is_over:
+        home.close()
+    else:
+        LEFTOVERS.add(home.close)
+
+
+def uninterrupted(work: Callable[[], _T]) -> _T:
+    """Have `work` done by another thread, as interrupts come to the main thread alone.
+
+    So it is never torn. An interrupt of the wait for it is raised when it is done.
+    """
+    results: list[_T] = []
+    failures: list[BaseException] = []
+    once, done = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        if once.acquire(blocking=False):
+            try:
+                results.append(work())
+            except BaseException as error:  # noqa: BLE001  it is raised where it is waited for
+                failures.append(error)
+            done.set()
+
+    interrupt: BaseException | None = None
+    is_started = False
+    while not done.is_set():
+        try:
+            if not is_started:  # or an interrupt came before it was certain
+                threading.Thread(target=run, name="cosco-cluster", daemon=True).start()
+                is_started = True
+            done.wait()
+        except RuntimeError:  # there are too many threads
+            run()
+        except BaseException as error:  # noqa: BLE001  whatever a handler of signals raises
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+    if failures:
+        raise failures[0]
+    return results[0]
 
 
 def _environment(token: str) -> dict[str, str]:

@@ -15,9 +15,13 @@ from cosco.protocol.records import ExchangeSpec
 
 #: Mapper ids are 0 to MAX_MAPPER.
 MAX_MAPPER: Final = 2**31 - 1
+#: Mappers that one reader waits for. Those that are missing are named one by one in its errors.
+MAX_NAMED_MAPPERS: Final = 1 << 22
 #: Partitions of one exchange. Block headers carry them in 32 bits; the bound keeps a hostile
 #: request from asking for arrays of gigabytes.
 MAX_PARTITIONS: Final = 1 << 20
+#: The largest integer of a call's arguments that have no bound of their own.
+INT64: Final = 2**63 - 1
 #: Length of a shuffle id in UTF-8.
 MAX_SHUFFLE_ID_BYTES: Final = 1024
 #: Copies of a row in memory.
@@ -40,6 +44,9 @@ MAX_GROUP_MAPPERS: Final = 1 << 16
 #: A group's id, to which its exchanges add a slash and their index.
 MAX_GROUP_ID_BYTES: Final = MAX_SHUFFLE_ID_BYTES - len(f"/{MAX_GROUP_EXCHANGES - 1}")
 
+#: An application's label, to which the service adds a number.
+MAX_LABEL_BYTES: Final = 256
+
 _SHOWN_CHARACTERS: Final = 100
 
 
@@ -48,6 +55,15 @@ def shown(shuffle_id: str) -> str:
     if len(shuffle_id) > _SHOWN_CHARACTERS:
         shuffle_id = shuffle_id[:_SHOWN_CHARACTERS] + "…"
     return repr(shuffle_id)
+
+
+def shown_value(value: object) -> str:
+    """Return any value as messages quote it: on one line, and not too long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 (whatever a foreign object raises, or an integer too long)
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def check_shuffle_id(shuffle_id: str) -> None:
@@ -70,11 +86,12 @@ def check_spec(spec: ExchangeSpec) -> None:
         ("replicas", spec.replicas, 1, MAX_REPLICAS),
         ("min_replicas", spec.min_replicas, 1, spec.replicas),
         ("lease_s", spec.lease_s, MIN_LEASE_S, MAX_LEASE_S),
+        ("mappers", spec.mappers, 0, MAX_MAPPER + 1),
     )
     for option, value, low, high in bounds:
         if not low <= value <= high:  # also so for a NaN
             raise InvalidArgument(
-                f"{option} is {value}, it must be {low:g} to {high:.7g}",
+                f"{option} is {shown_value(value)}, it must be {low:g} to {high:.10g}",
                 shuffle_id=spec.shuffle_id,
             )
     check_codec(spec.codec, spec.shuffle_id)
@@ -97,6 +114,24 @@ def check_group_spec(spec: ExchangeSpec) -> None:
         )
 
 
+def check_application(label: str, lease_s: float) -> None:
+    """Refuse an application whose label or lease is out of its bounds."""
+    try:
+        length = len(label.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument(
+            "the name of an application is no text that UTF-8 can encode"
+        ) from None
+    if not 1 <= length <= MAX_LABEL_BYTES:
+        raise InvalidArgument(
+            f"the name of an application is {length} bytes long, it must be 1 to {MAX_LABEL_BYTES}"
+        )
+    if not MIN_LEASE_S <= lease_s <= MAX_LEASE_S:
+        raise InvalidArgument(
+            f"lease_s is {shown_value(lease_s)}, it must be {MIN_LEASE_S:g} to {MAX_LEASE_S:g}"
+        )
+
+
 def check_part(first: int, size: int, mappers: int) -> None:
     """Refuse a part of a group: `size` exchanges from index `first` on, with `mappers` each."""
     if not 1 <= size <= MAX_PART_SIZE:
@@ -113,7 +148,7 @@ def check_codec(codec: object, shuffle_id: str) -> None:
     """Refuse a codec that blocks cannot have."""
     if not isinstance(codec, str) or codec not in CODECS:
         raise InvalidArgument(
-            f"codec is {repr(codec)[:_SHOWN_CHARACTERS]}, it must be one of {', '.join(CODECS)}",
+            f"codec is {shown_value(codec)}, it must be one of {', '.join(CODECS)}",
             shuffle_id=shuffle_id,
         )
 

@@ -6,8 +6,8 @@ Lengths are bytes, times are seconds, and array fields are one-dimensional numpy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -27,6 +27,10 @@ VOLATILE_STORE = "memory:"
 def pairs_array(pairs: Sequence[tuple[int, int]]) -> U32:
     """Return pairs as an array of n × 2."""
     return np.array(pairs, dtype=np.uint32).reshape(-1, 2)
+
+
+def _nothing() -> U64:
+    return np.zeros(0, np.uint64)
 
 
 class RowKind(IntEnum):
@@ -78,7 +82,8 @@ class DaemonRegistration:
 class DaemonHeartbeat:
     """A daemon's sign of life. `dropped` are exchanges it holds nothing of any more.
 
-    `draining`: it was asked to end. `store_failing`: its store has taken nothing for a while.
+    `draining`: it was asked to end, by more than an order. `store_failing`: its store has taken
+    nothing for a while, or hangs. `store_hangs`: a write has been under way for too long.
     `exchanges`: now and then, the numbers of those with files in its store, listed before.
     """
 
@@ -89,15 +94,17 @@ class DaemonHeartbeat:
     store_failing: bool = False
     exchanges: tuple[int, ...] = ()
     unstored_bytes: int = 0
+    store_hangs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonOrders:
     """The answer to a registration or a heartbeat.
 
-    `known` False: register again. `drop`: exchanges whose memory and files must go. `drain`:
-    take nothing new and store everything. `may_exit`: it drains, and no open exchange needs
-    it any more.
+    `known` False: register again; also told to who registers while a daemon that had its
+    address may live. `drop`: exchanges whose memory and files must go. `drain`: take nothing new
+    and store everything. `may_exit`: it drains, and no open exchange needs it any more.
+    `was_forgotten`: its store was, before it came back.
     """
 
     known: bool
@@ -106,6 +113,7 @@ class DaemonOrders:
     drop: tuple[int, ...] = ()
     drain: bool = False
     may_exit: bool = False
+    was_forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,8 @@ class DaemonStatus:
     free_bytes: int
     metrics_address: str
     assignments: int
+    store_failing: bool = False
+    store_hangs: bool = False
 
 
 # --- exchanges ----------------------------------------------------------------------------
@@ -127,7 +137,11 @@ class DaemonStatus:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSpec:
-    """What a driver asks for. `schema` is a serialized Arrow schema, empty for none."""
+    """What a driver asks for.
+
+    `schema` is a serialized Arrow schema, empty for none; `mappers` how many there are, with ids
+    from 0 on, 0 if nobody has said.
+    """
 
     shuffle_id: str
     partitions: int
@@ -137,6 +151,7 @@ class ExchangeSpec:
     deterministic: bool = True
     lease_s: float = 300.0
     schema: bytes = b""
+    mappers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +250,12 @@ class AttemptSums:
     stored_bytes: U64
     digests: U64
 
+    def spread(self, values: U64, partitions: int) -> U64:
+        """Return one of its arrays with an entry for each partition of the exchange."""
+        spread = np.zeros(partitions, np.uint64)
+        spread[self.partitions] = values
+        return spread
+
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
@@ -256,7 +277,17 @@ class CommitRequest:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What `CoscoWriter.close` returns: whether this attempt is the one that counts."""
+    """What `CoscoWriter.close` returns: whether this attempt counts, and what it wrote.
+
+    `rows` and `bytes` are what this attempt wrote, also where another one won; of a mapper called
+    back, what was wanted again. `bytes` are of rows before compression: for byte rows the sum of
+    their lengths, for Arrow rows the messages they travel in, which depend on how rows are cut into
+    blocks: no two attempts need have the same. `partition_rows` and
+    `partition_bytes` are the same by partition: read-only, with an entry for each partition of the
+    exchange. `bytes` is the sum of `partition_bytes`.
+
+    Two are equal if all but the arrays are: an attempt writes its rows once.
+    """
 
     mapper: int
     attempt: int
@@ -264,6 +295,18 @@ class Commit:
     generation: int
     rows: int
     bytes: int
+    partition_rows: U64 = field(default_factory=_nothing, compare=False, repr=False)
+    partition_bytes: U64 = field(default_factory=_nothing, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("partition_rows", "partition_bytes"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __reduce__(self) -> tuple[type[Commit], tuple[object, ...]]:
+        """Pickle as a call, since arrays come out of a pickle writable."""
+        return Commit, tuple(getattr(self, one.name) for one in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +344,28 @@ class ReadSnapshot:
     sources: tuple[Source, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RangeSnapshot:
+    """The committed state of some partitions of one range, at one version of the exchange.
+
+    common: what they share; its sums are 0. The arrays are parallel, ascending by partition: what
+    the committed blocks of each add up to.
+    """
+
+    common: ReadSnapshot
+    partitions: U32
+    rows: U64
+    raw_bytes: U64
+    digests: U64
+
+    def snapshots(self) -> Iterator[tuple[int, ReadSnapshot]]:
+        """Yield each partition with a snapshot of its own."""
+        arrays = self.partitions, self.rows, self.raw_bytes, self.digests
+        for partition, *sums in zip(*(array.tolist() for array in arrays), strict=True):
+            rows, raw_bytes, digest = sums
+            yield partition, replace(self.common, rows=rows, raw_bytes=raw_bytes, digest=digest)
+
+
 class LossCause(IntEnum):
     """Why a reader says that rows are lost."""
 
@@ -330,6 +395,23 @@ class CommitWait:
     snapshot: ReadSnapshot | None
     missing: BitMap = field(default_factory=BitMap)
     recompute: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RangesWait:
+    """The answer to a reader of several partitions, at one version of the exchange.
+
+    ranges: those of which every named mapper has committed. `waiting`: partitions that wait for
+    the mappers that are `missing`, or whose range has failed. `recompute`: some of those are
+    missing as they were called back. `failed`: a range has, and asking for its partitions alone
+    gives the error. What is in neither was left out, and is asked for again.
+    """
+
+    ranges: tuple[RangeSnapshot, ...] = ()
+    waiting: BitMap = field(default_factory=BitMap)
+    missing: BitMap = field(default_factory=BitMap)
+    recompute: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,18 @@ import grpc
 from cosco.errors import CoscoError, InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
 from cosco.process.grpc_settings import SERVER_OPTIONS, keepalive
+from cosco.process.wrong_address import Misdirected
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.push.receiver import PushReceiver
-from cosco.protocol.wire import ERROR_KEY, SHUFFLE_SERVICE, error_to_bytes, fetch_request, spb
+from cosco.protocol.wire import (
+    ERROR_KEY,
+    METADATA_SERVICE,
+    SHUFFLE_SERVICE,
+    error_to_bytes,
+    fetch_request_from_bytes,
+    spb,
+)
 from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
@@ -29,6 +37,12 @@ from cosco.shuffle_service.state.intake import Intakes
 MAX_SEAL_KEYS: Final = 1 << 16
 #: gRPC itself refuses what is longer; frames up to here are refused with a reason.
 _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
+#: For who takes a daemon for the metadata service.
+_NO_METADATA: Final = Misdirected(
+    METADATA_SERVICE,
+    "this is the address of a shuffle daemon, and was given as that of the metadata service: give "
+    "the one that cosco-metadata says it is ready on",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +57,8 @@ class DaemonHandlers:
     lookups: Lookups
     metrics: DaemonMetrics
 
-    def server(self) -> grpc.aio.Server:
-        """Make a server of all calls, which is neither bound nor started."""
+    def server(self, *others: grpc.GenericRpcHandler) -> grpc.aio.Server:
+        """Make a server of all calls and of `others`, which is neither bound nor started."""
         server = grpc.aio.server(
             options=[
                 *SERVER_OPTIONS,
@@ -66,11 +80,21 @@ class DaemonHandlers:
             ),
         }
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers),)
+            (
+                grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers),
+                *others,
+                _NO_METADATA,
+            )
         )
         return server
 
+    async def _check_started(self, context: Any) -> None:
+        """Refuse what comes before the daemon is registered: paths need the cluster's id."""
+        if not self.core.cluster_id:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the daemon is starting")
+
     async def _push(self, requests: Any, context: Any) -> None:
+        await self._check_started(context)
         self.metrics.push_streams.inc()
         receiver = PushReceiver(self.core.incarnation, self.budgets, self.intakes.open)
         try:
@@ -79,11 +103,10 @@ class DaemonHandlers:
             self.metrics.push_streams.dec()
 
     async def _fetch(self, message: bytes, context: Any) -> AsyncIterator[bytes]:
+        await self._check_started(context)
         self.metrics.fetch_streams.inc()
         try:
-            request = fetch_request(message)
-            key = AssignmentKey(request.number, request.range_index, request.epoch)
-            replies = self.fetch.serve(key, request.partition, files=request.files)
+            replies = self.fetch.serve(fetch_request_from_bytes(message))
             async with aclosing(replies):
                 async for reply in replies:
                     yield reply
@@ -93,6 +116,7 @@ class DaemonHandlers:
             self.metrics.fetch_streams.dec()
 
     async def _follow(self, requests: Any, context: Any) -> None:
+        await self._check_started(context)
         try:
             await FollowStream(context, self.core, self.lookups).run(requests)
         except InvalidArgument as error:
@@ -103,6 +127,7 @@ class DaemonHandlers:
 
     async def _seal(self, request: spb.SealRequest, context: Any) -> spb.SealReply:
         """Take nothing more for these assignments, and begin to store what is held of them."""
+        await self._check_started(context)
         core, count = self.core, len(request.keys)
         if count > MAX_SEAL_KEYS:
             error = f"{count} assignments to seal at once, at most {MAX_SEAL_KEYS} are"

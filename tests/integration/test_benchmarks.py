@@ -14,7 +14,8 @@ import psutil
 import pytest
 from support.commands import ROOT, command, environment
 
-PEERS = ("peers", "--rows", "20000", "--files", "3", "--partitions", "4", "--runs", "1")
+PEERS = ("peers", "--rows", "20000", "--files", "3", "--partitions", "4", "--warm-ups", "1",
+         "--runs", "1")  # fmt: skip
 
 
 @pytest.fixture
@@ -241,7 +242,9 @@ def test_one_daemon_takes_in_stores_and_serves_what_was_packed_beforehand(scratc
         # A header of 64 bytes a block, a length of 4 a row.
         assert 5_200_000 < found["stored_bytes"] < 5_300_000
         assert found["stored_bytes"] > found["mean_frame_bytes"] >= found["mean_block_bytes"] > 0
-        assert min(found.values()) > 0
+        # Processor time comes in ticks of 10 ms, and so little may take none.
+        assert min(value for what, value in found.items() if "cpu" not in what) > 0
+        assert min(found.values()) >= 0
         assert len(shown["runs"][partitions]) == 2
     assert "taken in and stored" in done.stdout
 

@@ -210,7 +210,7 @@ def test_closing_takes_less_than_a_second(name: str, metadata: str) -> None:
         exchange = CoscoExchange(f"{name}-{i}", 1, metadata=metadata)
         driver = exchange._driver
         assert driver is not None
-        until(lambda: bool(driver._scope._calls), WAIT_S)  # noqa: B023
+        until(lambda: bool(driver._work._waiting_scope._calls), WAIT_S)  # noqa: B023
         started = time.monotonic()
         exchange.close()
         took_s.append(time.monotonic() - started)
@@ -261,6 +261,7 @@ def test_live_objects_cannot_be_pickled(name: str, metadata: str) -> None:
                 with pytest.raises(NotPicklable, match="shuffle_id") as caught:
                     way(live)
                 assert isinstance(caught.value, TypeError | CoscoError)
+                assert ("handle()" in str(caught.value)) is (live is exchange)
         writer.abort()
         reader.close()
 
@@ -281,7 +282,7 @@ def test_first_contact_fails_in_seconds(name: str) -> None:
             assert "cosco-metadata" in str(caught.value)
             assert "\n" not in str(caught.value)
             assert caught.value.retriable
-            assert caught.value.__suppress_context__
+            assert caught.value.__context__ is None
     assert not transport._channels._table
 
 

@@ -194,7 +194,7 @@ def test_the_first_rows_decide_what_the_rows_are(name: str, metadata: str) -> No
             writer.collect_batch([0], batch_of(0, 1))
             with pytest.raises(SchemaMismatch):
                 writer.collect(0, b"row")
-            with pytest.raises(SchemaMismatch, match="column 0"):
+            with pytest.raises(SchemaMismatch, match="column 'key' is string instead of int64"):
                 writer.collect_batch([0], pa.record_batch({"key": ["x"], "s": ["x"]}))
             writer.collect_batch([0], batch_of(1, 1))
         with pytest.raises(SchemaMismatch, match="ARROW rows"):
@@ -306,6 +306,35 @@ def test_a_commit_is_repeatable_and_the_first_attempt_wins(name: str, metadata: 
             second.collect_batch([0], [b"x"])
         second.abort()
         assert second.close() is won
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_a_commit_tells_what_the_attempt_wrote_by_partition(
+    name: str, metadata: str, arrow: bool
+) -> None:
+    """Also that of an attempt that did not win, which is not what counts in the end."""
+    with CoscoExchange(name, 5, metadata=metadata) as exchange:
+        commits = []
+        for numbers in ([3, 0, 3], [1]):
+            with CoscoWriter(name, 4, metadata=metadata) as writer:
+                rows = [b"x" * (i + 1) for i in range(len(numbers))]
+                writer.collect_batch(numbers, pa.table({"a": rows}) if arrow else rows)
+                writer.collect_batch(4, pa.table({"a": [b"five!"]}) if arrow else [b"five!"])
+            commits.append(writer.close())
+        first, second = commits
+        assert (first.won, second.won) == (True, False)
+        assert first.partition_rows.tolist() == [1, 0, 0, 2, 1]
+        assert second.partition_rows.tolist() == [0, 1, 0, 0, 1]
+        for one in commits:
+            assert one.rows == one.partition_rows.sum()
+            assert one.bytes == one.partition_bytes.sum()
+            assert np.array_equal(one.partition_bytes > 0, one.partition_rows > 0)
+        if not arrow:
+            assert first.partition_bytes.tolist() == [2, 0, 0, 4, 5]
+            assert second.partition_bytes.tolist() == [0, 1, 0, 0, 5]
+        progress = exchange.progress()
+        assert np.array_equal(progress.partition_rows, first.partition_rows)
+        assert np.array_equal(progress.partition_bytes, first.partition_bytes)
 
 
 def test_rows_of_aborted_attempts_are_never_seen(name: str, metadata: str) -> None:

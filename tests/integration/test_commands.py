@@ -103,7 +103,6 @@ def refused(tmp_path: Path) -> list[tuple[str, tuple[str, ...], str]]:
         ("shuffled", ("--memory", "lots"), "lots"),
         ("shuffled", ("--store", "ftp://x", "--metadata", nobody), "ftp"),
         ("shuffled", ("--store", f"file://{file}", "--metadata", nobody), "file"),
-        ("shuffled", ("--metadata", nobody, "--register-timeout-s", "0.5"), nobody),
         ("main", ("status", "--metadata", nobody, "--timeout-s", "1"), nobody),
         ("main", ("status", "--metadata", "nonsense"), "nonsense"),
         ("main", ("demo", "--mappers", "0"), "--mappers"),

@@ -26,7 +26,10 @@ QUICK_S = 5.0
 
 
 def ends(process: ServiceProcess) -> bool:
-    return not Path(f"/proc/{process.pid}").exists() or _state(process.pid) == "Z"
+    try:
+        return _state(process.pid) == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _state(pid: int) -> str:

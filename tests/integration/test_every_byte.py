@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyroaring import BitMap
+from support.fetching import one_partition
 from support.frame_making import frame
-from support.packed import verify
+from support.packed import table_of, verify
 
-from cosco.client.content.arrow import batch_from_content
 from cosco.client.content.byte_rows import iter_rows
 from cosco.client.read.fetch_call import runs_of
 from cosco.client.read.state.merge import PartitionMerge
@@ -200,8 +200,8 @@ def rows_of(case: Case, merge: PartitionMerge, runs: Iterable[memoryview]) -> It
     for run in runs:
         for decoded in merge.feed(run):
             if case.arrow:
-                batch = batch_from_content(decoded, SCHEMA)
-                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                table = table_of([decoded], SCHEMA)
+                yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
             else:
                 yield from iter_rows(decoded)
 
@@ -219,7 +219,8 @@ async def read(
     found: Counter[Row] = Counter()
     try:
         replies = [
-            fetch_reply(message) async for message in fetch.serve(KEY, PARTITION, files=True)
+            fetch_reply(message)
+            async for message in fetch.serve(one_partition(KEY, PARTITION, files=True))
         ]
         for row in rows_of(case, merge, runs_of(iter(replies), merge.bad.append)):
             found[row] += 1

@@ -355,6 +355,16 @@ BATCH = pa.record_batch([[1, 2]], schema=SCHEMA)
 OTHER = pa.record_batch([["a", "b"]], names=["key"])
 
 
+def a_writer(handle: GroupHandle, use: Callable[[CoscoWriter], object]) -> None:
+    with handle.writer(0, 0) as writer:
+        use(writer)
+
+
+def a_reader(handle: GroupHandle, use: Callable[[CoscoReader], object]) -> None:
+    with handle.reader(0, 0) as reader:
+        use(reader)
+
+
 Refused = tuple[str, type[Exception], Callable[[CoscoExchangeGroup, GroupHandle], object]]
 BAD_USES: list[Refused] = [
     ("release below", InvalidArgument, lambda g, _: g.release(-1)),
@@ -372,14 +382,14 @@ BAD_USES: list[Refused] = [
     ("partition below", PartitionOutOfRange, lambda _, h: h.reader(0, -1)),
     ("partition text", InvalidArgument, lambda _, h: h.reader(0, "0")),  # type: ignore[arg-type]
     ("buffer", InvalidArgument, lambda _, h: h.writer(0, 0, buffer_bytes=1)),
-    ("row's partition", PartitionOutOfRange, lambda _, h: h.writer(0, 0).collect(4, b"")),
-    ("row", InvalidRow, lambda _, h: h.writer(0, 0).collect(0, "a")),  # type: ignore[arg-type]
-    ("batch", SchemaMismatch, lambda _, h: h.writer(0, 0).collect_batch([0, 1], BATCH)),
+    ("row's partition", PartitionOutOfRange, lambda _, h: a_writer(h, lambda w: w.collect(4, b""))),
+    ("row", InvalidRow, lambda _, h: a_writer(h, lambda w: w.collect(0, "a"))),  # type: ignore[arg-type]
+    ("batch", SchemaMismatch, lambda _, h: a_writer(h, lambda w: w.collect_batch([0, 1], BATCH))),
     ("pickled group", InvalidArgument, lambda g, _: pickle.dumps(g)),
     ("copied group", InvalidArgument, lambda g, _: copy.copy(g)),
-    ("pickled writer", InvalidArgument, lambda _, h: pickle.dumps(h.writer(0, 0))),
-    ("pickled reader", InvalidArgument, lambda _, h: pickle.dumps(h.reader(0, 0))),
-    ("row first", InvalidArgument, lambda _, h: h.reader(0, 0).row()),
+    ("pickled writer", InvalidArgument, lambda _, h: a_writer(h, pickle.dumps)),
+    ("pickled reader", InvalidArgument, lambda _, h: a_reader(h, pickle.dumps)),
+    ("row first", InvalidArgument, lambda _, h: a_reader(h, lambda r: r.row())),
 ]
 
 

@@ -171,6 +171,9 @@ def test_an_ordinary_reader_reads_what_is_committed(
     for mapper in range(MAPPERS):
         commit = put(handle, i, mapper, mixed(mapper))
         assert (commit.mapper, commit.rows, commit.won) == (mapper, len(mixed(mapper)), True)
+        assert commit.partition_rows.sum() == commit.rows
+        row_bytes = sum(len(row) for _, row in mixed(mapper))
+        assert commit.partition_bytes.sum() == commit.bytes == row_bytes
     handle.flush()
     for partition in range(4):
         assert fetch(f"rows/{i}", range(MAPPERS), partition, metadata) == MIXED[partition]

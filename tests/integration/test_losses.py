@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_loss_during_the_rebuild(services: Services, name: str) -> None:
 
 
 def test_several_ranges_lost_at_once(services: Services, name: str) -> None:
-    """Their readers report them side by side; each is a loss of its own, and built again once."""
+    """Their readers report them side by side, as no store is gone; each is built again once."""
     metadata = services.metadata
     calls: list[list[int]] = []
 
@@ -111,6 +112,50 @@ def test_several_ranges_lost_at_once(services: Services, name: str) -> None:
     assert calls[0] == MAPPERS
     assert all(set(call) <= set(MAPPERS) for call in calls)
     assert len(calls) <= ranges
+
+
+def test_a_dead_store_is_found_in_all_exchanges_and_every_mapper_called_back_once(
+    tmp_path: Path, name: str
+) -> None:
+    """One reader of one partition of one exchange finds that a daemon, and all it had, is gone."""
+    mappers, names = [1, 2, 3, 4, 5, 6], [f"{name}-{i}" for i in range(2)]
+    calls: list[tuple[str, list[int]]] = []
+
+    def pairs_of(mapper: int) -> Pairs:
+        return numbered(mapper, 120, partitions=6)
+
+    def arrange(exchange: str) -> Callable[[list[int], str], None]:
+        def again(lost: list[int], reason: str) -> None:
+            calls.append((exchange, sorted(lost)))
+            for mapper in lost:
+                send(exchange, mapper, pairs_of(mapper), started.metadata)
+
+        return again
+
+    with Services(tmp_path) as started, ExitStack() as stack:
+        metadata = started.metadata
+        for _ in range(3):
+            started.daemon("--memory", "16MiB", store="memory://")
+        for one in names:
+            made = CoscoExchange(one, 6, arrange(one), replicas=1, metadata=metadata)
+            stack.enter_context(made)
+            for mapper in mappers:
+                send(one, mapper, pairs_of(mapper), metadata)
+        victim = started.daemons[0]
+        lost = [
+            next(r.first for r in info.ranges if r.index == a.range_index)
+            for info in (describe(one, metadata) for one in names[:1])
+            for a in info.assignments
+            if a.primary.address == victim.address
+        ]
+        assert len(lost) > 1
+        victim.kill()
+        every = by_partition([pair for mapper in mappers for pair in pairs_of(mapper)], 6)
+        assert fetch(names[0], mappers, lost[0], metadata) == every[lost[0]]
+        until(lambda: len(calls) == 2, BOUND_S, "the other exchange's driver to be told")
+        for one in names:
+            assert fetch_all(one, mappers, 6, metadata) == every
+    assert sorted(calls) == [(one, mappers) for one in names]
 
 
 def test_the_service_restarts_during_the_callback(services: Services, name: str) -> None:
@@ -246,7 +291,7 @@ def test_a_nondeterministic_exchange_starts_anew(services: Services, name: str) 
                 row for mapper in MAPPERS for p, row in rows_in(2, mapper) if p == number
             )
             assert fetch(name, MAPPERS, number, metadata) == expected
-        with pytest.raises(GenerationChanged):
+        with old_reader, pytest.raises(GenerationChanged):
             old_reader.read_table()
         with pytest.raises(GenerationChanged):
             old_writer.close()

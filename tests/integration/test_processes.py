@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryFile
+from typing import Any
 
 import psutil
 import pytest
@@ -30,9 +33,11 @@ class Service:
     """A command that runs, and the lines it writes."""
 
     def __init__(self, name: str, *args: str) -> None:
+        self.log = TemporaryFile("w+")  # noqa: SIM115 (it is closed in `end`)
         self.process = subprocess.Popen(
             command(name, *args),
             stdout=subprocess.PIPE,
+            stderr=self.log,
             text=True,
             env=environment(),
         )
@@ -50,6 +55,13 @@ class Service:
         """Wait for its end."""
         with self.process:
             self._reader.join()
+        self.log.close()
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """What it has logged of a kind, with `--log-format json`."""
+        self.log.seek(0)
+        lines = [json.loads(line) for line in self.log if line.startswith("{")]
+        return [line for line in lines if line.get("event") == kind]
 
     def ready(self) -> str:
         """The address of the next daemon that says it is ready."""
@@ -121,7 +133,8 @@ def test_processes_serve_an_exchange_and_one_that_is_killed_comes_back_with_noth
 ) -> None:
     with ExitStack() as stack:
         store = tmp_path / "store"
-        two = stack.enter_context(service(*daemons(metadata, store, "a", "--processes", "2")))
+        options = ("--processes", "2", "--log-format", "json")
+        two = stack.enter_context(service(*daemons(metadata, store, "a", *options)))
         other = stack.enter_context(service(*daemons(metadata, store, "b")))
         addresses = {two.ready(), two.ready()}
         other.ready()
@@ -135,6 +148,11 @@ def test_processes_serve_an_exchange_and_one_that_is_killed_comes_back_with_noth
             two.of_port(address).kill()
             assert two.ready() == address  # where it was
             write(metadata, index + 1)
+        ended = two.events("process_ended")
+        assert [(line["daemon"], line["code"]) for line in ended] == [
+            (address, -signal.SIGKILL) for address in sorted(addresses)
+        ]
+        assert len(two.events("service_started")) == 4
         assert read(metadata, 3) == expected(3)
         exchange.close()
         for running in (two, other):

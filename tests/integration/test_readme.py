@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_example_runs(document: str, printed: str, tmp_path: Path) -> None:
     text = (ROOT / document).read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 1
+    [program] = [block for block in blocks if "__main__" in block]  # others need an engine
     script = tmp_path / "example.py"
-    script.write_text(blocks[0])
+    script.write_text(program)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
         capture_output=True,

@@ -14,6 +14,7 @@ from cosco.metadata.store.sql import _TABLES
 from cosco.shuffle_service.state.buffers.mark_boards import _FOLLOWER_BYTES, _cost_bytes
 
 from .network import Call
+from .programs import STORE_TIMEOUT_S
 
 if TYPE_CHECKING:
     from cosco.shuffle_service.state.buffers.pool import Page
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .programs import Daemon
     from .world import World
 
+#: How often it may be seen that a write hangs before its daemon, which was paused, notices.
+_UNNOTICED_LOOKS = 4
 #: Of what else than frames a push stream carries: hellos, announcements, releases.
 _WORDS_BYTES = 16 << 10
 
@@ -33,6 +36,7 @@ def audit(world: World, daemons: list[Daemon]) -> None:
         if core is None:
             continue
         problems = [*_pages(core), *_marks(core), *_bounds(core), *_on_their_way(world, daemon)]
+        problems += _writes(world, daemon, core)
         if problems:
             world.problem(f"{daemon.name}: {'; '.join(problems)}")
 
@@ -86,6 +90,23 @@ def _bounds(core: DaemonCore) -> Iterator[str]:
         yield f"{len(replication)} forwarded frames"
 
 
+def _writes(world: World, daemon: Daemon, core: DaemonCore) -> Iterator[str]:
+    """A write that takes too long is noticed by a daemon that runs."""
+    now, flushes = world.loop.now, core.flushes
+    if not flushes.hanging_bytes <= core.shares.flushing:
+        yield f"{flushes.hanging_bytes} bytes hang, {core.shares.flushing} are being written"
+    if daemon.process is None or not daemon.process.runs or flushes.failing(now):
+        world.unnoticed.pop(daemon.name, None)
+        return
+    late = any(
+        flush.began_at is not None and now - flush.began_at > STORE_TIMEOUT_S
+        for flush in flushes._under_way
+    )
+    looks = world.unnoticed[daemon.name] = world.unnoticed.get(daemon.name, 0) + 1 if late else 0
+    if looks >= _UNNOTICED_LOOKS:
+        yield "a write hangs, and the store counts as well"
+
+
 def _on_their_way(world: World, daemon: Daemon) -> Iterator[str]:
     """Frames sent to a daemon that it has not read yet must have been granted."""
     server = world.network.servers.get(daemon.address)
@@ -127,6 +148,12 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     return True
 
 
+#: Tables that keep what was used, and daemons; what is closing is looked at by itself.
+_STAYING = {
+    "daemons", "closing", "closed", "used_groups", "forgotten_stores", "numbers_given",
+}  # fmt: skip
+
+
 def left(world: World, daemons: list[Daemon]) -> list[str]:
     """What is left of closed exchanges."""
     found = [f"{name}/{path}" for name, disk in world.disks.items() for path in disk.files]
@@ -134,12 +161,12 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
     found += [
         f"{len(rows)} rows of {name}"
         for name, rows in tables.items()
-        if rows and name not in {"daemons", "closing", "closed", "used_groups"}
+        if rows and name not in _STAYING
     ]
     pending = [column.split()[0] for column in _TABLES["closing"].columns].index("pending")
     for row in tables["closing"].values():
         waited_for = {str(party) for party in json.loads(str(row[pending]))}
-        if waiting := waited_for - world.lost_stores:
+        if waiting := waited_for - (world.lost_stores - world.forgotten_stores):
             found.append(f"a closing exchange that waits for {sorted(waiting)}")
     for daemon in daemons:
         if daemon.core is not None:
@@ -173,6 +200,7 @@ def _left_in_state(state: Any) -> Iterator[str]:
     failover = state.failover
     counted = {
         "exchanges": len(state._exchanges.open),
+        "applications": len(state.applications),
         "moves": len(failover._moves),
         "current epochs": len(failover._current),
         "thin ranges": len(failover._thin),
@@ -180,5 +208,6 @@ def _left_in_state(state: Any) -> Iterator[str]:
         "fences": len(failover._fences._errands),
         "groups": len(state.groups._groups),
         "exchanges of groups": len(state.groups._of),
+        "exchanges of applications": len(state.applications._of),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)

@@ -7,19 +7,25 @@ Each break replaces something of Cosco in this process, after `patches.install`,
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cosco.client.driver import driver
 from cosco.client.groups import commit_outbox, mark_watch
-from cosco.client.read.state import merge, read_plan
+from cosco.client.read import commit_watch, gather, row_source
+from cosco.client.read.state import merge, read_plan, shared_reading
 from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
 from cosco.format import block
 from cosco.metadata.service import journal
-from cosco.metadata.state.daemons import failover
+from cosco.metadata.state import lost_stores
+from cosco.metadata.state.applications import application_table
+from cosco.metadata.state.daemons import claims, failover, forgotten_stores, members
 from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
@@ -27,11 +33,11 @@ from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameBudget
 from cosco.protocol.push.sender import OutFrame, PushSender
-from cosco.protocol.records import DaemonOrders
+from cosco.protocol.records import DaemonOrders, RowKind
 from cosco.shuffle_service.io import flusher, membership
 from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
-from cosco.shuffle_service.state import core, known_assignments
+from cosco.shuffle_service.state import core, flush_plan, known_assignments
 from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
 from cosco.shuffle_service.state.replication import copy_log, replica
 
@@ -40,21 +46,23 @@ from . import patches
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """`what` is wrong with the code once `apply` was called; `groups`: that of groups alone."""
+    """`what` is wrong with the code once `apply` was called; `groups`, `applications`: that of
+    these alone."""
 
     what: str
     apply: Callable[[], None]
     groups: bool
+    applications: bool
 
 
 BREAKS: dict[str, Break] = {}
 
 
 def _break(
-    name: str, what: str, *, groups: bool = False
+    name: str, what: str, *, groups: bool = False, applications: bool = False
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(function: Callable[[], None]) -> Callable[[], None]:
-        BREAKS[name] = Break(what, function, groups)
+        BREAKS[name] = Break(what, function, groups, applications)
         return function
 
     return register
@@ -167,7 +175,7 @@ def _seal_forgotten() -> None:
 
 @_break("epoch-without-copies", "an epoch that lost its replica goes on without another")
 def _epoch_without_copies() -> None:
-    def seal_all_of(self: failover.Failover, incarnation: int) -> None:
+    def seal_all_of(self: failover.Failover, incarnation: int, cause: str | None = None) -> None:
         for number, index in list(self._current.get(incarnation, ())):
             exchange = self._exchanges[number]
             if exchange.current(index).primary.incarnation == incarnation:
@@ -187,6 +195,48 @@ def _failed_write_stored() -> None:
             await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
 
     flusher.Flusher._write = write
+
+
+@_break("hung-unnoticed", "a write may be under way for ever, and nobody is told")
+def _hung_unnoticed() -> None:
+    flush_plan.FlushPlan.waits = lambda self, flush, now: 1.0
+
+
+@_break("hung-stored", "a write that takes too long counts as durable")
+def _hung_stored() -> None:
+    _given_up(lambda flush: None)
+
+
+@_break("hung-repeated", "a write that takes too long is made again while it is under way")
+def _hung_repeated() -> None:
+    def fail(flush: Any) -> None:
+        raise TimeoutError
+
+    _given_up(fail)
+
+
+def _given_up(then: Callable[[Any], None]) -> None:
+    """Have a write that takes too long waited for no more."""
+
+    async def append(self: flusher.Flusher, flush: Any) -> None:
+        path, offset = flush.buffer.path, flush.chunk.offset
+        writing = asyncio.ensure_future(self._store.append(path, offset, flush.parts))
+        self.writes.add(writing)
+        writing.add_done_callback(self._forget)
+        left_s = self._core.flushes.began(flush, time.monotonic())
+        await asyncio.wait({writing}, timeout=left_s)
+        self._core.flushes.returned(flush)
+        if writing.done():
+            writing.result()
+        else:
+            then(flush)
+
+    flusher.Flusher._append = append
+
+
+@_break("last-comer", "whoever registers an address has it, whoever answers there")
+def _last_comer() -> None:
+    members.Members.claim = lambda self, ref: claims.Claim.GRANTED
 
 
 @_break("pages-freed-early", "the pages of a chunk are free while it is being written")
@@ -212,7 +262,9 @@ def _pages_freed_early() -> None:
 
 @_break("no-other-files", "readers are not given the files that others wrote for an epoch")
 def _no_other_files() -> None:
-    async def from_files(self: fetch_service.FetchService, key: Any, partition: int) -> Any:
+    async def from_files(
+        self: fetch_service.FetchService, part: Any, partition: int, sender: Any
+    ) -> Any:
         for nothing in ():
             yield nothing
 
@@ -246,16 +298,16 @@ def _greedy_copies() -> None:
 
 @_break("no-sums", "a reader does not compare what it found with the committed sums")
 def _no_sums() -> None:
-    def complete(self: merge.PartitionMerge) -> bool:
+    def complete(self: merge.BlockMerge) -> bool:
         return asked.setdefault(self, None) is None and bool(self.rows or not self._snapshot.rows)
 
     asked: dict[Any, None] = {}
-    merge.PartitionMerge.complete = complete
+    merge.BlockMerge.complete = complete
 
 
 @_break("no-crc", "a reader checks no checksums and no digests")
 def _no_crc() -> None:
-    def complete(self: merge.PartitionMerge) -> bool:
+    def complete(self: merge.BlockMerge) -> bool:
         snapshot = self._snapshot
         return (self.rows, self.row_bytes) == (snapshot.rows, snapshot.raw_bytes)
 
@@ -266,7 +318,7 @@ def _no_crc() -> None:
     before = merge.decode_content
     merge.check_block = lambda *_: None
     merge.decode_content = content
-    merge.PartitionMerge.complete = complete
+    merge.BlockMerge.complete = complete
 
 
 @_break("no-reader-dedupe", "a reader does not drop blocks that it has seen")
@@ -285,13 +337,65 @@ def _no_reader_dedupe() -> None:
 
 @_break("any-attempt", "a reader takes the rows of any attempt")
 def _any_attempt() -> None:
-    def accept(self: merge.PartitionMerge, header: Any, stored: Any) -> Any:
+    def accept(self: merge.BlockMerge, header: Any, stored: Any) -> Any:
         if header.mapper in self._attempts:
             self._attempts[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    before = merge.PartitionMerge._accept
-    merge.PartitionMerge._accept = accept
+    before = merge.BlockMerge._accept
+    merge.BlockMerge._accept = accept
+
+
+@_break("others-sums", "a partition is verified by the sums of another one of its reader")
+def _others_sums() -> None:
+    def complete(self: merge.BlockMerge) -> bool:
+        _, good = verified.setdefault(id(self._named), (self._named, set()))
+        found = self.rows, self.row_bytes, self.digest
+        if before(self):
+            good.add(found)
+        return found in good
+
+    verified: dict[int, tuple[Any, set[Any]]] = {}
+    before = merge.BlockMerge.complete
+    merge.BlockMerge.complete = complete
+
+
+@_break("headers-for-rows", "headers make up for rows of mappers that are named")
+def _headers_for_rows() -> None:
+    def to_name(snapshot: Any, named: Any) -> Any:
+        return named - type(named)([named.max()]) if len(named) > 1 else named
+
+    def accept(self: merge.BlockMerge, header: Any) -> None:
+        named, self._named = self._named, frozenset()
+        before(self, header)
+        self._named = named
+
+    before = merge.BlockMerge._accept_bare
+    merge.BlockMerge._accept_bare = accept
+    merge.mappers_to_name = shared_reading.mappers_to_name = to_name
+
+
+@_break("given-again", "after a loss a reader gives its other partitions again")
+def _given_again() -> None:
+    def report_loss(self: gather.Gatherer, *arguments: Any) -> None:
+        lost.append(self)
+        before(self, *arguments)
+
+    def each(self: row_source.RowSource) -> Any:
+        partitions = list(self._partitions)
+        while partitions:
+            self.present = partitions.pop(0)
+            self._watch.come_to(self.present)
+            yield self.present
+            if self._gatherer in lost:
+                lost.remove(self._gatherer)
+                partitions = list(self._partitions)
+        self._watch.end_pass()
+
+    lost: list[Any] = []
+    before = gather.Gatherer._report_loss
+    gather.Gatherer._report_loss = report_loss
+    row_source.RowSource._each = each
 
 
 # --- commits ------------------------------------------------------------------------------
@@ -323,7 +427,7 @@ def _second_commit() -> None:
             request, self.spec, self.attempts, self._epochs, self.builds
         )
         if not request.partial:
-            self._count_first(request, written)
+            self._count_first(request, written, b"")
             return True
         return before(self, request)
 
@@ -331,28 +435,49 @@ def _second_commit() -> None:
     exchange_state.ExchangeState.commit = commit
 
 
+@_break("second-sums", "what an attempt commits again is not compared with what it said first")
+def _second_sums() -> None:
+    exchange_state.commit_digest = lambda _: b"the same"
+
+
 # --- losses -------------------------------------------------------------------------------
+
+
+@_break("blind-schema", "a schema takes the place of one that its writer has not seen")
+def _blind_schema() -> None:
+    def fix(
+        self: exchange_state.ExchangeState, kind: RowKind, schema: bytes, seen: bytes | None = None
+    ) -> None:
+        before(self, kind, schema, seen if seen is None else self.schema)
+
+    before = exchange_state.ExchangeState.fix_row_kind
+    exchange_state.ExchangeState.fix_row_kind = fix
+
+
+@_break("stale-schema", "a reader goes by the schema that it was told when it was made")
+def _stale_schema() -> None:
+    commit_watch.CommitWatch.describe_again = lambda self: self.describe()
 
 
 @_break("stale-loss", "a report of a loss in an older build ends the present one")
 def _stale_loss() -> None:
-    def report_loss(self: exchange_state.ExchangeState, report: Any) -> list[int]:
+    def reported(self: exchange_state.ExchangeState, report: Any) -> int | None:
         index = self.builds.index_of(report.partition)
         return before(self, replace(report, generation=self.generation, build=self.build(index)))
 
-    before = exchange_state.ExchangeState.report_loss
-    exchange_state.ExchangeState.report_loss = report_loss
+    before = exchange_state.ExchangeState.reported
+    exchange_state.ExchangeState.reported = reported
 
 
 @_break("loss-forgotten", "losses are forgotten when the metadata service is started again")
 def _loss_forgotten() -> None:
-    losses.Losses.restore = lambda *_: None
+    losses.Losses.restore = losses.Losses.restore_pending = lambda *_: None
 
 
 @_break("mixed-attempts", "a range that was sent again is read with its mappers' first attempts")
 def _mixed_attempts() -> None:
-    def recount(self: builds.Builds, index: int, mapper: int, attempt: int, sums: Any) -> None:
-        before(self, index, mapper, attempt, sums)
+    def recount(self: builds.Builds, index: int, mapper: int, resent: Any, sums: Any) -> None:
+        before(self, index, mapper, resent, sums)
         del self._ranges[index].resent[mapper]
         self._changes.delete("resent", (self._number, index, mapper))
 
@@ -372,7 +497,31 @@ def _lost_call() -> None:
     losses.Losses.calls = calls
 
 
+@_break("range-by-range", "what a store had is found lost by readers, a range at a time")
+def _range_by_range() -> None:
+    lost_stores.LostStores._find = lambda self, *_: lost_stores.Found([], 0)
+
+
+@_break("copies-left", "a source is taken for gone with one of its daemons")
+def _copies_left() -> None:
+    lost_stores.all = any
+
+
+@_break("lost-half", "of ranges that are lost at once one is forgotten")
+def _lost_half() -> None:
+    def begin(self: losses.Losses, lost: Any, *rest: Any) -> None:
+        before(self, dict(list(lost.items())[: max(1, len(lost) - 1)]), *rest)
+
+    before = losses.Losses.begin
+    losses.Losses.begin = begin
+
+
 # --- ends ---------------------------------------------------------------------------------
+
+
+@_break("awaited-store", "a forgotten store is waited for all the same")
+def _awaited_store() -> None:
+    forgotten_stores.ForgottenStores.__contains__ = lambda *_: False
 
 
 @_break("early-confirm", "a daemon confirms that an exchange is gone before its files are")
@@ -410,7 +559,11 @@ def _second_mark() -> None:
     mark_boards.MarkBoard.add = add
 
 
-@_break("unsent-mark", "what ends with a mark is not sent again to a new epoch", groups=True)
+@_break(
+    "unsent-mark",
+    "what ends with a mark is not sent again to a new epoch",
+    groups=True,
+)
 def _unsent_mark() -> None:
     def restamp(self: routes.Routes, frame: OutFrame, assignment: Any) -> None:
         body = memoryview(b"".join(frame.payload))
@@ -425,7 +578,11 @@ def _unsent_mark() -> None:
     routes.Routes._restamp = restamp
 
 
-@_break("unmet-seal", "a seal of what a daemon has not admitted yet is forgotten", groups=True)
+@_break(
+    "unmet-seal",
+    "a seal of what a daemon has not admitted yet is forgotten",
+    groups=True,
+)
 def _unmet_seal() -> None:
     known_assignments.AlikeAssignments.sealed = lambda *_: None
 
@@ -436,27 +593,35 @@ def _admitted_again() -> None:
 
 
 @_break(
-    "no-mark-sums", "a reader does not compare what it found with the sums of marks", groups=True
+    "no-mark-sums",
+    "a reader does not compare what it found with the sums of marks",
+    groups=True,
 )
 def _no_mark_sums() -> None:
-    def complete(self: merge.PartitionMerge) -> bool:
+    def complete(self: merge.BlockMerge) -> bool:
         if self._snapshot.build == read_plan.MARKS_BUILD and self not in asked:
             asked[self] = None  # it asks before the first fetch
             return False
         return self._snapshot.build == read_plan.MARKS_BUILD or before(self)
 
     asked: dict[Any, None] = {}
-    before = merge.PartitionMerge.complete
-    merge.PartitionMerge.complete = complete
+    before = merge.BlockMerge.complete
+    merge.BlockMerge.complete = complete
 
 
-@_break("forgotten-orphans", "mappers that die before they commit are never reported", groups=True)
+@_break(
+    "forgotten-orphans",
+    "mappers that die before they commit are never reported",
+    groups=True,
+)
 def _forgotten_orphans() -> None:
     group_table.Groups.report_uncommitted = lambda *_: None
 
 
 @_break(
-    "moved-orphans", "marks of ranges that moved are asked for at first epochs only", groups=True
+    "moved-orphans",
+    "marks of ranges that moved are asked for at first epochs only",
+    groups=True,
 )
 def _moved_orphans() -> None:
     def look(self: mark_watch.OrphanWatch, missing: Any) -> Any:
@@ -482,7 +647,11 @@ def _no_release() -> None:
     group_table.Groups.release = lambda *_, **__: []
 
 
-@_break("sleeping-followers", "readers that wait for marks are not told of a seal", groups=True)
+@_break(
+    "sleeping-followers",
+    "readers that wait for marks are not told of a seal",
+    groups=True,
+)
 def _sleeping_followers() -> None:
     def end(self: mark_boards.MarkBoard) -> None:
         self.ended = True
@@ -490,7 +659,11 @@ def _sleeping_followers() -> None:
     mark_boards.MarkBoard.end = end
 
 
-@_break("lost-extension", "an extension that is asked for again makes exchanges again", groups=True)
+@_break(
+    "lost-extension",
+    "an extension that is asked for again makes exchanges again",
+    groups=True,
+)
 def _lost_extension() -> None:
     def create(
         self: group_table.Groups,
@@ -508,3 +681,47 @@ def _lost_extension() -> None:
 
     before = group_table.Groups.create
     group_table.Groups.create = create
+
+
+# --- applications -------------------------------------------------------------------------
+
+
+@_break(
+    "serial-callbacks",
+    "callbacks of an application's exchanges wait for each other",
+    applications=True,
+)
+def _serial_callbacks() -> None:
+    driver._DriverWork._queue = lambda self, call: self.callbacks.add(0, call)
+
+
+@_break(
+    "unrenewed-application",
+    "a poll does not renew the lease of an application",
+    applications=True,
+)
+def _unrenewed_application() -> None:
+    def renew(
+        self: application_table.Applications, application_id: str, owner: bytes, now: float
+    ) -> Any:
+        return self._get(application_id)
+
+    application_table.Applications.renew = renew
+
+
+@_break(
+    "forgotten-member",
+    "the database does not have which exchanges an application owns",
+    applications=True,
+)
+def _forgotten_member() -> None:
+    def add(
+        self: application_table.Applications,
+        application_id: str,
+        owner: bytes,
+        exchange: exchange_state.ExchangeState,
+        now: float,
+    ) -> None:
+        self._join(self.renew(application_id, owner, now), exchange.number)
+
+    application_table.Applications.add = add

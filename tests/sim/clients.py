@@ -52,6 +52,10 @@ class Clients:
         self.is_peaceful = False  # no new fault comes
         self.losses = 0  # that the driver, or a reader, was told of
         self.damages = 0  # to what was stored
+        #: Exchanges that all mappers had committed to when a host was lost, and who was called
+        #: back since.
+        self.settled: set[int] = set()
+        self.called: Counter[Place] = Counter()
         self.reads = 0
         self.verified: set[Place] = set()  # partitions read whole in peace
         self.wanted: Counter[Place] = Counter()  # runs of mappers that must yet succeed
@@ -67,6 +71,9 @@ class Clients:
     def speculate(self) -> None:
         """Run some mapper once more."""
         raise NotImplementedError
+
+    def read_something(self) -> None:
+        """Have a reader begin, if they do not come by themselves."""
 
     def extend(self) -> None:
         """Have more exchanges made, if there are to be any."""
@@ -194,6 +201,9 @@ class Clients:
         """Do what an engine does then; whether nobody need read it again."""
         if isinstance(error, DataLost) and not error.retriable:
             self.repair((place[0], mapper) for mapper in error.mappers)
+        if self._is_of_forgery(error):  # there is no end to it
+            self.verified.add(place)
+            return True
         if isinstance(error, cosco.DataCorrupted) and peaceful and self.damages > MAX_BUILDS:
             # Rows of one range went missing from whole files each time: that is the end of it.
             self.verified.add(place)
@@ -201,6 +211,45 @@ class Clients:
         return False
 
     # --- errors ----------------------------------------------------------------------------
+
+    def _is_of_forgery(self, error: CoscoError) -> bool:
+        """Whether it is what clients are to be told when a commit was forged."""
+        if self.world.forged is None:
+            return False
+        return isinstance(error, cosco.DataCorrupted | cosco.RecomputeMismatch)
+
+    def host_lost(self) -> None:
+        """To be called when a host goes for good."""
+        self.called.clear()
+        self.settled = {index for index in self._exchanges() if self._is_committed(index)}
+
+    def is_committed(self) -> bool:
+        """Whether all mappers have committed to all exchanges there are."""
+        return all(self._is_committed(index) for index in self._exchanges())
+
+    def called_twice(self) -> list[Place]:
+        """The mappers that one lost host has made run more than once."""
+        if self.scenario.replicas > 1:  # readers find out by range whether a copy is left
+            return []
+        return [place for place, n in self.called.items() if place[0] in self.settled and n > 1]
+
+    def _exchanges(self) -> Iterable[int]:
+        """The indexes of all exchanges there are."""
+        raise NotImplementedError
+
+    def _name_of(self, index: int) -> str:
+        """The id of an exchange."""
+        raise NotImplementedError
+
+    def _committed(self, index: int) -> set[int] | None:
+        """The mappers of an exchange that the metadata service has; None if it is not there."""
+        states = [state for process, state in self.world.states.items() if process.runs]
+        exchange = states[-1]._exchanges.opened(self._name_of(index)) if states else None
+        return None if exchange is None else set(exchange.attempts.committed_mappers)
+
+    def _is_committed(self, index: int) -> bool:
+        committed = self._committed(index)
+        return committed is not None and len(committed) == self.scenario.mappers
 
     def _lost(self, reason: str) -> None:
         """Count what the driver or a reader is told of a loss."""
@@ -220,7 +269,8 @@ class Clients:
         always: dict[type[CoscoError], bool] = {
             DataLost: True,
             cosco.CapacityExceeded: True,
-            cosco.DataCorrupted: self.scenario.damage,
+            cosco.DataCorrupted: self.scenario.damage or self._is_of_forgery(error),
+            cosco.RecomputeMismatch: self._is_of_forgery(error),
         }
         if not any(isinstance(error, kind) and may for kind, may in (always | allowed).items()):
             self.world.problem_of_exception(f"{what} failed", error)

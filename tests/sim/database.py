@@ -85,9 +85,9 @@ class SimDatabase:
         self._world = current()
         self._busy = asyncio.Lock()
 
-    async def load(self) -> Stored:
+    async def load(self, build: Callable[[Stored], _T]) -> _T:
         await self._takes()
-        return self._store.load()
+        return build(self._store.load())
 
     async def write(self, changes: list[Change]) -> None:
         process = PROCESS.get()

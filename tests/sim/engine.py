@@ -5,11 +5,13 @@ The engine itself is the world's: it never fails, and runs again what failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import cosco
 from cosco import (
     CommitTimeout,
+    CoscoApplication,
     CoscoError,
     CoscoExchange,
     CoscoReader,
@@ -20,7 +22,8 @@ from cosco import (
 
 from . import threads
 from .clients import SERVICE_TIMEOUT_S, Clients, Place
-from .loop import Process
+from .columns import Columns, rows_of
+from .loop import PROCESS, Process
 from .loop import RunState as ProcessState
 from .model import Run, RunState
 from .programs import METADATA_ADDRESS
@@ -29,8 +32,62 @@ from .world import World
 
 SHUFFLE_ID = "simulated"
 LEASE_S = 90.0
+#: Short, so that it runs out in many worlds unless it is renewed.
+APPLICATION_LEASE_S = 30.0
+#: What the source of an application's exchange has, and how long it may take to be there.
+SOURCE_ROW = b"the source's row"
+SOURCE_WAIT_S = 120.0
 #: The share of runs that are run once more by the process that has done them.
 _REPEATED = 0.1
+
+
+class Source:
+    """Another exchange of the driver's application, which its mappers read when they run again.
+
+    One row of one mapper, which the driver's process writes.
+    """
+
+    def __init__(
+        self, world: World, application: CoscoApplication, is_ending: threads.Event
+    ) -> None:
+        self._world = world
+        self._is_ending = is_ending
+        self._process = PROCESS.get()
+        self._handle = application.exchange(1, self._again, mappers=1, replicas=1).handle()
+        self._write()
+
+    def _again(self, mappers: list[int], reason: str) -> None:
+        self._world.trace(f"the source runs again: {reason}")
+        self._world.count("callbacks of sources")
+        self._write()
+
+    def _write(self) -> None:
+        while not self._is_ending.is_set():
+            try:
+                with self._handle.writer(0) as writer:
+                    writer.collect(0, SOURCE_ROW)
+            except CoscoError as error:
+                self._world.trace(f"the source is not written: {type(error).__name__}: {error}")
+                threads.sleep(0.5)
+            else:
+                return
+
+    def read(self) -> None:
+        """Read it, while its own mapper may have to run again first."""
+        if PROCESS.get() is not self._process:
+            return  # another driver has taken the exchange over, and left the source
+        try:
+            with self._handle.reader(0, timeout_s=SOURCE_WAIT_S) as reader:
+                rows = rows_of(reader.read_table())
+        except CommitTimeout as error:
+            if not self._is_ending.is_set():
+                self._world.problem_of_exception("a callback waited for another exchange's", error)
+        except CoscoError as error:  # as it may be for any reader amid faults
+            self._world.trace(f"the source is not read: {type(error).__name__}: {error}")
+        else:
+            self._world.count("sources read")
+            if rows != [SOURCE_ROW]:
+                self._world.problem(f"the source has the rows {rows}")
 
 
 class Engine(Clients):
@@ -44,6 +101,7 @@ class Engine(Clients):
         self._has_begun = False
         self._finish = threads.Event()
         self._starts = 0
+        self._source: Source | None = None
 
     # --- driver ----------------------------------------------------------------------------
 
@@ -65,21 +123,15 @@ class Engine(Clients):
         try:
             if not self.is_created:
                 try:
-                    exchange = CoscoExchange(
-                        SHUFFLE_ID,
-                        scenario.partitions,
-                        callback,
-                        deterministic=scenario.deterministic,
-                        **self._options(LEASE_S),
-                    )
+                    end = self._create(callback)
                 except cosco.ExchangeExists:  # by a driver that died before it could say so
-                    exchange = self._attach(callback)
+                    end = self._attach(callback).close
                 self.is_created = True
                 self.world.later(0, self._begin_work)
             else:
-                exchange = self._attach(callback)
+                end = self._attach(callback).close
             self._finish.wait()
-            exchange.close()
+            end()
             self.is_closed = True
             self.world.trace("exchange closed")
         except ExchangeClosed:
@@ -91,6 +143,38 @@ class Engine(Clients):
             if not error.retriable and not isinstance(error, cosco.CapacityExceeded):
                 self.world.problem_of_exception("the driver failed", error)
             self.world.later(1.0, self._start_driver)
+
+    def _create(self, callback: Callable[[list[int], str], None] | None) -> Callable[[], None]:
+        """Make the exchange, alone or in an application.
+
+        Returns: what ends it.
+        """
+        scenario, options = self.scenario, self._options(LEASE_S)
+        if not scenario.application:
+            return CoscoExchange(
+                SHUFFLE_ID,
+                scenario.partitions,
+                callback,
+                deterministic=scenario.deterministic,
+                **options,
+            ).close
+        application = CoscoApplication(
+            "simulated",
+            lease_s=min(options.pop("lease_s"), APPLICATION_LEASE_S),
+            metadata=options.pop("metadata"),
+            service_timeout_s=SERVICE_TIMEOUT_S,
+        )
+        CoscoExchange(
+            SHUFFLE_ID,
+            scenario.partitions,
+            callback,
+            deterministic=scenario.deterministic,
+            application=application,
+            **options,
+        )
+        self._source = Source(self.world, application, self._finish)
+        self.world.count("applications")
+        return application.close
 
     def _attach(self, callback: Callable[[list[int], str], None] | None) -> CoscoExchange:
         return CoscoExchange.attach(
@@ -105,7 +189,16 @@ class Engine(Clients):
         self.world.trace(f"recompute {mappers}: {reason}")
         self._lost(reason)
         self.world.count("callbacks")
+        self.called.update((0, mapper) for mapper in mappers)
+        if self._source is not None:
+            self._source.read()
         self._run_again(((0, mapper) for mapper in mappers), 1.0)
+
+    def _exchanges(self) -> Iterable[int]:
+        return (0,)
+
+    def _name_of(self, index: int) -> str:
+        return SHUFFLE_ID
 
     # --- mappers ---------------------------------------------------------------------------
 
@@ -168,11 +261,19 @@ class Engine(Clients):
                 service_timeout_s=SERVICE_TIMEOUT_S,
             ) as writer:
                 met = True
-                rows = self._write_rows(writer.collect, run, pause_s)
+                if scenario.columns:
+                    columns = Columns(writer, run.mapper, scenario.mappers)
+                    rows = self._write_rows(columns.collect, run, pause_s)
+                    columns.flush()
+                    self.world.count("runs that wrote columns")
+                else:
+                    rows = self._write_rows(writer.collect, run, pause_s)
             commit = writer.close()
         except CoscoError as error:
             run.interrupt()
             self._explain(what, error, met=met)
+            if self._is_of_forgery(error):
+                self.wanted[0, run.mapper] = 0
         else:
             run.state = RunState.WON if commit.won else RunState.NOT_WON
             self.world.trace(f"{what}: won={commit.won}")
@@ -183,17 +284,25 @@ class Engine(Clients):
 
     # --- readers ---------------------------------------------------------------------------
 
+    def read_something(self) -> None:
+        self._start_reader(self.world.rng.randrange(self.scenario.partitions))
+
     def _start_reader(self, partition: int) -> None:
         if self.is_ending:
             return
         mappers = self.mappers
         if not self.is_peaceful and self.world.rng.random() < 0.3:
             mappers = self.world.rng.sample(mappers, self.world.rng.randint(1, len(mappers)))
+        partitions = [partition]
+        if self.world.rng.random() < 0.3:
+            others = self.world.rng.sample(range(self.scenario.partitions), 1)
+            others += self.world.rng.sample(range(self.scenario.partitions), 1)
+            partitions = sorted({partition, *others})
         done: list[bool] = []
         self._starts += 1
         process = self._spawn(
             f"read{partition}.{self._starts}",
-            lambda: done.append(self._read(partition, mappers)),
+            lambda: done.append(self._read(partition, partitions, mappers)),
             lambda: self._reader_ended(partition, done),
         )
         self.readers[process] = partition
@@ -202,41 +311,91 @@ class Engine(Clients):
         if not any(done):
             self.world.later(0.3 + self.world.rng.random(), self._start_reader, partition)
 
-    def _read(self, partition: int, mappers: list[int]) -> bool:
-        """Read a partition whole; False: try again."""
+    def _read(self, wanted: int, partitions: list[int], mappers: list[int]) -> bool:
+        """Read partitions whole, for the sake of one of them; False: try again."""
         peaceful = self.is_peaceful
-        slow = self.world.rng.random() < 0.2
-        whole = self.world.rng.random() < 0.3
         met = False
+        was_forgery_known = self.world.is_forgery_known
         timeout_s = None if self.world.rng.random() < 0.7 else 5.0
+        way = self._way()
+        #: What came of each partition that was come to; those before the last one are verified.
+        found: dict[int, list[bytes]] = {}
+        failure: CoscoError | None = None
         try:
             with CoscoReader(
                 SHUFFLE_ID,
                 mappers,
-                partition,
+                partitions if len(partitions) > 1 else partitions[0],
                 timeout_s=timeout_s,
                 metadata=METADATA_ADDRESS,
                 service_timeout_s=SERVICE_TIMEOUT_S,
             ) as reader:
                 met = timeout_s is None  # which bounds its waits for the service as well
-                rows: list[bytes] = []
-                if whole:
-                    rows = reader.read_table().column("row").to_pylist()
-                else:
-                    for row in reader:
-                        rows.append(row)
-                        if slow and len(rows) % 50 == 1:
-                            threads.sleep(self.world.rng.random() * 0.3)
+                for partition, rows in way(reader):
+                    if partition in found and partition != next(reversed(found)):
+                        self.world.problem(f"partition {partition} was given again")
+                    found.setdefault(partition, []).extend(rows)
         except CommitTimeout:
             return False
         except CoscoError as error:
-            self._explain(f"reader of partition {partition}", error, met=met)
-            return self._read_failed((0, partition), error, peaceful=peaceful)
+            failure = error
+        forged = self.world.forged
+        if forged is not None and forged[0] in mappers and not was_forgery_known:
+            # Until the attempt itself was heard nobody can know; a reader that begins later must.
+            whole = []
+        elif failure is None:
+            whole = partitions
+        else:
+            whole = [p for p in partitions if found and p < max(found)]
+        for partition in whole:
+            self._check_partition(mappers, partition, found.get(partition, []), way)
+            if peaceful and len(mappers) == len(self.mappers):
+                self.verified.add((0, partition))
+        if failure is not None:
+            self._explain(f"reader of partitions {partitions}", failure, met=met)
+            return self._read_failed((0, wanted), failure, peaceful=peaceful)
+        return bool(whole)
+
+    def _check_partition(
+        self, mappers: list[int], partition: int, rows: list[bytes], way: Any
+    ) -> None:
         self._has_read(f"partition {partition}", mappers, partition, rows)
+        places = [(row[6:10], row[11:16]) for row in rows]
+        if way == self._in_order and places != sorted(places):
+            self.world.problem(f"rows of partition {partition} are not in order")
         self.world.trace(f"partition {partition}: {len(rows)} rows of mappers {mappers}")
-        if peaceful and len(mappers) == len(self.mappers):
-            self.verified.add((0, partition))
-        return True
+
+    # Each way to read yields rows with their partition.
+
+    def _way(self) -> Callable[[CoscoReader], Iterator[tuple[int, list[bytes]]]]:
+        number = self.world.rng.random()
+        if number < 0.2:
+            return self._by_tables
+        if number < 0.35:
+            return self._in_order
+        return self._by_batches if self.scenario.columns else self._by_rows
+
+    def _by_tables(self, reader: CoscoReader) -> Iterator[tuple[int, list[bytes]]]:
+        for partition, table in reader.read_tables():
+            yield partition, rows_of(table)
+
+    def _in_order(self, reader: CoscoReader) -> Iterator[tuple[int, list[bytes]]]:
+        for batch in reader.read_batches(max_bytes=1 << 14, order="mapper"):
+            yield reader.partition, rows_of(batch)
+
+    def _by_batches(self, reader: CoscoReader) -> Iterator[tuple[int, list[bytes]]]:
+        slow = self.world.rng.random() < 0.2
+        for batch in reader.read_batches(max_bytes=1 << 14):
+            yield reader.partition, rows_of(batch)
+            if slow:
+                threads.sleep(self.world.rng.random() * 0.3)
+
+    def _by_rows(self, reader: CoscoReader) -> Iterator[tuple[int, list[bytes]]]:
+        slow = self.world.rng.random() < 0.2
+        for number, row in enumerate(reader):
+            yield reader.partition, [row]
+            if slow and number % 50 == 0:
+                threads.sleep(self.world.rng.random() * 0.3)
 
     def _explain(self, what: str, error: CoscoError, *, met: bool) -> None:
         """Whether an error may happen here. `met`: the service has answered this client before,

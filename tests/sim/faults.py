@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
+import grpc
+
+from cosco.protocol.wire import mpb
+
+from . import people
 from .audit import is_overcome
 from .clients import CLIENT_HOSTS, Clients
+from .engine import SHUFFLE_ID
 from .loop import Process, RunState
 from .network import Call, Weather
-from .programs import METADATA_HOST, Daemon, MetadataService, Service
+from .programs import METADATA_HOST, STORE_TIMEOUT_S, Daemon, MetadataService, Service
 from .scenario import Ending, Scenario
+from .storage import Disk
 from .world import World
 
 #: Messages, by their call: faults come right after one.
@@ -34,6 +42,8 @@ _GROUP_MOMENTS = (
 )  # fmt: skip
 
 
+#: How calls end that the service has carried out.
+_HEARD = {grpc.StatusCode.OK, grpc.StatusCode.FAILED_PRECONDITION}
 #: Shares of calls whose first try, given up by its client, is carried out long after.
 _COMES_AGAIN = {
     "ReportLoss": 0.5,
@@ -60,11 +70,14 @@ class Nemesis:
     ) -> None:
         self.world = world
         self.rng = world.rng
+        self.people = random.Random(f"people {world.seed}")
         self.scenario = scenario
         self.metadata = metadata
         self.daemons = daemons
         self.engine = engine
         self.is_over = False
+        #: Daemons with the address of another one, which are to end.
+        self.twins: list[Daemon] = []
         #: Whether more failed together than an exchange with its copies bears.
         self.is_too_much = scenario.replicas == 1
         self._target: Daemon | None = None
@@ -76,6 +89,9 @@ class Nemesis:
     def start(self) -> None:
         self.world.network.weather = self.scenario.weather
         self.world.network.watch = self._watch
+        if self.scenario.forged:
+            self.world.network.forge = self._forge
+            self.world.network.answered = self._answered
         for _ in range(self.scenario.faults):
             self.world.later(self.rng.random() * self.scenario.faults_s, self._prepare)
         if self.scenario.chunk_bytes > self.scenario.memory_bytes // 2:
@@ -83,7 +99,12 @@ class Nemesis:
         if self.scenario.ending is not Ending.ALL_READ:
             when = self.rng.random() * (self.scenario.work_s + self.scenario.mapper_s)
             self.world.later(when, self._end_early)
-        self.world.later(self.scenario.faults_s, self._end)
+        if self.scenario.drained:
+            self.world.later(self.people.random() * self.scenario.faults_s, self._drain_for)
+        if self.scenario.lost_host:
+            self.world.later(self.people.random() * self.scenario.faults_s, self._lose_host)
+        else:
+            self.world.later(self.scenario.faults_s, self._end)
 
     # --- choosing --------------------------------------------------------------------------
 
@@ -118,6 +139,33 @@ class Nemesis:
         else:
             self.world.later(delay, self._strike, call)
 
+    def _forge(self, call: Call) -> bytes | None:
+        """Somebody commits in the name of an attempt that is about to, and says that it has
+        written nothing, or less."""
+        if not call.method.endswith("/Commit") or self.world.forged or self.is_over:
+            return None
+        commit = mpb.CommitRequest.FromString(call.inbox[0] or b"")
+        if not commit.digests or commit.partial:
+            return None
+        self.world.trace(f"forge a commit of mapper {commit.mapper}")
+        self.world.count("commits forged")
+        self.world.forged = commit.mapper, commit.attempt
+        self.engine.damages += 1
+        self.is_too_much = True
+        if random.Random(f"forgery {self.world.seed}").random() < 0.5:
+            for field in ("acknowledged", "gaps", "rows", "raw_bytes", "stored_bytes", "digests"):
+                commit.ClearField(field)
+        else:
+            commit.digests = bytes(8) + commit.digests[8:]
+        return commit.SerializeToString()
+
+    def _answered(self, call: Call, code: grpc.StatusCode) -> None:
+        """Note that the attempt itself was heard: from now on everybody must be told."""
+        if call.method.endswith("/Commit") and code in _HEARD:
+            commit = mpb.CommitRequest.FromString(call.request)
+            if (commit.mapper, commit.attempt) == self.world.forged:
+                self.world.is_forgery_known = True
+
     def _strike(self, call: Call | None) -> None:
         """Make a fault; of a daemon, if it can be, that of `call`."""
         if self.is_over:
@@ -149,6 +197,8 @@ class Nemesis:
                 (3, self._cut),
                 (3, self._fill_disk),
                 (1, self._fail_disk),
+                (5, self._hang_disk),
+                (2, self._take_address),
             ]
         if self.scenario.damage:
             choices += [(3, self._flip), (2, self._delete), (1, self._truncate)]
@@ -180,6 +230,7 @@ class Nemesis:
             *(kill, kill, self._power_off, self._pause_daemon),
             *(self._kill_after_lag, self._kill_after_lag, self._kill_after_lag),
             *(self._stop_daemon, self._fill_disk, self._fail_disk),
+            *(self._hang_disk, self._hang_disk, self._take_address),
         )
         self._do(self.rng.choice(faults))
 
@@ -225,6 +276,7 @@ class Nemesis:
         self.world.database.failing = False
         for disk in self.world.disks.values():
             disk.full = disk.failing = False
+            disk.hanging.clear()
         for process in list(self.world.processes):
             self.world.loop.resume(process)
         for service in (self.metadata, *self.daemons):
@@ -301,6 +353,23 @@ class Nemesis:
         daemon.signal()
         self._restart_when_ended(daemon, daemon.process, 40)
 
+    def _drain_for(self) -> None:
+        """An operator drains a daemon, and takes that back."""
+        daemon = self.people.choice(self.daemons)
+        if self.is_over or self._is_busy() or not daemon.is_ready:
+            return
+        seconds = self._fails(8.0 * self.people.random() ** 2)
+        self.world.trace(f"drain {daemon.name} for {seconds:.2f} s")
+        self.world.count("fault: drain daemon")
+        people.drain_for(self.world, daemon.address, seconds, lambda: self._start_ended(daemon))
+
+    def _start_ended(self, daemon: Daemon) -> None:
+        """Start a daemon again that has drained, or ends."""
+        if daemon.process is None or daemon.process.state is RunState.DEAD:
+            daemon.start()
+        else:
+            self.world.later(0.5, self._start_ended, daemon)
+
     def _restart_when_ended(self, daemon: Daemon, process: Process | None, tries: int) -> None:
         if process is None or process.state is RunState.DEAD:
             daemon.start()
@@ -371,7 +440,11 @@ class Nemesis:
         if not engine.is_created:
             self.world.later(0.5, self._end_early)
         elif self.scenario.ending is Ending.EARLY:
-            engine.finish()
+            if self.scenario.group is None and self.people.random() < 0.4:
+                engine.abandon()
+                people.close(self.world, SHUFFLE_ID)
+            else:
+                engine.finish()
         elif engine.driver is not None:
             self.world.kill(engine.driver)
             engine.abandon()
@@ -413,6 +486,30 @@ class Nemesis:
         disk.failing = True
         self.world.later(self._fails(self._span(5.0)), setattr, disk, "failing", False)
 
+    def _hang_disk(self) -> None:
+        """For one host or for all; what was written then may land long after."""
+        disk = self.world.disks[self.rng.choice(sorted(self.world.disks))]
+        hosts = sorted({daemon.host for daemon in self.daemons})
+        hung = hosts if self.rng.random() < 0.3 else [self.rng.choice(hosts)]
+        self.world.trace(f"{disk.store_id} hangs for {hung}")
+        disk.hanging |= dict.fromkeys(hung, self.rng.choice((1.0, 0.3)))
+        # Mostly for longer than a daemon waits.
+        seconds = self.rng.random() * 2 * STORE_TIMEOUT_S + self._span(10.0)
+        self.world.later(self._fails(seconds), self._go_on, disk, hung)
+
+    def _go_on(self, disk: Disk, hosts: list[str]) -> None:
+        for host in hosts:
+            disk.hanging.pop(host, None)
+
+    def _take_address(self) -> None:
+        """A daemon is started that advertises the address of another one."""
+        victim, index = self._a_daemon(), len(self.daemons) + len(self.twins)
+        self.world.trace(f"a second daemon of {victim.address}")
+        twin = Daemon(self.world, self.scenario, index, twin_of=victim)
+        self.twins.append(twin)
+        twin.start()
+        self._away(0.0)
+
     def _a_file(self) -> tuple[str, str] | None:
         files = [(name, path) for name, disk in self.world.disks.items() for path in disk.files]
         return self.rng.choice(sorted(files)) if files else None
@@ -443,6 +540,22 @@ class Nemesis:
             del file[self.rng.randrange(len(file) + 1) :]
             self._damaged()
 
+    def _lose_host(self) -> None:
+        """The one thing that goes wrong, mostly once all is written."""
+        engine = self.engine
+        if not engine.is_created or (self.people.random() < 0.9 and not engine.is_committed()):
+            self.world.later(0.3, self._lose_host)
+            return
+        self.world.count("hosts lost alone")
+        self._lose_disk()
+        # The others come when these are done, as in an engine that has few workers.
+        for _ in range(2):
+            self.world.later(25.0 * self.people.random(), engine.read_something)
+        engine.host_lost()
+        if self.people.random() < 0.3:
+            self.world.later(15.0 * self.people.random(), self._restart_metadata)
+        self.world.later(30.0 * self.people.random(), self._end)
+
     def _lose_disk(self) -> None:
         """A host with its own disk goes, and another one comes in its place."""
         daemon = self.rng.choice(self.daemons)
@@ -451,6 +564,9 @@ class Nemesis:
         daemon.disk.files.clear()
         daemon.disk.durable.clear()
         self.world.lost_stores.add(daemon.disk.store_id)
+        if self.people.random() < 0.6:
+            delay_s = 10 * self.people.random()
+            self.world.later(delay_s, people.forget, self.world, daemon.disk.store_id)
         daemon.disk.store_id += "'"
         self._damaged()
         self._start_later(daemon, self._outage())

@@ -137,6 +137,8 @@ class GroupEngine(Clients):
         self.world.trace(f"recompute {mappers} of {index}: {reason}")
         self._lost(reason)
         self.world.count("callbacks of groups")
+        if _UNCOMMITTED not in reason:
+            self.called.update((index, mapper) for mapper in mappers)
         self._run_again(((index, mapper) for mapper in mappers), 0.5)
 
     def _lost(self, reason: str) -> None:
@@ -522,16 +524,11 @@ class GroupEngine(Clients):
             if index in self.released and rng.random() < _STALE:
                 self.start_run((index, rng.randrange(self.scenario.mappers)))
 
-    def _committed(self, index: int) -> set[int] | None:
-        """The mappers of an exchange that the metadata service has; None if it is not there."""
-        states = [state for process, state in self.world.states.items() if process.runs]
-        name = f"group{self._tries}/{index}"
-        exchange = states[-1]._exchanges.opened(name) if states else None
-        return None if exchange is None else set(exchange.attempts.committed_mappers)
+    def _exchanges(self) -> Iterable[int]:
+        return range(self.size)
 
-    def _is_committed(self, index: int) -> bool:
-        committed = self._committed(index)
-        return committed is not None and len(committed) == self.scenario.mappers
+    def _name_of(self, index: int) -> str:
+        return f"group{self._tries}/{index}"
 
     def _check_commits(self) -> None:
         """Long after all has ended, everything is committed whose process did not die."""

@@ -54,6 +54,10 @@ class Network:
         self.context = Context()
         #: Told of every message that arrives: "opened" at the server, "delivered" at the client.
         self.watch: Callable[[str, Call], None] = lambda _, __: None
+        #: What somebody else asks for right before a call, in its name; None: nobody does.
+        self.forge: Callable[[Call], bytes | None] = lambda _: None
+        #: Told of every call that a server has answered, with what.
+        self.answered: Callable[[Call, grpc.StatusCode], None] = lambda _, __: None
         self._cuts: dict[tuple[str, str], float] = {}
 
     def cut(self, source: str, target: str, seconds: float) -> None:
@@ -111,6 +115,7 @@ class Call:
         self.server_ended = False
         self.broken = False
         self.inbox: list[bytes | None] = []  # None: the client has said all
+        self.request = b""  # the first message, once the server has taken the call
         self.unread_bytes = 0  # of messages on their way to the server, or in its inbox
         self._reader: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -177,7 +182,11 @@ class Call:
         self.server = server.process
         self.server.on_death[self._server_died] = None
         self.inbox += self._waiting
+        self.request = self._waiting[0] or b"" if self._waiting else b""
         self._waiting = []
+        forged = self.network.forge(self) if self._unary else None
+        if forged is not None:
+            server.accept(Ghost(self, forged))
         server.accept(self)
         self.network.watch("opened", self)
 
@@ -279,6 +288,7 @@ class Call:
         if self.server_ended:
             return
         self.server_ended = True
+        self.network.answered(self, code)
         if self.server is not None:
             self.server.on_death.pop(self._server_died, None)
         if self.broken:

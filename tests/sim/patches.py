@@ -26,12 +26,11 @@ import grpc.aio
 import pyarrow as pa
 
 import cosco
-
-# Before gRPC, whose fork support it asks for.
 import cosco.client.rpc.transport
 import cosco.dfs
 import cosco.metadata.store.database
 from cosco.client.groups import commit_outbox, following
+from cosco.client.rpc import in_use, known_services, leftovers
 from cosco.client.write import push_streams
 from cosco.shuffle_service.io import arena, metrics
 
@@ -85,6 +84,9 @@ class SimMetrics:
     def count(self, what: str, amount: int) -> None:
         getattr(self, what).inc(amount)
 
+    def count_event(self, event: Any) -> None:
+        self.events.labels(event.kind.label).inc(event.times)
+
     def observe_io(self, event: object) -> None:
         pass
 
@@ -104,6 +106,15 @@ class _OfProcess:
             kept = self._make()
             process.kept.append(kept)
         return getattr(kept, name)
+
+
+class _Leftovers:
+    """Stands for the one of a process that ends: what is dropped here is what was killed."""
+
+    is_over = True
+
+    def add(self, end: Callable[[], None]) -> None:
+        """An interrupted `close` of a process that is being killed."""
 
 
 def _number_of(waiter: Any) -> int:
@@ -126,20 +137,38 @@ def _shown(make: Callable[..., Any], where: str) -> Callable[..., Any]:
     return made
 
 
+def _watch_ends(exchange_state: Any) -> None:
+    """See that builds end which no reader has reported only where no copy can be left."""
+
+    def reported(self: Any, report: Any) -> Any:
+        index = take_report(self, report)
+        last[self] = index
+        return index
+
+    def lose(self: Any, indexes: list[int], why: str, cause: str) -> Any:
+        watch.check_ends(current(), self, [i for i in indexes if i != last.get(self)])
+        last.pop(self, None)
+        return end(self, indexes, why, cause)
+
+    last: dict[Any, Any] = {}
+    take_report, end = exchange_state.reported, exchange_state.lose
+    exchange_state.reported, exchange_state.lose = reported, lose
+
+
 def _count_losses(losses: Any) -> None:
     """But for those of mappers that only have to commit."""
 
-    def counted(self: Any, *arguments: Any) -> None:
+    def counted(self: Any, *arguments: Any) -> Any:
         current().known_losses += 1
-        add(self, *arguments)
+        return pend(self, *arguments)
 
     def called_back(self: Any, *arguments: Any) -> None:
         before = current().known_losses
         call_back(self, *arguments)
         current().known_losses = before
 
-    add, call_back = losses._add, losses.call_back
-    losses._add, losses.call_back = counted, called_back
+    pend, call_back = losses._pend, losses.call_back
+    losses._pend, losses.call_back = counted, called_back
 
 
 class _TraceHandler(logging.Handler):
@@ -190,6 +219,15 @@ def install() -> None:
             commit_outbox.COMMIT_OUTBOXES,
             _OfProcess(commit_outbox.CommitOutboxes),
         ),
+        (
+            in_use.IN_USE,
+            _OfProcess(in_use.InUse),
+        ),
+        (
+            leftovers.LEFTOVERS,
+            _Leftovers(),
+        ),
+        (known_services.SERVICES, _OfProcess(known_services.KnownServices)),
     ]
     for package in _PACKAGES:
         folder = f"{next(iter(cosco.__path__))}/{package}"
@@ -201,6 +239,9 @@ def install() -> None:
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
     _count_losses(importlib.import_module("cosco.metadata.state.exchange.losses").Losses)
+    _watch_ends(
+        importlib.import_module("cosco.metadata.state.exchange.exchange_state").ExchangeState
+    )
     # So that groups' exchanges, whose partitions are few here, have several ranges.
     importlib.import_module("cosco.metadata.state.daemons.placement").GROUP_RANGE_PARTITIONS = 2
     kept = {

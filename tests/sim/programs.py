@@ -19,6 +19,7 @@ from .world import World
 METADATA_HOST = "10.0.0.1"
 METADATA_ADDRESS = f"{METADATA_HOST}:7070"
 ADOPTION_GRACE_S = 10.0
+STORE_TIMEOUT_S = 2.0
 
 
 class Service:
@@ -104,6 +105,7 @@ class MetadataService(Service):
             listen=METADATA_ADDRESS,
             daemon_lease_s=scenario.daemon_lease_s,
             adoption_grace_s=ADOPTION_GRACE_S,
+            metrics="",
         )
 
     async def _serve(self, stop: asyncio.Event, stop_now: asyncio.Event) -> None:
@@ -113,7 +115,10 @@ class MetadataService(Service):
 class Daemon(Service):
     kind = "daemon"
 
-    def __init__(self, world: World, scenario: Scenario, index: int) -> None:
+    def __init__(
+        self, world: World, scenario: Scenario, index: int, twin_of: Daemon | None = None
+    ) -> None:
+        """`twin_of`: it advertises the address of this one, and has its store."""
         host = f"10.0.1.{index % scenario.hosts + 1}"
         super().__init__(world, f"daemon{index}", host)
         self.neighbours: list[Daemon] = [self]  # all of the cluster
@@ -121,11 +126,14 @@ class Daemon(Service):
         self.frame_bytes_max = scenario.buffer_bytes + 2 * scenario.row_bytes + (4 << 10)
         self.address = f"{host}:{7100 + index}"
         self.disk_name = "shared" if scenario.shared_store else f"disk{index}"
+        if twin_of is not None:
+            self.disk_name = twin_of.disk_name
         disk = world.disks.setdefault(self.disk_name, Disk(f"store-{self.disk_name}"))
         disk.slowness = scenario.store_slowness
         self._boards_bytes = scenario.group.boards_bytes if scenario.group is not None else 0
         self._config = DaemonConfig(
             listen=self.address,
+            advertise=twin_of.address if twin_of is not None else "",
             metadata=METADATA_ADDRESS,
             store=f"file:///{self.disk_name}",
             memory=scenario.memory_bytes,
@@ -135,6 +143,7 @@ class Daemon(Service):
             metrics="",
             heartbeat_s=scenario.heartbeat_s,
             full_store_wait_s=3.0,
+            store_timeout_s=STORE_TIMEOUT_S,
             register_timeout_s=60.0,
         )
 

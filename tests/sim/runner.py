@@ -26,6 +26,8 @@ AUDIT_S = 0.5
 RECOVERY_S = 400.0
 #: And from the close of its exchange on, until nothing is left of it anywhere.
 CLEANING_S = 120.0
+#: A daemon with the address of another one has ended by then.
+TWINS_S = 60.0
 #: Messages that were repeated may come until then.
 REPEATED_S = 10.0
 MAX_STEPS = 2_000_000
@@ -135,11 +137,12 @@ def _live(world: World, scenario: Scenario, engine: Clients) -> None:
         )
     if failed():
         return
-    if engine.losses and not nemesis.is_too_much:
-        world.problem(f"{engine.losses} losses, and never did more than one thing fail at a time")
+    _check_losses(world, scenario, engine, nemesis)
+    if failed():
         return
     if not engine.is_ending:
         _read_again(world, daemons, engine)
+    _check_twins(world, nemesis)
     engine.finish()
 
     def clean() -> bool:
@@ -150,6 +153,21 @@ def _live(world: World, scenario: Scenario, engine: Clients) -> None:
             f"{CLEANING_S:g} s after the close of the exchange (closed: {engine.is_closed}) there "
             f"is left: {audit.left(world, daemons)}"
         )
+
+
+def _check_losses(world: World, scenario: Scenario, engine: Clients, nemesis: Nemesis) -> None:
+    """What the copies bear is no loss, and one that must be calls every mapper back once."""
+    if scenario.lost_host and (twice := engine.called_twice()):
+        world.problem(f"one host was lost, and {twice} were called back more than once")
+    elif engine.losses and not nemesis.is_too_much:
+        world.problem(f"{engine.losses} losses, and never did more than one thing fail at a time")
+
+
+def _check_twins(world: World, nemesis: Nemesis) -> None:
+    """Who keeps an address was found out long ago, and the other daemon was told."""
+    loop, twins = world.loop, nemesis.twins
+    if not loop.run(lambda: not any(t.runs for t in twins), loop.now + TWINS_S, MAX_STEPS):
+        world.problem("a daemon goes on that advertises the address of another one")
 
 
 def _read_again(world: World, daemons: list[Daemon], engine: Clients) -> None:

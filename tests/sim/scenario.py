@@ -13,6 +13,18 @@ from .network import Weather
 
 #: The share of seeds that are of exchange groups.
 GROUPS = 0.15
+#: The share of the others in which somebody commits in the name of a mapper's attempt.
+FORGED = 0.03
+#: The share of the others whose rows are columns.
+COLUMNS = 0.15
+#: The share of all in which an operator drains a daemon, and takes that back.
+DRAINED = 0.04
+#: The share of all in which a host dies for good with its own disk, and nothing else fails.
+LOST_HOSTS = 0.04
+
+
+#: The share of exchanges that an application owns, beside another one.
+APPLICATIONS = 0.2
 
 
 class Ending(Enum):
@@ -80,6 +92,11 @@ class Scenario:
     callbacks_fail: bool  # the driver's callback raises now and then
     weather: Weather
     ending: Ending
+    forged: bool = False  # one commit is made twice, and says two things
+    drained: bool = False  # an operator drains a daemon, and takes that back
+    lost_host: bool = False  # one host goes with its disk, and nothing else goes wrong
+    columns: bool = False  # rows are of Arrow, see `columns.py`
+    application: bool = False  # one owns the exchange, and a source that its re-runs read
     group: GroupWork | None = None  # None: one exchange of its own
 
     def describe(self) -> str:
@@ -135,8 +152,27 @@ def draw(seed: int) -> Scenario:
         else Weather(),
         ending=rng.choices(list(Ending), (17, 2, 1))[0],
     )
+    drained = random.Random(f"drained {seed}").random() < DRAINED
+    scenario = replace(scenario, drained=drained)
     kind = random.Random(f"kind {seed}")
-    return _of_group(kind, scenario) if kind.random() < GROUPS else scenario
+    lost_host = random.Random(f"lost host {seed}")
+    is_lost = lost_host.random() < LOST_HOSTS
+    if kind.random() < GROUPS:
+        scenario = _of_group(kind, scenario)
+        return _with_lost_host(lost_host, scenario) if is_lost else scenario
+    if is_lost:
+        scenario = _with_lost_host(lost_host, scenario)
+        return replace(scenario, columns=kind.random() < COLUMNS)
+    is_forged = random.Random(f"forged {seed}").random() < FORGED
+    owned = random.Random(f"application {seed}").random() < APPLICATIONS
+    if owned and not one_at_a_time:  # so that one death is a loss of both
+        scenario = replace(scenario, callback=True, replicas=1, min_replicas=1)
+    return replace(
+        scenario,
+        forged=is_forged and not owned,
+        columns=kind.random() < COLUMNS,
+        application=owned,
+    )
 
 
 def seeds_of_groups(first: int) -> Iterator[int]:
@@ -144,6 +180,11 @@ def seeds_of_groups(first: int) -> Iterator[int]:
     for seed in itertools.count(first):
         if random.Random(f"kind {seed}").random() < GROUPS:
             yield seed
+
+
+def seeds_of_applications(first: int) -> Iterator[int]:
+    """The seeds from `first` on in which an application owns the exchange."""
+    return (seed for seed in itertools.count(first) if draw(seed).application)
 
 
 def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:
@@ -179,6 +220,32 @@ def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:
             early_released=rng.choice((0.0, 0.0, 0.15)),
             boards_bytes=rng.choice((0, 0, 0, 0, 2000, 5000)),
         ),
+    )
+
+
+def _with_lost_host(rng: random.Random, scenario: Scenario) -> Scenario:
+    """The same work where nothing goes wrong but that."""
+    group = scenario.group
+    if group is not None:
+        group = replace(group, speculation=0.0, dying=0.0, retiring=0.0, early_released=0.0)
+    copies = rng.choice((1, 1, 2))
+    return replace(
+        scenario,
+        shared_store=False,
+        partitions=rng.randint(2, 8),
+        replicas=copies,
+        min_replicas=1,
+        store_slowness=1.0,
+        callback=True,
+        callbacks_fail=False,
+        one_at_a_time=False,
+        faults=0,
+        damage=False,
+        weather=Weather(),
+        ending=Ending.ALL_READ,
+        drained=False,
+        lost_host=True,
+        group=group,
     )
 
 

@@ -31,6 +31,8 @@ class Disk:
         self.full = False
         self.failing = False
         self.slowness = 1.0
+        #: Hosts whose calls hang, each with this share of them.
+        self.hanging: dict[str, float] = {}
         #: Bytes that were said to be durable, by path.
         self.durable: dict[str, int] = {}
 
@@ -70,11 +72,12 @@ class SimStore:
                 disk.durable.setdefault(path, 0)
 
         process.on_death[torn] = None
-        try:
-            await self._takes(0.002)
-        finally:
-            # If the process died this never runs, and `torn` did.
-            process.on_death.pop(torn, None)
+        await self._takes(0.002)
+        if await self._hangs():
+            self._world.count("writes that hung")
+            await asyncio.sleep(2 * self._world.rng.random())  # and land late
+        # If the process died meanwhile this never runs, and `torn` did.
+        process.on_death.pop(torn, None)
         if disk.failing and self._world.rng.random() < 0.3:
             torn()
             raise OSError(errno.EIO, "the simulated disk fails")
@@ -98,6 +101,7 @@ class SimStore:
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
         await self._takes(0.0005)
+        await self._hangs()
         file = self._disk.files.get(path)
         if file is None:
             raise _missing(path)
@@ -115,12 +119,14 @@ class SimStore:
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
         check_prefix(prefix)
         await self._takes(0.0005)
+        await self._hangs()
         return [StoredFile(path, len(self._disk.files[path])) for path in self._disk.under(prefix)]
 
     async def list_folders(self, prefix: str) -> builtins.list[str]:
         if prefix:
             check_folder(prefix)
         await self._takes(0.0005)
+        await self._hangs()
         below = (path[len(prefix) :] for path in self._disk.under(prefix))
         return sorted({rest.partition("/")[0] for rest in below if "/" in rest})
 
@@ -128,12 +134,24 @@ class SimStore:
         check_folder(prefix)
         for path in self._disk.under(prefix):
             await self._takes(0.0005)
+            await self._hangs()
             self._disk.delete(path)
 
     async def close(self) -> None:
         await asyncio.sleep(0)
         if not self.durable:
             self._disk.files.clear()
+
+    async def _hangs(self) -> bool:
+        """Wait while the disk hangs for this host; whether it did."""
+        process = PROCESS.get()
+        assert process is not None
+        share = self._disk.hanging.get(process.host, 0.0)
+        if self._world.rng.random() >= share:
+            return False
+        while process.host in self._disk.hanging:  # noqa: ASYNC110 (the world has no event for it)
+            await asyncio.sleep(0.1 + 0.2 * self._world.rng.random())
+        return True
 
     async def _takes(self, seconds: float) -> None:
         rng = self._world.rng

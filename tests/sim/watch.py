@@ -1,7 +1,7 @@
 """What daemons admit and which marks they count, looked at as it happens.
 
 What was dropped or sealed is never admitted as open again. A mark counts once, when every copy
-has it, or all its rows are durable.
+has it, or all its rows are durable. And no build ends unasked of which a copy may be left.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from cosco.format.block import BlockHeader, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.protocol.keys import AssignmentKey
 
+from .loop import PROCESS
+from .programs import ADOPTION_GRACE_S
+
 if TYPE_CHECKING:
+    from cosco.metadata.state.exchange.exchange_state import ExchangeState
     from cosco.protocol.mark import Mark
     from cosco.protocol.records import Assignment
     from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
-    from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
     from cosco.shuffle_service.state.core import DaemonCore
 
     from .world import World
@@ -47,9 +50,9 @@ def watch(world: World, core: DaemonCore) -> None:
         sealed.update(keys)
         return seal(keys)
 
-    def watched_drop(number: int) -> list[Chunk]:
+    def watched_drop(number: int) -> None:
         dropped.add(number)
-        return drop(number)
+        drop(number)
 
     def watched_count(held: AssignmentBuffers, mark: Mark) -> bool:
         key = held.key
@@ -76,6 +79,34 @@ def watch(world: World, core: DaemonCore) -> None:
     instance: Any = core
     instance.admit, instance.seal, instance.drop = watched_admit, watched_seal, watched_drop
     instance.count = watched_count
+
+
+def check_ends(world: World, exchange: ExchangeState, indexes: Iterable[int]) -> None:
+    """Look at ranges whose builds end, though no reader has found that they must."""
+    process = PROCESS.get()
+    assert process is not None
+    state = world.states[process]
+    table, forgotten = state.members._daemons, state.members.forgotten
+    alive = [daemon for daemon in table._daemons.values() if daemon.live]
+    served, taken = {d.store_id for d in alive}, {d.ref.address for d in alive}
+    now = world.loop.now
+
+    def may_have_some(incarnation: int) -> bool:
+        daemon = table._daemons[incarnation]
+        may_come = daemon.store_id not in forgotten and now - daemon.died_at < ADOPTION_GRACE_S
+        may_come = may_come and daemon.ref.address not in taken
+        return daemon.live or daemon.store_id in served or may_come
+
+    for index in indexes:
+        world.count("ranges lost with others")
+        written = [
+            placed.assignment
+            for placed in exchange.placed[index]
+            if placed.written and placed.assignment.build == exchange.build(index)
+        ]
+        gone = [a for a in written if not any(may_have_some(d.incarnation) for d in a.daemons)]
+        if not gone:
+            world.problem(f"range {index} of exchange {exchange.number} ended, and copies are left")
 
 
 def _in_memory(core: DaemonCore, held: AssignmentBuffers) -> Iterator[BlockHeader]:

@@ -41,6 +41,7 @@ class World:
         self.network = Network(self)
         self.disks: dict[str, Disk] = {}
         self.lost_stores: set[str] = set()  # ids of those whose disk is no more
+        self.forgotten_stores: set[str] = set()  # of these, what an operator has said so of
         self.database: TableStore
         self.processes: list[Process] = []
         #: What daemons hold, by process.
@@ -53,8 +54,12 @@ class World:
         self.deaths = 0  # of daemons, with what they had in memory
         self.cuts = 0  # of hosts from each other
         self.known_losses = 0  # that metadata services heard of
+        self.forged: tuple[int, int] | None = None  # mapper and attempt somebody committed for
+        self.is_forgery_known = False  # the service has answered what the attempt itself said
         #: How often things happened that a run may be about.
         self.counts: Counter[str] = Counter()
+        #: By daemon, how often in a row it had not noticed a write that hangs.
+        self.unnoticed: dict[str, int] = {}
         self.problems: list[str] = []
         self.lines: list[str] = []
         self.is_over = False

@@ -11,14 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import cosco.client.rpc.transport  # noqa: F401  which must be imported before gRPC
 from cosco import ClientClosed
 
-CHILD_TIMEOUT_S = 30
+CHILD_TIMEOUT_S = 60
 _CASE_TIMEOUT_S = 90
 #: gRPC says so in a forked child, once in a few dozen forks, of a descriptor of the parent that it
 #: closes there; nothing follows from it.
@@ -47,6 +47,23 @@ def run_case(engine: str, case: str, metadata: str) -> None:
             out, error = process.communicate()
     error = "".join(line for line in error.splitlines(True) if _OF_THE_PARENT not in line)
     assert (process.returncode, out, error) == (0, "ok\n", ""), (process.returncode, out, error)
+
+
+def run_code(code: str, *, warnings: str = "error") -> str:
+    """Run a program in a fresh interpreter, which must end well and in time.
+
+    Returns: what it wrote to stderr.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", warnings, "-c", textwrap.dedent(code)],
+        cwd=_TESTS,
+        capture_output=True,
+        text=True,
+        timeout=_CASE_TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return "".join(line for line in ended.stderr.splitlines(True) if _OF_THE_PARENT not in line)
 
 
 def main(cases: Mapping[str, Case]) -> None:

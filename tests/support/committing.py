@@ -37,10 +37,13 @@ def exchange(
     *,
     deterministic: bool = True,
     callback: bool = True,
+    mappers: int = 0,
 ) -> ExchangeState:
     """PARTITIONS partitions in RANGES, all on PRIMARY."""
     placed = [[Placed(Assignment(r.index, 1, 1, PRIMARY), STORE)] for r in RANGES]
-    spec = ExchangeSpec("an id", PARTITIONS, schema=schema, deterministic=deterministic)
+    spec = ExchangeSpec(
+        "an id", PARTITIONS, schema=schema, deterministic=deterministic, mappers=mappers
+    )
     log = ChangeLog() if changes is None else changes
     return ExchangeState(3, spec, OWNER, RANGES, placed, log, callback=callback)
 
@@ -117,10 +120,18 @@ def lose(
     """Report the present build of a partition's range, and do what failover does then."""
     index = next(iter(ranges_with([partition])))
     report = LossReport(3, state.generation, state.build(index), partition, cause, "file gone")
-    ended = state.report_loss(report)
+    ended = take_report(state, report)
     if move:
         move_on(state, ended)
     return ended
+
+
+def take_report(state: ExchangeState, report: LossReport) -> list[int]:
+    """End the build that a report names, and no other."""
+    index = state.reported(report)
+    if index is None:
+        return []
+    return state.lose([index], report.reason, report.cause.name.lower())
 
 
 def move_on(state: ExchangeState, ranges: Sequence[int]) -> None:

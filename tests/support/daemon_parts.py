@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, frame
 
 from cosco.dfs import Store
@@ -93,5 +94,5 @@ class DaemonParts:
 
     async def read(self, partition: int) -> bytes:
         """The blocks of a partition, as a reader gets them."""
-        replies = [fetch_reply(m) async for m in self.fetch.serve(KEY, partition)]
+        replies = [fetch_reply(m) async for m in self.fetch.serve(one_partition(KEY, partition))]
         return b"".join(bytes(r) for r in replies if isinstance(r, memoryview))

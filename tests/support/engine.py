@@ -6,6 +6,7 @@ test_client_processes.py runs each case in a process of its own.
 from __future__ import annotations
 
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,8 @@ from cosco import CoscoExchange, CoscoReader, CoscoWriter
 
 PARTITIONS = 4
 ROWS = 3000
+#: What a process still has when it ends.
+UNCLOSED: list[object] = []
 
 
 def rows_of(mapper: int) -> Pairs:
@@ -183,6 +186,7 @@ def interrupted(metadata: str) -> None:
 
 def unclosed(metadata: str) -> None:
     """A process that ends without closing anything."""
+    logging.getLogger("cosco").addHandler(logging.NullHandler())  # it says so of the writer
     exchange = CoscoExchange("unclosed", PARTITIONS, metadata=metadata)
     writer = CoscoWriter("unclosed", 0, buffer_bytes=64 << 10, metadata=metadata)
     for pair in rows_of(0):
@@ -191,6 +195,7 @@ def unclosed(metadata: str) -> None:
     threading.Thread(target=reader.next, daemon=True).start()
     time.sleep(0.1)
     assert exchange.partitions == PARTITIONS
+    UNCLOSED.extend([exchange, writer, reader])
 
 
 CASES: dict[str, Case] = {

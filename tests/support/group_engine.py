@@ -28,6 +28,8 @@ from cosco.client.write import push_streams
 PARTITIONS = 4
 MAPPERS = 4
 ROWS = 400
+#: What a process still has when it ends.
+UNCLOSED: list[object] = []
 
 
 def rows_of(mapper: int) -> Pairs:
@@ -127,8 +129,8 @@ def busy(metadata: str) -> None:
 
         def keep_asking() -> None:
             while not done.is_set():
-                with suppress(CommitTimeout):
-                    handle.reader(rounds - 1, 1, timeout_s=0.01).read_table()
+                with suppress(CommitTimeout), handle.reader(rounds - 1, 1, timeout_s=0.01) as one:
+                    one.read_table()
 
         def keep_writing(i: int) -> None:
             for mapper in range(MAPPERS - 1):
@@ -200,6 +202,7 @@ def ending(metadata: str) -> None:
     made.release(2)
     for mapper in range(MAPPERS):
         write(handle, 0, mapper)
+    UNCLOSED.extend([made, reader])
 
 
 def suppress_closed(call: Callable[[], object]) -> None:

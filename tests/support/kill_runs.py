@@ -87,8 +87,8 @@ def run_mapper(task: Task) -> bool:
 
 
 def opened(make: Callable[[], _Client]) -> _Client:
-    """A writer or a reader. One that never met the service gives it up in `FIRST_CONTACT_S`, as
-    promised, and a service that a fault has killed takes longer to start on a busy machine."""
+    """A writer or a reader. A process that never met the service gives it up in `FIRST_CONTACT_S`,
+    as promised, and a service that a fault has killed takes longer to start on a busy machine."""
     until = time.monotonic() + RUN_TIMEOUT_S
     while True:
         try:

@@ -149,14 +149,14 @@ class Cluster:
     def renew(self, *stale: tuple[int, int], number: int = 1) -> RenewedAssignments:
         return self.state.renew_assignments(number, 1, [RangeEpoch(*pair) for pair in stale])
 
-    def commit(self, mapper: int, *partitions: int, epoch: int = 1) -> bool:
+    def commit(self, mapper: int, *partitions: int, epoch: int = 1, shuffle_id: str = "a") -> bool:
         """One row in each of these partitions, acknowledged by this epoch of every range."""
-        opened = self.state.open_attempt("a", mapper, used=False)
+        opened = self.state.open_attempt(shuffle_id, mapper, used=False)
         ones = np.ones(len(partitions), dtype=np.uint64)
         sums = AttemptSums(np.array(partitions, dtype=np.uint32), ones, ones, ones, ones)
         acknowledged = pairs_array([(part.index, epoch) for part in opened.info.ranges])
         return self.state.commit(
-            CommitRequest(1, opened.mapper, opened.attempt, 1, acknowledged, sums)
+            CommitRequest(opened.info.number, opened.mapper, opened.attempt, 1, acknowledged, sums)
         )
 
     def sources(self, partition: int = 0) -> list[tuple[int, bool, list[int]]]:

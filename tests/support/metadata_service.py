@@ -26,6 +26,7 @@ from cosco.protocol.records import (
     ExchangeInfo,
     ExchangeSpec,
     OpenedAttempt,
+    RangesWait,
     RenewedAssignments,
     pairs_array,
 )
@@ -123,6 +124,18 @@ class Service:
             wait_s=wait_s,
         )
         return wire.from_pb(CommitWait, await self.call("AwaitCommits", request))
+
+    async def wait_for_several(
+        self, mappers: Iterable[int], partitions: Iterable[int], wait_s: float = 0.0
+    ) -> RangesWait:
+        request = mpb.AwaitCommitsRequest(
+            number=1,
+            mappers=BitMap(mappers).serialize(),
+            partitions=BitMap(partitions).serialize(),
+            generation=1,
+            wait_s=wait_s,
+        )
+        return wire.from_pb(RangesWait, await self.call("AwaitCommits", request))
 
     async def begin_reading(
         self, mappers: Iterable[int], partition: int = 0, shuffle_id: str = "a"

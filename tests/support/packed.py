@@ -12,10 +12,11 @@ from pyroaring import BitMap
 
 from cosco.client.content import Decoded
 from cosco.client.content.byte_rows import iter_rows
+from cosco.client.read.state.batch_assembly import ArrowAssembly
 from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import ArrowPacker, RowPacker
-from cosco.format.block import walk_blocks
+from cosco.format.block import CODEC_LZ4, encode_block, walk_blocks
 from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
 from cosco.protocol.records import (
     MASK64,
@@ -88,6 +89,16 @@ def blocks_of(frames: Iterable[PackedFrame], partitions: int) -> dict[int, list[
     return found
 
 
+def one_block(**changes: Any) -> bytes:
+    """A block of the row b"x", with other fields where they are given."""
+    fields: dict[str, Any] = {
+        "exchange": EXCHANGE, "partition": 0, "mapper": 4, "attempt": 1, "first_row": 0,
+        "rows": 1, "content": b"\x01\0\0\0x", "codec": CODEC_LZ4, "lengths": True,
+    }  # fmt: skip
+    header, stored, _ = encode_block(**{**fields, **changes})
+    return header + stored
+
+
 def snapshot_of(partition: int, sums: Sequence[tuple[int, int, AttemptSums]]) -> ReadSnapshot:
     """What the metadata service says after (mapper, attempt, sums) committed."""
     rows = row_bytes = digest = 0
@@ -121,3 +132,8 @@ def verify(merge: PartitionMerge) -> None:
 
 def rows_of(decoded: Iterable[Decoded]) -> list[bytes]:
     return [row for one in decoded for row in iter_rows(one)]
+
+
+def table_of(decoded: Iterable[Decoded], schema: pa.Schema) -> pa.Table:
+    """What `read_table` makes of blocks."""
+    return ArrowAssembly(schema).table([one] for one in decoded)

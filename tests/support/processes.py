@@ -44,6 +44,25 @@ def python(code: str, *arguments: str, fresh: bool = False) -> Iterator[prepared
             process.kill()
 
 
+def end_of(module: str, *arguments: str, log: Path) -> tuple[int, list[str]]:
+    """Run a command that is to end by itself.
+
+    Returns: its exit code, and the lines of its stderr, which go to `log`.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COSCO_")}
+    with log.open("w") as stderr, open(os.devnull, "w") as nothing:  # noqa: PTH123
+        process = prepared.run_module(
+            module,
+            arguments,
+            stdout=nothing.fileno(),
+            stderr=stderr.fileno(),
+            environment=environment,
+        )
+        with process:
+            code = process.wait(_END_TIMEOUT_S)
+    return code, log.read_text().splitlines()
+
+
 class Service:
     """One command on one port, over its restarts.
 
@@ -63,7 +82,7 @@ class Service:
         self._port.bind((_HOST, 0))
         self.address = f"{_HOST}:{self._port.getsockname()[1]}"
         self._module = module
-        self._arguments = ["--listen", self.address, *options]
+        self._arguments = ["--listen", self.address, "--metrics", f"{_HOST}:0", *options]
         self._file_kib = file_kib
         self.log = log
         self._process: prepared.Process | None = None
@@ -145,7 +164,11 @@ class Services:
         self.metadata = self.metadata_service.address
 
     def daemon(
-        self, *options: str, store: str | None = None, file_kib: int | None = None
+        self,
+        *options: str,
+        store: str | None = None,
+        file_kib: int | None = None,
+        module: str = "cosco.cli.shuffled",
     ) -> Service:
         """Start another daemon, a host of its own; `store`: a URL, else the shared directory."""
         number = len(self.daemons)
@@ -156,7 +179,7 @@ class Services:
             *(() if "--memory" in options else ("--memory", "32MiB")),
             *options,
         ]  # fmt: skip
-        daemon = self._add("cosco.cli.shuffled", given, f"daemon-{number}", file_kib)
+        daemon = self._add(module, given, f"daemon-{number}", file_kib)
         self.daemons.append(daemon)
         return daemon
 

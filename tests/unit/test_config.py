@@ -1,12 +1,13 @@
-"""What the daemon's options come to."""
+"""What the options of services come to."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cosco.config import DaemonConfig
+from cosco.config import DaemonConfig, MetadataConfig, parse_address, parse_size
 from cosco.errors import InvalidArgument
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -54,6 +55,41 @@ def test_processes_share_the_memory_and_count_ports_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("listen", "metrics", "found"),
+    [
+        ("127.0.0.1:7070", "auto", "127.0.0.1:8070"),
+        ("[::1]:7070", "auto", "[::1]:8070"),
+        ("127.0.0.1:0", "auto", "127.0.0.1:0"),
+        ("127.0.0.1:7070", "0.0.0.0:9", "0.0.0.0:9"),
+        ("127.0.0.1:7070", "", ""),
+    ],
+)
+def test_where_metrics_are(listen: str, metrics: str, found: str) -> None:
+    for config in (
+        MetadataConfig(listen=listen, metrics=metrics),
+        DaemonConfig(listen=listen, metrics=metrics),
+    ):
+        config.validate()
+        assert config.metrics_listen == found
+
+
+def test_metrics_of_processes_count_up_with_their_ports() -> None:
+    config = DaemonConfig(processes=2, memory=64 * MIB, listen="127.0.0.1:7071")
+    found = [config.of_process(index) for index in range(2)]
+    assert [one.metrics for one in found] == ["127.0.0.1:8071", "127.0.0.1:8072"]
+    # A port that was picked for the daemon, over its restarts, picks none for metrics.
+    free = DaemonConfig(processes=2, listen="127.0.0.1:0").of_process(1)
+    assert replace(free, listen="127.0.0.1:65000").metrics_listen == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:64536", "[::1]:65535"])
+def test_metrics_beyond_the_last_port_are_refused(listen: str) -> None:
+    for config in (MetadataConfig(listen=listen), DaemonConfig(listen=listen)):
+        with pytest.raises(InvalidArgument, match="--metrics auto"):
+            config.validate()
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"processes": 0}, "--processes is 0"),
@@ -68,3 +104,42 @@ def test_processes_share_the_memory_and_count_ports_up() -> None:
 def test_what_does_not_suit_all_processes_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
         DaemonConfig(**options).validate()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("host:7070", ("host", 7070)),
+        ("[::1]:0", ("::1", 0)),
+        ("ü.example:65535", ("ü.example", 65535)),
+    ],
+)
+def test_addresses(text: str, found: tuple[str, int]) -> None:
+    assert parse_address(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", "host:", ":1", "host:65536", "host:" + "9" * 5000, "host:²", "host:٣", "host:-1",
+     "ho st:1", "ho\nst:1", "ho\0st:1", "\ud800:1", "host: 1", "x" * 5000],
+    ids=range(15),
+)  # fmt: skip
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"is no address: .*write host:port") as caught:
+        parse_address(text)
+    assert len(str(caught.value)) < 800
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), (" 1.5 KiB ", 1536), ("9" * 20, 10**20), ("2GB", 2 * 10**9)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1e9", "1 EiB", "9" * 21, "9" * 5000 + "GB", "٣x"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="is no size: write for example") as caught:
+        parse_size(text)
+    assert len(str(caught.value)) < 200

@@ -36,3 +36,9 @@ def test_all_of_it_is_pickled() -> None:
     assert str(found) == str(error)
     for name in ("shuffle_id", "mappers", "partition", "retriable", "recompute"):
         assert getattr(found, name) == getattr(error, name)
+
+
+def test_notes_are_pickled() -> None:
+    error = ServiceUnavailable("nobody answers")
+    error.add_note("in task 7")
+    assert pickle.loads(pickle.dumps(error)).__notes__ == ["in task 7"]

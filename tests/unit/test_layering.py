@@ -29,18 +29,32 @@ PURE_FILES = {"cosco.errors", "cosco.dfs.protocol"}
 #: Bottom first: a module imports from its own layer and those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cosco.errors",),
-    ("cosco.format", "cosco.config", "cosco.partitioning"),
+    ("cosco.format", "cosco.config"),
     ("cosco.protocol",),
     ("cosco.process", "cosco.dfs"),
     ("cosco.client", "cosco.shuffle_service", "cosco.metadata"),
-    ("cosco.local", "cosco.observe"),
+    (
+        "cosco.local",
+        "cosco.observe",
+        "cosco.admin",
+        "cosco.partitioning",
+        "cosco.engine_exchanges",
+        "cosco.engine_versions",
+    ),
     ("cosco",),
+    ("cosco.dask", "cosco.ray", "cosco.daft"),
     ("cosco.demo",),
     ("cosco.cli",),
     ("cosco_bench",),
 )
 #: Of one layer, and separate programs: none imports from another.
 PROGRAMS = {"cosco.client", "cosco.shuffle_service", "cosco.metadata"}
+#: Each is installed with an engine, and imports the public face alone.
+ENGINES = {"cosco.dask", "cosco.ray", "cosco.daft"}
+PUBLIC = {
+    "cosco", "cosco.engine_exchanges", "cosco.engine_versions", "cosco.errors",
+    "cosco.partitioning",
+}  # fmt: skip
 
 
 def module_name(package: str, path: Path) -> str:
@@ -120,6 +134,23 @@ def test_imports_point_down(module: str) -> None:
         assert layer_of(imported) <= layer_of(module), f"{module} imports {imported} above it"
         programs = {program_of(module), program_of(imported)}
         assert not (len(programs) == 2 and programs <= PROGRAMS), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(FILES) if program_of(name) in ENGINES])
+def test_engines_import_the_public_face_and_themselves(module: str) -> None:
+    """What an engine needs, other engines need: it belongs to what everybody may use."""
+    assert not {name for name in ours(module) - PUBLIC if program_of(name) != program_of(module)}
+
+
+def test_nobody_imports_what_is_for_an_engine() -> None:
+    """`import cosco` is the same with and without an engine, and as quick."""
+    users = {
+        module
+        for module in FILES
+        if program_of(module) not in ENGINES
+        and any(program_of(name) in ENGINES for name in ours(module))
+    }
+    assert not users
 
 
 def circles(arrows: dict[str, set[str]]) -> Iterator[list[str]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cosco.engine_versions import SUPPORTED
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: Each package, and the extra that has what it needs beside the dependencies of all.
@@ -18,6 +20,8 @@ PACKAGES = {
     ROOT / "cosco": "demo",
     ROOT / "benchmarks" / "cosco_bench": "bench",
 }
+#: Parts of `cosco` that need an engine, which is in the extra of their name and not installed here.
+ENGINES = ("daft", "dask", "ray")
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -36,21 +40,48 @@ def test_the_wheel_has_every_package_and_each_has_only_code() -> None:
             assert (folder / "__init__.py").is_file(), folder
 
 
+def imported_from_elsewhere(path: Path, package: str) -> set[str]:
+    """The names of what a file imports that is neither Python's nor ours."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found - sys.stdlib_module_names - {"cosco", package}
+
+
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: str(package.name))
 def test_a_package_imports_only_what_is_installed_with_it(package: Path) -> None:
     project = PROJECT["project"]
     extra = PACKAGES[package]
     asked = names(project["dependencies"]) | names(project["optional-dependencies"][extra])
     known = importlib.metadata.packages_distributions()
+    engines = [package / engine for engine in ENGINES]
     for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                imported = [node.module or ""]
-            else:
-                continue
-            for module in {name.split(".")[0] for name in imported}:
-                if module in sys.stdlib_module_names or module in {"cosco", package.name}:
-                    continue
+        if not any(path.is_relative_to(engine) for engine in engines):
+            for module in imported_from_elsewhere(path, package.name):
                 assert names(known.get(module, [])) & asked, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_imports_only_what_its_extra_installs(engine: str) -> None:
+    project = PROJECT["project"]
+    asked = names(project["dependencies"]) | names(project["optional-dependencies"][engine])
+    for path in (ROOT / "cosco" / engine).rglob("*.py"):
+        assert imported_from_elsewhere(path, "cosco") <= asked, path
+
+
+def test_supported_versions_are_those_of_the_extras() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert set(SUPPORTED) == set(ENGINES)
+    for engine, supported in SUPPORTED.items():
+        asked = {re.sub(r"\[.*?\]", "", requirement) for requirement in extras[engine]}
+        assert {str(one) for one in supported} == asked
+
+
+def test_supported_versions_are_those_of_the_documents() -> None:
+    page = (ROOT / "docs" / "engines.md").read_text()
+    rows = re.findall(r"^\| .+ \| `pip install 'cosco\[(\w+)\]'` \| (.+?) \|", page, re.MULTILINE)
+    found = {engine: set(re.findall(r"`(.+?)`", versions)) for engine, versions in rows}
+    assert found == {engine: set(map(str, supported)) for engine, supported in SUPPORTED.items()}

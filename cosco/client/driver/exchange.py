@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import secrets
 import threading
-from contextlib import suppress
-from typing import Self
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import Final, Self
 
 import pyarrow as pa
 
-from cosco.client.argument_checks import shuffle_name
-from cosco.client.content.arrow import schema_from_bytes
+from cosco.client.argument_checks import shuffle_name, switch
+from cosco.client.content.arrow_schema import schema_from_bytes
 from cosco.client.driver.driver import Driver, RecomputeCallback, exchange_driver
+from cosco.client.driver.exchange_handle import ExchangeHandle, make_handle
+from cosco.client.driver.kept_exchanges import ExchangeOwner, KeptExchange, checked_owner
 from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.live_object import LiveObject
-from cosco.errors import ExchangeClosed, InvalidArgument
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.rpc.scope import Scope
+from cosco.errors import CoscoError, ExchangeClosed, InvalidArgument
 from cosco.protocol.api_limits import OWNER_BYTES
-from cosco.protocol.records import ExchangeInfo, ExchangeProgress
+from cosco.protocol.records import ExchangeInfo, ExchangeProgress, ExchangeSpec
+
+#: The lease of an exchange on its own.
+_LEASE_S: Final = 300.0
 
 
 class CoscoExchange(LiveObject):
@@ -32,12 +40,23 @@ class CoscoExchange(LiveObject):
     their runs are arranged, raising that they will not come. A loss is called back once by
     an object, and again by the one that takes the exchange over before it was answered.
     Without a callback readers raise DataLost, and runs of its `mappers` repair the exchange.
+
+    Leaving the block of the owner ends the exchange; leaving that of one who attached does not,
+    but `close` does from anywhere. An owner that is dropped without `close` is collected with a
+    ResourceWarning: the lease is renewed, and mappers are called back, while this process has
+    writers, readers or handles of the exchange. After that it ends by its lease. One of a
+    `CoscoApplication` ends with that.
     """
 
     shuffle_id: str
     partitions: int
-    #: As it was when this object was made, without metadata; None for none.
+    #: How many there are, with ids from 0 on; None: nobody has said.
+    mappers: int | None
+    #: As it was when this object was made; None for none.
     schema: pa.Schema | None
+    _passed_instead = (
+        "pass its handle() instead, or attach there, by the shuffle_id and the metadata address"
+    )
 
     def __init__(
         self,
@@ -50,18 +69,28 @@ class CoscoExchange(LiveObject):
         min_replicas: int | None = None,
         codec: str = "lz4",
         deterministic: bool = True,
-        lease_s: float = 300.0,
+        mappers: int | None = None,
+        lease_s: float | None = None,
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
+        application: ExchangeOwner | None = None,
     ) -> None:
         """Create the exchange; its id must never have been used before.
 
         schema: of the rows, if they are Arrow; else the first writer's rows decide what they
-        are. replicas: copies of each row in memory, of which `min_replicas` (default 1) are
-        enough to go on when hosts are missing. codec: `lz4` or `none`.
+        are. A column without a type (`pa.null()`) gets that of the first rows that have one.
+        replicas: copies of each row in memory, of which `min_replicas` (default 1) are enough to
+        go on when hosts are missing. codec: `lz4` or `none`. mappers: how many there are, with ids
+        from 0 on, if that is known: then others are refused, and readers of a handle need not name
+        them. application: a `CoscoApplication` that is to own it, whose lease it has; without one
+        `lease_s` is 300 unless it is given.
 
         Raises: ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
         """
+        owned_by: ExchangeOwner | None = None
+        if application is not None:
+            owned_by = checked_owner(application, shuffle_id, lease_s, metadata)
+            lease_s, metadata = owned_by._lease_s, owned_by._address
         spec = new_spec(
             shuffle_id,
             partitions,
@@ -70,16 +99,13 @@ class CoscoExchange(LiveObject):
             min_replicas=min_replicas,
             codec=codec,
             deterministic=deterministic,
-            lease_s=lease_s,
+            mappers=mappers,
+            lease_s=_LEASE_S if lease_s is None else lease_s,
         )
         check_callback(recompute_writers_callback, shuffle_id)
-        owner = secrets.token_bytes(OWNER_BYTES)
+        owner = secrets.token_bytes(OWNER_BYTES) if owned_by is None else owned_by._owner
         self._connect(shuffle_id, metadata, service_timeout_s)
-        with self._opening():
-            info = self._metadata.create_exchange(
-                spec, owner, callback=recompute_writers_callback is not None
-            )
-        self._set_up(info, owner, recompute_writers_callback)
+        self._create(spec, owner, recompute_writers_callback, owned_by)
 
     @classmethod
     def attach(
@@ -98,8 +124,9 @@ class CoscoExchange(LiveObject):
 
         Raises: ExchangeNotFound, ExchangeClosed, InvalidArgument, ServiceUnavailable.
         """
-        shuffle_name(shuffle_id)
+        shuffle_id = shuffle_name(shuffle_id)
         check_callback(recompute_writers_callback, shuffle_id)
+        own = switch("own", own, shuffle_id)
         if recompute_writers_callback is not None and not own:
             raise InvalidArgument(
                 "recompute_writers_callback is called for the owner only: attach with own=True",
@@ -112,7 +139,7 @@ class CoscoExchange(LiveObject):
             info = exchange._metadata.describe_exchange(
                 shuffle_id, owner, callback=recompute_writers_callback is not None
             )
-        exchange._set_up(info, owner, recompute_writers_callback)
+            exchange._set_up(info, owner, recompute_writers_callback)
         return exchange
 
     def close(self) -> None:
@@ -122,15 +149,26 @@ class CoscoExchange(LiveObject):
         other ones' writers and readers raise ExchangeClosed from then on.
         """
         self._scope.check_process()
+        self._close()
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if self._scope.inherited:  # a forked child leaves the block: it is its parent's
+            return
+        if self._driver is not None and not self._driver.is_replaced:
+            self._close(self._owner)  # so that it stays open if it has just been taken over
+            return
         with self._closing:
-            if self._scope.is_closed:
-                return
-            if self._driver is not None:
-                self._driver.close()
-            with suppress(ExchangeClosed):
-                self._metadata.close_exchange(self.shuffle_id)
-            self._scope.close()
-            self._metadata.close()
+            self._finish(partial(_leave, self._driver, self._metadata, self._scope))
+
+    def handle(self) -> ExchangeHandle:
+        """Return what tasks need to write to the exchange and to read from it: small, and pickles.
+
+        While this process has handles of it a dropped exchange is kept, as by its writers.
+
+        Raises: ClientClosed.
+        """
+        self._scope.check()
+        return make_handle(self._address, self._info, self._service_timeout_s)
 
     def progress(self) -> ExchangeProgress:
         """Return what is committed so far.
@@ -140,15 +178,93 @@ class CoscoExchange(LiveObject):
         self._scope.check()
         return self._metadata.progress(self._info.number)
 
-    def _set_up(self, info: ExchangeInfo, owner: bytes, callback: RecomputeCallback | None) -> None:
+    def _create(
+        self,
+        spec: ExchangeSpec,
+        owner: bytes,
+        callback: RecomputeCallback | None,
+        application: ExchangeOwner | None,
+    ) -> None:
+        with (
+            self._opening(),
+            nullcontext()
+            if application is None
+            else application._exchanges.admitting(spec.shuffle_id),
+        ):
+            info = self._metadata.create_exchange(
+                spec,
+                owner,
+                callback=callback is not None,
+                application_id="" if application is None else application.application_id,
+            )
+            try:
+                self._set_up(info, owner, callback, application)
+            except Exception:  # no thread could be started: nobody would keep it
+                self._end_life()
+                with suppress(CoscoError):
+                    self._metadata.close_exchange(self.shuffle_id)
+                raise
+
+    def _close(self, owner: bytes = b"") -> None:
+        """End the exchange; if an `owner` is named only where it owns the exchange still."""
+        with self._closing:
+            if not self._scope.is_closed:
+                self._finish(partial(_end, self._driver, self._metadata, self._scope, owner))
+
+    def _set_up(
+        self,
+        info: ExchangeInfo,
+        owner: bytes,
+        callback: RecomputeCallback | None,
+        application: ExchangeOwner | None = None,
+    ) -> None:
         self._info = info
+        self._owner = owner
+        self._application = application  # which lives as long as this object
         self._closing = threading.Lock()
         self.shuffle_id = info.spec.shuffle_id
         self.partitions = info.spec.partitions
+        self.mappers = info.spec.mappers or None
         self.schema = schema_from_bytes(info.schema) if info.schema else None
-        self._driver: Driver | None = None
-        if owner:
+        self._driver: Driver | KeptExchange | None = None
+        if application is not None:
+            self._is_missed = False  # the application ends it
+            self._driver = application._place(info.number, callback, self._scope, self._metadata)
+        elif owner:
             self._driver = exchange_driver(
                 self._address, info, owner, callback, self._service_timeout_s
             )
+        else:
+            self._is_missed = False  # to drop it is the way to part from what others own
+        self._begin_life(partial(_let_go, self._driver, self._metadata, self._scope), is_user=False)
+        if self._driver is not None:
             self._driver.start()
+
+
+def _end(
+    driver: Driver | KeptExchange | None, metadata: MetadataClient, scope: Scope, owner: bytes
+) -> None:
+    """End an exchange, and what works for the object that had it; not the exchange if another
+    `owner` is named than it has now."""
+    if driver is not None:
+        driver.close()
+    with suppress(ExchangeClosed, *([InvalidArgument] if owner else [])):
+        metadata.close_exchange(scope.shuffle_id, owner)
+    scope.close()
+    metadata.close()
+
+
+def _leave(driver: Driver | KeptExchange | None, metadata: MetadataClient, scope: Scope) -> None:
+    """Part from an exchange that others own."""
+    scope.close()
+    if driver is not None:
+        driver.close()
+    metadata.close()
+
+
+def _let_go(driver: Driver | KeptExchange | None, metadata: MetadataClient, scope: Scope) -> None:
+    """Part from an exchange whose object was dropped: its lease ends when nobody uses it."""
+    scope.close()
+    if driver is not None:
+        driver.let_go()
+    metadata.close()

@@ -6,17 +6,20 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
 from pyroaring import BitMap
 
 from cosco.client.argument_checks import shuffle_name, whole_number
-from cosco.client.driver.driver import GroupCallback, group_driver
+from cosco.client.driver.driver import Driver, GroupCallback, group_driver
 from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.groups.commit_outbox import BatchOutbox
 from cosco.client.groups.handle import GroupHandle, GroupLife
 from cosco.client.live_object import LiveObject
+from cosco.client.rpc.metadata_client import MetadataClient
+from cosco.client.rpc.scope import Scope
 from cosco.errors import ClientClosed, CoscoError, ExchangeClosed
 from cosco.protocol.api_limits import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, MAX_PART_SIZE, OWNER_BYTES
 from cosco.protocol.group_records import GroupPart
@@ -40,8 +43,11 @@ class CoscoExchangeGroup(LiveObject):
     deterministic: a re-run gives each partition the same rows.
 
     `recompute_writers_callback(i, mappers, reason)` is called as `CoscoExchange` calls its own,
-    for exchange `i`. See docs/low-latency.md.
+    for exchange `i`. See docs/low-latency.md. A group that is dropped without `close` is let go as
+    a `CoscoExchange` is, with a ResourceWarning.
     """
+
+    _passed_instead = "pass its handle() instead"
 
     def __init__(
         self,
@@ -62,7 +68,7 @@ class CoscoExchangeGroup(LiveObject):
         """Create the exchanges.
 
         mappers: how many each exchange has, with ids from 0 on. schema: of the rows; without one
-        they are bytes. The other options are those of `CoscoExchange`.
+        they are bytes; its columns of type null stay so. Other options: see `CoscoExchange`.
 
         Raises: ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
         """
@@ -77,24 +83,22 @@ class CoscoExchangeGroup(LiveObject):
             min_replicas=min_replicas,
             codec=codec,
             lease_s=lease_s,
+            is_group=True,
         )
         self._has_callback = recompute_writers_callback is not None
         check_callback(recompute_writers_callback, group_id)
         self._connect(group_id, metadata, service_timeout_s)
         self._owner = secrets.token_bytes(OWNER_BYTES)
-        self._extending = threading.Lock()
-        self._closing = threading.Lock()
+        self._extending, self._closing = threading.Lock(), threading.Lock()
         self._changing = threading.Lock()  # of `_parts` and what is released: held briefly
         self._life = GroupLife()
         self._parts: tuple[GroupPart, ...] = ()
         self._releases: BatchOutbox[int] = BatchOutbox(
             "cosco-release",
-            self._release,
+            partial(_release, self._metadata, self._scope),
             within_s=_RELEASE_WITHIN_S,
             patience_s=self._service_timeout_s,
         )
-        with self._opening():
-            self._make(size)
         self._driver = group_driver(
             self._address,
             self._spec,
@@ -102,7 +106,8 @@ class CoscoExchangeGroup(LiveObject):
             recompute_writers_callback,
             self._service_timeout_s,
         )
-        self._driver.start()
+        with self._opening():
+            self._make(size)
 
     @property
     def size(self) -> int:
@@ -157,22 +162,23 @@ class CoscoExchangeGroup(LiveObject):
         """
         self._scope.check_process()
         with self._closing:
-            if self._scope.is_closed:
-                return
-            self._life.is_closed = True
-            self._driver.close()
-            with suppress(ExchangeClosed):
-                self._metadata.close_group(self.group_id)
-            self._scope.close()
-            self._metadata.close()
+            if not self._scope.is_closed:
+                self._life.is_closed = True
+                self._finish(partial(_end, self._driver, self._metadata, self._scope))
 
     # --- inside ---------------------------------------------------------------------------
 
     def _make(self, size: int) -> None:
-        """Make the first exchanges, all or none."""
+        """Make the first exchanges, and begin to keep them, or make none."""
         try:
             self._grow(size)
+            self._begin_life(
+                partial(_let_go, self._driver, self._metadata, self._scope), is_user=False
+            )
+            self._driver.start()
         except BaseException:
+            self._end_life()
+            self._driver.close()
             with suppress(CoscoError):
                 if self.size:
                     self._metadata.close_group(self.group_id)
@@ -198,7 +204,24 @@ class CoscoExchangeGroup(LiveObject):
         end = part.first + part.size
         return self._life.released.range_cardinality(part.first, end) == part.size
 
-    def _release(self, indexes: Sequence[int], try_s: float) -> None:
-        with suppress(ExchangeClosed, ClientClosed):
-            if not self._scope.is_closed:  # else the whole group is
-                self._metadata.release_exchanges(self.group_id, BitMap(indexes), try_s=try_s)
+
+def _release(metadata: MetadataClient, scope: Scope, indexes: Sequence[int], try_s: float) -> None:
+    with suppress(ExchangeClosed, ClientClosed):
+        if not scope.is_closed:  # else the whole group is
+            metadata.release_exchanges(scope.shuffle_id, BitMap(indexes), try_s=try_s)
+
+
+def _end(driver: Driver, metadata: MetadataClient, scope: Scope) -> None:
+    """End a group, and what works for the object that had it."""
+    driver.close()
+    with suppress(ExchangeClosed):
+        metadata.close_group(scope.shuffle_id)
+    scope.close()
+    metadata.close()
+
+
+def _let_go(driver: Driver, metadata: MetadataClient, scope: Scope) -> None:
+    """Part from a group whose object was dropped: its lease ends when nobody uses it."""
+    scope.close()
+    driver.let_go()
+    metadata.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cosco.client.argument_checks import finite_number, whole_number
 from cosco.errors import InvalidArgument
 
 _SIZE_MAX: Final = 1 << 20
@@ -48,17 +49,28 @@ class AdaptiveGroupSize:
 
         Raises: InvalidArgument.
         """
-        if not 1 <= smallest <= size <= largest <= _SIZE_MAX:
+        size, smallest, largest, step = (
+            whole_number(name, value, 1, _SIZE_MAX, "")
+            for name, value in (
+                ("size", size), ("smallest", smallest), ("largest", largest), ("step", step),
+            )
+        )  # fmt: skip
+        lower, upper, factor, weight = (
+            finite_number(name, value, "a number")
+            for name, value in (
+                ("lower", lower), ("upper", upper), ("factor", factor), ("weight", weight),
+            )
+        )  # fmt: skip
+        if not smallest <= size <= largest:
             raise InvalidArgument(
-                f"sizes of groups are smallest <= size <= largest, 1 to {_SIZE_MAX}: "
-                f"{smallest}, {size}, {largest}"
+                f"sizes of groups are smallest <= size <= largest: {smallest}, {size}, {largest}"
             )
         if not 0.0 <= lower < upper <= 1.0:
             raise InvalidArgument(f"shares are 0 <= lower < upper <= 1: {lower}, {upper}")
-        if not (factor > 1.0 and step >= 1 and 0.0 < weight <= 1.0):
+        if not (1.0 < factor <= _SIZE_MAX and 0.0 < weight <= 1.0):
             raise InvalidArgument(
-                "factor is more than 1, step 1 or more, weight above 0 and up to 1: "
-                f"{factor}, {step}, {weight}"
+                f"factor is more than 1 and at most {_SIZE_MAX}, weight above 0 and up to 1: "
+                f"{factor}, {weight}"
             )
         self._bounds = smallest, largest
         self._shares = lower, upper
@@ -78,7 +90,9 @@ class AdaptiveGroupSize:
         Returns: the size of the next group.
         Raises: InvalidArgument for times that cannot be.
         """
-        if not (0.0 <= coordination_s <= total_s < float("inf")) or total_s == 0.0:
+        coordination_s = finite_number("coordination_s", coordination_s, "a number of seconds")
+        total_s = finite_number("total_s", total_s, "a number of seconds")
+        if not 0.0 <= coordination_s <= total_s or total_s == 0.0:
             raise InvalidArgument(
                 f"{coordination_s} s of coordination in a group of {total_s} s in all"
             )

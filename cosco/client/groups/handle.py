@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from cosco.client.argument_checks import whole_number
 from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES
 from cosco.client.groups.mark_watch import MarkWatch
 from cosco.client.read.reader import CoscoReader
+from cosco.client.rpc.in_use import IN_USE
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.write.writer import Attempts, CoscoWriter
 from cosco.errors import ExchangeClosed, InvalidArgument
@@ -50,6 +51,7 @@ class GroupAttempts(Attempts):
     """
 
     has_marks = True
+    may_refine = False
 
     def __init__(self, info: ExchangeInfo, service_timeout_s: float) -> None:
         self._info = info
@@ -67,7 +69,7 @@ class GroupAttempts(Attempts):
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class GroupHandle:
     """A group's exchanges as `CoscoExchangeGroup.handle()` gives them out; pickles, and is small.
 
@@ -81,6 +83,14 @@ class GroupHandle:
     service_timeout_s: float
     parts: tuple[GroupPart, ...]
     life: GroupLife = field(default_factory=GroupLife, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        IN_USE.add(self.group_id, self)
+
+    def __setstate__(self, state: list[Any]) -> None:
+        for one, value in zip(fields(self), state, strict=True):
+            object.__setattr__(self, one.name, value)
+        IN_USE.add(self.group_id, self)
 
     @property
     def size(self) -> int:
@@ -118,6 +128,7 @@ class GroupHandle:
         Raises: InvalidArgument for what is not of the group, PartitionOutOfRange, ExchangeClosed.
         """
         i = self._index(i)
+        partition = whole_number("partition", partition, None, None, self.group_id)
         return CoscoReader(
             member_name(self.group_id, i),
             range(self.mappers),

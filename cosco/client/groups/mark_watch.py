@@ -20,7 +20,8 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.client.groups.following import FOLLOWING, Waiter, follow_question
-from cosco.client.read.gather import CommitWatch
+from cosco.client.read.commit_watch import CommitWatch
+from cosco.client.read.fetch_call import Bad
 from cosco.client.read.state.read_plan import MARKS_BUILD, AwaitCommits, Fetch
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
@@ -67,6 +68,10 @@ class MarkWatch(CommitWatch):
         self._waiter: Waiter | None = None
         self._ahead: list[memoryview] | None = None
 
+    def describe_again(self) -> ExchangeInfo:
+        """See `CommitWatch`. What the rows of a group are was decided when it was made."""
+        return self._exchange
+
     def start(self) -> None:
         """See `CommitWatch`."""
         self._metadata.set_met()  # whoever gave the handle has: an outage is waited for
@@ -103,7 +108,7 @@ class MarkWatch(CommitWatch):
                 )
         return wait
 
-    def ahead(self, fetch: Fetch) -> list[memoryview] | None:
+    def ahead(self, fetch: Fetch, bad: Bad) -> list[memoryview] | None:
         """See `CommitWatch`."""
         ahead, self._ahead = self._ahead, None
         return ahead if fetch.daemon == self._assignment.primary else None

@@ -1,20 +1,19 @@
-"""One look of one daemon at a partition, as runs of whole blocks."""
+"""What one daemon has of some partitions, as runs of whole blocks."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from cosco.client.read.state.merge import BlockSplitter
-from cosco.client.read.state.read_plan import Fetch
+from cosco.client.read.state.block_splitter import BlockSplitter, HeaderSplitter
+from cosco.client.read.state.merge import BareHeaders
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Call, Endpoint
 from cosco.errors import DataCorrupted, InvalidArgument
 from cosco.protocol import wire
+from cosco.protocol.fetch_records import FetchRequest
 from cosco.protocol.wire import spb
 
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Fetch"
@@ -32,10 +31,12 @@ class StallWatch:
     slow consumer. So a thread looks, from the first fetch until `stop`.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, looks: Callable[[], None] | None = None) -> None:
+        """`looks`: called by that thread, again and again."""
         self._scope = scope
+        self._looks = looks
         self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
+        self._stopped: threading.Event | None = None  # made with the thread, as most need none
         # The call whose next reply is waited for, and until when: one operation to set.
         self._awaited: tuple[Call, float] | None = None
         self._cancelled: Call | None = None
@@ -46,13 +47,18 @@ class StallWatch:
         Raises: Stalled when none came for about `stall_s`.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="cosco-fetch", daemon=True)
+            stopped = self._stopped = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(stopped,), name="cosco-fetch", daemon=True
+            )
             self._thread.start()
         try:
             while True:
                 self._awaited = call, time.monotonic() + stall_s
-                reply = next(call, None)
-                self._awaited = None
+                try:
+                    reply = next(call, None)
+                finally:
+                    self._awaited = None
                 if reply is None:
                     return
                 yield reply
@@ -60,75 +66,74 @@ class StallWatch:
             if self._cancelled is not call or error.for_fork:
                 raise
             raise Stalled(f"nothing came from it for {stall_s:g} s") from None
-        finally:
-            self._awaited = None
 
     def stop(self) -> None:
         """End the thread."""
-        if self._thread is not None and not self._scope.inherited:
+        if self._thread is not None and self._stopped is not None and not self._scope.inherited:
             self._stopped.set()
             self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, stopped: threading.Event) -> None:
         # A reader may be closed and kept while its iterator is still under way.
-        while not (self._stopped.wait(_TICK_S) or self._scope.is_closed):
+        while not (stopped.wait(_TICK_S) or self._scope.is_closed):
             awaited = self._awaited
             if awaited is not None and time.monotonic() > awaited[1]:
                 self._cancelled = awaited[0]
                 awaited[0].cancel()
+            if self._looks is not None:
+                self._looks()
 
 
-def fetch_blocks(
-    endpoint: Endpoint,
-    scope: Scope,
-    watch: StallWatch,
-    number: int,
-    partition: int,
-    fetch: Fetch,
-    bad: Callable[[str], None],
-) -> Iterator[memoryview]:
-    """Yield what the daemon at `endpoint` has of the source of `fetch`, chunk by chunk.
+#: What a merge is fed.
+Run = memoryview | BareHeaders
+#: Is told what is bad in a reply, and so absent.
+Bad = Callable[[str], None]
 
-    A chunk that it cannot read, or whose blocks do not parse, is told to `bad` and passed
-    over.
+
+def open_fetch(
+    endpoint: Endpoint, scope: Scope, watch: StallWatch, request: FetchRequest, stall_s: float
+) -> Generator[wire.FetchReply, None, None]:
+    """Yield what the daemon at `endpoint` replies to a fetch, which begins when it is asked for.
 
     Raises: Unreachable, or the CoscoError that the daemon meant.
     """
-    request = spb.FetchRequest(
-        number=number,
-        range_index=fetch.source.range_index,
-        epoch=fetch.source.epoch,
-        partition=partition,
-        files=fetch.files,
-    )
-    call = endpoint.fetch_stream(_PATH, request.SerializeToString(), scope)
+    call = endpoint.fetch_stream(_PATH, wire.fetch_request_to_bytes(request), scope)
     try:
-        yield from runs_of(map(wire.fetch_reply, watch.replies(call, fetch.stall_s)), bad)
-    except (DecodeError, InvalidArgument) as error:
-        raise Unreachable(f"the daemon at {endpoint.address} sent nonsense: {error}") from None
+        for message in watch.replies(call, stall_s):
+            yield from wire.fetch_replies(message)
+    except InvalidArgument as error:
+        raise nonsense(endpoint.address, error) from None
     finally:
         call.cancel()
 
 
-def runs_of(
-    replies: Iterator[memoryview | spb.Section], bad: Callable[[str], None]
-) -> Iterator[memoryview]:
-    """Yield runs of whole blocks from the replies of one Fetch.
+def nonsense(address: str, error: InvalidArgument) -> Unreachable:
+    """Return what a daemon is that replies what it may not."""
+    return Unreachable(f"the daemon at {address} sent nonsense: {error}")
+
+
+def runs_of(replies: Iterator[wire.FetchReply], bad: Bad) -> Iterator[Run]:
+    """Yield runs of whole blocks, or of headers, from the replies of one Fetch.
+
+    A chunk that the daemon cannot read, or whose blocks do not parse, is told to `bad` and passed
+    over.
 
     Raises: InvalidArgument when sections and data do not follow each other as they must.
     """
     left = 0
-    splitter: BlockSplitter | None = None  # None: what is left of the section is skipped
+    splitter: BlockSplitter | HeaderSplitter | None = None  # None: the rest of it is skipped
     for reply in replies:
         if isinstance(reply, spb.Section):
             if left:
                 raise InvalidArgument(f"a section begins {left} bytes before the last one ends")
-            splitter = BlockSplitter()
+            splitter = HeaderSplitter() if reply.headers else BlockSplitter()
             if reply.error:
                 bad(" ".join(reply.error.split())[:300])
             else:
                 left = reply.body_bytes
             continue
+        if isinstance(reply, spb.PartEnd):
+            raise InvalidArgument("a part ends that was not asked for")
         if len(reply) > left:
             raise InvalidArgument(f"{len(reply)} bytes of data where {left} are left")
         left -= len(reply)

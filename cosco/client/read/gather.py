@@ -1,16 +1,25 @@
-"""Gathers a partition's rows from the daemons that have them: a `ReadPlan` carried out."""
+"""Gathers a partition's blocks from the daemons that have them: a `ReadPlan` carried out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, Final, TypeVar
 
 from pyroaring import BitMap
 
-from cosco.client.content import Decoded
-from cosco.client.read.fetch_call import Stalled, StallWatch, fetch_blocks
-from cosco.client.read.state.merge import PartitionMerge
+from cosco.client.read.commit_watch import CommitWatch
+from cosco.client.read.fetch_call import (
+    Bad,
+    Run,
+    Stalled,
+    StallWatch,
+    nonsense,
+    open_fetch,
+    runs_of,
+)
+from cosco.client.read.state.merge import BareHeaders, BlockMerge
 from cosco.client.read.state.read_plan import (
     AwaitCommits,
     Begin,
@@ -31,90 +40,28 @@ from cosco.errors import (
     CoscoError,
     DataLost,
     ExchangeClosed,
+    InvalidArgument,
     ServiceUnavailable,
 )
-from cosco.protocol.records import CommitWait, ExchangeInfo, LossReport, ReadSnapshot
+from cosco.protocol.fetch_records import FetchPart, FetchRequest
+from cosco.protocol.records import LossReport, ReadSnapshot
+
+_T = TypeVar("_T")
 
 _MAX_REASON_CHARS: Final = 500
 #: How many of the missing mappers a message names; the error has them all.
 _SHOWN_MAPPERS: Final = 8
-#: For this time what the service said when a reader was made is used instead of asking again.
-_FIRST_WAIT_S: Final = 1.0
 
 
 class BegunAnew(Exception):
     """What was gathered does not count: call `gather` again. Never leaves this package."""
 
 
-class CommitWatch:
-    """How a reader learns what there is to read of its partition: by the metadata service.
-
-    Readers of a group have `MarkWatch` in its place, which asks daemons.
-    """
-
-    def __init__(
-        self,
-        metadata: MetadataClient,
-        scope: Scope,
-        mappers: BitMap,
-        partition: int,
-        info: ExchangeInfo | None = None,
-    ) -> None:
-        """Begin without asking. `info` is the exchange, if it is known already."""
-        self._metadata = metadata
-        self._scope = scope
-        self._mappers = mappers
-        self._partition = partition
-        self._info = info
-        self._first: CommitWait | None = None  # what was said at once
-        self._first_until = 0.0
-
-    def describe(self) -> ExchangeInfo:
-        """Return the exchange as it is when the reader begins."""
-        if self._info is None:
-            self._info, self._first = self._metadata.begin_reading(
-                self._scope.shuffle_id, self._mappers, self._partition
-            )
-            self._first_until = time.monotonic() + _FIRST_WAIT_S
-        return self._info
-
-    def start(self) -> None:
-        """Begin to wait: the reader's arguments were found to be good."""
-
-    def wait(self, step: AwaitCommits) -> CommitWait:
-        """Ask what the mappers have committed, waiting for them.
-
-        Raises: what ends the reader.
-        """
-        first, self._first = self._first, None
-        if first is not None and time.monotonic() < self._first_until:
-            return first
-        info = self.describe()
-        return self._metadata.await_commits(
-            info.number,
-            self._mappers,
-            self._partition,
-            info.generation,
-            wait_s=step.wait_s,
-            outage_s=step.outage_s,
-        )
-
-    def ahead(self, fetch: Fetch) -> list[memoryview] | None:
-        """Return, once, the runs of blocks that came before this fetch was asked for.
-
-        Returns: None if none came, so that the fetch must be made.
-        """
-        return None
-
-    def close(self) -> None:
-        """Want nothing any more."""
-
-
 class Gatherer:
-    """Asks daemons for one partition and feeds merges with what they have.
+    """Asks daemons for a partition and feeds merges with what they have.
 
     Holds one message of a stream at a time. What is fetched twice, after a stream broke or
-    for a second opinion, the merge drops.
+    for a second opinion, the merge drops. It may be used for one partition after the other.
     """
 
     def __init__(
@@ -122,23 +69,20 @@ class Gatherer:
         metadata: MetadataClient,
         scope: Scope,
         number: int,
-        partition: int,
         named_count: int,
         *,
         watch: CommitWatch,
-        begin: Callable[[ReadSnapshot], PartitionMerge],
     ) -> None:
         """Begin without connections.
 
-        named_count: how many mappers are waited for. begin: makes the merge of a build.
+        named_count: how many mappers are waited for.
         """
         self._metadata = metadata
         self._scope = scope
         self._number = number
-        self._partition = partition
         self._named_count = named_count
         self._watch = watch
-        self._begin = begin
+        self._partition = -1
         self._endpoints: dict[str, Endpoint] = {}
         self._loss: CoscoError | None = None  # of the build that was reported last
 
@@ -147,30 +91,41 @@ class Gatherer:
         for endpoint in list(self._endpoints.values()):
             endpoint.close()
 
-    def gather(self, plan: ReadPlan) -> Iterator[Decoded]:
-        """Yield the rows of one build, until it is verified that none is missing.
+    def gather(
+        self, plan: ReadPlan, partition: int, begin: Callable[[ReadSnapshot], BlockMerge[_T]]
+    ) -> Iterator[_T]:
+        """Yield the blocks of one build of a partition, until it is verified that none is missing.
+
+        begin: makes the merge of a build, which says what is made of a block.
 
         Raises: BegunAnew when another build is to be read, which `plan` allows until rows were
         given to the caller, and what `CoscoReader.next` raises.
         """
+        self._partition = partition
         stalls = StallWatch(self._scope)
         try:
-            yield from self._steps(plan, stalls)
+            yield from self._steps(plan, begin, stalls)
         finally:
             stalls.stop()
 
-    def _steps(self, plan: ReadPlan, stalls: StallWatch) -> Iterator[Decoded]:
-        merge: PartitionMerge | None = None
+    def _steps(
+        self,
+        plan: ReadPlan,
+        begin: Callable[[ReadSnapshot], BlockMerge[_T]],
+        stalls: StallWatch,
+    ) -> Iterator[_T]:
+        merge: BlockMerge[_T] | None = None
         while True:
             step = plan.step(time.monotonic(), is_complete=merge is not None and merge.complete())
             match step:
                 case AwaitCommits():
-                    self._scope.sleep(step.pause_s)
+                    if step.pause_s:
+                        self._scope.sleep(step.pause_s)
                     plan.told(self._watch.wait(step), time.monotonic())
                 case Begin():
                     if merge is not None:
                         raise BegunAnew
-                    merge = self._begin(step.snapshot)
+                    merge = begin(step.snapshot)
                     plan.begun()
                 case Fetch():
                     assert merge is not None  # as Begin comes first
@@ -190,8 +145,8 @@ class Gatherer:
                     raise self._placed(self._error(step, plan))
 
     def _fetch(
-        self, plan: ReadPlan, merge: PartitionMerge, fetch: Fetch, stalls: StallWatch
-    ) -> Iterator[Decoded]:
+        self, plan: ReadPlan, merge: BlockMerge[_T], fetch: Fetch, stalls: StallWatch
+    ) -> Iterator[_T]:
         """Feed `merge` with what the daemon has, and tell `plan` how that went."""
         address = fetch.daemon.address
         refusals, last_bad = merge.refusals, ""
@@ -201,9 +156,14 @@ class Gatherer:
             last_bad = f"{address}: {reason}"
             merge.refuse(last_bad)
 
+        if fetch.whole:
+            merge.forget_headers()
         try:
-            for run in self._runs(fetch, stalls, bad):
-                yield from merge.feed(run)
+            for run in self._runs(fetch, merge.to_name, stalls, bad):
+                if isinstance(run, BareHeaders):
+                    merge.feed_headers(run)
+                else:
+                    yield from merge.feed(run)
         except ClientClosed:
             raise
         except ExchangeClosed:
@@ -224,18 +184,25 @@ class Gatherer:
         else:
             plan.answered(fetch)
 
-    def _runs(
-        self, fetch: Fetch, stalls: StallWatch, bad: Callable[[str], None]
-    ) -> Iterable[memoryview]:
-        ahead = self._watch.ahead(fetch)
+    def _runs(self, fetch: Fetch, to_name: BitMap, stalls: StallWatch, bad: Bad) -> Iterator[Run]:
+        ahead = self._watch.ahead(fetch, bad)
         if ahead is not None:
-            return ahead
-        endpoint = self._endpoint(fetch.daemon.address)
-        return fetch_blocks(
-            endpoint, self._scope, stalls, self._number, self._partition, fetch, bad
+            yield from ahead
+            return
+        source, address = fetch.source, fetch.daemon.address
+        part = FetchPart(
+            source.range_index, source.epoch, BitMap((self._partition,)), files=fetch.files
         )
+        mappers = BitMap() if fetch.whole else to_name
+        request = FetchRequest(self._number, (part,), mappers, several=False)
+        endpoint = self._endpoint(address)
+        with closing(open_fetch(endpoint, self._scope, stalls, request, fetch.stall_s)) as replies:
+            try:
+                yield from runs_of(replies, bad)
+            except InvalidArgument as error:
+                raise nonsense(address, error) from None
 
-    def _report_loss(self, step: ReportLoss, merge: PartitionMerge) -> None:
+    def _report_loss(self, step: ReportLoss, merge: BlockMerge[Any]) -> None:
         self._loss = self._placed(merge.failure())
         reason = f"{self._loss}; {step.reason}"
         self._metadata.report_loss(
@@ -275,8 +242,8 @@ class Gatherer:
             return self._loss
         snapshot = plan.snapshot
         return DataLost(
-            "rows were lost after others had been read: forget those and begin anew with another "
-            "reader, which waits for the rebuild",
+            "rows of it were lost after others had been read: forget those of this partition, and "
+            "read it anew with another reader, which waits for the rebuild",
             mappers=() if snapshot is None else snapshot.mappers.tolist(),
             retriable=True,
         )

@@ -9,9 +9,12 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
+from cosco.client.rpc.application_calls import ApplicationCalls
+from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ServiceUnavailable
+from cosco.process.wrong_address import guess
 from cosco.protocol import wire
 from cosco.protocol.api_limits import MAX_PARTITIONS
 from cosco.protocol.group_records import CommitResult, GroupAnswer, GroupCall, GroupPart
@@ -25,24 +28,25 @@ from cosco.protocol.records import (
     ExchangeSpec,
     LossReport,
     OpenedAttempt,
+    RangesWait,
     RenewedAssignments,
     RowKind,
 )
 from cosco.protocol.wire import mpb
 
-#: A service that never answered this object is given up after this time.
+#: A service that never answered this process is given up after this time.
 FIRST_CONTACT_S: Final = 3.0
 #: The deadline of one try, on top of what the service is asked to wait.
 CALL_TIMEOUT_S: Final = 10.0
 _FIRST_CALL_TIMEOUT_S: Final = 5.0
 
 
-class MetadataClient:
+class MetadataClient(ApplicationCalls):
     """One metadata service, for one client object.
 
     Every method raises the error the service meant; ClientClosed once the scope is closed;
-    ServiceUnavailable when the service cannot be reached: after FIRST_CONTACT_S if it never
-    was, else after `service_timeout_s`.
+    ServiceUnavailable when the service cannot be reached: after FIRST_CONTACT_S if this process
+    has never met it, else after `service_timeout_s`; at once if the process has ended it.
     """
 
     def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
@@ -50,23 +54,32 @@ class MetadataClient:
         self._scope = scope
         self._service_timeout_s = service_timeout_s
         self._endpoint = Endpoint(address)
-        self._met = False
+        self._met_by_others = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this process has ended the service, with all that it held."""
+        return SERVICES.has_ended(self.address)
 
     def set_met(self) -> None:
         """Count the service as one that has answered, as it has answered others of its exchange."""
-        self._met = True
+        self._met_by_others = True
 
     def close(self) -> None:
         """Give up the connection."""
         self._endpoint.close()
 
-    def create_exchange(self, spec: ExchangeSpec, owner: bytes, *, callback: bool) -> ExchangeInfo:
+    def create_exchange(
+        self, spec: ExchangeSpec, owner: bytes, *, callback: bool, application_id: str = ""
+    ) -> ExchangeInfo:
         """Create an exchange.
 
-        owner: 16 random bytes that tell this call's repetition from another's. callback: the
-        driver can have mappers run again.
+        owner: 16 random bytes that tell this call's repetition from another's, or those of its
+        application. callback: the driver can have mappers run again.
         """
-        request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=owner, callback=callback)
+        request = mpb.CreateExchangeRequest(
+            spec=wire.to_pb(spec), owner=owner, callback=callback, application_id=application_id
+        )
         return wire.from_pb(ExchangeInfo, self._call("CreateExchange", request))
 
     def describe_exchange(
@@ -92,6 +105,22 @@ class MetadataClient:
         wait = wire.from_pb(CommitWait, reply.commits) if reply.HasField("commits") else None
         return wire.from_pb(ExchangeInfo, reply), wait
 
+    def begin_reading_ranges(
+        self, shuffle_id: str, mappers: BitMap, partitions: BitMap
+    ) -> tuple[ExchangeInfo, RangesWait | None]:
+        """Ask for the exchange and for the commits of `mappers` to several partitions.
+
+        Returns: the exchange, and what `await_ranges` answers, if some of them are ready at once;
+        else None, as of `begin_reading`.
+        """
+        request = mpb.DescribeExchangeRequest(shuffle_id=shuffle_id)
+        if partitions:
+            request.reading.mappers = mappers.serialize()
+            request.reading.partitions = partitions.serialize()
+        reply = self._call("DescribeExchange", request)
+        wait = wire.from_pb(RangesWait, reply.commits) if reply.HasField("commits") else None
+        return wire.from_pb(ExchangeInfo, reply), wait
+
     def poll_driver(
         self,
         number: int,
@@ -111,8 +140,12 @@ class MetadataClient:
         )
         return wire.from_pb(DriverOrders, self._call("PollDriver", request, wait_s=wait_s))
 
-    def close_exchange(self, shuffle_id: str) -> None:
-        self._call("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id))
+    def close_exchange(self, shuffle_id: str, owner: bytes = b"") -> None:
+        """Close an exchange, which is nothing to do if it went with its service.
+
+        Raises InvalidArgument if an `owner` is named that it does not have any more.
+        """
+        self._close("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id, owner=owner))
 
     def progress(self, number: int) -> ExchangeProgress:
         return wire.from_pb(
@@ -123,11 +156,18 @@ class MetadataClient:
         request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
         return wire.from_pb(OpenedAttempt, self._call("OpenAttempt", request))
 
-    def fix_row_kind(self, number: int, kind: RowKind, schema: bytes) -> ExchangeInfo:
+    def fix_row_kind(
+        self, number: int, kind: RowKind, schema: bytes, *, seen: bytes
+    ) -> ExchangeInfo:
+        """Decide what the exchange's rows are, unless that was done since they were `seen`.
+
+        Returns: the exchange as it is now.
+        """
         request = mpb.FixRowKindRequest(
             number=number,
             kind=mpb.RowKind.Name(int(kind)),
             schema=schema,
+            seen=seen,
         )
         return wire.from_pb(ExchangeInfo, self._call("FixRowKind", request))
 
@@ -185,6 +225,30 @@ class MetadataClient:
         )
         reply = self._call("AwaitCommits", request, wait_s=wait_s, outage_s=outage_s)
         return wire.from_pb(CommitWait, reply)
+
+    def await_ranges(
+        self,
+        number: int,
+        mappers: BitMap,
+        partitions: BitMap,
+        generation: int,
+        *,
+        wait_s: float,
+        outage_s: float | None = None,
+    ) -> RangesWait:
+        """Wait up to `wait_s` until no partition waits for the mappers, and say which do not.
+
+        `outage_s` shortens the wait for the service.
+        """
+        request = mpb.AwaitCommitsRequest(
+            number=number,
+            mappers=mappers.serialize(),
+            partitions=partitions.serialize(),
+            generation=generation,
+            wait_s=wait_s,
+        )
+        reply = self._call("AwaitCommits", request, wait_s=wait_s, outage_s=outage_s)
+        return wire.from_pb(RangesWait, reply)
 
     def report_daemon(
         self, daemon: DaemonRef, *, insist: bool = False, outage_s: float | None = None
@@ -253,8 +317,8 @@ class MetadataClient:
         self._call("ReleaseExchanges", request, outage_s=0.0, try_s=try_s)
 
     def close_group(self, group_id: str) -> None:
-        """Close a group and all exchanges of it; harmless if it is closed."""
-        self._call("CloseGroup", mpb.CloseGroupRequest(group_id=group_id))
+        """Close a group and all exchanges of it; harmless if it is closed, as `close_exchange`."""
+        self._close("CloseGroup", mpb.CloseGroupRequest(group_id=group_id))
 
     def commit_batch(
         self, commits: Iterable[CommitRequest], *, try_s: float
@@ -273,6 +337,17 @@ class MetadataClient:
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _close(self, method: str, request: Any) -> None:
+        try:
+            self._call(method, request)
+        except ServiceUnavailable:
+            if not self.has_ended:
+                raise
+
+    @property
+    def _is_met(self) -> bool:
+        return self._met_by_others or SERVICES.has_met(self.address)
+
     def _call(
         self,
         method: str,
@@ -284,22 +359,36 @@ class MetadataClient:
     ) -> Any:
         _, reply_type = wire.METADATA_METHODS[method]
         body = request.SerializeToString()
-        limit_s = self._service_timeout_s if outage_s is None else outage_s
-        if not self._met:
-            limit_s = min(limit_s, FIRST_CONTACT_S)
         started = time.monotonic()
 
         def attempt() -> bytes:
-            timeout_s = wait_s + (try_s if self._met else _FIRST_CALL_TIMEOUT_S)
+            timeout_s = wait_s + (try_s if self._is_met else _FIRST_CALL_TIMEOUT_S)
             path = f"/{wire.METADATA_SERVICE}/{method}"
-            reply = self._endpoint.unary(path, body, timeout_s, self._scope)
-            self._met = True
+            may_be_another = self.has_ended
+            try:
+                reply = self._endpoint.unary(path, body, timeout_s, self._scope)
+            except Unreachable as error:
+                if error.told and not self.has_ended:  # it is there, and worth to be waited for
+                    SERVICES.meet(self.address)
+                raise
+            if may_be_another or not self.has_ended:  # else it was the last word of an ended one
+                SERVICES.meet(self.address)
             return reply
 
+        def limit_s() -> float:
+            if self.has_ended:
+                return 0.0
+            limit_s = self._service_timeout_s if outage_s is None else outage_s
+            return limit_s if self._is_met else min(limit_s, FIRST_CONTACT_S)
+
+        failure: Unreachable | None = None
+        reply = b""
         try:
             reply = retrying(self._scope, limit_s, attempt)
         except Unreachable as error:
-            raise self._unavailable(error, time.monotonic() - started) from None
+            failure = error
+        if failure is not None:
+            raise self._unavailable(failure, time.monotonic() - started)
         try:
             return reply_type.FromString(reply)
         except DecodeError as error:
@@ -309,11 +398,25 @@ class MetadataClient:
             ) from None
 
     def _unavailable(self, error: Unreachable, seconds: float) -> ServiceUnavailable:
-        remedy = (
-            "it stopped answering"
-            if self._met
-            else "is cosco-metadata running there? set metadata= or COSCO_METADATA"
-        )
+        if self.has_ended:
+            return ServiceUnavailable(
+                f"the metadata service at {self.address} is gone: this process has closed the "
+                "LocalCluster that it was of",
+                shuffle_id=self._scope.shuffle_id,
+                retriable=False,
+            )
+        if error.told:
+            return ServiceUnavailable(
+                f"the metadata service at {self.address} could do nothing for {seconds:.1f} s: "
+                f"{error}",
+                shuffle_id=self._scope.shuffle_id,
+            )
+        if self._is_met:
+            remedy = "it stopped answering"
+        else:
+            meaning = guess(str(error))
+            remedy = f"{meaning}; " if meaning else ""
+            remedy += "is cosco-metadata running there? set metadata= or COSCO_METADATA"
         return ServiceUnavailable(
             f"no answer from the metadata service at {self.address} in {seconds:.1f} s: "
             f"{remedy} ({error})",

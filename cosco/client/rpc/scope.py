@@ -20,12 +20,14 @@ _PAUSE: Final = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 class Unreachable(Exception):
     """A call failed on its way and may be made again. Never leaves this package.
 
-    `for_fork`: it was cancelled so that this process could fork, nothing is wrong.
+    `for_fork`: it was cancelled so that this process could fork, nothing is wrong. `told`: it was
+    answered, by a service that said why it can do nothing now.
     """
 
-    def __init__(self, reason: str, *, for_fork: bool = False) -> None:
+    def __init__(self, reason: str, *, for_fork: bool = False, told: bool = False) -> None:
         super().__init__(reason)
         self.for_fork = for_fork
+        self.told = told
 
 
 class _Call(Protocol):
@@ -118,10 +120,11 @@ def inherit_scopes() -> None:
     _SCOPES.clear()
 
 
-def retrying(scope: Scope, limit_s: float, attempt: Callable[[], _T]) -> _T:
-    """Call `attempt` again while it raises Unreachable, until that has lasted for `limit_s`.
+def retrying(scope: Scope, limit_s: Callable[[], float], attempt: Callable[[], _T]) -> _T:
+    """Call `attempt` again while it raises Unreachable, until that has lasted for `limit_s()`.
 
-    A call that was cancelled for a fork is made again at once.
+    The limit is asked for after each failure, as it may change meanwhile. A call that was
+    cancelled for a fork is made again at once.
 
     Raises: the last Unreachable; ClientClosed when the scope is closed between two tries.
     """
@@ -133,7 +136,7 @@ def retrying(scope: Scope, limit_s: float, attempt: Callable[[], _T]) -> _T:
         if now is None or _is_for_fork(state):
             return False
         failed_at = now if failed_at is None else failed_at
-        return now - failed_at >= limit_s
+        return now - failed_at >= limit_s()
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Unreachable),

@@ -1,43 +1,45 @@
 """gRPC as the client uses it: shared channels, calls that can be cancelled, named errors.
 
-The only module of the client that imports grpc, so that fork support is always on before.
-Messages are bytes here. All use of gRPC goes through the process's fork gate, see
-`cosco.client.rpc.fork_gate`.
+The only module of the client that imports grpc. Messages are bytes here. All use of gRPC goes
+through the process's fork gate, see `cosco.client.rpc.fork_gate`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Self
 
-_GRPC_CAME_FIRST: Final = "grpc" in sys.modules and "GRPC_ENABLE_FORK_SUPPORT" not in os.environ
-# gRPC reads these once, when it is imported.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # no notices of forks on stderr
 
-import grpc  # noqa: E402
+import grpc
 
-from cosco.client.rpc.fork_gate import ForkGate, ProcessWide  # noqa: E402
-from cosco.client.rpc.scope import Scope, Unreachable, inherit_scopes  # noqa: E402
-from cosco.config import parse_address  # noqa: E402
-from cosco.errors import CoscoError, ServiceUnavailable  # noqa: E402
-from cosco.format.frame import MAX_FRAME_BYTES  # noqa: E402
-from cosco.process.allocator import keep_large_blocks  # noqa: E402
-from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive  # noqa: E402
-from cosco.protocol import wire  # noqa: E402
+from cosco.client.rpc.fork_gate import ForkGate, ProcessWide
+from cosco.client.rpc.scope import Scope, Unreachable, inherit_scopes
+from cosco.config import parse_address
+from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.format.frame import MAX_FRAME_BYTES
+from cosco.process import fork_support
+from cosco.process.allocator import keep_large_blocks
+from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
+from cosco.process.wrong_address import guess
+from cosco.protocol import wire
 
+_LOG: Final = logging.getLogger("cosco")
+_FORK_WARNING: Final = "a child that is forked now will not be able to use cosco: %s"
 _gate = ForkGate()
 
 _OPTIONS: Final = (
     *CHANNEL_OPTIONS,
     ("grpc.max_send_message_length", max(wire.MAX_METADATA_MESSAGE_BYTES, 2 * MAX_FRAME_BYTES)),
     *keepalive(3_000, 5_000),
+    # A channel without calls goes on connecting to an address where nothing listens: until this.
+    ("grpc.client_idle_timeout_ms", 10_000),
 )
 #: Channels kept open without a user, the last used ones: connecting again for each of many
 #: short readers costs more than what they read.
@@ -78,8 +80,16 @@ class _Channels(ProcessWide):
         self._idle: OrderedDict[str, _Shared] = OrderedDict()  # the one used last is last
         #: Addresses that collected endpoints leave: a finalizer must not touch gRPC.
         self.abandoned: deque[str] = deque()
+        #: Why this process must not use gRPC at all; empty if it may.
+        self.refusal = ""
 
     def acquire(self, address: str) -> grpc.Channel:
+        """Return the channel to an address, which is to be released.
+
+        Raises: ServiceUnavailable in a process that must not use gRPC.
+        """
+        if self.refusal:
+            raise ServiceUnavailable(self.refusal, retriable=False)
         while self.abandoned:
             self.release(self.abandoned.popleft())
         with self._lock:
@@ -97,8 +107,8 @@ class _Channels(ProcessWide):
                 self._is_set_up = True
                 _gate.install(in_child=_in_child)
                 keep_large_blocks()
-                if _GRPC_CAME_FIRST:
-                    os.register_at_fork(before=_warn)
+                if why := fork_support.complaint():
+                    os.register_at_fork(before=partial(_LOG.warning, _FORK_WARNING, why))
             shared = self._table.setdefault(address, _Shared(channel))
             shared.users += 1
         if shared.channel is not channel:  # another thread was faster
@@ -149,26 +159,36 @@ class Endpoint:
         Raises: the CoscoError that the service meant, Unreachable where another try may
         help, ServiceUnavailable for other failures, ClientClosed when `scope` is closed.
         """
-        scope.check()
-        with _gate:
-            future = self._channel.unary_unary(method).future(request, timeout=timeout_s)
-            call = Call(future, self.address, method, scope)
+        call = self._call(
+            lambda: self._channel.unary_unary(method).future(request, timeout=timeout_s),
+            method,
+            scope,
+        )
         return call.result()
 
     def fetch_stream(self, method: str, request: bytes, scope: Scope) -> Call:
         """Start a call with one request. Iterate over it for the replies."""
-        scope.check()
-        with _gate:
-            return Call(self._channel.unary_stream(method)(request), self.address, method, scope)
+        return self._call(lambda: self._channel.unary_stream(method)(request), method, scope)
 
     def duplex_stream(self, method: str, requests: Iterator[bytes], scope: Scope) -> Call:
         """Start a call that sends what `requests` yields. Iterate over it for the replies.
 
         A thread of gRPC's takes from `requests`; see `Call.on_end` for how to wake it.
         """
+        return self._call(lambda: self._channel.stream_stream(method)(requests), method, scope)
+
+    def _call(self, start: Callable[[], Any], method: str, scope: Scope) -> Call:
         scope.check()
         with _gate:
-            return Call(self._channel.stream_stream(method)(requests), self.address, method, scope)
+            try:
+                call = start()
+            except RuntimeError as error:  # gRPC has no thread for it, and may have none later
+                raise ServiceUnavailable(
+                    f"{self.address} cannot be called: {error}",
+                    shuffle_id=scope.shuffle_id,
+                    retriable=False,
+                ) from None
+            return Call(call, self.address, method, scope)
 
     def close(self) -> None:
         """Give the channel back; harmless to repeat, and in a forked child."""
@@ -207,12 +227,12 @@ class Call:
         """Return the reply of a unary call."""
         try:
             with _gate:
-                reply: bytes = self._call.result()
+                return self._call.result()  # type: ignore[no-any-return]
         except (grpc.RpcError, grpc.FutureCancelledError):
-            raise self._failure() from None
+            pass  # what is raised in here would carry it along, and it cannot be pickled
         finally:
             self._scope.remove_call(self)
-        return reply
+        raise self._failure()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -220,14 +240,13 @@ class Call:
     def __next__(self) -> bytes:
         try:
             with _gate:
-                reply: bytes = next(self._call)
+                return next(self._call)  # type: ignore[no-any-return]
         except StopIteration:
             self._scope.remove_call(self)
             raise
         except grpc.RpcError:
-            self._scope.remove_call(self)
-            raise self._failure() from None
-        return reply
+            self._scope.remove_call(self)  # as in `result`
+        raise self._failure()
 
     def cancel(self) -> None:
         """End the call. Whoever waits for it gets ClientClosed if the scope is closed."""
@@ -263,9 +282,11 @@ def _named(call: Any, where: str, shuffle_id: str) -> Exception:
         if key == wire.ERROR_KEY:
             meant = _meant(value, where, shuffle_id)
             if isinstance(meant, ServiceUnavailable) and meant.retriable:
-                return Unreachable(str(meant))
+                return Unreachable(str(meant), told=True)
             return meant
     reason = f"{where} failed: {code.name}: {' '.join(str(details).split())[:300]}"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        reason += f": {guess('Method not found')}; give the address that the service is ready on"
     if code in _PASSING:
         return Unreachable(reason)
     return ServiceUnavailable(reason, shuffle_id=shuffle_id, retriable=False)
@@ -283,13 +304,10 @@ def _meant(detail: bytes, where: str, shuffle_id: str) -> CoscoError:
         )
 
 
-def _warn() -> None:
-    logging.getLogger("cosco").warning(
-        "grpc was imported before cosco and without fork support: a forked child that uses it "
-        "may hang; import cosco first, or set GRPC_ENABLE_FORK_SUPPORT=1"
-    )
-
-
 def _in_child() -> None:
     _channels.forget_parent()
+    if why := fork_support.complaint():  # a call would wait for ever, for threads of the parent
+        _channels.refusal = (
+            f"this process was forked from one that uses cosco and cannot use it: {why}"
+        )
     inherit_scopes()

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import pyarrow as pa
 
 from cosco.client.argument_checks import shuffle_name, whole_number
-from cosco.client.content.arrow import (
-    check_schema,
-    normalize_schema,
-    schema_from_bytes,
-    schema_to_bytes,
-    transport,
-)
-from cosco.client.live_object import LiveObject
+from cosco.client.content.frames import as_arrow_rows
+from cosco.client.live_object import LiveObject, weakly
+from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.write.pusher import Pusher
+from cosco.client.write.row_kind import RowKindBinding
+from cosco.client.write.state.batch_arguments import batch_partitions, check_batch, check_row
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import ArrowPacker, PendingRows, RowPacker
-from cosco.errors import ClientClosed, CoscoError, InvalidArgument, InvalidRow, SchemaMismatch
+from cosco.errors import ClientClosed, CoscoError, SchemaMismatch
 from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
     Commit,
     CommitRequest,
-    ExchangeInfo,
     OpenedAttempt,
-    RowKind,
     pairs_array,
 )
 
 MIN_BUFFER_BYTES: Final = 64 << 10
 #: A call of another thread that does not end in this time is taken to be blocked.
 _CALL_END_S: Final = 0.5
+_MAX_TOLD_CHARS: Final = 300
+_LOG = logging.getLogger("cosco")
 
 
 class Attempts:
@@ -46,6 +46,8 @@ class Attempts:
 
     #: Whether the last frame to each range ends with a mark (`cosco.protocol.mark`).
     has_marks: ClassVar[bool] = False
+    #: Whether a column that has no type yet may be given one.
+    may_refine: ClassVar[bool] = True
 
     def open(self, metadata: MetadataClient, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
         """Begin an attempt of `mapper`, or for None of one that is not in use."""
@@ -62,14 +64,36 @@ class Attempts:
 _BY_SERVICE: Final = Attempts()
 
 
+class _Writers(ProcessWide):
+    """The writers of this process, of which one that is open in the end never commits."""
+
+    def _reset(self) -> None:
+        self._all: weakref.WeakSet[CoscoWriter] = weakref.WeakSet()
+
+    def add(self, writer: CoscoWriter) -> None:
+        self._all.add(writer)
+
+    def tell(self) -> None:
+        """Say which attempts end with the process: it is all that is heard of their rows."""
+        for writer in list(self._all):
+            if writer._leftover is not None and not writer._scope.is_closed:
+                why = "as the process ends and its writer was not closed"
+                _tell_of_abort(writer.shuffle_id, writer.mapper, why)
+
+
+_WRITERS: Final = process_wide(_Writers(), at_exit=_Writers.tell)
+
+
 class CoscoWriter(LiveObject):
     """One run of a mapper: collects rows, and commits them when it is closed.
 
         with CoscoWriter("orders", mapper=7) as writer:
             writer.collect(3, b"a row")
 
-    Leaving the block commits; leaving it by an exception aborts. Rows that were collected
-    are seen by readers only once `close` has committed them, and then all of them.
+    Leaving the block commits; leaving it by an exception aborts, and so does an end of the process
+    in it, which the logger `cosco` tells at warning. Rows that were collected are seen by readers
+    only once `close` has committed them, and then all of them. A writer that is dropped without
+    `close` or `abort` is aborted when it is collected, with a ResourceWarning.
 
     It holds at most `buffer_bytes` of rows, as many again while they are sorted or joined, and
     a window of 16 MiB of frames that no daemon has acknowledged; `collect` waits while that is
@@ -113,9 +137,12 @@ class CoscoWriter(LiveObject):
             self._opened = _attempts.open(self._metadata, shuffle_id, mapper)
         #: The mapper id, given or chosen.
         self.mapper: Final = self._opened.mapper
+        self._row_kind = RowKindBinding(
+            self._opened.info, self._metadata, may_refine=_attempts.may_refine
+        )
         self._packer: RowPacker | ArrowPacker | None = None
         self._pusher = Pusher(
-            self._opened, self._metadata, self._scope, self._service_timeout_s, self._fail
+            self._opened, self._metadata, self._scope, self._service_timeout_s, weakly(self._fail)
         )
         self._failure: CoscoError | None = None
         # Held by whoever uses the writer, also on its way into the fork gate: nothing inside
@@ -129,6 +156,8 @@ class CoscoWriter(LiveObject):
         self._pairs: list[Any] = []
         self._short_bytes = -1
         self._due_length = 0
+        self._begin_life(_Dropped(self.mapper, self._pusher, self._metadata), is_user=True)
+        _WRITERS.add(self)
 
     def collect(self, partition: int, row: bytes) -> None:
         """Add a row.
@@ -152,26 +181,30 @@ class CoscoWriter(LiveObject):
     def collect_batch(self, partitions: Any, rows: Any) -> None:
         """Add many rows. Nothing of the arguments is kept.
 
-        partitions: one integer a row, as an array or a sequence. rows: an Arrow array of
-        binary or a sequence of bytes-like rows, or, for an Arrow exchange, a RecordBatch or
-        Table. They are checked before any is added.
+        partitions: one integer a row, as an array, a column or a sequence, or one integer for all
+        rows, which costs less than an array of equal ones. rows: an Arrow array of binary or a
+        sequence of bytes-like rows, or, for an Arrow exchange, a RecordBatch, a Table or a data
+        frame. They are checked before any is added.
 
         Raises: what `collect` raises.
         """
         with self._using:
             self._check()
-            if isinstance(rows, pa.RecordBatch | pa.Table):
-                self._send(self._arrow_packer(rows.schema).collect_batch(partitions, rows))
-            else:
-                self._send(self._row_packer().collect_batch(partitions, rows))
+            try:
+                frames = self._checked_frames(partitions, rows)
+            except CoscoError as error:
+                error.place(self.shuffle_id)
+                raise
+            self._send(frames)
 
     def close(self) -> Commit:
         """Push what is left, wait for every acknowledgement, and commit.
 
-        The first attempt of a mapper to commit wins; `won` tells. `rows` and `bytes` count
-        what was sent: of a mapper called back, the rows of the ranges wanted again. May be
-        called again, for the same answer. While another thread is blocked in a call, that call
-        and this one raise ClientClosed: rows of a broken off call cannot be committed.
+        The first attempt of a mapper to commit wins; `won` tells. `rows` and `bytes`, and by
+        partition `partition_rows` and `partition_bytes`, count what was sent: of a mapper called
+        back, the rows of the ranges wanted again. May be called again, for the same answer. While
+        another thread is blocked in a call, that call and this one raise ClientClosed: rows of a
+        broken off call cannot be committed.
 
         Raises: ClientClosed after `abort`, GenerationChanged if the exchange began anew
         meanwhile, or what pushing failed with: ServiceUnavailable when a daemon or the metadata
@@ -204,7 +237,7 @@ class CoscoWriter(LiveObject):
         if error is None:
             super().__exit__(kind, error, traceback)
         else:
-            self.abort()
+            self._abort_by(error)
 
     # --- packing --------------------------------------------------------------------------
 
@@ -212,8 +245,10 @@ class CoscoWriter(LiveObject):
         """Collect what is not the most common: a first, a bad or a long row."""
         with self._using:
             self._check()
-            packer = self._row_packer()
             try:
+                if not self._row_kind.is_decided:
+                    check_row(partition, row, partitions=self._partitions)
+                packer = self._row_packer()
                 is_due = packer.collect(partition, row)
             except CoscoError as error:
                 error.place(self.shuffle_id)
@@ -255,57 +290,63 @@ class CoscoWriter(LiveObject):
         self._short_bytes = -1
         self._due_length = 0
 
+    def _checked_frames(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
+        """Check a batch, and return the frames that come of it."""
+        known = self._row_kind.schema
+        batch = as_arrow_rows(rows, known)
+        if batch is None:
+            if not self._row_kind.is_decided:
+                check_batch(partitions, rows, partitions=self._partitions)
+            return self._row_packer().collect_batch(partitions, rows)
+        if type(partitions) is not np.ndarray:  # so that nothing of another's fails later
+            partitions = batch_partitions(
+                partitions, rows=batch.num_rows, partitions=self._partitions
+            )
+        try:
+            packer = self._arrow_packer(partitions, batch)
+        except SchemaMismatch:
+            if batch is rows or (schema := self._row_kind.schema) == known:
+                raise
+            # Another writer was first: its schema says what the frame's objects are to be.
+            batch = as_arrow_rows(rows, schema)
+            assert batch is not None  # as before
+            packer = self._arrow_packer(partitions, batch)
+        return packer.collect_batch(partitions, batch)
+
     def _row_packer(self) -> RowPacker:
         if not isinstance(self._packer, RowPacker):
-            self._fix_kind(RowKind.BYTES, b"")
+            self._row_kind.bind_bytes()
             self._packer = RowPacker(self._opened, self._buffer_bytes)
         return self._packer
 
-    def _arrow_packer(self, schema: pa.Schema) -> ArrowPacker:
-        if not isinstance(self._packer, ArrowPacker):
-            found = normalize_schema(schema)
-            try:
-                transport(found)  # refuses what cannot be shuffled before anyone is bound to it
-                info = self._fix_kind(RowKind.ARROW, schema_to_bytes(found))
-                expected = schema_from_bytes(info.schema)
-                check_schema(found, expected)
-            except SchemaMismatch as error:
-                error.place(self.shuffle_id)
-                raise
-            self._packer = ArrowPacker(self._opened, self._buffer_bytes, expected)
-        return self._packer
+    def _arrow_packer(self, partitions: Any, rows: pa.RecordBatch | pa.Table) -> ArrowPacker:
+        """Return what packs these rows, once the exchange is bound to their schema.
 
-    def _fix_kind(self, kind: RowKind, schema: bytes) -> ExchangeInfo:
-        """Make the exchange's rows of this kind if that is undecided, else check that they are."""
-        info = self._opened.info
-        if info.kind is RowKind.UNDECIDED:
-            try:
-                info = self._metadata.fix_row_kind(info.number, kind, schema)
-            except SchemaMismatch:  # another writer was first: see with what
-                info = self._metadata.describe_exchange(self.shuffle_id)
-        if info.kind is not kind:
-            hint = "a RecordBatch" if info.kind is RowKind.ARROW else "bytes"
-            raise SchemaMismatch(
-                f"it carries {info.kind.name} rows, not {kind.name} rows: give collect_batch {hint}"
-            ).place(self.shuffle_id)
-        return info
+        Raises: SchemaMismatch and what else is wrong with the arguments, before that.
+        """
+        packer = self._packer if isinstance(self._packer, ArrowPacker) else None
+        if packer is None or not packer.is_bound:
+            batch_partitions(partitions, rows=rows.num_rows, partitions=self._partitions)
+            schema = self._row_kind.bind_schema(rows)
+            if packer is None:
+                self._packer = packer = ArrowPacker(self._opened, self._buffer_bytes, schema)
+            else:
+                self._send(packer.bind(schema))
+        return packer
 
     # --- pushing --------------------------------------------------------------------------
 
     def _send(self, frames: Iterator[PackedFrame]) -> None:
-        """Push frames as they are packed.
+        """Push frames as they are packed, of rows that were checked before.
 
-        An interrupted packer has lost rows, so that the attempt must not commit any more;
-        only arguments that it refuses at first leave it as it was.
+        An interrupted packer has lost rows, or taken some of a batch, so that the attempt must not
+        commit any more, whatever the error.
         """
-        pushed = False
         try:
             for frame in frames:
-                pushed = True
                 self._pusher.push(frame)
         except BaseException as error:
-            if pushed or not isinstance(error, InvalidArgument | InvalidRow):
-                self.abort()
+            self._abort_by(error)
             self._raise_failure(error)
             raise
 
@@ -335,6 +376,9 @@ class CoscoWriter(LiveObject):
                 partial=opened.partial,
                 ranges=opened.ranges,
             )
+            partition_rows, partition_bytes = (
+                sums.spread(values, self._partitions) for values in (sums.rows, sums.raw_bytes)
+            )
             won = self._attempts.count(self._metadata, request)
             # Before anything else can fail, or be interrupted: it counts from now on.
             commit = self._commit = Commit(
@@ -344,11 +388,13 @@ class CoscoWriter(LiveObject):
                 generation=info.generation,
                 rows=int(sums.rows.sum()),
                 bytes=int(sums.raw_bytes.sum()),
+                partition_rows=partition_rows,
+                partition_bytes=partition_bytes,
             )
         except BaseException as error:
             if isinstance(error, CoscoError):
                 self._failure = self._failure or error
-            self.abort()
+            self._abort_by(error)
             self._raise_failure(error)
             raise
         try:
@@ -377,6 +423,37 @@ class CoscoWriter(LiveObject):
         self._disarm()
         self._scope.close()
 
+    def _abort_by(self, error: object) -> None:
+        """Abort, and say so unless it was aborted before."""
+        if self._leftover is not None and not self._scope.inherited:
+            told = " ".join(f"by {type(error).__name__}: {error}".split())
+            _tell_of_abort(self.shuffle_id, self.mapper, told[:_MAX_TOLD_CHARS].rstrip(": "))
+        self.abort()
+
     def _end(self) -> None:
         self._pusher.close()
         self._metadata.close()
+        self._end_life()
+
+
+class _Dropped:
+    """Ends what works for a writer that was dropped before its end."""
+
+    def __init__(self, mapper: int, pusher: Pusher, metadata: MetadataClient) -> None:
+        self._mapper = mapper
+        self._pusher = pusher
+        self._metadata = metadata
+
+    def __call__(self) -> None:
+        scope = self._pusher.scope
+        _tell_of_abort(scope.shuffle_id, self._mapper, "as its writer was dropped unclosed")
+        scope.close()
+        self._pusher.close()
+        self._metadata.close()
+
+
+def _tell_of_abort(shuffle_id: str, mapper: int, why: str) -> None:
+    _LOG.warning(
+        "exchange %r: an attempt of mapper %d is aborted %s; none of its rows will be seen",
+        shuffle_id, mapper, why,
+    )  # fmt: skip

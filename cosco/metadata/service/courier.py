@@ -53,6 +53,8 @@ class Courier:
                 self._polls.errands.clear()
                 for daemon in self._state.members.pop_probes():
                     tasks.create_task(self._probe(daemon))
+                for claimant in self._state.members.pop_claims():
+                    tasks.create_task(self._claim(claimant))
                 for fence in self._state.failover.pop_fences():
                     tasks.create_task(self._seal(fence))
 
@@ -66,9 +68,25 @@ class Courier:
             same = reply.incarnation == daemon.incarnation
             outcome = ProbeOutcome.ALIVE if same else ProbeOutcome.GONE
         log.debug("the daemon at %s was asked, and is %s", daemon.address, outcome.name)
-        if outcome is ProbeOutcome.GONE:
-            log.warning("the daemon at %s (%d) is gone", daemon.address, daemon.incarnation)
         self._probed(daemon, outcome)
+
+    async def _claim(self, claimant: DaemonRef) -> None:
+        """Find out who is at an address that two daemons have."""
+        found: int | None
+        try:
+            reply = await self._call(claimant, "Probe", spb.ProbeRequest(), PROBE_TIMEOUT_S)
+        except _Unanswered as error:
+            found = 0 if _REFUSED in str(error) else None
+        else:
+            found = reply.incarnation
+        if found != claimant.incarnation:
+            log.warning(
+                "the daemon %d registers at %s, where another one is registered: %s answers there",
+                *(claimant.incarnation, claimant.address, found or "nobody"),
+            )
+        self._state.members.claim_answered(claimant, found, time.monotonic())
+        self._polls.wake(self._polls.waiting.probed(claimant.incarnation))
+        self._polls.changed()
 
     async def _seal(self, fence: Fence) -> None:
         daemon = fence.daemon

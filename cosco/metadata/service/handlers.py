@@ -11,25 +11,35 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 
-from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
+from cosco.metadata.service.application_handlers import ApplicationHandlers
+from cosco.metadata.service.encoded_pieces import MAX_ENCODED_BYTES, EncodedPieces
 from cosco.metadata.service.journal import Journal
-from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, Waiter, bounded_s
+from cosco.metadata.service.polls import (
+    EXCHANGES_AT_ONCE,
+    POLLS_PER_LEASE,
+    Polls,
+    Waiter,
+    bounded_s,
+)
+from cosco.metadata.service.reader_calls import ReaderCalls
+from cosco.metadata.state.daemons.claims import Claim
 from cosco.metadata.state.state import MetadataState
 from cosco.metadata.store.database import Database
 from cosco.protocol import wire
-from cosco.protocol.api_limits import check_part
+from cosco.protocol.admin_records import ExchangeDetail, ExchangePage, ForgottenStore
+from cosco.protocol.api_limits import check_part, shown
 from cosco.protocol.group_records import CommitResult, FoundAssignment, GroupAnswer, GroupPart
 from cosco.protocol.keys import AssignmentKey, RangeEpoch
 from cosco.protocol.records import (
     CommitRequest,
-    CommitWait,
     DaemonHeartbeat,
     DaemonOrders,
     DaemonRef,
@@ -47,12 +57,12 @@ log = logging.getLogger(__name__)
 
 #: A report is answered after this time at the latest, with what is believed then.
 MAX_REPORT_S: Final = 5.0
+#: A registration is answered after this time at the latest, if need be with "not yet".
+MAX_CLAIM_S: Final = 2.0
 #: A writer that opens waits at most this for the epoch that follows one that has ended.
 MAX_MOVE_S: Final = 1.0
 #: Commits of a batch after which other calls have their turn.
 COMMITS_AT_ONCE: Final = 64
-#: Bound of the encoded pieces that are kept for further replies.
-MAX_ENCODED_BYTES: Final = 32 << 20
 
 
 class Handlers:
@@ -65,8 +75,12 @@ class Handlers:
         self._polls = polls
         self._journal = journal
         self._database = database
+        #: Called for each commit, by whether the attempt counts.
+        self.on_commit: Mapping[bool, Callable[[], object]] = dict.fromkeys((True, False), int)
         #: What many writers, or readers, are told alike.
         self._pieces = EncodedPieces(MAX_ENCODED_BYTES)
+        self._applications = ApplicationHandlers(state, polls)
+        self._readers = ReaderCalls(state, polls, self._pieces)
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return all methods of the service, for `Server.add_generic_rpc_handlers`.
@@ -88,6 +102,20 @@ class Handlers:
 
     async def register_daemon(self, request: mpb.RegisterDaemonRequest) -> DaemonOrders:
         registration = wire.from_pb(DaemonRegistration, request)
+        ref = DaemonRef(registration.incarnation, registration.address)
+        claim = await self._polls.poll(
+            lambda: self._state.members.claim(ref),
+            lambda claim: claim is not Claim.ASKED,
+            lambda _, waiter: self._polls.waiting.add_report(ref.incarnation, waiter),
+            MAX_CLAIM_S,
+        )
+        if claim is Claim.TAKEN:
+            raise InvalidArgument(
+                f"another shuffle daemon answers at {shown(ref.address)}, the address of this "
+                "one: give each its own with --listen or --advertise"
+            )
+        if claim is not Claim.GRANTED:
+            return self._state.members.not_yet()
         return self._state.register(registration, time.monotonic())
 
     async def heartbeat(self, request: mpb.HeartbeatRequest) -> DaemonOrders:
@@ -108,18 +136,27 @@ class Handlers:
     async def drain_daemon(self, request: mpb.DrainDaemonRequest) -> None:
         self._state.members.drain(request.daemon)
 
+    async def undrain_daemon(self, request: mpb.UndrainDaemonRequest) -> mpb.UndrainDaemonReply:
+        was_draining = self._state.members.undrain(request.daemon, time.monotonic())
+        return mpb.UndrainDaemonReply(was_draining=was_draining)
+
     # --- drivers ---------------------------------------------------------------------------
 
     async def create_exchange(self, request: mpb.CreateExchangeRequest) -> ExchangeInfo:
         spec = wire.from_pb(ExchangeSpec, request.spec)
         used = await self._used(spec.shuffle_id)
         return self._state.create_exchange(
-            spec, request.owner, time.monotonic(), used=used, callback=request.callback
+            spec,
+            request.owner,
+            time.monotonic(),
+            used=used,
+            callback=request.callback,
+            application_id=request.application_id,
         )
 
     async def describe_exchange(
         self, request: mpb.DescribeExchangeRequest
-    ) -> mpb.ExchangeInfoReply:
+    ) -> mpb.ExchangeInfoReply | bytes:
         used = await self._used(request.shuffle_id)
         owner, now = request.owner, time.monotonic()
         info = self._state.describe_exchange(
@@ -130,11 +167,8 @@ class Handlers:
         reply: mpb.ExchangeInfoReply = wire.to_pb(info)
         if request.HasField("reading") and info.spec.deterministic:
             with suppress(CoscoError):  # which the reader meets when it asks for itself
-                mappers = wire.bitmap_from_bytes(request.reading.mappers, "mappers")
-                partition = request.reading.partition
-                wait = self._state.await_commits(info.number, mappers, partition, 0, now)
-                if wait.snapshot is not None:
-                    reply.commits.ParseFromString(self._wait_reply(wait))
+                said = self._readers.ready(info.number, request.reading, now)
+                return reply.SerializeToString() + wire.commits_field(said) if said else reply
         return reply
 
     async def poll_driver(self, request: mpb.PollDriverRequest) -> DriverOrders:
@@ -150,11 +184,12 @@ class Handlers:
             wait_s,
         )
 
-    async def close_exchange(self, request: mpb.CloseExchangeRequest) -> None:
+    async def close_exchange(self, request: mpb.CloseExchangeRequest) -> mpb.CloseExchangeReply:
         used = await self._used(request.shuffle_id)
-        number = self._state.close_exchange(request.shuffle_id, used=used)
+        number = self._state.close_exchange(request.shuffle_id, used=used, owner=request.owner)
         if number is not None:
             self._polls.wake(self._polls.waiting.exchange(number))
+        return mpb.CloseExchangeReply(was_open=number is not None)
 
     async def progress(self, request: mpb.ProgressRequest) -> ExchangeProgress:
         return self._state.progress(request.number)
@@ -178,28 +213,14 @@ class Handlers:
 
     async def fix_row_kind(self, request: mpb.FixRowKindRequest) -> ExchangeInfo:
         kind = wire.fixed_kind(request)
-        return self._state.fix_row_kind(request.number, kind, request.schema)
+        seen = request.seen if request.HasField("seen") else None
+        return self._state.fix_row_kind(request.number, kind, request.schema, seen)
 
     async def commit(self, request: mpb.CommitRequest) -> mpb.CommitReply:
         return mpb.CommitReply(won=self._commit(request))
 
     async def await_commits(self, request: mpb.AwaitCommitsRequest) -> bytes:
-        number, partition = request.number, request.partition
-        mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
-
-        def look() -> CommitWait:
-            return self._state.await_commits(
-                number, mappers, partition, request.generation, time.monotonic()
-            )
-
-        def add(wait: CommitWait, waiter: Waiter) -> None:
-            rebuilt = partition if wait.recompute else None
-            self._polls.waiting.add_reader(number, mappers, wait.missing, waiter, rebuilt)
-
-        found = await self._polls.poll(
-            look, lambda wait: wait.snapshot is not None, add, bounded_s(request.wait_s)
-        )
-        return self._wait_reply(found)
+        return await self._readers.await_commits(request)
 
     async def renew_assignments(self, request: mpb.RenewAssignmentsRequest) -> RenewedAssignments:
         number, generation = request.number, request.generation
@@ -222,7 +243,7 @@ class Handlers:
 
     async def report_loss(self, request: mpb.ReportLossRequest) -> None:
         with self._polls.telling(request.number):
-            self._state.report_loss(wire.from_pb(LossReport, request))
+            self._state.report_loss(wire.from_pb(LossReport, request), time.monotonic())
 
     # --- groups ----------------------------------------------------------------------------
 
@@ -249,7 +270,7 @@ class Handlers:
         group_id, owner = request.group_id, request.owner
         used = await self._group_used(group_id)
         answers = [wire.from_pb(GroupAnswer, answer) for answer in request.answers]
-        self._told(self._state.groups.answer(group_id, owner, answers, used=used))
+        self._polls.told(self._state.groups.answer(group_id, owner, answers, used=used))
         wait_s = min(
             bounded_s(request.wait_s), self._state.groups.lease_s(group_id) / POLLS_PER_LEASE
         )
@@ -264,12 +285,14 @@ class Handlers:
     async def release_exchanges(self, request: mpb.ReleaseExchangesRequest) -> None:
         indexes = wire.bitmap_from_bytes(request.indexes, "indexes")
         used = await self._group_used(request.group_id)
-        self._told(self._state.groups.release(request.group_id, indexes, used=used))
+        self._polls.told(self._state.groups.release(request.group_id, indexes, used=used))
 
-    async def close_group(self, request: mpb.CloseGroupRequest) -> None:
+    async def close_group(self, request: mpb.CloseGroupRequest) -> mpb.CloseGroupReply:
         used = await self._group_used(request.group_id)
-        self._told(self._state.groups.close(request.group_id, used=used))
+        was_open = self._state.groups.knows(request.group_id)
+        self._polls.told(self._state.groups.close(request.group_id, used=used))
         self._polls.wake(self._polls.waiting.group(request.group_id))
+        return mpb.CloseGroupReply(was_open=was_open)
 
     async def commit_batch(self, request: mpb.CommitBatchRequest) -> mpb.CommitBatchReply:
         results = []
@@ -298,7 +321,33 @@ class Handlers:
             cluster_id=self._state.cluster_id,
             daemons=map(wire.to_pb, daemons),
             exchanges=map(wire.to_pb, exchanges),
+            open=(counts := self._state.counts()).open,
+            closing=counts.closing,
         )
+
+    async def list_exchanges(self, request: mpb.ListExchangesRequest) -> ExchangePage:
+        return self._state.overview.page(
+            request.phase, request.prefix, request.after, request.limit
+        )
+
+    async def show_exchange(self, request: mpb.ShowExchangeRequest) -> ExchangeDetail:
+        used = await self._used(request.shuffle_id)
+        return self._state.overview.detail(request.shuffle_id, time.monotonic(), used=used)
+
+    async def forget_store(self, request: mpb.ForgetStoreRequest) -> ForgottenStore:
+        closed, numbers = self._state.forget_store(request.store_id)
+        ranges = doubtful = exchanges = 0
+        for at, number in enumerate(numbers, 1):
+            if not self._state.is_open(number):
+                continue
+            with self._polls.telling(number):
+                lost, others = self._state.lost_stores.lose_with(
+                    number, request.store_id, time.monotonic()
+                )
+            ranges, doubtful, exchanges = ranges + lost, doubtful + others, exchanges + bool(lost)
+            if at % EXCHANGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return ForgottenStore(closed, ranges, doubtful, exchanges)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -306,11 +355,13 @@ class Handlers:
         self, name: str
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
         python_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-        method: Callable[[Any], Awaitable[Any]] = getattr(self, python_name)
+        of = self if hasattr(self, python_name) else self._applications
+        method: Callable[[Any], Awaitable[Any]] = getattr(of, python_name)
 
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             reply, failure = b"", None
             try:
+                await self._journal.usable()
                 reply = _serialized(await method(request))
             except CoscoError as error:
                 failure = error
@@ -321,12 +372,16 @@ class Handlers:
                     f"{name} failed inside the metadata service; its log says why",
                 )
             self._polls.changed()
-            await self._journal.durable()
-            if isinstance(failure, ServiceUnavailable):  # as any outage: the caller tries again
-                await context.abort(grpc.StatusCode.UNAVAILABLE, str(failure))
-            elif failure is not None:
+            if not isinstance(failure, ServiceUnavailable):
+                try:
+                    await self._journal.durable_or_told()
+                except ServiceUnavailable as error:
+                    failure = error
+            if failure is not None:
+                # An outage, of which the caller tries again, or an answer.
+                away = isinstance(failure, ServiceUnavailable)
                 await context.abort(
-                    grpc.StatusCode.FAILED_PRECONDITION,
+                    grpc.StatusCode.UNAVAILABLE if away else grpc.StatusCode.FAILED_PRECONDITION,
                     str(failure),
                     ((wire.ERROR_KEY, wire.error_to_bytes(failure)),),
                 )
@@ -338,20 +393,9 @@ class Handlers:
         commit = wire.from_pb(CommitRequest, request)
         with self._polls.telling(commit.number):
             won = self._state.commit(commit)
+        self.on_commit[won]()
         self._polls.wake(self._polls.waiting.committed(commit.number, commit.mapper))
         return won
-
-    def _wait_reply(self, wait: CommitWait) -> bytes:
-        """Encode what a reader is told.
-
-        Readers of a range, and often of all ranges, are told of the same mappers.
-        """
-        snapshot, mappers = wait.snapshot, b""
-        if snapshot is not None:
-            mappers = self._pieces.get(
-                snapshot.mappers, lambda: wire.snapshot_mappers(snapshot.mappers, snapshot.attempts)
-            )
-        return wire.wait_reply(wait, mappers)
 
     async def _used(self, shuffle_id: str) -> bool:
         """Whether the state does not hold this id and the database knows that it was used."""
@@ -360,11 +404,6 @@ class Handlers:
     async def _group_used(self, group_id: str) -> bool:
         """Whether it is so for the id of a group."""
         return not self._state.groups.knows(group_id) and await self._database.was_group(group_id)
-
-    def _told(self, numbers: Iterable[int]) -> None:
-        """Wake whoever waits for these exchanges."""
-        for number in numbers:
-            self._polls.wake(self._polls.waiting.exchange(number))
 
     async def _ask(
         self,
@@ -395,29 +434,3 @@ def _serialized(reply: Any) -> bytes:
         return reply
     message = reply if isinstance(reply, Message) else wire.to_pb(reply)
     return bytes(message.SerializeToString())
-
-
-class EncodedPieces:
-    """The encoded form of objects that never change: those asked for last, up to `max_bytes`.
-
-    They are told apart by identity: another object of equal content is encoded again.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        """Keep `max_bytes` at most, and always the latest."""
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        # By id(), which no other object gets while this one is kept; the last asked for is last.
-        self._pieces: dict[int, tuple[object, bytes]] = {}
-
-    def get(self, whole: object, encode: Callable[[], bytes]) -> bytes:
-        """Return what `encode` gives for `whole`, or gave before."""
-        kept = self._pieces.pop(id(whole), None)
-        if kept is None:
-            kept = whole, encode()
-            self._bytes += len(kept[1])
-        self._pieces[id(whole)] = kept
-        while self._bytes > self._max_bytes and len(self._pieces) > 1:
-            _, piece = self._pieces.pop(next(iter(self._pieces)))
-            self._bytes -= len(piece)
-        return kept[1]

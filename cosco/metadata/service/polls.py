@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -16,6 +16,9 @@ MAX_WAIT_S: Final = 30.0
 MAX_WAITING_CALLS: Final = 20_000
 #: Polls that a driver gets to send in a lease, as each renews it when it comes.
 POLLS_PER_LEASE: Final = 3
+
+#: Exchanges that are looked through for what a store had, after which other calls have their turn.
+EXCHANGES_AT_ONCE: Final = 64
 
 Waiter = asyncio.Future[None]
 _T = TypeVar("_T")
@@ -30,6 +33,8 @@ class Polls:
         self.waiting: Waiting[Waiter] = Waiting(MAX_WAITING_CALLS)
         #: Set when the state has probes or fences to take.
         self.errands = asyncio.Event()
+        #: Set when it has exchanges to look through for what they have lost with a store.
+        self.losses = asyncio.Event()
 
     async def poll(
         self,
@@ -55,10 +60,14 @@ class Polls:
             finally:
                 self.waiting.remove(waiter)  # come what may
 
-    def tick(self, now: float) -> None:
-        """Let leases run out, and move what waits for daemons."""
-        for number in self._state.tick(now):
-            self.wake(self.waiting.exchange(number))
+    def tick(self, now: float, stall_s: float = 0.0) -> None:
+        """Let leases run out, and move what waits for daemons.
+
+        stall_s: nobody was answered for this time, see `MetadataState.restart_periods`.
+        """
+        if stall_s:
+            self._state.restart_periods(now, stall_s)
+        self.told(self._state.tick(now))
         self.changed()
 
     def stop(self) -> None:
@@ -78,6 +87,14 @@ class Polls:
                 group_id = self._state.groups.id_of(number)
                 if group_id is not None:
                     self.wake(self.waiting.group(group_id))
+                application_id = self._state.applications.id_of(number)
+                if application_id is not None:
+                    self.wake(self.waiting.application(application_id))
+
+    def told(self, numbers: Iterable[int]) -> None:
+        """Wake whoever waits for these exchanges."""
+        for number in numbers:
+            self.wake(self.waiting.exchange(number))
 
     def changed(self) -> None:
         """Wake those who wait for epochs that have begun, and the courier if it has errands."""
@@ -85,6 +102,8 @@ class Polls:
             self.wake(self.waiting.begun(number, index))
         if self._state.has_errands:
             self.errands.set()
+        if self._state.lost_stores.has_more:
+            self.losses.set()
 
     @staticmethod
     def wake(waiters: list[Waiter]) -> None:

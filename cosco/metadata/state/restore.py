@@ -20,8 +20,9 @@ _PARTS: Final[dict[str, Callable[[ExchangeState], Callable[..., None]]]] = {
     "builds": lambda exchange: exchange.builds.restore_build,
     "resent": lambda exchange: exchange.builds.restore_resent,
     "losses": lambda exchange: exchange.losses.restore,
-    "failures": lambda exchange: exchange.losses.restore_failure,
-    "tries": lambda exchange: exchange.losses.restore_tries,
+    "pending": lambda exchange: exchange.losses.restore_pending,
+    "failures": lambda exchange: exchange.losses.verdicts.restore,
+    "tries": lambda exchange: exchange.losses.tries.restore,
 }
 
 

@@ -1,7 +1,7 @@
 """What the metadata service knows and decides, free of IO and of clocks.
 
-What daemons alone, moves of ranges alone or groups alone decide is asked of `members`, `failover`
-and `groups` of the state; the rest of the state itself.
+What daemons alone, moves of ranges alone, groups alone or applications alone decide is asked of
+`members`, `failover`, `groups` and `applications` of the state; the rest of the state itself.
 
 Times (`now`) are seconds of one monotonic clock. Deadlines are kept in memory only. What
 must survive a restart is named in a `ChangeLog`; an answer may leave once `pop_changes` of
@@ -14,11 +14,15 @@ database whether it was ever used and passes that as `used`.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeExists
+from cosco.metadata.state.applications.application_table import Applications
 from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.exchange.closing import ClosingTable
@@ -26,17 +30,22 @@ from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.groups.group_table import Groups
+from cosco.metadata.state.lost_stores import LostStores
+from cosco.metadata.state.overview import Overview
 from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
 from cosco.metadata.state.restore import restore_exchanges
 from cosco.protocol.api_limits import check_owner, check_spec, shown
+from cosco.protocol.events import Event, EventKind, EventLog
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import (
+    U32,
     CommitRequest,
     CommitWait,
     DaemonHeartbeat,
     DaemonOrders,
     DaemonRegistration,
+    DaemonState,
     DaemonStatus,
     DriverOrders,
     ExchangeInfo,
@@ -45,6 +54,7 @@ from cosco.protocol.records import (
     ExchangeStatus,
     LossReport,
     OpenedAttempt,
+    RangesWait,
     RenewedAssignments,
     RowKind,
 )
@@ -52,8 +62,21 @@ from cosco.protocol.records import (
 #: Time between ticks; one that comes STALL_S later than that tells of a stall.
 TICK_S = 0.5
 STALL_S = 1.0
+#: A lease is renewed three times in its period, so one of at least this many stalls survives one.
+STALLS_PER_LEASE = 4
 #: Exchanges that `status` lists, the newest.
 MAX_STATUS_EXCHANGES = 1000
+
+
+class StateCounts(NamedTuple):
+    """How much there is. waiting_rows: changed, and in no transaction yet."""
+
+    open: int
+    closing: int
+    groups: int
+    applications: int
+    daemons: Counter[DaemonState]
+    waiting_rows: int
 
 
 class MetadataState:
@@ -74,7 +97,7 @@ class MetadataState:
         exchanges = restore_exchanges(stored.tables, self._changes)
         self._closing = ClosingTable(stored.tables.get("closing", ()), self._changes)
         self._exchanges = Directory(exchanges, stored.next_number, self._closing)
-        #: Called by whoever calls the state, like `failover` and `groups`.
+        #: Called by whoever calls the state, like `failover`, `groups` and `applications`.
         self.members = Members(
             stored,
             self._exchanges,
@@ -87,8 +110,17 @@ class MetadataState:
         )
         self.failover = self.members.failover
         self.groups = Groups(stored.tables, self._exchanges, self.members, self._changes, now)
+        #: Called by whoever calls the state, as well.
+        self.lost_stores = LostStores(self._exchanges, self.members, self.groups.told)
+        self.applications = Applications(
+            stored.tables, self._exchanges, self.members, self._changes, now
+        )
+        self.overview = Overview(
+            self._exchanges, self._closing, self.members, self.groups, self.applications
+        )
         for exchange in exchanges.values():
-            if self.groups.id_of(exchange.number) is None:
+            number = exchange.number
+            if self.groups.id_of(number) is None and self.applications.id_of(number) is None:
                 self._exchanges.renew(exchange, now)
             self.failover.opened(exchange)
         self.failover.resume()
@@ -109,6 +141,15 @@ class MetadataState:
         """Whether an exchange of this id is open or closing."""
         return self._exchanges.knows(shuffle_id)
 
+    def is_open(self, number: int) -> bool:
+        """Whether an exchange is open."""
+        return number in self._exchanges.open
+
+    @property
+    def events(self) -> EventLog:
+        """What operators are told, once what changed until it was taken is durable."""
+        return self._changes.events
+
     # --- time ------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[int]:
@@ -124,8 +165,20 @@ class MetadataState:
         self.members.tick(now)
         closed = self._exchanges.expire(now)
         for number in closed:
-            self._close(self._exchanges.get(number))
-        return closed + self.groups.expire(now)
+            self._close(self._exchanges.get(number), "lease")
+        return closed + self.groups.expire(now) + self.applications.expire(now)
+
+    def restart_periods(self, now: float, stall_s: float = math.inf) -> None:
+        """Begin leases and graces in full, as nobody was answered for `stall_s`.
+
+        Not those of which that is a small part: whoever lives has renewed them all the same, and on
+        a database that is always slow nobody would ever be found dead.
+        """
+        longest_s = STALLS_PER_LEASE * stall_s
+        self._exchanges.restart_leases(now, longest_s)
+        self.groups.restart_leases(now, longest_s)
+        self.applications.restart_leases(now, longest_s)
+        self.members.stalled(now, longest_s)
 
     # --- daemons ---------------------------------------------------------------------------
 
@@ -147,8 +200,9 @@ class MetadataState:
 
     @property
     def has_errands(self) -> bool:
-        """Whether `members` has probes to drain, or `failover` fences."""
-        return self.members.has_probes or self.failover.has_fences
+        """Whether `members` has probes or claims to drain, or `failover` fences."""
+        members = self.members
+        return members.has_probes or members.has_claims or self.failover.has_fences
 
     def lookup_assignment(
         self, number: int, range_index: int, epoch: int, incarnation: int
@@ -179,17 +233,27 @@ class MetadataState:
     # --- drivers ---------------------------------------------------------------------------
 
     def create_exchange(
-        self, spec: ExchangeSpec, owner: bytes, now: float, *, used: bool, callback: bool = False
+        self,
+        spec: ExchangeSpec,
+        owner: bytes,
+        now: float,
+        *,
+        used: bool,
+        callback: bool = False,
+        application_id: str = "",
     ) -> ExchangeInfo:
         """Create an exchange, or answer the repeated call that created it.
 
-        callback: its driver can have mappers run again.
-        Raises ExchangeExists when the id was ever used, CapacityExceeded without daemons.
+        callback: its driver can have mappers run again. application_id: of which it is, if any.
+        Raises ExchangeExists when the id was ever used, CapacityExceeded without daemons, and what
+        its application is refused with.
         """
         check_spec(spec)
         check_owner(owner)
+        if application_id:
+            self.applications.check_spec(application_id, owner, spec)
         exchange = self._exchanges.opened(spec.shuffle_id)
-        if exchange is None or exchange.mappers or (exchange.spec, exchange.owner) != (spec, owner):
+        if exchange is None or not self._is_repeated(exchange, spec, owner, application_id):
             if used or self.knows(spec.shuffle_id) or self.groups.reserves(spec.shuffle_id):
                 raise ExchangeExists(
                     f"exchange {shown(spec.shuffle_id)} exists or existed, or is for a group to "
@@ -199,7 +263,11 @@ class MetadataState:
             turn = self._exchanges.next_number - 1
             ranges, placed = self.members.first_epochs(spec, turn)
             exchange = self.members.open_exchange(spec, owner, ranges, placed, callback=callback)
-        self._exchanges.renew(exchange, now)
+            self._changes.tell(exchange.event(EventKind.EXCHANGE_CREATED))
+        if application_id:
+            self.applications.add(application_id, owner, exchange, now)
+        else:
+            self._exchanges.renew(exchange, now)
         return exchange.info()
 
     def describe_exchange(
@@ -213,6 +281,7 @@ class MetadataState:
         if owner:
             check_owner(owner)
             self.groups.check_single(exchange)
+            self.applications.remove(exchange.number)
             exchange.take_over(owner, callback)
             self._exchanges.renew(exchange, now)
         return exchange.info()
@@ -231,6 +300,7 @@ class MetadataState:
         """
         exchange = self._exchanges.get(number)
         self.groups.check_single(exchange)
+        self.applications.check_single(exchange)
         exchange.check_driver(owner)
         self._exchanges.renew(exchange, now)
         exchange.losses.answer(arranged, failed)
@@ -244,17 +314,21 @@ class MetadataState:
         """Return the lease of an open exchange; raises ExchangeNotFound or ExchangeClosed."""
         return self._exchanges.get(number).spec.lease_s
 
-    def close_exchange(self, shuffle_id: str, *, used: bool) -> int | None:
+    def close_exchange(self, shuffle_id: str, *, used: bool, owner: bytes = b"") -> int | None:
         """Close an exchange.
+
+        owner: if not empty, it must own the exchange.
 
         Returns: its number, None if it was closed already.
 
-        Raises ExchangeNotFound.
+        Raises ExchangeNotFound, or InvalidArgument if another driver has it.
         """
         exchange = self._exchanges.find(shuffle_id, used=used)
         if exchange is None:
             return None
-        self._close(exchange)
+        if owner:
+            exchange.check_driver(owner)
+        self._close(exchange, "asked")
         return exchange.number
 
     def progress(self, number: int) -> ExchangeProgress:
@@ -281,14 +355,18 @@ class MetadataState:
         """
         return self._exchanges.of(shuffle_id, used=used).open_attempt(mapper)
 
-    def fix_row_kind(self, number: int, kind: RowKind, schema: bytes) -> ExchangeInfo:
+    def fix_row_kind(
+        self, number: int, kind: RowKind, schema: bytes, seen: bytes | None = None
+    ) -> ExchangeInfo:
         """Decide what the exchange's rows are, if it is open still.
+
+        Returns: the exchange with what was decided, which with `seen` may be something else.
 
         Raises SchemaMismatch when it was decided otherwise, ExchangeNotFound or
         ExchangeClosed.
         """
         exchange = self._exchanges.get(number)
-        exchange.fix_row_kind(kind, schema)
+        exchange.fix_row_kind(kind, schema, seen)
         return exchange.info()
 
     def commit(self, request: CommitRequest) -> bool:
@@ -315,17 +393,37 @@ class MetadataState:
             mappers, partition, generation, lambda placed: self.members.sources(placed, now)
         )
 
-    def report_loss(self, report: LossReport) -> None:
+    def await_ranges(
+        self, number: int, mappers: BitMap, partitions: U32, generation: int, now: float
+    ) -> RangesWait:
+        """Return snapshots of those of `partitions`, which ascend, whose mappers have committed.
+
+        Raises what `await_commits` does; see `ExchangeState.await_ranges`.
+        """
+        self._has_stalled(now)
+        return self._exchanges.get(number).await_ranges(
+            mappers, partitions, generation, lambda placed: self.members.sources(placed, now)
+        )
+
+    def report_loss(self, report: LossReport, now: float) -> None:
         """Take that a reader has asked everybody and misses rows; stale reports change nothing.
 
         Raises ExchangeNotFound, ExchangeClosed or PartitionOutOfRange.
         """
-        exchange = self._exchanges.get(report.number)
-        for index in exchange.report_loss(report):
-            self.failover.seal(exchange, index)
-        self.groups.told(exchange)
+        self._has_stalled(now)
+        self.lost_stores.reported(report, now)
 
     # --- people ----------------------------------------------------------------------------
+
+    def forget_store(self, store_id: str) -> tuple[int, list[int]]:
+        """Wait no more for a store that is gone for good; repeatable.
+
+        Returns: how many closing exchanges waited for nothing else, and the open exchanges, for
+        each of which `lost_stores.lose_with` must follow.
+
+        Raises InvalidArgument for a store that a live daemon serves, or nobody has heard of.
+        """
+        return self.members.forgotten.add(store_id), list(self._exchanges.open)
 
     def status(self) -> tuple[tuple[DaemonStatus, ...], tuple[ExchangeStatus, ...]]:
         """Return all daemons, and the newest exchanges by number."""
@@ -335,18 +433,38 @@ class MetadataState:
         exchanges = tuple(opened[n].status() if n in opened else closing[n] for n in newest)
         return self.members.status(), exchanges
 
+    def counts(self) -> StateCounts:
+        """Return how much there is."""
+        return StateCounts(
+            open=len(self._exchanges.open),
+            closing=len(self._closing),
+            groups=len(self.groups),
+            applications=len(self.applications),
+            daemons=self.members.count_by_state(),
+            waiting_rows=len(self._changes),
+        )
+
     # --- inside ----------------------------------------------------------------------------
 
     def _has_stalled(self, now: float) -> bool:
         """Whether ticks failed to come: then every period begins anew, before one can end."""
         stalled = now - self._last_tick > TICK_S + STALL_S
         if stalled:
+            seconds = round(now - self._last_tick, 1)
+            self._changes.tell(Event(kind=EventKind.LEASES_RESTARTED, seconds=seconds))
             self._last_tick = now
-            self._exchanges.restart_leases(now)
-            self.groups.restart_leases(now)
-            self.members.stalled(now)
+            self.restart_periods(now)
         return stalled
 
-    def _close(self, exchange: ExchangeState) -> None:
-        self.members.close_exchange(exchange)
+    def _is_repeated(
+        self, exchange: ExchangeState, spec: ExchangeSpec, owner: bytes, application_id: str
+    ) -> bool:
+        """Whether a call that would make an exchange is the one that has made it."""
+        belongs_to = self.applications.id_of(exchange.number) or ""
+        made = exchange.spec, exchange.owner, belongs_to
+        return not exchange.mappers and made == (spec, owner, application_id)
+
+    def _close(self, exchange: ExchangeState, cause: str) -> None:
+        self.members.close_exchange(exchange, cause)
         self.groups.closed(exchange.number)
+        self.applications.remove(exchange.number)

@@ -23,12 +23,13 @@ class _What(Enum):
     ORDERS = 3  # to the driver
     PROBE = 4  # of the daemon whose incarnation stands for the exchange
     GROUP = 5  # orders to the driver of the group in `detail`; 0 stands for the exchange
+    APPLICATION = 6  # orders to the driver of the application in `detail`, likewise
 
 
 class _Key(NamedTuple):
     number: int  # of the exchange
     what: _What
-    detail: tuple[bytes, int | None] | None = None
+    detail: tuple[bytes, int | bytes | None] | None = None
 
 
 @dataclass(slots=True)
@@ -61,14 +62,16 @@ class Waiting(Generic[_W]):
         mappers: BitMap,
         missing: BitMap,
         waiter: _W,
-        rebuilt: int | None = None,
+        rebuilt: int | BitMap | None = None,
     ) -> None:
         """Wait for those of `mappers` that are `missing`; raises ServiceUnavailable.
 
-        rebuilt: the partition that is read, if mappers were called back for it. They are not
-        missing elsewhere; without losses all partitions miss the same of the same mappers.
+        rebuilt: the partition that is read, or all of them, if mappers were called back for one.
+        They are not missing elsewhere; without losses all partitions miss the same of the same
+        mappers.
         """
-        self._add(_Key(number, _What.COMMITS, (mappers.serialize(), rebuilt)), missing, waiter)
+        where = rebuilt.serialize() if isinstance(rebuilt, BitMap) else rebuilt
+        self._add(_Key(number, _What.COMMITS, (mappers.serialize(), where)), missing, waiter)
 
     def add_writer(self, number: int, ranges: Iterable[int], waiter: _W) -> None:
         """Wait until `ranges`, whose epochs are sealed, have others; raises
@@ -83,6 +86,10 @@ class Waiting(Generic[_W]):
     def add_group(self, group_id: str, waiter: _W) -> None:
         """Wait for orders to the driver of a group; raises ServiceUnavailable."""
         self._add(_group_key(group_id), BitMap(), waiter)
+
+    def add_application(self, application_id: str, waiter: _W) -> None:
+        """Wait for orders to the driver of an application; raises ServiceUnavailable."""
+        self._add(_application_key(application_id), BitMap(), waiter)
 
     def add_report(self, incarnation: int, waiter: _W) -> None:
         """Wait until a daemon has been asked; raises ServiceUnavailable."""
@@ -112,6 +119,10 @@ class Waiting(Generic[_W]):
     def group(self, group_id: str) -> list[_W]:
         """Return those who wait for orders to the driver of a group."""
         return self._pop(_group_key(group_id))
+
+    def application(self, application_id: str) -> list[_W]:
+        """Return those who wait for orders to the driver of an application."""
+        return self._pop(_application_key(application_id))
 
     def exchange(self, number: int) -> list[_W]:
         """Return every call about an exchange."""
@@ -163,3 +174,7 @@ class Waiting(Generic[_W]):
 
 def _group_key(group_id: str) -> _Key:
     return _Key(0, _What.GROUP, (group_id.encode(), None))
+
+
+def _application_key(application_id: str) -> _Key:
+    return _Key(0, _What.APPLICATION, (application_id.encode(), None))

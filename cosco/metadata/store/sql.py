@@ -6,19 +6,24 @@ and `counters`, and one of `sums` per range it wrote to and batch.
 
     meta         key → value: schema_version, cluster_id
     daemons      incarnation → address, host, store, memory, free, metrics, live, draining
+    forgotten_stores  store that is gone for good, and nobody waits for
     exchanges    number → what was asked for, owner, whether it has a callback, generation,
                  row kind, schema
     counters     number → highest attempt id, version, highest loss id
     ranges       number, range → first partition, count
-    assignments  number, range, epoch → build, primary, its store, replicas, sealed
+    assignments  number, range, epoch → build, primary, its store, replicas, sealed, whether a
+                 commit that counts has rows in it
     sums         number, range → rows, raw, stored, digests (4 × count uint64), writers
-    mappers      number, mapper → committed attempt, null while there is none, and the
-                 generation it was committed in
+    mappers      number, mapper → committed attempt, null while there is none, the generation
+                 it was committed in, the digest of what its commit said, whether it, or one that
+                 is counted again, has said something else later
     builds       number, range → build; of rows that are lost, the rows and raw bytes that
                  there were and that were sent again (each 2 × count uint64)
-    resent       number, range, mapper → the attempt that sent a mapper's rows again
-    losses       number, loss → range, null for a generation; mappers that must run again,
+    resent       number, range, mapper → the attempt that sent a mapper's rows again, the digest
+                 of what its commit said
+    losses       number, loss → ranges, null for a generation; mappers that are called back,
                  state, reason, why it failed
+    pending      number, range → mappers that must run again for it
     failures     number, range → the error it has ended in for good, reason
     tries        number, mapper → attempts of a called-back mapper so far, the latest one
     closing      number → what is shown of it, its daemons, who is waited for, whether it was
@@ -26,6 +31,9 @@ and `counters`, and one of `sums` per range it wrote to and batch.
     closed       number → the id, which stays used; none of groups' exchanges
     open_groups  group → what was asked for, owner, whether it has a callback, mappers
     blocks       group, index of the first exchange → its number, how many, where they began
+    applications  number → label, owner, lease
+    application_exchanges  application, number → nothing: the exchange is its own
+    numbers_given  what they number → the last one; none is given twice
     used_groups  group, open or closed → how many exchanges it has had, and so which ids are used;
                  the last one's number
 """
@@ -44,7 +52,9 @@ from cosco.errors import InvalidArgument
 from cosco.metadata.state.records.changes import Change, Row, Stored
 from cosco.protocol.group_records import group_of
 
-SCHEMA_VERSION: Final = "3"
+#: Another program that looks at the file, and locks it, is waited for; then the caller is told.
+_LOCKED_S: Final = 1.0
+SCHEMA_VERSION: Final = "5"
 
 
 class _Table(NamedTuple):
@@ -67,7 +77,8 @@ class _Table(NamedTuple):
         updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
         return (
             f"INSERT INTO {name} VALUES ({marks}) "  # noqa: S608
-            f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {updates}"
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO "
+            + (f"UPDATE SET {updates}" if updates else "NOTHING")
         )
 
 
@@ -80,29 +91,35 @@ _TABLES: Final = {
         ("address TEXT", "host_id TEXT", "store_id TEXT", "memory_bytes INTEGER",
          "free_bytes INTEGER", "metrics_address TEXT", "live INTEGER", "draining INTEGER"),
     ),
+    "forgotten_stores": _Table(("store_id TEXT",), ()),
     "exchanges": _Table(
         (_NUMBER,),
         ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
          "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
-         "owner BLOB", "callback INTEGER", "generation INTEGER", "kind INTEGER", "schema BLOB"),
+         "mappers INTEGER", "owner BLOB", "callback INTEGER", "generation INTEGER",
+         "kind INTEGER", "schema BLOB"),
     ),
     "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER", "losses INTEGER")),
     "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
     "assignments": _Table(
         (_NUMBER, _RANGE, "epoch INTEGER"),
         ("build INTEGER", "incarnation INTEGER", "address TEXT", "store_id TEXT",
-         "replicas TEXT", "sealed INTEGER"),
+         "replicas TEXT", "sealed INTEGER", "written INTEGER"),
     ),
     "sums": _Table((_NUMBER, _RANGE), ("sums BLOB", "writers BLOB")),
-    "mappers": _Table((_NUMBER, "mapper INTEGER"), ("attempt INTEGER", "generation INTEGER")),
+    "mappers": _Table(
+        (_NUMBER, "mapper INTEGER"),
+        ("attempt INTEGER", "generation INTEGER", "digest BLOB", "contradicted INTEGER"),
+    ),
     "builds": _Table(
         (_NUMBER, _RANGE), ("build INTEGER", "expected BLOB", "regained BLOB")
     ),
-    "resent": _Table((_NUMBER, _RANGE, "mapper INTEGER"), ("attempt INTEGER",)),
+    "resent": _Table((_NUMBER, _RANGE, "mapper INTEGER"), ("attempt INTEGER", "digest BLOB")),
     "losses": _Table(
         (_NUMBER, "loss INTEGER"),
-        ("range_index INTEGER", "mappers BLOB", "state INTEGER", "reason TEXT", "failure TEXT"),
+        ("ranges BLOB", "mappers BLOB", "state INTEGER", "reason TEXT", "failure TEXT"),
     ),
+    "pending": _Table((_NUMBER, _RANGE), ("mappers BLOB",)),
     "failures": _Table((_NUMBER, _RANGE), ("error TEXT", "reason TEXT")),
     "tries": _Table((_NUMBER, "mapper INTEGER"), ("tries INTEGER", "attempt INTEGER")),
     "closing": _Table(
@@ -114,12 +131,15 @@ _TABLES: Final = {
     "open_groups": _Table(
         (_GROUP,),
         ("partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER", "codec TEXT",
-         "deterministic INTEGER", "lease_s REAL", "schema BLOB", "owner BLOB",
-         "callback INTEGER", "mappers INTEGER"),
+         "deterministic INTEGER", "lease_s REAL", "schema BLOB",
+         "spec_mappers INTEGER", "owner BLOB", "callback INTEGER", "mappers INTEGER"),
     ),
     "blocks": _Table(
         (_GROUP, "first INTEGER"), ("number INTEGER", "size INTEGER", "placed TEXT")
     ),
+    "applications": _Table((_NUMBER,), ("label TEXT", "owner BLOB", "lease_s REAL")),
+    "application_exchanges": _Table(("application INTEGER", _NUMBER), ()),
+    "numbers_given": _Table(("what TEXT",), ("last INTEGER",)),
     "used_groups": _Table((_GROUP,), ("exchanges INTEGER", "last_number INTEGER")),
 }  # fmt: skip
 _PUTS: Final = {name: table.put(name) for name, table in _TABLES.items()}
@@ -138,7 +158,9 @@ class SqlStore:
         """Open or create; raises InvalidArgument when that is not possible."""
         self._lock = _lock(path)
         try:
-            self._connection = sqlite3.connect(Path(path).absolute(), isolation_level=None)
+            self._connection = sqlite3.connect(
+                Path(path).absolute(), timeout=_LOCKED_S, isolation_level=None
+            )
             try:
                 self._cluster_id = self._prepare(path)
             except BaseException:
@@ -168,6 +190,8 @@ class SqlStore:
 
         Raises sqlite3.Error, and then nothing is applied.
         """
+        if self._connection.in_transaction:  # the last one could not be taken back either
+            self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             # Changes come by table.
@@ -211,10 +235,10 @@ class SqlStore:
         """Return an id ever used that such a group would take for its own."""
         found = " UNION ALL ".join(
             # The digits are the characters from "0" to before ":".
-            f"SELECT shuffle_id FROM {table} WHERE shuffle_id >= ?1 AND shuffle_id < ?2"  # noqa: S608
+            f"SELECT shuffle_id FROM {table} WHERE shuffle_id >= :first AND shuffle_id < :end"  # noqa: S608
             for table in _NAMED
         )
-        rows = self._connection.execute(found, (f"{group_id}/0", f"{group_id}/:"))
+        rows = self._connection.execute(found, {"first": f"{group_id}/0", "end": f"{group_id}/:"})
         ids: Iterator[str] = (shuffle_id for (shuffle_id,) in rows)
         return next((shuffle_id for shuffle_id in ids if group_of(shuffle_id)), None)
 
@@ -228,10 +252,10 @@ class SqlStore:
         One look at all tables, as an exchange moves between them in one transaction.
         """
         found = " UNION ALL ".join(
-            f"SELECT number FROM {table} WHERE shuffle_id = ?1"  # noqa: S608
+            f"SELECT number FROM {table} WHERE shuffle_id = :id"  # noqa: S608
             for table in _NAMED
         )
-        rows = self._rows(f"{found} LIMIT 1", (shuffle_id,))
+        rows = self._rows(f"{found} LIMIT 1", {"id": shuffle_id})
         return int(rows[0][0]) if rows else None
 
     def close(self) -> None:
@@ -239,7 +263,7 @@ class SqlStore:
         self._connection.close()
         self._lock.close()
 
-    def _rows(self, query: str, arguments: Row = ()) -> list[Row]:
+    def _rows(self, query: str, arguments: Row | dict[str, str] = ()) -> list[Row]:
         return self._connection.execute(query, arguments).fetchall()
 
     def _prepare(self, path: str) -> str:

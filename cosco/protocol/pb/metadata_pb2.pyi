@@ -25,6 +25,19 @@ class DaemonState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DAEMON_STATE_SERVING: _ClassVar[DaemonState]
     DAEMON_STATE_DRAINING: _ClassVar[DaemonState]
     DAEMON_STATE_DEAD: _ClassVar[DaemonState]
+
+class ExchangePhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXCHANGE_PHASE_UNSPECIFIED: _ClassVar[ExchangePhase]
+    EXCHANGE_PHASE_OPEN: _ClassVar[ExchangePhase]
+    EXCHANGE_PHASE_CLOSING: _ClassVar[ExchangePhase]
+
+class LossState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOSS_STATE_UNSPECIFIED: _ClassVar[LossState]
+    LOSS_STATE_OPEN: _ClassVar[LossState]
+    LOSS_STATE_ARRANGED: _ClassVar[LossState]
+    LOSS_STATE_FAILED: _ClassVar[LossState]
 ROW_KIND_UNDECIDED: RowKind
 ROW_KIND_BYTES: RowKind
 ROW_KIND_ARROW: RowKind
@@ -35,6 +48,13 @@ DAEMON_STATE_UNSPECIFIED: DaemonState
 DAEMON_STATE_SERVING: DaemonState
 DAEMON_STATE_DRAINING: DaemonState
 DAEMON_STATE_DEAD: DaemonState
+EXCHANGE_PHASE_UNSPECIFIED: ExchangePhase
+EXCHANGE_PHASE_OPEN: ExchangePhase
+EXCHANGE_PHASE_CLOSING: ExchangePhase
+LOSS_STATE_UNSPECIFIED: LossState
+LOSS_STATE_OPEN: LossState
+LOSS_STATE_ARRANGED: LossState
+LOSS_STATE_FAILED: LossState
 
 class ErrorDetail(_message.Message):
     __slots__ = ("kind", "message", "shuffle_id", "mappers", "partition", "retriable")
@@ -50,7 +70,7 @@ class ErrorDetail(_message.Message):
     mappers: _containers.RepeatedScalarFieldContainer[int]
     partition: int
     retriable: bool
-    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., shuffle_id: _Optional[str] = ..., mappers: _Optional[_Iterable[int]] = ..., partition: _Optional[int] = ..., retriable: _Optional[bool] = ...) -> None: ...
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., shuffle_id: _Optional[str] = ..., mappers: _Optional[_Iterable[int]] = ..., partition: _Optional[int] = ..., retriable: bool = ...) -> None: ...
 
 class DaemonRef(_message.Message):
     __slots__ = ("incarnation", "address")
@@ -80,10 +100,10 @@ class RegisterDaemonRequest(_message.Message):
     metrics_address: str
     exchanges: _containers.RepeatedScalarFieldContainer[int]
     draining: bool
-    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: _Optional[bool] = ...) -> None: ...
+    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes")
+    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +111,7 @@ class HeartbeatRequest(_message.Message):
     STORE_FAILING_FIELD_NUMBER: _ClassVar[int]
     EXCHANGES_FIELD_NUMBER: _ClassVar[int]
     UNSTORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     free_bytes: int
     dropped: _containers.RepeatedScalarFieldContainer[int]
@@ -98,23 +119,26 @@ class HeartbeatRequest(_message.Message):
     store_failing: bool
     exchanges: _containers.RepeatedScalarFieldContainer[int]
     unstored_bytes: int
-    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: _Optional[bool] = ..., store_failing: _Optional[bool] = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ...) -> None: ...
+    store_hangs: bool
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ...) -> None: ...
 
 class DaemonOrdersReply(_message.Message):
-    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit")
+    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit", "was_forgotten")
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     DROP_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     MAY_EXIT_FIELD_NUMBER: _ClassVar[int]
+    WAS_FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     known: bool
     cluster_id: str
     lease_s: float
     drop: _containers.RepeatedScalarFieldContainer[int]
     drain: bool
     may_exit: bool
-    def __init__(self, known: _Optional[bool] = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: _Optional[bool] = ..., may_exit: _Optional[bool] = ...) -> None: ...
+    was_forgotten: bool
+    def __init__(self, known: bool = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: bool = ..., may_exit: bool = ..., was_forgotten: bool = ...) -> None: ...
 
 class ReportDaemonRequest(_message.Message):
     __slots__ = ("daemon", "reporter", "insist")
@@ -124,13 +148,13 @@ class ReportDaemonRequest(_message.Message):
     daemon: DaemonRef
     reporter: int
     insist: bool
-    def __init__(self, daemon: _Optional[_Union[DaemonRef, _Mapping]] = ..., reporter: _Optional[int] = ..., insist: _Optional[bool] = ...) -> None: ...
+    def __init__(self, daemon: _Optional[_Union[DaemonRef, _Mapping]] = ..., reporter: _Optional[int] = ..., insist: bool = ...) -> None: ...
 
 class ReportDaemonReply(_message.Message):
     __slots__ = ("alive",)
     ALIVE_FIELD_NUMBER: _ClassVar[int]
     alive: bool
-    def __init__(self, alive: _Optional[bool] = ...) -> None: ...
+    def __init__(self, alive: bool = ...) -> None: ...
 
 class DrainDaemonRequest(_message.Message):
     __slots__ = ("daemon",)
@@ -141,6 +165,36 @@ class DrainDaemonRequest(_message.Message):
 class DrainDaemonReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class UndrainDaemonRequest(_message.Message):
+    __slots__ = ("daemon",)
+    DAEMON_FIELD_NUMBER: _ClassVar[int]
+    daemon: str
+    def __init__(self, daemon: _Optional[str] = ...) -> None: ...
+
+class UndrainDaemonReply(_message.Message):
+    __slots__ = ("was_draining",)
+    WAS_DRAINING_FIELD_NUMBER: _ClassVar[int]
+    was_draining: bool
+    def __init__(self, was_draining: bool = ...) -> None: ...
+
+class ForgetStoreRequest(_message.Message):
+    __slots__ = ("store_id",)
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    store_id: str
+    def __init__(self, store_id: _Optional[str] = ...) -> None: ...
+
+class ForgetStoreReply(_message.Message):
+    __slots__ = ("closed", "ranges", "doubtful", "exchanges")
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    DOUBTFUL_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    closed: int
+    ranges: int
+    doubtful: int
+    exchanges: int
+    def __init__(self, closed: _Optional[int] = ..., ranges: _Optional[int] = ..., doubtful: _Optional[int] = ..., exchanges: _Optional[int] = ...) -> None: ...
 
 class LookupAssignmentRequest(_message.Message):
     __slots__ = ("number", "range_index", "epoch", "incarnation")
@@ -177,7 +231,7 @@ class Alike(_message.Message):
     def __init__(self, first_number: _Optional[int] = ..., size: _Optional[int] = ..., without: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeSpec(_message.Message):
-    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema")
+    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +240,7 @@ class ExchangeSpec(_message.Message):
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     partitions: int
     replicas: int
@@ -194,7 +249,8 @@ class ExchangeSpec(_message.Message):
     deterministic: bool
     lease_s: float
     schema: bytes
-    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: _Optional[bool] = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ...) -> None: ...
+    mappers: int
+    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ...) -> None: ...
 
 class PartitionRange(_message.Message):
     __slots__ = ("index", "first", "count")
@@ -220,7 +276,7 @@ class Assignment(_message.Message):
     primary: DaemonRef
     replicas: _containers.RepeatedCompositeFieldContainer[DaemonRef]
     sealed: bool
-    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., build: _Optional[int] = ..., primary: _Optional[_Union[DaemonRef, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: _Optional[bool] = ...) -> None: ...
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., build: _Optional[int] = ..., primary: _Optional[_Union[DaemonRef, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ...) -> None: ...
 
 class ExchangeInfoReply(_message.Message):
     __slots__ = ("number", "spec", "generation", "kind", "schema", "ranges", "assignments", "commits")
@@ -243,14 +299,16 @@ class ExchangeInfoReply(_message.Message):
     def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., commits: _Optional[_Union[AwaitCommitsReply, _Mapping]] = ...) -> None: ...
 
 class CreateExchangeRequest(_message.Message):
-    __slots__ = ("spec", "owner", "callback")
+    __slots__ = ("spec", "owner", "callback", "application_id")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_FIELD_NUMBER: _ClassVar[int]
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
     spec: ExchangeSpec
     owner: bytes
     callback: bool
-    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
+    application_id: str
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., application_id: _Optional[str] = ...) -> None: ...
 
 class DescribeExchangeRequest(_message.Message):
     __slots__ = ("shuffle_id", "owner", "callback", "reading")
@@ -262,7 +320,7 @@ class DescribeExchangeRequest(_message.Message):
     owner: bytes
     callback: bool
     reading: AwaitCommitsRequest
-    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ..., reading: _Optional[_Union[AwaitCommitsRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., reading: _Optional[_Union[AwaitCommitsRequest, _Mapping]] = ...) -> None: ...
 
 class PollDriverRequest(_message.Message):
     __slots__ = ("number", "owner", "wait_s", "arranged", "failed")
@@ -303,14 +361,18 @@ class RecomputeCall(_message.Message):
     def __init__(self, loss_id: _Optional[int] = ..., mappers: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CloseExchangeRequest(_message.Message):
-    __slots__ = ("shuffle_id",)
+    __slots__ = ("shuffle_id", "owner")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
-    def __init__(self, shuffle_id: _Optional[str] = ...) -> None: ...
+    owner: bytes
+    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ...) -> None: ...
 
 class CloseExchangeReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("was_open",)
+    WAS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    was_open: bool
+    def __init__(self, was_open: bool = ...) -> None: ...
 
 class ProgressRequest(_message.Message):
     __slots__ = ("number",)
@@ -356,7 +418,7 @@ class OpenAttemptReply(_message.Message):
     attempt: int
     partial: bool
     ranges: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, info: _Optional[_Union[ExchangeInfoReply, _Mapping]] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., partial: _Optional[bool] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, info: _Optional[_Union[ExchangeInfoReply, _Mapping]] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., partial: bool = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RenewAssignmentsRequest(_message.Message):
     __slots__ = ("number", "generation", "stale", "suspect", "insist", "wait_s")
@@ -372,7 +434,7 @@ class RenewAssignmentsRequest(_message.Message):
     suspect: DaemonRef
     insist: bool
     wait_s: float
-    def __init__(self, number: _Optional[int] = ..., generation: _Optional[int] = ..., stale: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., suspect: _Optional[_Union[DaemonRef, _Mapping]] = ..., insist: _Optional[bool] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., generation: _Optional[int] = ..., stale: _Optional[_Iterable[_Union[RangeEpoch, _Mapping]]] = ..., suspect: _Optional[_Union[DaemonRef, _Mapping]] = ..., insist: bool = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class RenewAssignmentsReply(_message.Message):
     __slots__ = ("assignments", "alive", "waiting_for")
@@ -382,17 +444,19 @@ class RenewAssignmentsReply(_message.Message):
     assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
     alive: bool
     waiting_for: str
-    def __init__(self, assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., alive: _Optional[bool] = ..., waiting_for: _Optional[str] = ...) -> None: ...
+    def __init__(self, assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., alive: bool = ..., waiting_for: _Optional[str] = ...) -> None: ...
 
 class FixRowKindRequest(_message.Message):
-    __slots__ = ("number", "kind", "schema")
+    __slots__ = ("number", "kind", "schema", "seen")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     number: int
     kind: RowKind
     schema: bytes
-    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ...) -> None: ...
+    seen: bytes
+    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., seen: _Optional[bytes] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
     __slots__ = ("number", "mapper", "attempt", "generation", "acknowledged", "gaps", "rows", "raw_bytes", "stored_bytes", "digests", "partial", "ranges")
@@ -420,7 +484,7 @@ class CommitRequest(_message.Message):
     digests: bytes
     partial: bool
     ranges: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[bytes] = ..., gaps: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ..., partial: _Optional[bool] = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., generation: _Optional[int] = ..., acknowledged: _Optional[bytes] = ..., gaps: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., stored_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ..., partial: bool = ..., ranges: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RangeEpoch(_message.Message):
     __slots__ = ("range_index", "epoch")
@@ -434,31 +498,55 @@ class CommitReply(_message.Message):
     __slots__ = ("won",)
     WON_FIELD_NUMBER: _ClassVar[int]
     won: bool
-    def __init__(self, won: _Optional[bool] = ...) -> None: ...
+    def __init__(self, won: bool = ...) -> None: ...
 
 class AwaitCommitsRequest(_message.Message):
-    __slots__ = ("number", "mappers", "partition", "generation", "wait_s")
+    __slots__ = ("number", "mappers", "partition", "generation", "wait_s", "partitions")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     number: int
     mappers: bytes
     partition: int
     generation: int
     wait_s: float
-    def __init__(self, number: _Optional[int] = ..., mappers: _Optional[bytes] = ..., partition: _Optional[int] = ..., generation: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    partitions: bytes
+    def __init__(self, number: _Optional[int] = ..., mappers: _Optional[bytes] = ..., partition: _Optional[int] = ..., generation: _Optional[int] = ..., wait_s: _Optional[float] = ..., partitions: _Optional[bytes] = ...) -> None: ...
 
 class AwaitCommitsReply(_message.Message):
-    __slots__ = ("snapshot", "missing", "recompute")
+    __slots__ = ("snapshot", "missing", "recompute", "ranges", "waiting", "failed")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     snapshot: ReadSnapshot
     missing: bytes
     recompute: bool
-    def __init__(self, snapshot: _Optional[_Union[ReadSnapshot, _Mapping]] = ..., missing: _Optional[bytes] = ..., recompute: _Optional[bool] = ...) -> None: ...
+    ranges: _containers.RepeatedCompositeFieldContainer[RangeSnapshot]
+    waiting: bytes
+    failed: bool
+    def __init__(self, snapshot: _Optional[_Union[ReadSnapshot, _Mapping]] = ..., missing: _Optional[bytes] = ..., recompute: bool = ..., ranges: _Optional[_Iterable[_Union[RangeSnapshot, _Mapping]]] = ..., waiting: _Optional[bytes] = ..., failed: bool = ...) -> None: ...
+
+class RangeSnapshot(_message.Message):
+    __slots__ = ("common", "partitions", "rows", "raw_bytes", "digests", "same_mappers")
+    COMMON_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    SAME_MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    common: ReadSnapshot
+    partitions: bytes
+    rows: bytes
+    raw_bytes: bytes
+    digests: bytes
+    same_mappers: bool
+    def __init__(self, common: _Optional[_Union[ReadSnapshot, _Mapping]] = ..., partitions: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., raw_bytes: _Optional[bytes] = ..., digests: _Optional[bytes] = ..., same_mappers: bool = ...) -> None: ...
 
 class ReadSnapshot(_message.Message):
     __slots__ = ("version", "generation", "build", "gaps", "attempts", "rows", "raw_bytes", "digest", "sources", "count")
@@ -494,7 +582,7 @@ class Source(_message.Message):
     epoch: int
     daemons: _containers.RepeatedCompositeFieldContainer[DaemonRef]
     sealed: bool
-    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: _Optional[bool] = ...) -> None: ...
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ...) -> None: ...
 
 class ReportLossRequest(_message.Message):
     __slots__ = ("number", "generation", "build", "partition", "cause", "reason")
@@ -521,17 +609,21 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("cluster_id", "daemons", "exchanges")
+    __slots__ = ("cluster_id", "daemons", "exchanges", "open", "closing")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
     EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     daemons: _containers.RepeatedCompositeFieldContainer[DaemonStatus]
     exchanges: _containers.RepeatedCompositeFieldContainer[ExchangeStatus]
-    def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ...) -> None: ...
+    open: int
+    closing: int
+    def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ..., open: _Optional[int] = ..., closing: _Optional[int] = ...) -> None: ...
 
 class DaemonStatus(_message.Message):
-    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments")
+    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs")
     REF_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -540,6 +632,8 @@ class DaemonStatus(_message.Message):
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FAILING_FIELD_NUMBER: _ClassVar[int]
+    STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
     ref: DaemonRef
     host_id: str
     store_id: str
@@ -548,7 +642,9 @@ class DaemonStatus(_message.Message):
     free_bytes: int
     metrics_address: str
     assignments: int
-    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ...) -> None: ...
+    store_failing: bool
+    store_hangs: bool
+    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ...) -> None: ...
 
 class ExchangeStatus(_message.Message):
     __slots__ = ("shuffle_id", "number", "partitions", "mappers_committed", "rows", "closing")
@@ -564,7 +660,163 @@ class ExchangeStatus(_message.Message):
     mappers_committed: int
     rows: int
     closing: bool
-    def __init__(self, shuffle_id: _Optional[str] = ..., number: _Optional[int] = ..., partitions: _Optional[int] = ..., mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., closing: _Optional[bool] = ...) -> None: ...
+    def __init__(self, shuffle_id: _Optional[str] = ..., number: _Optional[int] = ..., partitions: _Optional[int] = ..., mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., closing: bool = ...) -> None: ...
+
+class ListExchangesRequest(_message.Message):
+    __slots__ = ("phase", "prefix", "after", "limit")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    phase: ExchangePhase
+    prefix: str
+    after: int
+    limit: int
+    def __init__(self, phase: _Optional[_Union[ExchangePhase, str]] = ..., prefix: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListExchangesReply(_message.Message):
+    __slots__ = ("exchanges", "next")
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    exchanges: _containers.RepeatedCompositeFieldContainer[ExchangeStatus]
+    next: int
+    def __init__(self, exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class ShowExchangeRequest(_message.Message):
+    __slots__ = ("shuffle_id",)
+    SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
+    shuffle_id: str
+    def __init__(self, shuffle_id: _Optional[str] = ...) -> None: ...
+
+class ShowExchangeReply(_message.Message):
+    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MIN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CALLBACK_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    HEARD_S_FIELD_NUMBER: _ClassVar[int]
+    LEASE_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_OPENED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RAW_FIELD_NUMBER: _ClassVar[int]
+    BYTES_STORED_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_FIELD_NUMBER: _ClassVar[int]
+    EMPTY_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    DAEMONS_FIELD_NUMBER: _ClassVar[int]
+    UNUSUAL_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    CONTRADICTED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    status: ExchangeStatus
+    group_id: str
+    group_mappers: int
+    replicas: int
+    min_replicas: int
+    codec: str
+    deterministic: bool
+    kind: RowKind
+    generation: int
+    callback: bool
+    lease_s: float
+    heard_s: float
+    lease_left_s: float
+    mappers_opened: int
+    bytes_raw: int
+    bytes_stored: int
+    copies: int
+    ranges: int
+    largest: _containers.RepeatedCompositeFieldContainer[PartitionSize]
+    empty_partitions: int
+    daemons: _containers.RepeatedCompositeFieldContainer[DaemonShare]
+    unusual: _containers.RepeatedCompositeFieldContainer[RangeStatus]
+    losses: _containers.RepeatedCompositeFieldContainer[LossStatus]
+    losses_count: int
+    failures: _containers.RepeatedCompositeFieldContainer[RangeFailure]
+    contradicted: bytes
+    waiting_for: _containers.RepeatedScalarFieldContainer[str]
+    application_id: str
+    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ...) -> None: ...
+
+class PartitionSize(_message.Message):
+    __slots__ = ("partition", "rows", "raw_bytes")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    rows: int
+    raw_bytes: int
+    def __init__(self, partition: _Optional[int] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ...) -> None: ...
+
+class DaemonShare(_message.Message):
+    __slots__ = ("ref", "store_id", "state", "primary", "replica", "sealed")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    ref: DaemonRef
+    store_id: str
+    state: DaemonState
+    primary: int
+    replica: int
+    sealed: int
+    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., primary: _Optional[int] = ..., replica: _Optional[int] = ..., sealed: _Optional[int] = ...) -> None: ...
+
+class RangeStatus(_message.Message):
+    __slots__ = ("partition_range", "epoch", "build", "sealed", "copies", "waiting_for")
+    PARTITION_RANGE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    partition_range: PartitionRange
+    epoch: int
+    build: int
+    sealed: bool
+    copies: int
+    waiting_for: str
+    def __init__(self, partition_range: _Optional[_Union[PartitionRange, _Mapping]] = ..., epoch: _Optional[int] = ..., build: _Optional[int] = ..., sealed: bool = ..., copies: _Optional[int] = ..., waiting_for: _Optional[str] = ...) -> None: ...
+
+class LossStatus(_message.Message):
+    __slots__ = ("loss_id", "ranges", "state", "mappers", "reason", "failure", "ranges_count")
+    LOSS_ID_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    loss_id: int
+    ranges: _containers.RepeatedScalarFieldContainer[int]
+    state: LossState
+    mappers: int
+    reason: str
+    failure: str
+    ranges_count: int
+    def __init__(self, loss_id: _Optional[int] = ..., ranges: _Optional[_Iterable[int]] = ..., state: _Optional[_Union[LossState, str]] = ..., mappers: _Optional[int] = ..., reason: _Optional[str] = ..., failure: _Optional[str] = ..., ranges_count: _Optional[int] = ...) -> None: ...
+
+class RangeFailure(_message.Message):
+    __slots__ = ("range_index", "error", "reason")
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    range_index: int
+    error: str
+    reason: str
+    def __init__(self, range_index: _Optional[int] = ..., error: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CreateGroupRequest(_message.Message):
     __slots__ = ("spec", "mappers", "size", "first", "owner", "callback")
@@ -580,7 +832,7 @@ class CreateGroupRequest(_message.Message):
     first: int
     owner: bytes
     callback: bool
-    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., mappers: _Optional[int] = ..., size: _Optional[int] = ..., first: _Optional[int] = ..., owner: _Optional[bytes] = ..., callback: _Optional[bool] = ...) -> None: ...
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., mappers: _Optional[int] = ..., size: _Optional[int] = ..., first: _Optional[int] = ..., owner: _Optional[bytes] = ..., callback: bool = ...) -> None: ...
 
 class GroupPart(_message.Message):
     __slots__ = ("group_id", "first", "size", "mappers", "info")
@@ -632,6 +884,72 @@ class GroupCall(_message.Message):
     call: RecomputeCall
     def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[RecomputeCall, _Mapping]] = ...) -> None: ...
 
+class CreateApplicationRequest(_message.Message):
+    __slots__ = ("name", "owner", "lease_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    owner: bytes
+    lease_s: float
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[bytes] = ..., lease_s: _Optional[float] = ...) -> None: ...
+
+class CreateApplicationReply(_message.Message):
+    __slots__ = ("application_id",)
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    application_id: str
+    def __init__(self, application_id: _Optional[str] = ...) -> None: ...
+
+class PollApplicationRequest(_message.Message):
+    __slots__ = ("application_id", "owner", "wait_s", "answers")
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    application_id: str
+    owner: bytes
+    wait_s: float
+    answers: _containers.RepeatedCompositeFieldContainer[ApplicationAnswer]
+    def __init__(self, application_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., answers: _Optional[_Iterable[_Union[ApplicationAnswer, _Mapping]]] = ...) -> None: ...
+
+class ApplicationAnswer(_message.Message):
+    __slots__ = ("number", "loss_id", "failure")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    LOSS_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    loss_id: int
+    failure: str
+    def __init__(self, number: _Optional[int] = ..., loss_id: _Optional[int] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class PollApplicationReply(_message.Message):
+    __slots__ = ("calls",)
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedCompositeFieldContainer[ApplicationCall]
+    def __init__(self, calls: _Optional[_Iterable[_Union[ApplicationCall, _Mapping]]] = ...) -> None: ...
+
+class ApplicationCall(_message.Message):
+    __slots__ = ("number", "call")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    call: RecomputeCall
+    def __init__(self, number: _Optional[int] = ..., call: _Optional[_Union[RecomputeCall, _Mapping]] = ...) -> None: ...
+
+class CloseApplicationRequest(_message.Message):
+    __slots__ = ("application_id", "owner")
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    application_id: str
+    owner: bytes
+    def __init__(self, application_id: _Optional[str] = ..., owner: _Optional[bytes] = ...) -> None: ...
+
+class CloseApplicationReply(_message.Message):
+    __slots__ = ("was_open",)
+    WAS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    was_open: bool
+    def __init__(self, was_open: bool = ...) -> None: ...
+
 class ReleaseExchangesRequest(_message.Message):
     __slots__ = ("group_id", "indexes")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
@@ -651,8 +969,10 @@ class CloseGroupRequest(_message.Message):
     def __init__(self, group_id: _Optional[str] = ...) -> None: ...
 
 class CloseGroupReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("was_open",)
+    WAS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    was_open: bool
+    def __init__(self, was_open: bool = ...) -> None: ...
 
 class CommitBatchRequest(_message.Message):
     __slots__ = ("commits",)
@@ -672,7 +992,7 @@ class CommitResult(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     won: bool
     error: ErrorDetail
-    def __init__(self, won: _Optional[bool] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+    def __init__(self, won: bool = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class ReportUncommittedRequest(_message.Message):
     __slots__ = ("number", "mappers", "reason")

@@ -87,7 +87,7 @@ class PushRequest(_message.Message):
     withdrawn: bool
     eager: bool
     frame: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ..., announce: _Optional[_Iterable[int]] = ..., withdrawn: _Optional[bool] = ..., eager: _Optional[bool] = ..., frame: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ..., announce: _Optional[_Iterable[int]] = ..., withdrawn: bool = ..., eager: bool = ..., frame: _Optional[bytes] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation", "primary")
@@ -130,38 +130,68 @@ class Refusal(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("number", "range_index", "epoch", "partition", "files")
+    __slots__ = ("number", "range_index", "epoch", "partition", "files", "parts", "mappers")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    MAPPERS_FIELD_NUMBER: _ClassVar[int]
     number: int
     range_index: int
     epoch: int
     partition: int
     files: bool
-    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: _Optional[bool] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[FetchPart]
+    mappers: bytes
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: bool = ..., parts: _Optional[_Iterable[_Union[FetchPart, _Mapping]]] = ..., mappers: _Optional[bytes] = ...) -> None: ...
+
+class FetchPart(_message.Message):
+    __slots__ = ("range_index", "epoch", "partitions", "files")
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    range_index: int
+    epoch: int
+    partitions: bytes
+    files: bool
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partitions: _Optional[bytes] = ..., files: bool = ...) -> None: ...
 
 class FetchReply(_message.Message):
-    __slots__ = ("section", "data")
+    __slots__ = ("section", "data", "end", "packed")
     SECTION_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     section: Section
     data: bytes
-    def __init__(self, section: _Optional[_Union[Section, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    end: PartEnd
+    packed: _containers.RepeatedCompositeFieldContainer[FetchReply]
+    def __init__(self, section: _Optional[_Union[Section, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[_Union[PartEnd, _Mapping]] = ..., packed: _Optional[_Iterable[_Union[FetchReply, _Mapping]]] = ...) -> None: ...
+
+class PartEnd(_message.Message):
+    __slots__ = ("part", "partition")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    part: int
+    partition: int
+    def __init__(self, part: _Optional[int] = ..., partition: _Optional[int] = ...) -> None: ...
 
 class Section(_message.Message):
-    __slots__ = ("body_bytes", "offset", "stored", "error")
+    __slots__ = ("body_bytes", "offset", "stored", "error", "headers")
     BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
     body_bytes: int
     offset: int
     stored: bool
     error: str
-    def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
+    headers: bool
+    def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: bool = ..., error: _Optional[str] = ..., headers: bool = ...) -> None: ...
 
 class FollowRequests(_message.Message):
     __slots__ = ("requests",)
@@ -195,7 +225,7 @@ class FollowRequest(_message.Message):
     max_bytes: int
     now: bool
     leave: bool
-    def __init__(self, id: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., max_bytes: _Optional[int] = ..., now: _Optional[bool] = ..., leave: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., max_bytes: _Optional[int] = ..., now: bool = ..., leave: bool = ...) -> None: ...
 
 class FollowReply(_message.Message):
     __slots__ = ("id", "outcome", "reason", "done", "attempts", "rows", "raw_bytes", "digest", "fetch", "data")
@@ -219,4 +249,4 @@ class FollowReply(_message.Message):
     digest: int
     fetch: bool
     data: bytes
-    def __init__(self, id: _Optional[int] = ..., outcome: _Optional[_Union[FollowOutcome, str]] = ..., reason: _Optional[str] = ..., done: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., fetch: _Optional[bool] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., outcome: _Optional[_Union[FollowOutcome, str]] = ..., reason: _Optional[str] = ..., done: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., fetch: bool = ..., data: _Optional[bytes] = ...) -> None: ...

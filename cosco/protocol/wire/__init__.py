@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from cosco.protocol.pb import metadata_pb2 as mpb
 from cosco.protocol.pb import shuffle_pb2 as spb
-from cosco.protocol.wire.arrays import bitmap_from_bytes
+from cosco.protocol.wire.arrays import bitmap_array, bitmap_from_bytes, partitions_from_bytes
 from cosco.protocol.wire.bulk import (
-    fetch_data,
-    fetch_reply,
-    fetch_request,
     push_reply_from_bytes,
     push_reply_to_bytes,
     push_request_from_bytes,
@@ -26,6 +23,20 @@ from cosco.protocol.wire.error_detail import (
     MAX_ERROR_MAPPERS,
     error_from_bytes,
     error_to_bytes,
+)
+from cosco.protocol.wire.fetches import (
+    MAX_FETCH_PARTITIONS,
+    MAX_FETCH_PARTS,
+    FetchReply,
+    fetch_data,
+    fetch_end,
+    fetch_failure,
+    fetch_packed,
+    fetch_replies,
+    fetch_reply,
+    fetch_request_from_bytes,
+    fetch_request_to_bytes,
+    fetch_section,
 )
 from cosco.protocol.wire.follows import (
     MAX_FOLLOWS,
@@ -41,5 +52,13 @@ from cosco.protocol.wire.methods import (
     METADATA_SERVICE,
     SHUFFLE_SERVICE,
 )
-from cosco.protocol.wire.packed import opened_info, opened_reply, snapshot_mappers, wait_reply
+from cosco.protocol.wire.packed import (
+    MAX_RANGES_BYTES,
+    commits_field,
+    opened_info,
+    opened_reply,
+    ranges_reply,
+    snapshot_mappers,
+    wait_reply,
+)
 from cosco.protocol.wire.plain import from_pb, to_pb

@@ -8,7 +8,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from cosco.errors import InvalidArgument
-from cosco.protocol.api_limits import MAX_MAPPER
+from cosco.protocol.api_limits import MAX_MAPPER, MAX_PARTITIONS
 from cosco.protocol.records import U32, U64
 
 #: Bytes of a number in a narrow array → how numpy calls it.
@@ -75,12 +75,31 @@ def bitmap_bytes(bitmap: BitMap) -> bytes:
 
 def bitmap_from_bytes(data: bytes, what: str) -> BitMap:
     """Return a roaring bitmap of mapper ids; raises InvalidArgument."""
-    if not data:
-        return BitMap()
-    try:
-        bitmap = BitMap.deserialize(data)
-    except Exception as error:  # the library raises plain and various errors
-        raise InvalidArgument(f"{what}: no roaring bitmap") from error
+    bitmap = _bitmap(data, what)
     if bitmap and bitmap.max() > MAX_MAPPER:
         raise InvalidArgument(f"{what}: mapper {bitmap.max()} is beyond {MAX_MAPPER}")
     return bitmap
+
+
+def partitions_from_bytes(data: bytes, what: str) -> BitMap:
+    """Return a roaring bitmap of partitions; raises InvalidArgument."""
+    bitmap = _bitmap(data, what)
+    if bitmap and bitmap.max() >= MAX_PARTITIONS:
+        raise InvalidArgument(
+            f"{what}: {bitmap.max()} is too large, it must be below {MAX_PARTITIONS}"
+        )
+    return bitmap
+
+
+def bitmap_array(bitmap: BitMap) -> U32:
+    """Return the members of a set, ascending."""
+    return np.array(bitmap.to_array(), dtype=np.uint32)
+
+
+def _bitmap(data: bytes, what: str) -> BitMap:
+    if not data:
+        return BitMap()
+    try:
+        return BitMap.deserialize(data)
+    except Exception as error:  # the library raises plain and various errors
+        raise InvalidArgument(f"{what}: no roaring bitmap") from error

@@ -1,32 +1,26 @@
-"""The messages that carry rows in bulk, encoded and decoded by hand.
+"""The messages of a push stream, which carry rows in bulk, encoded and decoded by hand.
 
-What is on the wire are PushRequest and FetchReply of protos/cosco/v1/shuffle.proto. A message
-class would copy the bytes of their last field, `frame` and `data`, once more; what stands before
+What is on the wire are PushRequest and PushReply of protos/cosco/v1/shuffle.proto. A message
+class would copy the bytes of a request's last field, `frame`, once more; what stands before
 it is small and left to the message class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final
 
 from cosco.errors import InvalidArgument
 from cosco.format.frame import encode_frame_header
 from cosco.protocol.pb import shuffle_pb2 as spb
 from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
 from cosco.protocol.push.sender import OutFrame
+from cosco.protocol.wire.fields import DELIMITED, VARINT, last_body, parsed, prefix, varint
 
-_Message = TypeVar("_Message", bound=Message)
-
-_FRAME_TAG: Final = 6 << 3 | 2  # PushRequest.frame, length-delimited
+_FRAME_TAG: Final = 6 << 3 | DELIMITED  # PushRequest.frame
+_FRAME_PREFIX: Final = bytes((_FRAME_TAG,))
 _EAGER: Final = bytes((5 << 3, 1))  # PushRequest.eager, true
-_DATA_TAG: Final = 2 << 3 | 2  # FetchReply.data
 #: Wire type → bytes of a field's value; of varints and length-delimited ones it varies.
 _FIXED_BYTES: Final = {1: 8, 5: 4}
-_VARINT, _DELIMITED = 0, 2
-_MAX_VARINT_BYTES: Final = 10
 
 
 # --- requests of a push stream --------------------------------------------------------------
@@ -41,7 +35,7 @@ def push_request_to_bytes(request: PushRequest[OutFrame]) -> bytes:
         return said
     parts = (encode_frame_header(frame.header), *frame.payload)
     eager = _EAGER if request.eager else b""
-    return b"".join((said, eager, _bulk_prefix(_FRAME_TAG, frame.frame_bytes), *parts))
+    return b"".join((said, eager, prefix(_FRAME_TAG, frame.frame_bytes), *parts))
 
 
 def _said_to_bytes(request: PushRequest[OutFrame]) -> bytes:
@@ -59,9 +53,9 @@ def push_request_from_bytes(message: bytes) -> PushRequest[memoryview]:
     """Return what a sender said; its frame is a view of `message`. Raises InvalidArgument."""
     offset = len(_EAGER) if message.startswith(_EAGER) else 0
     if message[offset : offset + 1] == _FRAME_PREFIX:  # nearly always: a frame alone
-        return PushRequest(eager=bool(offset), frame=_bulk_body(message, offset + 1))
+        return PushRequest(eager=bool(offset), frame=last_body(message, offset + 1))
     offset, frame = _find_frame(message)
-    said = _parsed(spb.PushRequest, message[:offset])
+    said = parsed(spb.PushRequest, message[:offset])
     hello = None
     if said.HasField("hello"):
         pb = said.hello
@@ -77,14 +71,14 @@ def _find_frame(message: bytes) -> tuple[int, memoryview | None]:
     """Return where the frame's field begins, and the frame; the end and None if there is none."""
     offset = 0
     while offset < len(message):
-        tag, start = _varint(message, offset)
+        tag, start = varint(message, offset)
         if tag == _FRAME_TAG:
-            return offset, _bulk_body(message, start)
+            return offset, last_body(message, start)
         kind = tag & 7
-        if kind == _VARINT:
-            _, offset = _varint(message, start)
-        elif kind == _DELIMITED:
-            length, start = _varint(message, start)
+        if kind == VARINT:
+            _, offset = varint(message, start)
+        elif kind == DELIMITED:
+            length, start = varint(message, start)
             offset = start + length
         elif kind in _FIXED_BYTES:
             offset = start + _FIXED_BYTES[kind]
@@ -111,7 +105,7 @@ def push_reply_to_bytes(reply: PushReply) -> bytes:
 
 def push_reply_from_bytes(message: bytes) -> PushReply:
     """Return what a receiver said; raises InvalidArgument."""
-    pb = _parsed(spb.PushReply, message)
+    pb = parsed(spb.PushReply, message)
     return PushReply(
         pb.acknowledged,
         pb.granted,
@@ -126,66 +120,3 @@ def _refusal_code(code: int) -> RefusalCode:
         return RefusalCode(code)
     except ValueError:  # of a later version: whatever it is, the stream cannot go on
         return RefusalCode.PROTOCOL
-
-
-# --- fetches --------------------------------------------------------------------------------
-
-
-def fetch_request(message: bytes) -> spb.FetchRequest:
-    """Return what a reader asks for; raises InvalidArgument."""
-    return _parsed(spb.FetchRequest, message)
-
-
-def fetch_data(parts: Sequence[memoryview]) -> bytes:
-    """Serialize FetchReply(data=b"".join(parts)) with one copy."""
-    return b"".join((_bulk_prefix(_DATA_TAG, sum(map(len, parts))), *parts))
-
-
-def fetch_reply(message: bytes) -> memoryview | spb.Section:
-    """Return a piece of data, or the section that the next pieces belong to."""
-    if message[:1] == _DATA_PREFIX:
-        return _bulk_body(message, 1)
-    return spb.FetchReply.FromString(message).section
-
-
-# --- fields ---------------------------------------------------------------------------------
-
-_FRAME_PREFIX: Final = bytes((_FRAME_TAG,))
-_DATA_PREFIX: Final = bytes((_DATA_TAG,))
-
-
-def _bulk_prefix(tag: int, length: int) -> bytes:
-    out = bytearray((tag,))
-    while length > 0x7F:
-        out.append(length & 0x7F | 0x80)
-        length >>= 7
-    out.append(length)
-    return bytes(out)
-
-
-def _bulk_body(message: bytes, offset: int) -> memoryview:
-    """Return the bytes of the field whose length is at `offset`: the last of its message."""
-    length, offset = _varint(message, offset)
-    if len(message) - offset != length:
-        raise InvalidArgument(
-            f"a message names {length} bytes and has {len(message) - offset}: it was cut short"
-        )
-    return memoryview(message)[offset:]
-
-
-def _varint(message: bytes, offset: int) -> tuple[int, int]:
-    """Return the number at `offset`, and where it ends."""
-    value = shift = 0
-    for end, byte in enumerate(message[offset : offset + _MAX_VARINT_BYTES], offset + 1):
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, end
-        shift += 7
-    raise InvalidArgument("a message whose length field is broken")
-
-
-def _parsed(kind: type[_Message], message: bytes) -> _Message:
-    try:
-        return kind.FromString(message)
-    except DecodeError as error:
-        raise InvalidArgument(f"a message that is no {kind.__name__}: {error}") from None

@@ -7,7 +7,7 @@ A record that is part of others comes before them. What is packed by hand, for s
 from __future__ import annotations
 
 from cosco.errors import InvalidArgument
-from cosco.protocol import group_records, keys, records
+from cosco.protocol import admin_records, application_records, group_records, keys, records
 from cosco.protocol.api_limits import check_part
 from cosco.protocol.group_records import FoundAssignment, GroupPart
 from cosco.protocol.pb import metadata_pb2 as mpb
@@ -55,6 +55,15 @@ plain(records.ExchangeStatus, mpb.ExchangeStatus)
 plain(records.RecomputeCall, mpb.RecomputeCall)
 plain(records.DriverOrders, mpb.PollDriverReply)
 
+plain(admin_records.ExchangePage, mpb.ListExchangesReply)
+plain(admin_records.ForgottenStore, mpb.ForgetStoreReply)
+plain(admin_records.PartitionSize, mpb.PartitionSize)
+plain(admin_records.DaemonShare, mpb.DaemonShare)
+plain(admin_records.RangeStatus, mpb.RangeStatus)
+plain(admin_records.LossStatus, mpb.LossStatus)
+plain(admin_records.RangeFailure, mpb.RangeFailure)
+plain(admin_records.ExchangeDetail, mpb.ShowExchangeReply)
+
 plain(records.OpenedAttempt, mpb.OpenAttemptReply)
 plain(records.RenewedAssignments, mpb.RenewAssignmentsReply)
 plain(records.Source, mpb.Source)
@@ -66,6 +75,9 @@ plain(group_records.GroupAnswer, mpb.GroupAnswer)
 plain(group_records.CommitResult, mpb.CommitResult)
 plain(group_records.Alike, mpb.Alike)
 plain(FoundAssignment, mpb.LookupAssignmentReply, check=_check_alike)
+
+plain(application_records.ApplicationCall, mpb.ApplicationCall)
+plain(application_records.ApplicationAnswer, mpb.ApplicationAnswer)
 
 plain(group_records.Follow, spb.FollowRequest)
 plain(group_records.Followed, spb.FollowReply)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import time
 from collections.abc import Callable
 
 from cosco.dfs import Store
+from cosco.protocol.events import Event, EventKind
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.task_runner import TaskRunner
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.flush_plan import Flush
-
-log = logging.getLogger(__name__)
 
 
 class Flusher(TaskRunner):
@@ -30,6 +28,9 @@ class Flusher(TaskRunner):
         self._writers = writers
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
+        self._is_failing = False  # for all that was told
+        #: The writes under way; those that hang may be here when all else has ended.
+        self.writes: set[asyncio.Future[None]] = set()
         core.on_work = self._work.set
         core.on_change = self._on_change
 
@@ -66,36 +67,79 @@ class Flusher(TaskRunner):
 
     async def _write(self, flush: Flush) -> None:
         """Write until it is durable, or its exchange dropped."""
-        flushes = self._core.flushes
         while not flush.chunk.is_dropped():
             try:
-                await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+                await self._append(flush)
             except (OSError, ValueError) as error:
                 self._metrics.flush_failures.inc()
-                if flushes.failing_since is None:
-                    log.warning("store %s takes no chunk: %s", self._store.url, error)
+                if not self._is_failing:
+                    self._is_failing = True
+                    self._tell(EventKind.STORE_FAILING, str(error))
                 self._core.flush_failed(flush, error, time.monotonic())
                 await asyncio.sleep(flush.retry_s)
             else:
-                if flushes.failing_since is not None:
-                    log.warning("store %s takes chunks again", self._store.url)
+                if self._is_failing:
+                    self._is_failing = False
+                    self._tell(EventKind.STORE_RECOVERED)
                 return
+
+    def _tell(self, kind: EventKind, reason: str | None = None) -> None:
+        self._core.events.add(Event(kind=kind, store=self._store.url, reason=reason))
+
+    async def _append(self, flush: Flush) -> None:
+        """Have the store write a chunk, and wait for that to the end, however long it takes.
+
+        When this is cancelled the write is left alone: `writes` has it until it ends.
+        """
+        appending = self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+        writing = asyncio.ensure_future(appending)
+        self.writes.add(writing)
+        writing.add_done_callback(self._forget)
+        left_s = self._core.flushes.began(flush, time.monotonic())
+        try:
+            while not (await asyncio.wait({writing}, timeout=_finite(left_s)))[0]:
+                hung = flush.hangs
+                left_s = self._core.flush_waits(flush, time.monotonic())
+                if flush.hangs and not hung:
+                    self._metrics.flush_failures.inc()
+                    self._tell(EventKind.STORE_HANGS, self._core.flushes.failure)
+        finally:
+            if writing.done():
+                if flush.hangs:
+                    self._tell(EventKind.STORE_ANSWERS)
+                self._core.flushes.returned(flush)
+        writing.result()
+
+    def _forget(self, writing: asyncio.Future[None]) -> None:
+        """Let go of a write that has ended; what went wrong was told to whoever still waited."""
+        self.writes.discard(writing)
+        if not writing.cancelled():
+            writing.exception()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something holds that changes with what is held or stored."""
         while not condition():
             await self._changed.wait()
 
-    async def ended(self, chunks: list[Chunk]) -> None:
-        """Wait until none of these chunks is being written any more."""
-        await self.until(lambda: all(chunk.buffer.flushing is not chunk for chunk in chunks))
+    async def ended(self, number: int) -> None:
+        """Wait until nothing of an exchange, which is dropped, is being written any more."""
+        await self.until(lambda: not self._core.flushes.is_writing(number))
 
     def store_all(self) -> None:
         """From now on write whatever there is at once, however little."""
         self._core.flushes.everything = True
         self._core.kick()
 
+    def store_as_usual(self) -> None:
+        """Let buffers fill again, as before `store_all`."""
+        self._core.flushes.everything = False
+
     async def flush_everything(self) -> None:
         """Write all that is in memory; returns when it is durable."""
         self.store_all()
         await self.until(lambda: not self._core.unstored_bytes)
+
+
+def _finite(seconds: float) -> float | None:
+    """Return a time as `asyncio.wait` takes it: None for ever."""
+    return seconds if seconds < math.inf else None

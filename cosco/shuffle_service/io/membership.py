@@ -14,9 +14,12 @@ import grpc
 
 from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.process.wrong_address import guess
 from cosco.protocol import wire
+from cosco.protocol.events import Event
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.shuffle_service.state.lease_watch import LeaseWatch
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +49,11 @@ class MetadataLink:
             for key, value in error.trailing_metadata() or ():
                 if key == wire.ERROR_KEY and isinstance(value, bytes):
                     raise wire.error_from_bytes(value) from None
+            meaning = guess(error.details() or "")
+            reason = error.code().name.lower() + (f": {meaning}" if meaning else "")
             raise ServiceUnavailable(
-                f"the metadata service at {self.address} does not answer "
-                f"({error.code().name.lower()}); start cosco-metadata there or correct --metadata"
+                f"the metadata service at {self.address} does not answer ({reason}); start "
+                "cosco-metadata there or correct --metadata"
             ) from None
 
     async def lookup(
@@ -67,14 +72,20 @@ class MetadataLink:
         await self._channel.close()
 
 
+class _Refused(Exception):
+    """The service does not take this daemon in again: another one answers at its address."""
+
+
 class Membership:
     """Keeps the daemon registered and carries out what the service orders.
 
     describe: the registration, with what the store holds now.
     condition: a heartbeat without `dropped` and `exchanges`, which are added here.
     listed: the numbers of the exchanges that the daemon or its store holds anything of.
-    drop: forgets an exchange, memory and files.
+    forget: forgets what memory holds of an exchange, at once.
+    remove: deletes its files, after the writes that are under way.
     told: is given every answer, and when it came in monotonic seconds.
+    tell: has operators told of an event.
 
     What the store holds is always listed before the call that tells it, so that nothing
     newer can be ordered away.
@@ -87,8 +98,10 @@ class Membership:
         describe: Callable[[], Awaitable[DaemonRegistration]],
         condition: Callable[[], DaemonHeartbeat],
         listed: Callable[[], Awaitable[tuple[int, ...]]],
-        drop: Callable[[int], Awaitable[None]],
+        forget: Callable[[int], None],
+        remove: Callable[[int], Awaitable[None]],
         told: Callable[[DaemonOrders, float], None],
+        tell: Callable[[Event], None] = lambda _: None,
         heartbeat_s: float,
         sweep_s: float,
     ) -> None:
@@ -96,19 +109,27 @@ class Membership:
         self._describe = describe
         self._condition = condition
         self._listed = listed
-        self._drop = drop
+        self._forget = forget
+        self._remove = remove
         self._told = told
-        self._heartbeat_s = heartbeat_s
+        self._lease = LeaseWatch(tell)
+        self._asked_at = time.monotonic()  # when the last call began
+        self._heartbeat_s = self._usual_heartbeat_s = heartbeat_s
         self._sweep_s = sweep_s
         self._now = asyncio.Event()
         self._cluster_id = ""
         self._to_drop: set[int] = set()
         self._ordered = asyncio.Event()
+        self._to_remove: set[int] = set()  # of these, those that memory holds nothing of
+        self._forgotten = asyncio.Event()
         self._dropped: set[int] = set()  # done, and not yet told
         self._found: tuple[int, ...] = ()  # of the last sweep, and not yet told
 
     async def register(self, timeout_s: float) -> DaemonOrders:
-        """Register for the first time; raises ServiceUnavailable after `timeout_s`."""
+        """Register for the first time; raises ServiceUnavailable after `timeout_s`.
+
+        Raises InvalidArgument if another daemon answers at this one's address.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -119,25 +140,50 @@ class Membership:
                 await asyncio.sleep(_RETRY_S)
 
     async def _register(self) -> DaemonOrders:
-        registration = await self._describe()
-        reply = await self._link.call("RegisterDaemon", wire.to_pb(registration))
-        return wire.from_pb(DaemonOrders, reply)
+        """Register, however long the service waits for the end of who had the address before."""
+        is_told = False
+        while True:
+            registration = await self._describe()
+            self._asked_at = time.monotonic()
+            reply = await self._link.call("RegisterDaemon", wire.to_pb(registration))
+            orders = wire.from_pb(DaemonOrders, reply)
+            if orders.known:
+                return orders
+            if not is_told:
+                is_told = True
+                log.warning(
+                    "another daemon is registered at %s, and nobody answers there: this one is "
+                    "taken in once the other is sure to be gone",
+                    registration.address,
+                )
+            await asyncio.sleep(_RETRY_S)
+
+    def not_ready(self, now: float) -> list[str]:
+        """Return why the daemon cannot count on being known to the service."""
+        return self._lease.doubts(now)
 
     def hurry(self) -> None:
         """Send a heartbeat now, and further ones often: the daemon waits for the answers."""
-        self._heartbeat_s = min(self._heartbeat_s, _HURRY_S)
+        self._heartbeat_s = min(self._usual_heartbeat_s, _HURRY_S)
         self._now.set()
+
+    def calm(self) -> None:
+        """Send heartbeats as often as before `hurry`."""
+        self._heartbeat_s = self._usual_heartbeat_s
 
     async def run(self, orders: DaemonOrders) -> None:
         """Send heartbeats and carry out orders, for ever, starting with `orders`.
 
-        Raises InvalidArgument if the metadata service has begun anew, as another cluster.
+        Raises ServiceUnavailable if the metadata service has begun anew, as another cluster;
+        InvalidArgument if it does not take this daemon in again, as another one answers at its
+        address.
         """
         self._cluster_id = orders.cluster_id
         self._order(orders)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._carry_out_orders(), name="orders")
+                group.create_task(self._forget_ordered(), name="forget")
+                group.create_task(self._remove_forgotten(), name="remove")
                 group.create_task(self._send_heartbeats(), name="heartbeats")
                 group.create_task(self._sweep(), name="sweep")
         except ExceptionGroup as errors:  # the first one ended the other tasks
@@ -151,17 +197,28 @@ class Membership:
             try:
                 orders = await self._heartbeat()
                 if not orders.known:
-                    orders = await self._register()
+                    self._lease.lost("not known")
+                    orders = await self._register_again()
+            except _Refused as error:
+                raise InvalidArgument(str(error)) from None
             except (CoscoError, OSError) as error:  # of the service, or of the store
-                log.warning("heartbeat: %s", error)
+                self._lease.unanswered(str(error), time.monotonic())
                 continue
             self._check_cluster(orders)
             self._order(orders)
+
+    async def _register_again(self) -> DaemonOrders:
+        """Register once the service does not know this daemon any more; raises _Refused."""
+        try:
+            return await self._register()
+        except InvalidArgument as error:
+            raise _Refused(str(error)) from None
 
     async def _heartbeat(self) -> DaemonOrders:
         dropped = tuple(sorted(self._dropped))
         found, self._found = self._found, ()
         heartbeat = replace(self._condition(), dropped=dropped, exchanges=found)
+        self._asked_at = time.monotonic()
         reply = await self._link.call("Heartbeat", wire.to_pb(heartbeat))
         self._dropped.difference_update(dropped)
         return wire.from_pb(DaemonOrders, reply)
@@ -178,30 +235,44 @@ class Membership:
     def _check_cluster(self, orders: DaemonOrders) -> None:
         """Numbers of another cluster's exchanges name other rows than those held here."""
         if orders.cluster_id != self._cluster_id:
-            raise InvalidArgument(
+            raise ServiceUnavailable(
                 f"the metadata service at {self._link.address} is of cluster "
                 f"{orders.cluster_id} now and was of {self._cluster_id}: start this daemon "
                 "again, or bring back the service's database"
             )
 
     def _order(self, orders: DaemonOrders) -> None:
-        self._told(orders, time.monotonic())
+        now = time.monotonic()
+        self._lease.answered(orders, now, self._asked_at)
+        self._told(orders, now)
         self._to_drop.update(number for number in orders.drop if number not in self._dropped)
         if self._to_drop:
             self._ordered.set()
 
-    async def _carry_out_orders(self) -> None:
-        """Beside the heartbeats, which a large deletion must not hold up."""
+    async def _forget_ordered(self) -> None:
+        """Free memory first: a store that hangs must not hold it up."""
         while True:
             await self._ordered.wait()
             self._ordered.clear()
-            for number in sorted(self._to_drop):
-                await self._try_drop(number)
+            for number in sorted(self._to_drop - self._to_remove):
+                self._forget(number)
+                self._to_remove.add(number)
+                self._forgotten.set()
+                await asyncio.sleep(0)  # there may be thousands
+
+    async def _remove_forgotten(self) -> None:
+        """Beside the heartbeats, which a large deletion must not hold up."""
+        while True:
+            await self._forgotten.wait()
+            self._forgotten.clear()
+            for number in sorted(self._to_remove):
+                await self._try_remove(number)
+                self._to_remove.discard(number)
                 self._to_drop.discard(number)
 
-    async def _try_drop(self, number: int) -> None:
+    async def _try_remove(self, number: int) -> None:
         try:
-            await self._drop(number)
+            await self._remove(number)
         except OSError as error:  # not confirmed, so the order comes again
             log.warning("exchange %d is not removed yet: %s", number, error)
         else:

@@ -1,14 +1,13 @@
-"""The daemon's metrics, in Prometheus' terms, and their HTTP endpoint."""
+"""The daemon's metrics, in Prometheus' terms."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from cosco.config import parse_address
 from cosco.dfs import IOEvent
-from cosco.errors import InvalidArgument
+from cosco.protocol.events import Event
 
 _SIZES: Final = [4096 << n for n in range(0, 17, 2)]  # 4 KiB … 256 MiB
 
@@ -35,7 +34,7 @@ class DaemonMetrics:
         self.frames_refused = counter("frames_refused", "Frames or streams refused", "reason")
         self.chunks_stored = counter("chunks_stored", "Chunks that became durable")
         self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
-        self.flush_failures = counter("flush_failures", "Store writes that failed")
+        self.flush_failures = counter("flush_failures", "Store writes that failed, or hung")
         self.bytes_fetched = counter("bytes_fetched", "Bytes of blocks sent to readers")
         self.fetch_failures = counter(
             "fetch_failures", "Chunks or files readers could not be given"
@@ -58,11 +57,19 @@ class DaemonMetrics:
         self.fetch_streams = gauge("fetch_streams", "Readers being served")
         self.followers = gauge("followers", "Readers that wait for marks")
         self.assignments = gauge("assignments", "Assignments with buffers")
+        self.events = counter("events", "Events, as the log has them", "event")
+        self.store_writes_hanging = gauge(
+            "store_writes_hanging", "Store writes under way for longer than --store-timeout-s"
+        )
 
     def count(self, what: str, amount: int) -> None:
         """Count something up, by the name of its counter here."""
         counter: Counter = getattr(self, what)
         counter.inc(amount)
+
+    def count_event(self, event: Event) -> None:
+        """Count an event."""
+        self.events.labels(event.kind.label).inc(event.times)
 
     def observe_io(self, event: IOEvent) -> None:
         """Count one physical read or write of the store."""
@@ -72,23 +79,3 @@ class DaemonMetrics:
         else:
             self.store_read_bytes.observe(event.length)
             self.store_read_seconds.observe(event.seconds)
-
-
-class MetricsEndpoint:
-    """The HTTP endpoint; `address` is the one it really listens on."""
-
-    def __init__(self, listen: str, metrics: DaemonMetrics) -> None:
-        host, port = parse_address(listen)
-        try:
-            self._server, self._thread = start_http_server(port, host, metrics.registry)
-        except OSError as error:
-            raise InvalidArgument(
-                f"--metrics {listen}: {error.strerror or error}; give a free address"
-            ) from error
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"{shown}:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
+from cosco.protocol.events import Event, EventKind, EventLog
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.mark import Mark
@@ -66,7 +67,7 @@ class DaemonCore:
     """The buffers of one daemon. `arena` is the memory that its page pool shares out.
 
     full_store_wait_s: who waits for pages is refused when the store took nothing for this long.
-    store_idle_s: see FlushPlan.
+    store_idle_s, store_timeout_s: see FlushPlan.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class DaemonCore:
         chunk_bytes: int,
         full_store_wait_s: float = math.inf,
         store_idle_s: float = 0.0,
+        store_timeout_s: float = math.inf,
     ) -> None:
         self.arena = arena
         self.incarnation = incarnation
@@ -89,8 +91,10 @@ class DaemonCore:
             incarnation=incarnation, frames_max=forwards_max(len(arena))
         )
         self.cluster_id = ""  # known after registration
+        #: What operators are told.
+        self.events = EventLog()
         self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
-        self.flushes = FlushPlan(self.replication, store_idle_s)
+        self.flushes = FlushPlan(self.replication, store_idle_s, store_timeout_s)
         self.page_queue = PageQueue(self.flushes, full_store_wait_s)
         #: Called when there is something to flush.
         self.on_work: Callable[[], None] = lambda: None
@@ -169,6 +173,7 @@ class DaemonCore:
             if not held.sealed:
                 held.sealed = True
                 errors[key] = NotAssigned(f"{key} was sealed")
+                self.events.add(_fenced(held.key))
         if errors:
             self.replication.refuse(errors)
             self.copies.refuse(errors)
@@ -339,7 +344,9 @@ class DaemonCore:
         Memory is short, counting what is being written as free, or all is to be stored.
         """
         waiting_bytes = self.page_queue.waiting_bytes + self.copies.pages_wanted
-        return self.flushes.writes_all or self.shares.is_low(waiting_bytes)
+        return self.flushes.writes_all or self.shares.is_low(
+            waiting_bytes, hanging_bytes=self.flushes.hanging_bytes
+        )
 
     def next_flush(self) -> Flush | None:
         """Begin the next write, None if there is no need of one; see FlushPlan."""
@@ -352,6 +359,16 @@ class DaemonCore:
         chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
         self.shares.flushing += chunk.capacity
         return Flush(buffer, chunk, parts)
+
+    def flush_waits(self, flush: Flush, now: float) -> float:
+        """Take note of a write that is under way still; see `FlushPlan.waits`.
+
+        One that hangs keeps its pages, which are not counted as soon free any more.
+        """
+        again_s = self.flushes.waits(flush, now)
+        if flush.hangs:
+            self.changed(now)  # who waits for pages may want to give up
+        return again_s
 
     def flush_failed(self, flush: Flush, error: OSError | ValueError, now: float) -> None:
         """Have a write tried again, to a new file if the old one is gone or was cut short.
@@ -401,14 +418,17 @@ class DaemonCore:
 
     # --- dropping -------------------------------------------------------------------------
 
-    def drop(self, number: int) -> list[Chunk]:
-        """Forget an exchange. Returns chunks that are being written and must end first."""
+    def drop(self, number: int) -> None:
+        """Forget an exchange. What is being written of it keeps its pages until that has ended."""
         self.alike.drop(number)
         dropped = [self._assignments.pop(key) for key in self._numbers.pop(number, ())]
+        if any(not held.mappers for held in dropped):  # of groups there are too many
+            self.events.add(
+                Event(kind=EventKind.EXCHANGE_DROPPED, number=number, ranges=len(dropped))
+            )
         chunks = [chunk for held in dropped for chunk in held.in_memory()]
         self.replication.drop(number, chunks, ExchangeClosed(f"exchange {number} is closed"))
         self.copies.drop(number)
-        busy = [chunk for chunk in chunks if chunk.state is ChunkState.FLUSHING]
         for held in dropped:
             for buffer in held.buffers.values():
                 self.flushes.forget(buffer)
@@ -421,7 +441,6 @@ class DaemonCore:
             if held.board is not None:
                 self.mark_boards.close(held.board)
         self.copies.keep_waiting()
-        return busy
 
     def exchanges(self) -> set[int]:
         """Return the numbers of the exchanges it holds anything of."""
@@ -440,6 +459,13 @@ class DaemonCore:
     def unstored_bytes(self) -> int:
         """Return the bytes of pages that are in use, by buffers and copies alike."""
         return self.pool.capacity_bytes - self.pool.free_bytes
+
+
+def _fenced(key: AssignmentKey) -> Event:
+    ranges = (key.range_index,)
+    return Event(
+        kind=EventKind.EPOCHS_FENCED, number=key.number, range_indexes=ranges, epoch=key.epoch
+    )
 
 
 _EMPTY: Final = Chunk(PartitionBuffer(AssignmentKey(0, 0, 0), 0))

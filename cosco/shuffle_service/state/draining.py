@@ -19,6 +19,8 @@ DRAIN_ALONE_S: Final = 5.0
 SERVES_ON_AFTER_S: Final = 1.0
 #: Storing at the very end gets at least this time, whatever the drain took before.
 _LAST_STORE_S: Final = 5.0
+#: But this time if a write has hung for long by then.
+_HANGING_STORE_S: Final = 1.0
 
 
 class Step(Enum):
@@ -51,6 +53,12 @@ class Drain:
             self.begun = True
             self._answered_at = self._empty_at = now
 
+    def cancel(self) -> None:
+        """Drain no more, as if it had never begun."""
+        self.begun = self._may_exit = self._needed = False
+        self._answers = 0
+        self._done_since = None
+
     def told(self, orders: DaemonOrders, now: float) -> None:
         """Take note of what the metadata service answered."""
         if self.begun:
@@ -77,7 +85,12 @@ class Drain:
             return Step.SERVE_ON
         return Step.EXIT if now - self._answered_at >= DRAIN_ALONE_S else Step.WAIT
 
-    def store_left_s(self, now: float) -> float:
-        """Return how long storing what is in memory at the end may take."""
+    def store_left_s(self, now: float, *, store_hangs: bool = False) -> float:
+        """Return how long storing what is in memory at the end may take.
+
+        store_hangs: a write is under way for too long, and may never end.
+        """
+        if store_hangs:
+            return _HANGING_STORE_S
         waited = now - self._empty_at if self.begun else 0.0
         return max(_LAST_STORE_S, self._store_s - waited)

@@ -6,11 +6,15 @@ a replica is stalled or pressed, when it is full, and when memory is short the l
 A write that fails is repeated at the same place; the chunk's pages keep the rows meanwhile, so
 nothing acknowledged is lost by a full disk. What waits for pages gives up by the time the store
 has been failing.
+
+A write that is under way for longer than a bound *hangs*, and counts as a failure from then on.
+It is not repeated while it hangs: it may yet land, and the kernel still reads its pages.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -22,28 +26,36 @@ from cosco.shuffle_service.state.replication.replica import ReplicationLog
 FAILING_AFTER_S: Final = 2.0
 _RETRY_MIN_S: Final = 0.05
 _RETRY_MAX_S: Final = 2.0
+#: A write that hangs is looked at again after this time, as who waits for pages may give up.
+_HANGS_STILL_S: Final = 0.5
 
 
 @dataclass(slots=True, eq=False)
 class Flush:
     """One write to make: the chunk, its file, and its bytes, padded to whole pages.
 
-    retry_s: the wait before it is tried again, once it has failed.
+    retry_s: the wait before it is tried again, once it has failed. began_at: when the store was
+    given it, while it is under way. hangs: whether that has been for too long.
     """
 
     buffer: PartitionBuffer
     chunk: Chunk
     parts: list[memoryview]
     retry_s: float = 0.0
+    began_at: float | None = None
+    hangs: bool = False
 
 
 class FlushPlan:
     """The buffers of one daemon that have something to flush, and how writing goes.
 
     idle_s: everything is written when no frame came for this long; 0: never for that.
+    timeout_s: a write that is under way for this long hangs.
     """
 
-    def __init__(self, replication: ReplicationLog, idle_s: float) -> None:
+    def __init__(
+        self, replication: ReplicationLog, idle_s: float, timeout_s: float = math.inf
+    ) -> None:
         self._replication = replication
         self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # chunk_bytes or more
         self._open: dict[PartitionBuffer, None] = {}
@@ -57,6 +69,8 @@ class FlushPlan:
         #: Since when no write has succeeded, and why; None while it works.
         self.failing_since: float | None = None
         self.failure = ""
+        self._timeout_s = timeout_s
+        self._under_way: dict[Flush, None] = {}
 
     def __len__(self) -> int:
         """Return how many buffers have something to flush."""
@@ -153,6 +167,35 @@ class FlushPlan:
 
     # --- writes ---------------------------------------------------------------------------
 
+    def began(self, flush: Flush, now: float) -> float:
+        """Note that the store was given a write, again or for the first time.
+
+        Returns: the seconds after which `waits` is to be called, if it is under way still.
+        """
+        flush.began_at = now
+        self._under_way[flush] = None
+        return self._timeout_s
+
+    def waits(self, flush: Flush, now: float) -> float:
+        """Note that a write is under way still: it hangs if that has been for too long.
+
+        Returns: the seconds after which this is to be called again.
+        """
+        assert flush.began_at is not None
+        left_s = flush.began_at + self._timeout_s - now
+        if left_s > 0:
+            return left_s
+        flush.hangs = True
+        if self.failing_since is None:
+            self.failing_since = now
+        self.failure = f"a write has been under way for {now - flush.began_at:.0f} s"
+        return _HANGS_STILL_S
+
+    def returned(self, flush: Flush) -> None:
+        """Note that a write is not under way any more, however it went."""
+        flush.began_at, flush.hangs = None, False
+        del self._under_way[flush]
+
     def failed(self, flush: Flush, error: OSError | ValueError, now: float) -> None:
         """Note that a write has failed; it is to be tried again after `retry_s`."""
         if self.failing_since is None:
@@ -164,6 +207,27 @@ class FlushPlan:
         """Note that a write has succeeded, or is of no use any more."""
         self.failing_since = None  # if it fails still, the next write finds out
 
-    def failing(self, now: float, patience_s: float = FAILING_AFTER_S) -> bool:
-        """Whether the store has taken nothing for `patience_s` up to `now`."""
+    @property
+    def hanging(self) -> int:
+        """Return how many writes hang."""
+        return sum(flush.hangs for flush in self._under_way)
+
+    @property
+    def hanging_bytes(self) -> int:
+        """Return the bytes of pages whose writes hang."""
+        return sum(flush.chunk.capacity for flush in self._under_way if flush.hangs)
+
+    def is_writing(self, number: int) -> bool:
+        """Whether a write of an exchange is under way, be it dropped or not."""
+        return any(flush.buffer.key.number == number for flush in self._under_way)
+
+    def failing(self, now: float) -> bool:
+        """Whether nothing should come here, as what is taken in may not be stored.
+
+        The store has taken nothing for a while, or a write hangs, though others succeed.
+        """
+        return self.hanging > 0 or self.takes_nothing(now, FAILING_AFTER_S)
+
+    def takes_nothing(self, now: float, patience_s: float) -> bool:
+        """Whether no write has succeeded for `patience_s`, and some have failed."""
         return self.failing_since is not None and now - self.failing_since >= patience_s

@@ -70,7 +70,7 @@ class PageQueue:
         failure: CoscoError | None = None
         try:
             if not turn.try_turn(now):
-                if not self._flushes.failing(now, self._patience_s):
+                if not self._flushes.takes_nothing(now, self._patience_s):
                     return False
                 failure = CapacityExceeded(
                     f"{turn.why} the store takes nothing ({self._flushes.failure}); free space "

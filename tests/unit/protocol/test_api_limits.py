@@ -18,6 +18,7 @@ from cosco.protocol.api_limits import (
     check_shuffle_id,
     check_spec,
     shown,
+    shown_value,
 )
 from cosco.protocol.group_records import member_name
 from cosco.protocol.records import ExchangeSpec
@@ -60,6 +61,8 @@ def test_good_specs_pass(changes: dict[str, Any]) -> None:
         ({"lease_s": 0.5}, "lease_s is 0.5, it must be 1 to 604800"),
         ({"lease_s": math.inf}, "lease_s is inf"),
         ({"lease_s": math.nan}, "lease_s is nan"),
+        ({"mappers": -1}, "mappers is -1, it must be 0 to 2147483648"),
+        ({"mappers": (1 << 31) + 1}, "mappers is 2147483649"),
         ({"schema": bytes(MAX_SCHEMA_BYTES + 1)}, "schema is 8388609 bytes long"),
     ],
 )
@@ -109,3 +112,15 @@ def test_the_ids_of_a_groups_exchanges_fit() -> None:
 def test_ids_are_shown_short_and_on_one_line() -> None:
     assert shown("a\nb") == r"'a\nb'"
     assert len(shown("x" * 1000)) < 110
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def test_any_value_is_shown_short_and_on_one_line() -> None:
+    assert shown_value("a\nb") == r"'a\nb'"
+    assert shown_value(["x" * 200]) == "['" + "x" * 98 + "…"
+    assert shown_value(Unshowable()) == "a Unshowable"
+    assert shown_value(10**5000) == "a int"  # which Python does not write out

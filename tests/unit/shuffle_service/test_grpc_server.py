@@ -33,8 +33,13 @@ class Context:
     """gRPC's end of a call."""
 
     async def abort(
-        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, bytes], ...]
+        self,
+        code: grpc.StatusCode,
+        details: str,
+        trailing_metadata: tuple[tuple[str, bytes], ...] = (),
     ) -> None:
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise Aborted(details)
         raise Aborted from error_from_bytes(dict(trailing_metadata)[ERROR_KEY])
 
 
@@ -136,5 +141,26 @@ def test_too_many_assignments_at_once_are_refused() -> None:
             await rig.seal(*(AssignmentKey(1, n, 1) for n in range(MAX_SEAL_KEYS + 1)))
         assert isinstance(aborted.value.__cause__, InvalidArgument)
         assert f"at most {MAX_SEAL_KEYS}" in str(aborted.value.__cause__)
+
+    run(main)
+
+
+def test_before_it_is_registered_it_only_says_who_it_is() -> None:
+    """Who asks the service for it must find it, and paths of files need the cluster's id."""
+
+    async def main(rig: Rig) -> None:
+        handlers, rig.core.cluster_id = rig.handlers, ""
+        assert (await handlers._probe(spb.ProbeRequest(), Context())).incarnation == INCARNATION
+        calls = (
+            rig.seal(KEY),
+            handlers._push(None, Context()),
+            handlers._follow(None, Context()),
+            anext(handlers._fetch(b"", Context())),
+        )
+        for call in calls:
+            with pytest.raises(Aborted, match="the daemon is starting"):
+                await call
+        rig.core.cluster_id = "c"
+        assert (await rig.seal(KEY)).held_bytes > 0
 
     run(main)

@@ -1,15 +1,17 @@
 """What a reader makes of a partition's blocks, from any copies and in any order.
 
-`BlockSplitter` turns the pieces of a fetch into runs of whole blocks, and `PartitionMerge`
-turns those into each committed row once, with the proof: the rows, row bytes and digests of
-the distinct committed blocks must add up to the sums of the reader's snapshot.
+A `BlockMerge` takes each committed block once, with the proof: the rows, row bytes and digests of
+the distinct committed blocks must add up to the sums of the reader's snapshot. `PartitionMerge`
+makes rows of them at once, `StoredMerge` leaves them as they are.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from pyroaring import BitMap
 
@@ -28,8 +30,52 @@ from cosco.format.block import (
 from cosco.format.intervals import IntervalSet
 from cosco.protocol.records import MASK64, ReadSnapshot
 
+_T = TypeVar("_T")
+
 #: How many reasons are kept for the message of an error; the rest is only counted.
 MAX_REASONS: Final = 16
+
+
+class Attempts:
+    """Whose blocks count in a snapshot. Partitions of one range may share it."""
+
+    def __init__(self, snapshot: ReadSnapshot, named: BitMap) -> None:
+        """Begin. named: the mappers whose blocks are wanted."""
+        #: The committed attempt of each mapper that wrote to the range.
+        self.of: Final[dict[int, int]] = dict(
+            zip(snapshot.mappers.tolist(), snapshot.attempts.tolist(), strict=True)
+        )
+        self.to_name: Final = mappers_to_name(snapshot, named)
+
+
+def mappers_to_name(snapshot: ReadSnapshot, named: BitMap) -> BitMap:
+    """Return the mappers that a fetch is to name: those wanted, or nobody if no others wrote."""
+    wrote = BitMap(array("I", snapshot.mappers.tobytes()))
+    return BitMap() if wrote.issubset(named) else named
+
+
+class BareHeaders(NamedTuple):
+    """Headers of whole blocks, one behind the other, that came without what the blocks store."""
+
+    data: memoryview
+
+
+class CheckedBlock(NamedTuple):
+    """A committed block of a named mapper, whose checksum and digest are right."""
+
+    header: BlockHeader
+    content: bytes
+    #: All of it, header included, as long as the message that it came in is there.
+    whole: memoryview
+
+
+class _Sums(NamedTuple):
+    rows: int
+    row_bytes: int
+    digest: int
+
+
+_NOTHING: Final = _Sums(0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -40,30 +86,39 @@ class _LongRow:
     last: int | None = None
 
 
-class PartitionMerge:
-    """One partition's rows, exactly once.
+class BlockMerge(ABC, Generic[_T]):
+    """One partition's committed blocks, exactly once.
 
     Blocks of attempts that did not commit are skipped and blocks that were seen are dropped,
     so any number of copies of any chunks may be fed, until `complete` says that nothing is
-    missing. Memory: the decoded fragments of rows that are not complete, and per mapper a set
-    of intervals that is one interval once all its blocks were seen.
+    missing. Memory: per mapper a set of intervals that is one interval once all its blocks were
+    seen.
     """
 
     def __init__(
-        self, snapshot: ReadSnapshot, *, exchange: int, partition: int, named: BitMap
+        self,
+        snapshot: ReadSnapshot,
+        *,
+        exchange: int,
+        partition: int,
+        named: BitMap,
+        attempts: Attempts | None = None,
     ) -> None:
         """Begin without blocks.
 
-        named: the mappers whose rows are yielded; those of others are only added up.
+        named: the mappers whose blocks are yielded; those of others are only added up. attempts:
+        those of the snapshot, if another partition of its range has them already.
         """
         self._snapshot = snapshot
         self._exchange = exchange
         self._partition = partition
         self._named = named
-        self._attempts: dict[int, int] = dict(
-            zip(snapshot.mappers.tolist(), snapshot.attempts.tolist(), strict=True)
-        )
+        attempts = attempts or Attempts(snapshot, named)
+        self._attempts = attempts.of
+        #: The mappers that a fetch is to name; nobody, if all blocks are wanted.
+        self.to_name: Final = attempts.to_name
         self._seen: dict[int, IntervalSet] = {}
+        self._bare_seen: dict[int, IntervalSet] = {}
         self._long_rows: dict[tuple[int, int], _LongRow] = {}
         #: Reasons why blocks were refused, the first MAX_REASONS of `refusals`.
         self.bad: list[str] = []
@@ -72,13 +127,14 @@ class PartitionMerge:
         self.rows = 0
         self.row_bytes = 0
         self.digest = 0
+        self._bare = _NOTHING
 
-    def feed(self, data: memoryview) -> Iterator[Decoded]:
-        """Read one run of whole blocks, and yield the rows of the named mappers in it.
+    def feed(self, data: memoryview) -> Iterator[_T]:
+        """Read one run of whole blocks, and yield what is made of the named mappers' in it.
 
         A block that fails its checks is recorded in `bad` and counts as absent. When its
         length cannot be trusted (its CRC fails) the rest of `data` is skipped with it. Each
-        block is counted when the iterator comes to it, before its rows are yielded.
+        block is counted when the iterator comes to it, before it is yielded.
         """
         offset, end = 0, len(data)
         while offset < end:
@@ -88,15 +144,35 @@ class PartitionMerge:
             except DataCorrupted as error:
                 self.refuse(str(error))
                 return
-            start = offset + HEADER_BYTES
+            start = offset
             offset += header.block_bytes
             try:
-                decoded = self._accept(header, data[start:offset])
+                made = self._accept(header, data[start:offset])
             except DataCorrupted as error:
                 self.refuse(str(error))
                 continue
-            if decoded is not None:
-                yield decoded
+            if made is not None:
+                yield made
+
+    def feed_headers(self, bare: BareHeaders) -> None:
+        """Add up headers of blocks that nobody named, until `forget_headers`.
+
+        They have no checksum of their own. What is wrong with one is recorded in `bad`, or shows
+        in the sums.
+        """
+        for offset in range(0, len(bare.data), HEADER_BYTES):
+            try:
+                self._accept_bare(parse_header(bare.data, offset))
+            except DataCorrupted as error:
+                self.refuse(str(error))
+
+    def forget_headers(self) -> None:
+        """Take back what headers have added up: their blocks are fed whole from here on."""
+        bare, self._bare = self._bare, _NOTHING
+        self._bare_seen.clear()
+        self.rows -= bare.rows
+        self.row_bytes -= bare.row_bytes
+        self.digest = (self.digest - bare.digest) & MASK64
 
     def refuse(self, reason: str) -> None:
         """Record why something that was to be fed is bad, and so absent."""
@@ -137,47 +213,75 @@ class PartitionMerge:
         error = DataCorrupted if self.bad or contradiction or not missing else DataLost
         return error(message, mappers=expected.mappers.tolist())
 
-    def _accept(self, header: BlockHeader, stored: memoryview) -> Decoded | None:
+    @abstractmethod
+    def _make(self, header: BlockHeader, content: bytes, whole: memoryview) -> _T | None:
+        """Return what is yielded of a block that was not seen before, if anything."""
+
+    def _accept(self, header: BlockHeader, whole: memoryview) -> _T | None:
         """Count a block whose CRC matched.
 
-        Returns: its rows if they are wanted and whole.
+        Returns: what is made of it, if it is wanted.
+        """
+        if not self._is_new(header):
+            return None
+        made = None
+        if header.mapper in self._named:
+            made = self._make(header, decode_content(header, whole[HEADER_BYTES:]), whole)
+        self._count(self._seen, header)
+        return made
+
+    def _accept_bare(self, header: BlockHeader) -> None:
+        if header.mapper in self._named:
+            raise DataCorrupted(f"a block of mapper {header.mapper} came as its header alone")
+        if self._is_new(header):
+            self._count(self._bare_seen, header)
+            rows, row_bytes, digest = self._bare
+            self._bare = _Sums(
+                rows + header.rows, row_bytes + header.row_bytes, digest + header.digest
+            )
+
+    def _is_new(self, header: BlockHeader) -> bool:
+        """Whether a block is of a committed attempt, and was not seen.
+
+        Raises: DataCorrupted.
         """
         if header.exchange != self._exchange or header.partition != self._partition:
             raise DataCorrupted(
                 f"a block of exchange {header.exchange}, partition {header.partition} lies among "
                 f"those of exchange {self._exchange}, partition {self._partition}"
             )
-        mapper = header.mapper
-        if self._attempts.get(mapper) != header.attempt:
-            return None
-        seen = self._seen.get(mapper)
+        if header.is_mark:
+            raise DataCorrupted(f"a mark of mapper {header.mapper} lies among blocks")
+        if self._attempts.get(header.mapper) != header.attempt:
+            return False
+        return self._is_unseen(self._seen, header) and (
+            not self._bare_seen or self._is_unseen(self._bare_seen, header)
+        )
+
+    def _is_unseen(self, all_seen: dict[int, IntervalSet], header: BlockHeader) -> bool:
+        seen = all_seen.get(header.mapper)
+        if seen is None or not seen.overlaps(header.position, header.end):
+            return True
+        if seen.covers(header.position, header.end):
+            return False
+        raise DataCorrupted(
+            f"a block of mapper {header.mapper}, partition {self._partition}, row "
+            f"{header.first_row} overlaps another one"
+        )
+
+    def _count(self, all_seen: dict[int, IntervalSet], header: BlockHeader) -> None:
+        seen = all_seen.get(header.mapper)
         if seen is None:
-            seen = self._seen[mapper] = IntervalSet()
-        elif seen.covers(header.position, header.end):
-            return None
-        elif seen.overlaps(header.position, header.end):
-            raise DataCorrupted(
-                f"a block of mapper {mapper}, partition {self._partition}, row "
-                f"{header.first_row} overlaps another one"
-            )
-        decoded = None
-        if mapper in self._named:
-            content = decode_content(header, stored)
-            if header.is_fragment:
-                decoded = self._join(header, content)
-            else:
-                lengths = bool(header.flags & FLAG_LENGTHS)
-                decoded = Decoded(mapper, header.rows, content, lengths)
+            seen = all_seen[header.mapper] = IntervalSet()
         seen.add(header.position, header.end)
         self.rows += header.rows
         self.row_bytes += header.row_bytes
         self.digest = (self.digest + header.digest) & MASK64
-        return decoded
 
-    def _join(self, header: BlockHeader, content: bytes) -> Decoded | None:
-        """Keep a fragment.
+    def _with_fragment(self, header: BlockHeader, content: bytes) -> list[bytes] | None:
+        """Keep a fragment of a long row.
 
-        Returns: the row, once no fragment of it is missing.
+        Returns: all of them, in order, once none is missing.
         """
         key = header.mapper, header.first_row
         row = self._long_rows.setdefault(key, _LongRow())
@@ -189,65 +293,32 @@ class PartitionMerge:
             return None
         # The last fragment covers every later position, so there are exactly 0 .. last.
         del self._long_rows[key]
-        whole = b"".join(row.parts[i] for i in range(row.last + 1))
-        return Decoded(header.mapper, 1, whole, lengths=False)
+        return [row.parts[i] for i in range(row.last + 1)]
 
 
-class BlockSplitter:
-    """Cuts a stream of blocks that arrives in arbitrary pieces into runs of whole blocks.
+class PartitionMerge(BlockMerge[Decoded]):
+    """One partition's rows, exactly once.
 
-    Keeps a copy of the beginning of a block that is not whole yet. After it raised it is of no
-    more use.
+    Memory, besides: the decoded fragments of rows that are not complete.
     """
 
-    def __init__(self) -> None:
-        self._partial = bytearray()  # shorter than its block
-        self._block_bytes = 0  # of the whole block; 0 while its header is cut
+    def _make(self, header: BlockHeader, content: bytes, whole: memoryview) -> Decoded | None:
+        """See `BlockMerge`: its rows, those of fragments once they are all there."""
+        if header.is_fragment:
+            parts = self._with_fragment(header, content)
+            if parts is None:
+                return None
+            return Decoded(header.mapper, 1, b"".join(parts), lengths=False)
+        return Decoded(
+            header.mapper, header.rows, content, lengths=bool(header.flags & FLAG_LENGTHS)
+        )
 
-    def feed(self, piece: memoryview) -> list[memoryview]:
-        """Return the blocks that `piece` completes, as runs.
 
-        Runs lie in `piece` itself, except for a block that began in an earlier one.
+class StoredMerge(BlockMerge[CheckedBlock]):
+    """One partition's blocks of the named mappers, fragments as they are, exactly once."""
 
-        Raises: DataCorrupted.
-        """
-        runs: list[memoryview] = []
-        start = 0
-        if self._partial:
-            start = self._fill(piece)
-            if len(self._partial) != self._block_bytes:
-                return runs
-            runs.append(memoryview(self._partial))
-            self._partial, self._block_bytes = bytearray(), 0
-        offset, end = start, len(piece)
-        while end - offset >= HEADER_BYTES:
-            block_bytes = parse_header(piece, offset).block_bytes
-            if offset + block_bytes > end:
-                self._block_bytes = block_bytes
-                break
-            offset += block_bytes
-        if offset > start:
-            runs.append(piece[start:offset])
-        self._partial += piece[offset:]
-        return runs
-
-    def finish(self) -> None:
-        """Raise DataCorrupted if the stream ended inside a block."""
-        if self._partial:
-            raise DataCorrupted(f"blocks are cut short: {len(self._partial)} bytes of one are left")
-
-    def _fill(self, piece: memoryview) -> int:
-        """Add what `piece` has of the partial block.
-
-        Returns: where that ends in `piece`.
-        """
-        offset = 0
-        if not self._block_bytes:
-            offset = HEADER_BYTES - len(self._partial)
-            self._partial += piece[:offset]
-            if len(self._partial) < HEADER_BYTES:
-                return len(piece)
-            self._block_bytes = parse_header(self._partial).block_bytes
-        end = offset + self._block_bytes - len(self._partial)
-        self._partial += piece[offset:end]
-        return min(end, len(piece))
+    def _make(self, header: BlockHeader, content: bytes, whole: memoryview) -> CheckedBlock:
+        """See `BlockMerge`: the block."""
+        if header.is_fragment:
+            self._with_fragment(header, b"")  # so that it is known that none is missing
+        return CheckedBlock(header, content, whole)

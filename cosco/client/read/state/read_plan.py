@@ -66,13 +66,14 @@ class Fetch:
     """Ask `daemon` for what it has of `source`, and if `files`, for what others stored of it.
 
     Then call `answered`, `closed` or `unreachable`; none of them if it is to be done again.
-    `stall_s` without progress make it unreachable.
+    `stall_s` without progress make it unreachable. `whole`: no block may come as its header alone.
     """
 
     source: Source
     daemon: DaemonRef
     files: bool
     stall_s: float
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,18 @@ class ReadPlan:
     Times are of any clock that never goes back. Memory: a few entries per daemon.
     """
 
-    def __init__(self, *, timeout_s: float | None, service_timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float | None,
+        service_timeout_s: float,
+        troubled: set[DaemonRef] | None = None,
+    ) -> None:
         """Begin by waiting.
 
         timeout_s: bounds each wait for commits or a rebuild; None: nothing does.
         service_timeout_s: bounds the wait for a daemon that is out of reach.
+        troubled: daemons that are asked last; those that do not answer are added.
         """
         self._timeout_s = timeout_s
         self._service_timeout_s = service_timeout_s
@@ -161,6 +169,7 @@ class ReadPlan:
         self._is_lost = False  # the build of `snapshot` was reported
         self._end: GiveUp | None = None
         self._troubles: dict[DaemonRef, _Trouble] = {}
+        self._troubled: set[DaemonRef] = set() if troubled is None else troubled
         self._stalls: dict[DaemonRef, int] = {}
         self._forget()
 
@@ -233,16 +242,15 @@ class ReadPlan:
 
     def _next_fetch(self) -> Fetch | None:
         for source in self._open_sources():
-            # Daemons that were in trouble come last.
-            for daemon in sorted(source.daemons, key=self._troubles.__contains__):
+            for daemon in by_trouble(source, self._troubled):
                 if daemon in self._down or (_key(source), daemon) in self._answered:
                     continue
-                is_primary = daemon == source.daemons[0]
                 return Fetch(
                     source,
                     daemon,
-                    files=source.sealed or self._is_second_pass or not is_primary,
+                    files=self._is_second_pass or asks_for_files(source, daemon),
                     stall_s=STALL_S * 2 ** self._stalls.get(daemon, 0),
+                    whole=self._is_second_pass,
                 )
         return None
 
@@ -314,6 +322,7 @@ class ReadPlan:
         """Note that the daemon gave all it has. `bad` tells what was bad in it, if anything."""
         self._answered.add((_key(fetch.source), fetch.daemon))
         self._troubles.pop(fetch.daemon, None)
+        self._troubled.discard(fetch.daemon)
         self._pause_s = _MIN_PAUSE_S
         self._must_renew = True
         if bad:
@@ -337,6 +346,7 @@ class ReadPlan:
         trouble = self._troubles.setdefault(daemon, _Trouble(now, reason))
         trouble.reason, trouble.report = reason, not busy
         self._down.add(daemon)
+        self._troubled.add(daemon)
         if stalled:
             self._stalls[daemon] = min(self._stalls.get(daemon, 0) + 1, _MAX_STALLS)
 
@@ -376,6 +386,16 @@ class ReadPlan:
             self._answered.clear()
             self._reask_gap_s *= 2
             self._reask_at = now + self._reask_gap_s
+
+
+def by_trouble(source: Source, troubled: set[DaemonRef]) -> list[DaemonRef]:
+    """Return the daemons of a source as they are asked, those in trouble last."""
+    return sorted(source.daemons, key=troubled.__contains__)
+
+
+def asks_for_files(source: Source, daemon: DaemonRef) -> bool:
+    """Whether a daemon is asked for what others stored of a source when it is asked first."""
+    return source.sealed or daemon != source.daemons[0]
 
 
 def _key(source: Source) -> RangeEpoch:

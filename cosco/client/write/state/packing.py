@@ -18,29 +18,35 @@ from itertools import pairwise
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cosco.client.content.arrow import (
     ARROW_POOL,
-    check_schema,
-    decode_batch,
-    encode_batch,
-    normalize_schema,
-    to_transport,
-    transport,
+    ContentEncoder,
+    decode_plain,
+    encode_plain,
+    join_plain,
 )
-from cosco.client.content.byte_rows import block_cuts
+from cosco.client.content.arrow_binding import unbound_columns
+from cosco.client.content.arrow_schema import Conversion, Conversions, normalize_schema
+from cosco.client.content.arrow_transport import transport
+from cosco.client.content.byte_rows import MAX_ROW_BYTES, block_cuts
+from cosco.client.content.row_costs import batch_bytes, batch_costs
+from cosco.client.content.value_pool import ValuePool
 from cosco.client.write.state.batch_arguments import (
     BATCH_ROW_OVERHEAD,
+    BatchPartitions,
     BatchRows,
     RowPartitions,
     RowRun,
+    batch_partitions,
     byte_view,
     checked_partition,
     cuts,
     offsets_of,
-    partition_array,
+    slice_partitions,
 )
 from cosco.client.write.state.framing import FrameBuilder, PackedFrame
 from cosco.client.write.state.sorting import (
@@ -62,8 +68,11 @@ _MIN_PENDING_ROWS: Final = 16
 _PIECE_OVERHEAD: Final = 512
 #: Batches expected to be shorter are encoded without being measured before.
 _SURE_TO_FIT_BYTES: Final = MAX_CONTENT_BYTES // 2
-#: Dictionaries that cannot be cut to the values in use leave half of each block to the rows.
-_MAX_DICTIONARY_BYTES: Final = MAX_CONTENT_BYTES // 2
+#: Codes of dictionaries take four bytes in the buffer and down to one in a block: up to this length
+#: it is tried whether a batch is one block.
+_MAY_FIT_BYTES: Final = MAX_CONTENT_BYTES * 4
+#: References to values may be cut to a quarter for a block.
+_MAX_PLAIN_ROW_BYTES: Final = 4 * MAX_ROW_BYTES
 #: What a batch that is too long for a block is cut to; rows differ in length.
 _ARROW_TARGET_BYTES: Final = MAX_CONTENT_BYTES * 7 // 8
 
@@ -154,17 +163,15 @@ class Packer(ABC, Generic[_Batch]):
         """Make the blocks of all that is buffered, and leave the buffer empty."""
 
     @abstractmethod
-    def _append(self, row_partitions: RowPartitions, batch: _Batch) -> None:
+    def _append(self, row_partitions: BatchPartitions, batch: _Batch) -> None:
         """Copy rows to the end of the buffer."""
 
-    def _add(
-        self, row_partitions: RowPartitions, batch: _Batch, batch_bytes: int
-    ) -> Iterator[PackedFrame]:
-        """Buffer or pack rows, at most about a full buffer of them."""
-        cost = batch_bytes + BATCH_ROW_OVERHEAD * len(row_partitions)
+    def _make_room(self, cost: int) -> Iterator[PackedFrame]:
+        """Pack what is buffered if `cost` bytes do not fit in beside it."""
         if self.buffered_bytes + cost > self._limit:
             yield from self._empty()
-        self._append(row_partitions, batch)
+
+    def _empty_if_full(self) -> Iterator[PackedFrame]:
         if self._room() == self._limit:
             yield from self._empty()
 
@@ -178,8 +185,13 @@ class Packer(ABC, Generic[_Batch]):
         yield from self._pack_buffered()
         yield from self._frames.end()
 
-    def _partitions_of_rows(self, partitions: Any, rows: int) -> RowPartitions:
-        return partition_array(partitions, rows=rows, partitions=self._frames.partitions)
+    def _partitions_of_rows(self, partitions: Any, rows: int) -> BatchPartitions:
+        return batch_partitions(partitions, rows=rows, partitions=self._frames.partitions)
+
+    def _is_unwanted(self, row_partitions: BatchPartitions) -> bool:
+        """Whether no row of a batch is wanted."""
+        wanted = self._frames.wanted
+        return wanted is not None and not wanted[row_partitions].any()
 
 
 class RowPacker(Packer[RowRun]):
@@ -213,28 +225,40 @@ class RowPacker(Packer[RowRun]):
         del rows  # they are in `data`
         for first, end in cuts(offsets, self._room):
             run = RowRun(offsets[first : end + 1], data)
-            yield from self._add(row_partitions[first:end], run, run.row_bytes)
+            yield from self._add(row_partitions[first:end], run)
 
     def collect_batch(self, partitions: Any, rows: Any) -> Iterator[PackedFrame]:
         """Buffer many rows, and yield frames whenever the buffer is full.
 
-        partitions: a one-dimensional array or sequence of integers. rows: an Arrow array of
-        binary or a sequence of bytes-likes, of the same length. All are checked before any is
-        buffered.
+        partitions: a one-dimensional array or sequence of integers, or one for all rows. rows: an
+        Arrow array of binary or a sequence of bytes-likes, of the same length. All are checked by
+        this call, before any is buffered.
 
         Raises: InvalidRow, InvalidArgument, PartitionOutOfRange.
         """
         batch = BatchRows(rows)
-        row_partitions = self._partitions_of_rows(partitions, len(batch))
-        if self._frames.wanted is not None:
+        return self._add_batch(self._partitions_of_rows(partitions, len(batch)), batch)
+
+    def _add_batch(
+        self, row_partitions: BatchPartitions, batch: BatchRows
+    ) -> Iterator[PackedFrame]:
+        if self._is_unwanted(row_partitions):
+            return
+        if self._frames.wanted is not None and not isinstance(row_partitions, int):
             keep = self._frames.wanted[row_partitions]
             row_partitions = row_partitions[keep]
             batch.select(keep)
         yield from self.join_pending()
         done = 0
         for run in batch.runs(self._room):
-            first, done = done, done + len(run.offsets) - 1
-            yield from self._add(row_partitions[first:done], run, run.row_bytes)
+            first, done = done, done + run.rows
+            yield from self._add(slice_partitions(row_partitions, first, done), run)
+
+    def _add(self, row_partitions: BatchPartitions, run: RowRun) -> Iterator[PackedFrame]:
+        """Buffer or pack rows, at most about a full buffer of them."""
+        yield from self._make_room(run.row_bytes + BATCH_ROW_OVERHEAD * run.rows)
+        self._append(row_partitions, run)
+        yield from self._empty_if_full()
 
     def drain(self, *, marks: bool = False) -> Iterator[PackedFrame]:
         """See `Packer.drain`."""
@@ -245,11 +269,12 @@ class RowPacker(Packer[RowRun]):
         """Leave the buffers to the next packer of this process, after the last `drain`."""
         self._sorter.close()
 
-    def _append(self, row_partitions: RowPartitions, batch: RowRun) -> None:
-        self._sorter.append(row_partitions, batch)
-        self.buffered_bytes += (
-            batch.row_bytes + BATCH_ROW_OVERHEAD * len(row_partitions) + _PIECE_OVERHEAD
-        )
+    def _append(self, row_partitions: BatchPartitions, batch: RowRun) -> None:
+        if isinstance(row_partitions, int):
+            self._sorter.append_sorted(row_partitions, batch)
+        else:
+            self._sorter.append(row_partitions, batch)
+        self.buffered_bytes += batch.row_bytes + BATCH_ROW_OVERHEAD * batch.rows + _PIECE_OVERHEAD
 
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         self.buffered_bytes = 0
@@ -280,7 +305,11 @@ class RowPacker(Packer[RowRun]):
 
 
 class ArrowPacker(Packer[pa.RecordBatch]):
-    """Packs rows of Arrow batches of one schema."""
+    """Packs rows of Arrow batches of one schema.
+
+    What is buffered are plain batches, and the pools of the values they name: see
+    `cosco.client.content.arrow_transport`.
+    """
 
     def __init__(self, opened: OpenedAttempt, buffer_bytes: int, schema: pa.Schema) -> None:
         """Begin with an empty buffer.
@@ -288,21 +317,20 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         Raises: SchemaMismatch for a schema with types that cannot be sorted.
         """
         super().__init__(opened, buffer_bytes)
-        self._schema = normalize_schema(schema)
-        self._sent, self._dictionaries = transport(self._schema)
+        self._set_schema(schema)
         # The sort buffer, with rows as they came, and what was sorted of it before: see
         # cosco.client.write.state.sorting.
         self._unsorted: list[pa.RecordBatch] = []
         self._row_partitions: list[RowPartitions] = []
         self._sort_buffer_used = 0
         self._sort_buffer_bytes = sort_buffer_bytes(self._frames.partitions, self._limit)
-        self._sorted: list[tuple[RowPartitions, pa.RecordBatch]] = []
+        self._sorted: list[tuple[BatchPartitions, pa.RecordBatch]] = []
 
     def collect_batch(self, partitions: Any, batch: Any) -> Iterator[PackedFrame]:
         """Buffer the rows of a RecordBatch or Table, and yield frames whenever the buffer is full.
 
-        `partitions` are as for `RowPacker.collect_batch`. All is checked before any row is
-        buffered.
+        `partitions` are as for `RowPacker.collect_batch`. All is checked by this call, before any
+        row is buffered.
 
         Raises: SchemaMismatch, InvalidRow, InvalidArgument, PartitionOutOfRange.
         """
@@ -311,102 +339,153 @@ class ArrowPacker(Packer[pa.RecordBatch]):
                 f"it takes Arrow batches, not {type(batch).__name__}: give a RecordBatch or a "
                 "Table of its schema"
             )
-        check_schema(batch.schema, self._schema)
+        change = self._conversions.of(batch.schema)
+        change.check(batch)
         row_partitions = self._partitions_of_rows(partitions, batch.num_rows)
         batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
-        for one in batches:
-            length = self._dictionary_bytes(one)
-            if length > _MAX_DICTIONARY_BYTES:
-                raise InvalidRow(
-                    f"ordered or nested dictionaries of {length} bytes would travel with every "
-                    f"block, the limit is {_MAX_DICTIONARY_BYTES}: cast them to their values"
-                )
-        if self._frames.wanted is not None and not self._frames.wanted[row_partitions].any():
+        is_plain = self._way.is_plain and not any(change.converts)
+        costs = [None if is_plain else _checked_costs(one) for one in batches]
+        return self._add_batches(change, row_partitions, batches, costs)
+
+    def _add_batches(
+        self,
+        change: Conversion,
+        row_partitions: BatchPartitions,
+        batches: list[pa.RecordBatch],
+        costs: list[npt.NDArray[np.int64] | None],
+    ) -> Iterator[PackedFrame]:
+        if self._is_unwanted(row_partitions):
             return
         done = 0
-        for part in self._parts(batches):
-            first, done = done, done + part.num_rows
-            kept, kept_partitions = self._select(part, row_partitions[first:done])
-            if len(kept_partitions):
-                yield from self._add(kept_partitions, kept, kept.nbytes)
+        for whole, row_costs in zip(batches, costs, strict=True):
+            cuts = self._plain_cuts(whole) if row_costs is None else self._cuts(whole, row_costs)
+            for part, cost in cuts:
+                first, done = done, done + part.num_rows
+                where = slice_partitions(row_partitions, first, done)
+                yield from self._add_part(change.apply(part), where, cost)
+
+    def bind(self, schema: pa.Schema) -> Iterator[PackedFrame]:
+        """Go on with a finer schema, and yield frames of the rows that came before.
+
+        Their blocks say themselves which columns have no type yet. Nothing is packed for the schema
+        that it goes by already, which is the same object as a rule.
+        """
+        if schema is not self._bound:
+            yield from self._empty()
+            self._set_schema(schema)
+
+    def _set_schema(self, schema: pa.Schema) -> None:
+        self._bound = schema
+        self._schema = normalize_schema(schema)
+        self._conversions = Conversions(self._schema, strict=True)
+        #: Whether every column has a type, so that `bind` has nothing to add.
+        self.is_bound = not unbound_columns(self._schema)
+        self._way = transport(self._schema)
+        self._pools = self._way.new_pools()
+        self._encoder = ContentEncoder(self._way)
+
+    def _add_part(
+        self, part: pa.RecordBatch, row_partitions: BatchPartitions, cost: int
+    ) -> Iterator[PackedFrame]:
+        """Buffer rows that are not plain yet; `cost`: their bytes when they are."""
+        # Before the values go to the pools: when the buffer is packed, those begin anew.
+        yield from self._make_room(cost + BATCH_ROW_OVERHEAD * part.num_rows)
+        kept, kept_partitions = self._select(self._way.to_plain(part, self._pools), row_partitions)
+        for pool in self._pools:
+            self.buffered_bytes += pool.added_bytes
+            pool.added_bytes = 0
+        if kept.num_rows:
+            self._append(kept_partitions, kept)
+        yield from self._empty_if_full()
 
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         self._sort()
         runs, self._sorted = self._sorted, []
+        pools, self._pools = self._pools, self._way.new_pools()
         self.buffered_bytes = 0
-        if self._dictionaries and len(runs) > 1:
-            batches = [batch for _, batch in runs]
-            if (joined := self._joined(batches)) is not None:
-                runs = [_sorted(np.concatenate([one for one, _ in runs]), joined)]
         pieces: defaultdict[int, list[tuple[pa.RecordBatch, int, int]]] = defaultdict(list)
-        row_bytes = sum(batch.nbytes for _, batch in runs) / max(
-            1, sum(len(row_partitions) for row_partitions, _ in runs)
+        row_bytes = sum(self._way.plain_bytes(batch) for _, batch in runs) / max(
+            1, sum(batch.num_rows for _, batch in runs)
         )
         for row_partitions, batch in runs:
+            if isinstance(row_partitions, int):
+                pieces[row_partitions].append((batch, 0, batch.num_rows))
+                continue
             for first, end in pairwise(partition_bounds(row_partitions)):
                 pieces[int(row_partitions[first])].append((batch, first, end))
         for partition in sorted(pieces):
             parts = [batch.slice(first, end - first) for batch, first, end in pieces.pop(partition)]
-            if len(parts) > 1 and not self._dictionaries:
-                joined = self._joined(parts)
+            if len(parts) > 1:
+                joined = _joined(parts)
                 parts = parts if joined is None else [joined]
             for part in parts:
-                yield from self._pack_partition(partition, part, row_bytes)
+                yield from self._pack_partition(partition, part, row_bytes, pools)
 
-    def _parts(self, batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of `batches`, each cut to what there is room for."""
-        for whole in batches:
-            start = 0
-            while start < whole.num_rows:
-                row_bytes = whole.nbytes / whole.num_rows + BATCH_ROW_OVERHEAD
-                count = max(1, int(self._room() / row_bytes))
-                yield from self._halves(to_transport(whole.slice(start, count), self._sent))
-                start += count
+    def _plain_cuts(self, whole: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield the rows of a plain batch, each time as many as there is room for."""
+        start = 0
+        while start < whole.num_rows:
+            row_bytes = batch_bytes(whole) / whole.num_rows + BATCH_ROW_OVERHEAD
+            count = max(1, int(self._room() / row_bytes))
+            yield from self._halves(whole.slice(start, count))
+            start += count
 
-    def _halves(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def _halves(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Cut `batch` in halves until each is short: rows may differ much in length."""
-        count = batch.num_rows
-        if count == 1 or self._dictionaries or batch.nbytes <= 2 * self._limit:
-            yield batch
+        count, size = batch.num_rows, batch_bytes(batch)
+        if count == 1 or size <= 2 * self._limit:
+            yield batch, size
             return
         yield from self._halves(batch.slice(0, count // 2))
         yield from self._halves(batch.slice(count // 2))
 
-    def _joined(self, batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
-        """Return the batches as one, or None if their dictionaries cannot be one."""
-        try:
-            joined = pa.concat_batches(batches, memory_pool=ARROW_POOL)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return None  # too many values for the index type, say
-        return joined if self._dictionary_bytes(joined) <= _MAX_DICTIONARY_BYTES else None
+    def _cuts(
+        self, whole: pa.RecordBatch, costs: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield the rows of any batch, each time as many as there is room for once plain."""
+        ends = np.cumsum(costs + BATCH_ROW_OVERHEAD)
+        start, before = 0, 0
+        while start < whole.num_rows:
+            end = int(np.searchsorted(ends, before + self._room(), "right"))
+            end = max(start + 1, end)
+            cost = int(ends[end - 1]) - before - BATCH_ROW_OVERHEAD * (end - start)
+            yield whole.slice(start, end - start), cost
+            start, before = end, int(ends[end - 1])
 
     def _select(
-        self, batch: pa.RecordBatch, row_partitions: RowPartitions
-    ) -> tuple[pa.RecordBatch, RowPartitions]:
-        """Return the rows of `batch` that are wanted, and their partitions."""
-        if self._frames.wanted is None:
+        self, batch: pa.RecordBatch, row_partitions: BatchPartitions
+    ) -> tuple[pa.RecordBatch, BatchPartitions]:
+        """Return the rows of a batch that are wanted, and their partitions.
+
+        Where one partition is given for all, they are.
+        """
+        if self._frames.wanted is None or isinstance(row_partitions, int):
             return batch, row_partitions
         kept = np.flatnonzero(self._frames.wanted[row_partitions])
         return batch.take(places(kept)), row_partitions[kept]
 
-    def _append(self, row_partitions: RowPartitions, batch: pa.RecordBatch) -> None:
-        count, batch_bytes = len(row_partitions), batch.nbytes
-        self.buffered_bytes += batch_bytes + BATCH_ROW_OVERHEAD * count + _PIECE_OVERHEAD
-        step = max(1, count * self._sort_buffer_bytes // max(1, batch_bytes))
+    def _append(self, row_partitions: BatchPartitions, batch: pa.RecordBatch) -> None:
+        count, size = batch.num_rows, self._way.plain_bytes(batch)
+        self.buffered_bytes += size + BATCH_ROW_OVERHEAD * count + _PIECE_OVERHEAD
+        if isinstance(row_partitions, int):
+            self._sort()  # some of it may be for this partition, and come before
+            copied = decode_plain(encode_plain(batch), self._way.plain)
+            self._sorted.append((row_partitions, copied))
+            return
+        step = max(1, count * self._sort_buffer_bytes // max(1, size))
         for first in range(0, count, step):
             part, few = batch.slice(first, step), row_partitions[first : first + step]
-            part_bytes = len(few) * batch_bytes // count
+            part_bytes = len(few) * size // count
             if self._sort_buffer_used + part_bytes > self._sort_buffer_bytes:
                 self._sort()
-            if part_bytes > self._sort_buffer_bytes // 2 and not self._dictionaries:
+            if part_bytes > self._sort_buffer_bytes // 2:
                 # As good as a full sort buffer: sorted out of the caller's memory, and not
-                # copied before. Rows with dictionaries would share the caller's.
+                # copied before.
                 self._sort()
                 self._sorted.append(_sorted(few, part))
                 continue
-            content = encode_batch(part, dictionaries=self._dictionaries)
-            copy = decode_batch(content, self._sent, dictionaries=self._dictionaries)
-            self._unsorted.append(copy)
+            content = encode_plain(part)
+            self._unsorted.append(decode_plain(content, self._way.plain))
             self._row_partitions.append(few)
             self._sort_buffer_used += content.size
 
@@ -414,39 +493,62 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         unsorted, self._unsorted = self._unsorted, []
         row_partitions, self._row_partitions = self._row_partitions, []
         self._sort_buffer_used = 0
-        if len(unsorted) > 1 and (joined := self._joined(unsorted)) is not None:
+        if len(unsorted) > 1 and (joined := _joined(unsorted)) is not None:
             unsorted, row_partitions = [joined], [np.concatenate(row_partitions)]
         self._sorted += map(_sorted, row_partitions, unsorted)
 
     def _pack_partition(
-        self, partition: int, batch: pa.RecordBatch, row_bytes: float
+        self, partition: int, batch: pa.RecordBatch, row_bytes: float, pools: list[ValuePool]
     ) -> Iterator[PackedFrame]:
         """Make blocks of one partition's rows, of about `row_bytes` each."""
         rows = batch.num_rows
         content = None
-        if rows == 1 or self._dictionaries or rows * row_bytes <= _SURE_TO_FIT_BYTES:
-            content = memoryview(encode_batch(batch, dictionaries=self._dictionaries))
+        if rows == 1 or rows * row_bytes <= (_MAY_FIT_BYTES if pools else _SURE_TO_FIT_BYTES):
+            content = memoryview(self._encoder.encode(batch, pools))
             length = len(content)
         else:
-            length = pa.ipc.get_record_batch_size(batch)
+            length = self._way.plain_bytes(batch)
         if length > MAX_CONTENT_BYTES and rows > 1:
             count = -(-rows // -(-length // _ARROW_TARGET_BYTES))
             for start in range(0, rows, count):
-                yield from self._pack_partition(partition, batch.slice(start, count), row_bytes)
+                part = batch.slice(start, count)
+                yield from self._pack_partition(partition, part, row_bytes, pools)
             return
         if content is None:
-            content = memoryview(encode_batch(batch, dictionaries=False))
-        if length > MAX_CONTENT_BYTES:
+            content = memoryview(self._encoder.encode(batch, pools))
+            length = len(content)
+        if length > MAX_CONTENT_BYTES and rows == 1:
             yield from self._frames.add_long_row(partition, content)
+            return
+        if length > MAX_CONTENT_BYTES:  # with its schema, or its values
+            half = rows // 2
+            for part in (batch.slice(0, half), batch.slice(half)):
+                yield from self._pack_partition(partition, part, row_bytes, pools)
             return
         yield from self._frames.add(partition, rows, content)
 
-    def _dictionary_bytes(self, batch: pa.RecordBatch) -> int:
-        """Return the length of the dictionaries that travel with every block of `batch`."""
-        if not self._dictionaries:
-            return 0
-        none = to_transport(batch.slice(0, 0), self._sent)
-        return int(encode_batch(none, dictionaries=True).size)
+
+def _checked_costs(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Return what each row of a batch takes once it is plain.
+
+    Raises: InvalidRow for one that is too long for any block to carry.
+    """
+    costs = batch_costs(batch)
+    longest = int(costs.max(initial=0))
+    if longest > _MAX_PLAIN_ROW_BYTES:
+        raise InvalidRow(
+            f"a row of {longest} bytes once its runs and shared values are written out, the limit "
+            f"is {MAX_ROW_BYTES}: cut it in two"
+        )
+    return costs
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
+    """Return the batches as one, or None if they have too many values for their offsets."""
+    try:
+        return join_plain(batches)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _sorted(

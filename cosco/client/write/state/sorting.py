@@ -102,6 +102,15 @@ class RowSorter:
             self._row_partitions.append(row_partitions[first:end])
             first = end
 
+    def append_sorted(self, partition: int, run: RowRun) -> None:
+        """Copy rows behind those of their one partition, past the sort buffer.
+
+        A row that is longer than the whole buffer is not copied: see `append`.
+        """
+        self._sort_gathered()  # some of it may be for this partition, and come before
+        lengths = np.diff(run.offsets).astype("<u4")
+        self._append_piece(partition, lengths.view(np.uint8).data, run, 0, len(lengths))
+
     def drain(self) -> Iterator[tuple[int, PartitionRows]]:
         """Yield all rows, by ascending partition, and leave the buffer empty.
 
@@ -163,15 +172,22 @@ class RowSorter:
             start = end
 
     def _append_row(self, partition: int, run: RowRun, index: int) -> None:
-        start, end = int(run.offsets[index]), int(run.offsets[index + 1])
-        row: _Bytes = run.data[start:end]
-        if len(row) <= self._limit:
-            copy = self._room(len(row))
-            copy[:] = row
-            row = copy
+        length = int(run.offsets[index + 1]) - int(run.offsets[index])
+        table = length.to_bytes(LENGTH_BYTES, "little")
+        self._append_piece(partition, table, run, index, index + 1)
+
+    def _append_piece(
+        self, partition: int, table: bytes | memoryview, run: RowRun, first: int, end: int
+    ) -> None:
+        """Append rows `first` to `end` of a run, all of one partition."""
+        rows: _Bytes = run.data[int(run.offsets[first]) : int(run.offsets[end])]
+        if len(rows) <= self._limit:
+            copy = self._room(len(rows))
+            copy[:] = rows
+            rows = copy
         one = self._rows[partition]
-        one.tables.append(len(row).to_bytes(LENGTH_BYTES, "little"))
-        one.pieces.append(row.data)
+        one.tables.append(table)
+        one.pieces.append(rows.data)
 
     def _room(self, length: int) -> _Bytes:
         """Return the next part of the array of sorted rows."""

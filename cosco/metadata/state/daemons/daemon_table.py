@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from cosco.metadata.state.daemons.placement import Candidate
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import Leases
 from cosco.protocol.api_limits import shown
+from cosco.protocol.events import Event, EventKind
 from cosco.protocol.records import (
     VOLATILE_STORE,
     DaemonHeartbeat,
@@ -25,8 +26,10 @@ from cosco.protocol.records import (
 class Daemon:
     """One start of a daemon. `free_bytes` is as of its last sign of life, and is stored as
     of its registration. `named` counts its places in assignments of open exchanges,
-    `assignments` those of them that are not sealed. `draining` never ends but with the
-    daemon. `silent_since`: it was asked who is there, and has not answered since."""
+    `assignments` those of them that are not sealed. `draining` ends with the
+    daemon, or by `undrain` unless it `ends`: it was asked to by more than the service.
+    `silent_since`: it was asked who is there, and has not answered since. `released`: it
+    drained, and was told that it may end."""
 
     ref: DaemonRef
     host_id: str
@@ -36,11 +39,15 @@ class Daemon:
     metrics_address: str
     live: bool = True
     draining: bool = False
+    ends: bool = False
+    was_forgotten: bool = False
     store_failing: bool = False
+    store_hangs: bool = False
     named: int = 0
     assignments: int = 0
     died_at: float = 0.0
     silent_since: float | None = None
+    released: bool = False
 
     @property
     def state(self) -> DaemonState:
@@ -90,7 +97,7 @@ class DaemonTable:
     def register(self, registration: DaemonRegistration, now: float) -> tuple[bool, list[int]]:
         """Take a daemon in.
 
-        Whoever had its address before is dead, as two processes cannot listen on one.
+        Whoever had its address before is dead: see `Members.claim`, which comes first.
 
         Returns: whether it is new or was thought dead, and the incarnations it supersedes.
         Raises InvalidArgument when another daemon has its incarnation.
@@ -98,17 +105,15 @@ class DaemonTable:
         ref = DaemonRef(registration.incarnation, registration.address)
         known = self._daemons.get(ref.incarnation)
         if known and (known.ref, known.store_id) != (ref, registration.store_id):
+            self._tell(EventKind.REGISTRATION_REFUSED, known, "incarnation", address=ref.address)
             raise InvalidArgument(
                 f"incarnation {ref.incarnation} is that of the daemon at {known.ref.address}; "
                 f"start the one at {ref.address} again"
             )
-        superseded = [
-            other.ref.incarnation
-            for other in self._daemons.values()
-            if other.live and other.ref.address == ref.address and other is not known
-        ]
+        superseded = [other.ref.incarnation for other in self.others_at(ref)]
         for incarnation in superseded:
-            self.died(incarnation, now)
+            self.died(incarnation, now, "address taken")
+        adopts = self._would_adopt(registration.store_id)
         self._daemons[ref.incarnation] = Daemon(
             ref=ref,
             host_id=registration.host_id,
@@ -118,14 +123,23 @@ class DaemonTable:
             metrics_address=registration.metrics_address,
             draining=registration.draining or (known is not None and known.draining),
             store_failing=known is not None and known.store_failing,
+            store_hangs=known is not None and known.store_hangs,
             named=known.named if known else 0,
             assignments=known.assignments if known else 0,
             silent_since=known.silent_since if known else None,
+            ends=known is not None and known.ends,
+            was_forgotten=known is not None and known.was_forgotten,
         )
         self._by_store = None
+        self._tell_registered(self._daemons[ref.incarnation], known, adopts=adopts)
         self._put(ref.incarnation)
         self._leases.renew(ref.incarnation, self._lease_s, now)
         return known is None or not known.live, superseded
+
+    def came_back(self, daemon: Daemon) -> None:
+        """Note that the store of a daemon had been forgotten, which it is told."""
+        daemon.was_forgotten = True
+        self._tell(EventKind.FORGOTTEN_STORE_RETURNED, daemon)
 
     def heartbeat(self, heartbeat: DaemonHeartbeat, now: float) -> Daemon | None:
         """Renew a lease.
@@ -135,8 +149,14 @@ class DaemonTable:
         daemon = self.live(heartbeat.incarnation)
         if daemon is not None:
             daemon.free_bytes = heartbeat.free_bytes
+            if heartbeat.store_failing != daemon.store_failing:
+                failing = heartbeat.store_failing
+                kind = "DAEMON_STORE_FAILING" if failing else "DAEMON_STORE_RECOVERED"
+                self._tell(EventKind[kind], daemon)
             daemon.store_failing = heartbeat.store_failing
+            daemon.store_hangs = heartbeat.store_hangs
             self._leases.renew(heartbeat.incarnation, self._lease_s, now)
+            daemon.ends = heartbeat.draining
             if heartbeat.draining:
                 self.drain(daemon)
         return daemon
@@ -145,8 +165,28 @@ class DaemonTable:
         """Give it nothing new any more."""
         if not daemon.draining:
             daemon.draining = True
+            self._tell(EventKind.DAEMON_DRAINS, daemon, ranges=daemon.assignments)
             self._by_store = None
             self._put(daemon.ref.incarnation)
+
+    def undrain(self, daemon: Daemon) -> bool:
+        """Let a daemon be given something again that drains by an order.
+
+        Returns: whether it drained.
+
+        Raises InvalidArgument for one that ends.
+        """
+        if daemon.ends or daemon.released:
+            raise InvalidArgument(
+                f"the shuffle daemon at {shown(daemon.ref.address)} has been told to end, or has "
+                "drained: start it again when it has"
+            )
+        was_draining, daemon.draining = daemon.draining, False
+        if was_draining:
+            self._tell(EventKind.DAEMON_UNDRAINED, daemon)
+            self._by_store = None
+            self._put(daemon.ref.incarnation)
+        return was_draining
 
     def silent(self, daemon: Daemon, now: float) -> bool:
         """Note that a daemon did not answer.
@@ -158,17 +198,31 @@ class DaemonTable:
         """
         if daemon.silent_since is None:
             daemon.silent_since = now
+            self._tell(EventKind.DAEMON_SILENT, daemon)
         return now - daemon.silent_since >= self._lease_s
+
+    def heard(self, daemon: Daemon) -> None:
+        """Note that a daemon answers that was silent."""
+        daemon.silent_since = None
+        self._tell(EventKind.DAEMON_HEARD, daemon)
+
+    def let_go(self, daemon: Daemon) -> None:
+        """Note that a daemon has drained and may end; repeatable."""
+        if not daemon.released:
+            daemon.released = True
+            self._tell(EventKind.DAEMON_RELEASED, daemon)
 
     def silent_ones(self) -> list[Daemon]:
         """Return the live daemons that did not answer when they were asked last."""
         return [d for d in self._daemons.values() if d.live and d.silent_since is not None]
 
-    def died(self, incarnation: int, now: float) -> None:
-        """Take a daemon that lived for dead."""
+    def died(self, incarnation: int, now: float, cause: str | None = None) -> None:
+        """Take a daemon that lived for dead. `cause`: for operators."""
         daemon = self._daemons[incarnation]
+        kind = EventKind.DAEMON_LEFT if daemon.released else EventKind.DAEMON_DIED
+        self._tell(kind, daemon, cause, ranges=daemon.assignments)
         self._leases.forget(incarnation)
-        daemon.live = daemon.store_failing = False
+        daemon.live = daemon.store_failing = daemon.store_hangs = False
         for other in self._daemons.values():
             if not other.live and other.store_id == daemon.store_id:
                 other.died_at = now  # it served what those before it had left
@@ -183,7 +237,7 @@ class DaemonTable:
         """
         expired = self._leases.expire(now)
         for incarnation in expired:
-            self.died(incarnation, now)
+            self.died(incarnation, now, "lease")
         return expired
 
     def restart_leases(self, now: float) -> None:
@@ -216,6 +270,16 @@ class DaemonTable:
             "lists, as host:port"
         )
 
+    def others_at(self, ref: DaemonRef) -> list[Daemon]:
+        """Return the live daemons with the address of this one: one, if any."""
+        return [
+            other
+            for other in self._daemons.values()
+            if other.live
+            and other.ref.address == ref.address
+            and other.ref.incarnation != ref.incarnation
+        ]
+
     def of_store(self, store_id: str) -> list[DaemonRef]:
         """Return the live daemons that serve a store, by incarnation, those that drain last."""
         if self._by_store is None:
@@ -229,6 +293,10 @@ class DaemonTable:
             }
         return self._by_store.get(store_id, [])
 
+    def has_store(self, store_id: str) -> bool:
+        """Whether a daemon that lives, or that an open exchange names, has this store."""
+        return any(daemon.store_id == store_id for daemon in self._daemons.values())
+
     def leaving(self) -> list[Daemon]:
         """Return the live daemons with assignments that drain, or whose store takes nothing."""
         return [
@@ -240,13 +308,16 @@ class DaemonTable:
     def candidates(self) -> list[Candidate]:
         """Return the daemons that can take assignments.
 
-        Where one finds its store full, so will the others of that store.
+        Where one finds its store full, so will the others of that store. Where one's store hangs,
+        that is often its own host, or its way there: the others find out for themselves.
         """
-        failing = {d.store_id for d in self._daemons.values() if d.store_failing}
+        failing = {
+            d.store_id for d in self._daemons.values() if d.store_failing and not d.store_hangs
+        }
         return [
             Candidate(d.ref.incarnation, d.host_id, d.free_bytes, d.assignments)
             for d in self._daemons.values()
-            if d.live and not d.draining and d.store_id not in failing
+            if d.live and not (d.draining or d.store_failing) and d.store_id not in failing
         ]
 
     def why_no_candidates(self) -> str:
@@ -292,9 +363,15 @@ class DaemonTable:
                 free_bytes=d.free_bytes,
                 metrics_address=d.metrics_address,
                 assignments=d.assignments,
+                store_failing=d.store_failing,
+                store_hangs=d.store_hangs,
             )
             for d in sorted(self._daemons.values(), key=_display_order)
         )
+
+    def count_by_state(self) -> Counter[DaemonState]:
+        """Return how many there are of each state."""
+        return Counter(daemon.state for daemon in self._daemons.values())
 
     # --- assignments -----------------------------------------------------------------------
 
@@ -320,6 +397,44 @@ class DaemonTable:
         if not daemon.live and not daemon.named:
             del self._daemons[incarnation]
             self._changes.delete("daemons", (incarnation,))
+
+    def _would_adopt(self, store_id: str) -> bool:
+        """Whether a daemon that comes serves what the dead left, and nobody else does."""
+        return (
+            not store_id.startswith(VOLATILE_STORE)
+            and not self.of_store(store_id)
+            and any(d.store_id == store_id and d.named for d in self._daemons.values())
+        )
+
+    def _tell_registered(self, daemon: Daemon, known: Daemon | None, *, adopts: bool) -> None:
+        if known is None:
+            self._tell(EventKind.DAEMON_REGISTERED, daemon)
+        elif not known.live:
+            self._tell(EventKind.DAEMON_RETURNED, daemon)
+        if adopts:
+            self._tell(EventKind.STORE_ADOPTED, daemon)
+
+    def _tell(
+        self,
+        kind: EventKind,
+        daemon: Daemon,
+        cause: str | None = None,
+        *,
+        ranges: int | None = None,
+        address: str | None = None,
+    ) -> None:
+        self._changes.tell(
+            Event(
+                kind=kind,
+                daemon=daemon.ref.address,
+                incarnation=daemon.ref.incarnation,
+                host_id=daemon.host_id,
+                store=daemon.store_id,
+                address=address,
+                ranges=ranges,
+                cause=cause,
+            )
+        )
 
     def _put(self, incarnation: int) -> None:
         daemon = self._daemons[incarnation]

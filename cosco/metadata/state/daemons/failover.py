@@ -7,7 +7,7 @@ changed before is durable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from cosco.metadata.state.daemons.daemon_table import Daemon, DaemonTable
 from cosco.metadata.state.daemons.errands import Fence, Fences
 from cosco.metadata.state.daemons.placement import Avoid, host_count, place_next
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.protocol.events import Event, EventKind
 from cosco.protocol.keys import AssignmentKey, RangeEpoch, RangeKey
 from cosco.protocol.records import Assignment, DaemonRef, RenewedAssignments
 
@@ -82,8 +83,14 @@ class Failover:
     """The epochs of all open exchanges. The caller decides which are: `exchanges` is its own."""
 
     def __init__(
-        self, exchanges: Mapping[int, ExchangeState], daemons: DaemonTable, now: float
+        self,
+        exchanges: Mapping[int, ExchangeState],
+        daemons: DaemonTable,
+        now: float,
+        tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
+        """`tell` has operators told of an event."""
+        self._tell = tell
         self._exchanges = exchanges
         self._daemons = daemons
         self._moves: dict[RangeKey, _Move] = {}
@@ -120,7 +127,7 @@ class Failover:
                 if current.sealed:
                     self._begin_move(exchange, index)
                 elif len(self._survivors(current)) < len(current.daemons):
-                    self.seal(exchange, index)
+                    self.seal(exchange, index, "daemon died")
 
     def closed(self, exchange: ExchangeState) -> None:
         """Forget an exchange, whose daemons may then be forgotten."""
@@ -143,11 +150,15 @@ class Failover:
 
     # --- ends of epochs --------------------------------------------------------------------
 
-    def seal(self, exchange: ExchangeState, index: int) -> None:
-        """End the current epoch of a range; the next one follows. Harmless if it has ended."""
+    def seal(self, exchange: ExchangeState, index: int, cause: str | None = None) -> None:
+        """End the current epoch of a range; the next one follows. Harmless if it has ended.
+
+        cause: for operators.
+        """
         if exchange.current(index).sealed:
             return
         assignment = exchange.current(index)
+        self._tell_range(EventKind.RANGES_SEALED, exchange, assignment, cause)
         self._leave(RangeKey(exchange.number, index), assignment)
         for ref in assignment.daemons:
             self._daemons.seal(ref.incarnation)
@@ -175,7 +186,7 @@ class Failover:
         shunned = frozenset((suspect,))
         avoid = Avoid(as_primary=shunned) if is_primary else Avoid(as_any=shunned)
         self._shunning.moved(key.range_key, avoid, now)
-        self.seal(exchange, index)
+        self.seal(exchange, index, "out of reach")
 
     def replicated_to(self, primary: int, replica: int) -> list[AssignmentKey]:
         """Return the current assignments of a primary that have this replica."""
@@ -186,10 +197,10 @@ class Failover:
                 found.append(AssignmentKey(number, index, assignment.epoch))
         return found
 
-    def seal_all_of(self, incarnation: int) -> None:
+    def seal_all_of(self, incarnation: int, cause: str | None = "daemon drains") -> None:
         """Move everything away from a daemon, even if there is nowhere to go."""
         for number, index in list(self._current.get(incarnation, ())):
-            self.seal(self._exchanges[number], index)
+            self.seal(self._exchanges[number], index, cause)
 
     def died(self, incarnations: Collection[int]) -> None:
         """Seal what dead daemons had, and wait no more for fences of theirs.
@@ -203,7 +214,7 @@ class Failover:
                 move.unfenced.difference_update(incarnations)
                 self._place(key)
         for incarnation in incarnations:
-            self.seal_all_of(incarnation)
+            self.seal_all_of(incarnation, "daemon died")
 
     # --- daemons come ----------------------------------------------------------------------
 
@@ -237,7 +248,7 @@ class Failover:
             exchange = self._exchanges[number]
             primary = exchange.current(index).primary
             if primary.incarnation == incarnation and hosts >= exchange.spec.min_replicas:
-                self.seal(exchange, index)
+                self.seal(exchange, index, "store fails")
 
     def _restore_copies(self) -> None:
         candidates = self._daemons.candidates()
@@ -247,7 +258,7 @@ class Failover:
             shunned = self._avoid(key).as_any
             hosts = host_count([c for c in candidates if c.incarnation not in shunned])
             if hosts > len(exchange.current(index).daemons):
-                self.seal(exchange, index)
+                self.seal(exchange, index, "copies missing")
                 left -= 1
                 if not left:
                     return
@@ -302,7 +313,7 @@ class Failover:
             if not 0 < epoch <= assignment.epoch:
                 raise InvalidArgument(f"there is no epoch {epoch} of partition range {index}")
             if assignment.sealed:
-                waiting_for = waiting_for or self._waiting_for(exchange, index)
+                waiting_for = waiting_for or self.waiting_for(exchange, index)
             elif assignment.epoch > epoch:
                 newer.append(assignment)
             else:
@@ -318,7 +329,8 @@ class Failover:
             if key.number == number and move.unfenced
         ]
 
-    def _waiting_for(self, exchange: ExchangeState, index: int) -> str:
+    def waiting_for(self, exchange: ExchangeState, index: int) -> str:
+        """Return, for people, why a range whose epoch is sealed has no next one yet."""
         refs = exchange.current(index).daemons
         unfenced = self._moves[RangeKey(exchange.number, index)].unfenced
         silent = [ref.address for ref in refs if ref.incarnation in unfenced]
@@ -332,6 +344,27 @@ class Failover:
         )
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _tell_range(
+        self,
+        kind: EventKind,
+        exchange: ExchangeState,
+        assignment: Assignment,
+        cause: str | None = None,
+    ) -> None:
+        self._tell(
+            Event(
+                kind=kind,
+                daemon=assignment.primary.address,
+                exchange=exchange.spec.shuffle_id,
+                number=exchange.number,
+                range_indexes=(assignment.range_index,),
+                epoch=assignment.epoch,
+                build=assignment.build,
+                replicas=len(assignment.daemons),
+                cause=cause,
+            )
+        )
 
     def _avoid(self, key: RangeKey) -> Avoid:
         avoid = self._shunning.avoided(key)
@@ -410,3 +443,4 @@ class Failover:
             self._daemons.assign(ref.incarnation)
         self._enter(exchange, assignment)
         self._begun.append(key)
+        self._tell_range(EventKind.RANGES_MOVED, exchange, assignment)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from cosco.errors import CapacityExceeded
-from cosco.metadata.state.daemons.daemon_table import DaemonTable
+from cosco.metadata.state.daemons.claims import Claim, Claims
+from cosco.metadata.state.daemons.daemon_table import Daemon, DaemonTable
 from cosco.metadata.state.daemons.errands import ProbeOutcome, Suspicions
 from cosco.metadata.state.daemons.failover import Failover
+from cosco.metadata.state.daemons.forgotten_stores import ForgottenStores
 from cosco.metadata.state.daemons.placement import (
     cut_ranges,
     group_range_count,
@@ -20,6 +23,7 @@ from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.records.changes import ChangeLog, Stored
 from cosco.metadata.state.records.table_rows import Placed
+from cosco.protocol.events import Event, EventKind
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import (
     VOLATILE_STORE,
@@ -28,6 +32,7 @@ from cosco.protocol.records import (
     DaemonOrders,
     DaemonRef,
     DaemonRegistration,
+    DaemonState,
     DaemonStatus,
     ExchangeSpec,
     PartitionRange,
@@ -58,27 +63,38 @@ class Members:
         self._changes = changes
         self._cluster_id = stored.cluster_id
         self._lease_s = lease_s
-        self._adoption_grace_s = adoption_grace_s
+        #: The time in which a dead daemon's store may be adopted.
+        self.grace_s = adoption_grace_s
         self._ranges_per_daemon = ranges_per_daemon
         self._daemons = DaemonTable(
             stored.tables.get("daemons", ()), changes, lease_s=lease_s, now=now
         )
         self._suspicions = Suspicions()
-        self.failover = Failover(directory.open, self._daemons, now)
+        self._claims = Claims()
+        rows = stored.tables.get("forgotten_stores", ())
+        #: For the rest of the state to call as well, like `failover`.
+        self.forgotten = ForgottenStores(rows, self._daemons, closing, changes)
+        self.failover = Failover(directory.open, self._daemons, now, changes.tell)
 
     def status(self) -> tuple[DaemonStatus, ...]:
         """Return all daemons, by address."""
         return self._daemons.status()
 
+    def count_by_state(self) -> Counter[DaemonState]:
+        """Return how many daemons there are of each state."""
+        return self._daemons.count_by_state()
+
     # --- time ------------------------------------------------------------------------------
 
-    def stalled(self, now: float) -> None:
-        """Give every daemon a full lease, or grace."""
-        self._daemons.restart_leases(now)
+    def stalled(self, now: float, longest_s: float) -> None:
+        """Give every daemon a full lease, or grace, if leases are at most `longest_s`."""
+        if self._lease_s <= longest_s:
+            self._daemons.restart_leases(now)
 
     def tick(self, now: float) -> None:
         """Let leases run out, ask again those that did not answer, move what can be moved."""
         self._died(self._daemons.expire(now))
+        self._claims.expire(now)
         for daemon in self._daemons.silent_ones():
             self._suspicions.suspect(daemon.ref, {})
         self.failover.tick(now)
@@ -90,6 +106,49 @@ class Members:
 
     # --- what daemons say ------------------------------------------------------------------
 
+    def claim(self, ref: DaemonRef) -> Claim:
+        """Return whether a daemon that wants to register has its address to itself.
+
+        Two daemons with one address would otherwise take each other for dead, again and again.
+        ASKED: to be called again after `claim_answered`.
+        """
+        if not self._daemons.others_at(ref):
+            self._claims.forget(ref.incarnation)
+            return Claim.GRANTED
+        outcome = self._claims.claim(ref)
+        if outcome is Claim.TAKEN:
+            kind, cause = EventKind.REGISTRATION_REFUSED, "address taken"
+            self._changes.tell(
+                Event(kind=kind, daemon=ref.address, incarnation=ref.incarnation, cause=cause)
+            )
+        return outcome
+
+    def not_yet(self) -> DaemonOrders:
+        """Return the answer to a daemon that is not taken in yet, and is to register again."""
+        return self._orders((), known=False)
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether `pop_claims` has something to give."""
+        return bool(self._claims)
+
+    def pop_claims(self) -> list[DaemonRef]:
+        """Return the daemons to ask who is at their address; `claim_answered` must follow."""
+        return self._claims.pop_all()
+
+    def claim_answered(self, ref: DaemonRef, found: int | None, now: float) -> None:
+        """Take who answers at the address of a claimant: an incarnation, 0 if nobody listens
+        there, None if nobody answered."""
+        outcome = Claim.TAKEN
+        if found is None:
+            outcome = Claim.UNHEARD
+        elif found in (0, ref.incarnation):
+            outcome = Claim.GRANTED
+        self._claims.answered(ref.incarnation, outcome, now)
+        for other in self._daemons.others_at(ref):
+            if found != other.ref.incarnation and outcome is not Claim.GRANTED:
+                self._suspicions.suspect(other.ref, {})  # it does not answer there, either
+
     def register(
         self, registration: DaemonRegistration, over: Iterable[int], now: float
     ) -> DaemonOrders:
@@ -97,6 +156,7 @@ class Members:
         incarnation = registration.incarnation
         came, superseded = self._daemons.register(registration, now)
         daemon = self._daemons.get(incarnation)
+        self.forgotten.registered(daemon)
         if came:
             self._closing.returned(incarnation)
         if came and daemon.named:
@@ -107,7 +167,9 @@ class Members:
         if daemon.draining:
             self.failover.seal_all_of(incarnation)
         drop = self._closing.orders(incarnation, registration.store_id)
-        return self._orders(drop.union(over), drain=daemon.draining)
+        return self._orders(
+            drop.union(over), drain=daemon.draining, was_forgotten=daemon.was_forgotten
+        )
 
     def heartbeat(
         self, heartbeat: DaemonHeartbeat, over: Iterable[int], now: float
@@ -125,15 +187,15 @@ class Members:
             self.failover.arrived(now)
         self._closing.confirm(heartbeat.dropped, incarnation, daemon.store_id)
         drop = self._closing.orders(incarnation, daemon.store_id)
-        return self._orders(
-            drop.union(over),
-            drain=daemon.draining,
-            # All that it had is sealed by now.
-            may_exit=daemon.draining
+        may_exit = (
+            daemon.draining  # so that all it had is sealed by now
             and not self.failover.awaits_fence(incarnation)
             and not heartbeat.unstored_bytes
-            and not self._daemons.needed_by_readers(daemon),
+            and not self._daemons.needed_by_readers(daemon)
         )
+        if may_exit:
+            self._daemons.let_go(daemon)
+        return self._orders(drop.union(over), drain=daemon.draining, may_exit=may_exit)
 
     def _orders(
         self,
@@ -142,9 +204,17 @@ class Members:
         known: bool = True,
         drain: bool = False,
         may_exit: bool = False,
+        was_forgotten: bool = False,
     ) -> DaemonOrders:
-        drop = tuple(sorted(drop))
-        return DaemonOrders(known, self._cluster_id, self._lease_s, drop, drain, may_exit)
+        return DaemonOrders(
+            known,
+            self._cluster_id,
+            self._lease_s,
+            tuple(sorted(drop)),
+            drain,
+            may_exit,
+            was_forgotten,
+        )
 
     # --- what others say of daemons --------------------------------------------------------
 
@@ -156,6 +226,27 @@ class Members:
         daemon = self._daemons.at(address)
         self._daemons.drain(daemon)
         self.failover.seal_all_of(daemon.ref.incarnation)
+
+    def undrain(self, address: str, now: float) -> bool:
+        """Give the daemon at an address work again. What has moved away does not come back.
+
+        Returns: whether it drained.
+
+        Raises InvalidArgument when no live daemon is there, or it was told to end.
+        """
+        was_draining = self._daemons.undrain(self._daemons.at(address))
+        if was_draining:
+            self.failover.arrived(now)
+        return was_draining
+
+    def address_of(self, incarnation: int) -> str:
+        """Return where a daemon is, or its number if it is not known any more."""
+        daemon = self._daemons.live(incarnation)
+        return str(incarnation) if daemon is None else daemon.ref.address
+
+    def daemon(self, incarnation: int) -> Daemon:
+        """Return a daemon that lives, or that an open exchange names."""
+        return self._daemons.get(incarnation)
 
     def report(
         self, suspect: DaemonRef, reporter: int, insist: bool, keys: Iterable[AssignmentKey] = ()
@@ -203,12 +294,13 @@ class Members:
             return
         if outcome is ProbeOutcome.ALIVE:
             if daemon.silent_since is not None:
-                daemon.silent_since = None
+                self._daemons.heard(daemon)
                 self.failover.arrived(now)
             for key, is_primary in insisted.items():
                 self.failover.insist(key, incarnation, now, is_primary=is_primary)
         elif outcome is ProbeOutcome.GONE or self._daemons.silent(daemon, now):
-            self._daemons.died(incarnation, now)
+            cause = "gone" if outcome is ProbeOutcome.GONE else "silent"
+            self._daemons.died(incarnation, now, cause)
             self._died((incarnation,))
 
     def fence_failed(self, incarnation: int) -> None:
@@ -284,8 +376,13 @@ class Members:
         exchange.put_all()
         return exchange
 
-    def close_exchange(self, exchange: ExchangeState) -> None:
-        """Take nothing more for an exchange, and have all who may hold some of it drop it."""
+    def close_exchange(self, exchange: ExchangeState, cause: str | None) -> None:
+        """Take nothing more for an exchange, and have all who may hold some of it drop it.
+
+        cause: for operators; None: they are told of its group.
+        """
+        if cause is not None:
+            self._changes.tell(exchange.event(EventKind.EXCHANGE_CLOSED, cause))
         self._directory.remove(exchange)
         exchange.delete_all()
         holders: dict[int, str] = {}
@@ -293,7 +390,11 @@ class Members:
             for placed in epochs:
                 for ref in placed.assignment.daemons:
                     holders[ref.incarnation] = self._daemons.get(ref.incarnation).store_id
-        pending: set[Party] = {s for s in holders.values() if not s.startswith(VOLATILE_STORE)}
+        pending: set[Party] = {
+            store_id
+            for store_id in holders.values()
+            if not store_id.startswith(VOLATILE_STORE) and store_id not in self.forgotten
+        }
         pending.update(i for i in holders if self._daemons.live(i) is not None)
         status = exchange.status(closing=True)
         self._closing.begin(Closing(status, holders, pending, exchange.mappers > 0))
@@ -312,8 +413,6 @@ class Members:
         for ref in refs:
             serving = self._daemons.of_store(self._daemons.get(ref.incarnation).store_id)
             found += serving
-            if not serving and self._daemons.may_be_adopted(
-                ref.incarnation, self._adoption_grace_s, now
-            ):
+            if not serving and not self.forgotten.is_gone(ref.incarnation, self.grace_s, now):
                 awaited.append(ref)
         return tuple(dict.fromkeys(found + awaited))

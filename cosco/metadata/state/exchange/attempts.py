@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pyroaring import BitMap
 
+from cosco.errors import InvalidArgument
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.api_limits import MAX_MAPPER, check_mapper
 from cosco.protocol.records import FIRST_OWN_ATTEMPT, U32, U64
@@ -16,10 +17,11 @@ class Attempts:
     Restored mappers are given to `restore` after `generation` is set.
     """
 
-    def __init__(self, number: int, changes: ChangeLog) -> None:
+    def __init__(self, number: int, changes: ChangeLog, mappers: int = 0) -> None:
+        """`mappers`: how many there are, if the driver has said; 0: any number."""
         self.generation = 1
         #: Mappers there can be, with ids from 0 on.
-        self.mappers = MAX_MAPPER + 1
+        self.mappers = mappers or MAX_MAPPER + 1
         #: Whether writers may make attempt ids themselves, as those of groups do.
         self.own_ids = False
         #: The highest attempt id that was given.
@@ -28,6 +30,10 @@ class Attempts:
         #: mapper → its committed attempt
         self.committed: dict[int, int] = {}
         self.committed_mappers = BitMap()
+        #: Mappers whose counted attempt has committed twice, and said two different things.
+        self.contradicted = BitMap()
+        #: mapper → the digest of its committed attempt's commit
+        self._digests: dict[int, bytes] = {}
         self._table: tuple[U32, U64] | None = None
         self._number = number
         self._changes = changes
@@ -37,10 +43,14 @@ class Attempts:
 
         Returns: the mapper and its attempt.
 
-        Raises InvalidArgument for a mapper out of its range.
+        Raises InvalidArgument for a mapper out of its range, and for None if every one was opened.
         """
         if mapper is None:
             mapper = self._lowest_unopened()
+            if mapper >= self.mappers:
+                raise InvalidArgument(
+                    f"each of the {self.mappers} mappers was opened: name the one that runs again"
+                )
         check_mapper(mapper, self.mappers)
         self.highest += 1
         if mapper not in self.opened:
@@ -63,26 +73,49 @@ class Attempts:
             return self.own_ids
         return 1 <= attempt <= self.highest and mapper in self.opened
 
-    def commit(self, mapper: int, attempt: int) -> None:
-        """Take the first commit of a mapper."""
-        self._set_committed(mapper, attempt)
+    def commit(self, mapper: int, attempt: int, digest: bytes) -> None:
+        """Take the first commit of a mapper; `digest` is of what it says."""
+        self._set_committed(mapper, attempt, digest)
         self.opened.add(mapper)  # a writer may have made its attempt id itself
         self._put(mapper)
+
+    def digest(self, mapper: int, attempt: int) -> bytes | None:
+        """Return the digest of what the committed attempt of a mapper said; None: it is another
+        attempt."""
+        return self._digests[mapper] if self.committed.get(mapper) == attempt else None
+
+    def contradict(self, mapper: int) -> bool:
+        """Note that an attempt of a committed mapper has said two different things.
+
+        Returns: whether that was not known.
+        """
+        if mapper in self.contradicted:
+            return False
+        self.contradicted.add(mapper)
+        self._put(mapper)
+        return True
 
     def begin_generation(self) -> None:
         """Forget what is committed; who was opened stays so."""
         self.generation += 1
         self.committed.clear()
         self.committed_mappers.clear()
+        self.contradicted.clear()
+        self._digests.clear()
         self._table = None
 
-    def restore(self, mapper: int, attempt: int | None, generation: int) -> None:
+    def restore(
+        self, mapper: int, attempt: int | None, generation: int, digest: bytes, contradicted: int
+    ) -> None:
         self.opened.add(mapper)
         if attempt is not None and generation == self.generation:
-            self._set_committed(mapper, attempt)
+            self._set_committed(mapper, attempt, digest)
+            if contradicted:
+                self.contradicted.add(mapper)
 
-    def _set_committed(self, mapper: int, attempt: int) -> None:
+    def _set_committed(self, mapper: int, attempt: int, digest: bytes) -> None:
         self.committed[mapper] = attempt
+        self._digests[mapper] = digest
         self.committed_mappers.add(mapper)
         self._table = None
 
@@ -100,6 +133,8 @@ class Attempts:
     def _put(self, mapper: int) -> None:
         # Rows carry their generation, so that a new one need not rewrite all of them.
         def row() -> Row:
-            return self.committed.get(mapper), self.generation
+            digest = self._digests.get(mapper, b"")
+            contradicted = mapper in self.contradicted
+            return self.committed.get(mapper), self.generation, digest, contradicted
 
         self._changes.put("mappers", (self._number, mapper), row)

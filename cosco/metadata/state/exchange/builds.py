@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,27 @@ from pyroaring import BitMap
 
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.records.changes import ChangeLog, Row
-from cosco.protocol.records import U32, U64, AttemptSums, ExchangeProgress, PartitionRange
+from cosco.protocol.records import (
+    U32,
+    U64,
+    AttemptSums,
+    ExchangeProgress,
+    PartitionRange,
+    ReadSnapshot,
+    Source,
+)
 
 #: Rows of the sums of an exchange: rows, raw bytes, stored bytes, digests.
 SUMS: Final = 4
 #: The first rows of them, which another attempt must give again: rows and raw bytes.
 TOTALS: Final = 2
+
+
+class Resent(NamedTuple):
+    """The attempt that sent a mapper's rows again, and the digest of what its commit said."""
+
+    attempt: int
+    digest: bytes
 
 
 @dataclass(slots=True)
@@ -37,8 +52,8 @@ class RangeBuild:
     partition_range: PartitionRange
     #: The mappers that wrote to it and are counted, but those in `Builds._wrote_to_all`.
     writers: BitMap = field(default_factory=BitMap)
-    #: mapper → the attempt that is counted instead of its committed one
-    resent: dict[int, int] = field(default_factory=dict)
+    #: mapper → what is counted instead of its committed attempt
+    resent: dict[int, Resent] = field(default_factory=dict)
     expected: U64 | None = None
     regained: U64 | None = None
     #: What readers of any of its partitions are told of its writers; made when asked for, and
@@ -80,6 +95,11 @@ class Builds:
         """Return the range that has `partition`."""
         return int(np.searchsorted(self._bounds, partition, side="right")) - 1
 
+    def indexes_of(self, partitions: U32) -> npt.NDArray[np.int64]:
+        """Return the range of each of `partitions`."""
+        found: npt.NDArray[np.int64] = np.searchsorted(self._bounds, partitions, side="right") - 1
+        return found
+
     def written(self, partitions: U32) -> npt.NDArray[np.bool_]:
         """Return, by range, whether it has any of `partitions`, which ascend."""
         bounds = np.searchsorted(partitions, self._bounds)
@@ -98,10 +118,29 @@ class Builds:
             mappers = np.array(writers.to_array(), dtype=np.uint32)
             everyone, theirs = committed.table()
             attempts = theirs[np.searchsorted(everyone, mappers)]
-            for mapper, attempt in build.resent.items():
-                attempts[np.searchsorted(mappers, mapper)] = attempt
+            for mapper, resent in build.resent.items():
+                attempts[np.searchsorted(mappers, mapper)] = resent.attempt
             build.attempts = mappers, attempts
         return build.attempts
+
+    def snapshot(
+        self, partition: int, committed: Attempts, version: int, sources: tuple[Source, ...]
+    ) -> ReadSnapshot:
+        """Return what readers of a partition are told of its committed rows."""
+        index = self.index_of(partition)
+        mappers, attempts = self.attempts(index, committed)
+        rows, raw_bytes, _, digest = self.sums[:, partition].tolist()
+        return ReadSnapshot(
+            version=version,
+            generation=committed.generation,
+            build=int(self.present[index]),
+            mappers=mappers,
+            attempts=attempts,
+            rows=rows,
+            raw_bytes=raw_bytes,
+            digest=digest,
+            sources=sources,
+        )
 
     def progress(self, mappers_committed: int, replicas: int) -> ExchangeProgress:
         """Return what is counted, in all and by partition."""
@@ -142,19 +181,24 @@ class Builds:
         self._add_totals(index, build.expected, sums)
         self._put_build(index)
 
-    def recount(self, index: int, mapper: int, attempt: int, sums: AttemptSums) -> None:
+    def recount(self, index: int, mapper: int, resent: Resent, sums: AttemptSums) -> None:
         """Count another attempt of a called-back mapper in a range."""
         build = self._ranges[index]
         assert build.regained is not None
         self._add_totals(index, build.regained, sums)
-        build.resent[mapper] = attempt
-        self._changes.put("resent", (self._number, index, mapper), lambda: (attempt,))
+        build.resent[mapper] = resent
+        self._changes.put("resent", (self._number, index, mapper), lambda: resent)
         self.count(mapper, sums, {index}, whole=False)
         self._put_build(index)
 
-    def was_recounted(self, mapper: int, attempt: int) -> bool:
-        """Whether `attempt` is the one of `mapper` that is counted in some range again."""
-        return any(build.resent.get(mapper) == attempt for build in self._ranges)
+    def digest(self, mapper: int, attempt: int) -> bytes | None:
+        """Return the digest of what an attempt said that is counted in some range instead of the
+        committed one; None: it is in none."""
+        for build in self._ranges:
+            resent = build.resent.get(mapper)
+            if resent is not None and resent.attempt == attempt:
+                return resent.digest
+        return None
 
     # --- builds ----------------------------------------------------------------------------
 
@@ -289,5 +333,5 @@ class Builds:
                 for totals in (expected, regained)
             )
 
-    def restore_resent(self, index: int, mapper: int, attempt: int) -> None:
-        self._ranges[index].resent[mapper] = attempt
+    def restore_resent(self, index: int, mapper: int, attempt: int, digest: bytes) -> None:
+        self._ranges[index].resent[mapper] = Resent(attempt, digest)

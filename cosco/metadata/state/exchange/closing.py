@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from dataclasses import dataclass
 
 from cosco.metadata.state.records.changes import ChangeLog, Row
+from cosco.protocol.events import Event, EventKind
 from cosco.protocol.records import VOLATILE_STORE, ExchangeStatus
 
 Party = int | str
@@ -71,6 +72,9 @@ class ClosingTable:
     def __contains__(self, shuffle_id: object) -> bool:
         return shuffle_id in self._ids
 
+    def __len__(self) -> int:
+        return len(self._by_number)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
 
@@ -109,6 +113,40 @@ class ClosingTable:
                 self._add_party(closing, incarnation)
                 self._update(closing)
 
+    def waits_for(self, party: Party) -> bool:
+        """Whether an exchange waits for a daemon or a store."""
+        return bool(self._by_party.get(party))
+
+    def forget(self, store_id: str) -> int:
+        """Wait for a store no more.
+
+        Returns: how many exchanges waited for nothing else.
+        """
+        before = len(self)
+        for number in list(self._by_party.get(store_id, ())):
+            closing = self._by_number[number]
+            self._drop_party(closing, store_id)
+            self._update(closing)
+        return before - len(self)
+
+    def find(self, shuffle_id: str) -> Closing | None:
+        """Return the closing exchange of an id, if there is one."""
+        if shuffle_id not in self._ids:
+            return None
+        return next(c for c in self._by_number.values() if c.status.shuffle_id == shuffle_id)
+
+    def numbers(self) -> KeysView[int]:
+        """Return the numbers of all."""
+        return self._by_number.keys()
+
+    def id_of(self, number: int) -> str:
+        """Return the id of one."""
+        return self._by_number[number].status.shuffle_id
+
+    def status_of(self, number: int) -> ExchangeStatus:
+        """Return what is shown of one."""
+        return self._by_number[number].status
+
     def status(self) -> list[ExchangeStatus]:
         return [closing.status for closing in self._by_number.values()]
 
@@ -139,4 +177,6 @@ class ClosingTable:
         self._ids.discard(status.shuffle_id)
         self._changes.delete("closing", key)
         if not closing.of_group:
+            kind, name = EventKind.EXCHANGE_REMOVED, status.shuffle_id
+            self._changes.tell(Event(kind=kind, exchange=name, number=status.number))
             self._changes.put("closed", key, lambda: (status.shuffle_id,))

@@ -9,7 +9,7 @@ from itertools import chain
 from cosco.errors import ExchangeClosed, ExchangeNotFound
 from cosco.metadata.state.exchange.closing import ClosingTable
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
-from cosco.metadata.state.records.leases import Leases
+from cosco.metadata.state.records.leases import LeaseAge, Leases
 from cosco.protocol.api_limits import shown
 
 
@@ -54,13 +54,17 @@ class Directory:
         """Begin a full lease."""
         self._leases.renew(exchange.number, exchange.spec.lease_s, now)
 
+    def lease_age(self, exchange: ExchangeState, now: float) -> LeaseAge:
+        """Return how old the lease of an exchange is."""
+        return self._leases.age(exchange.number, now)
+
     def expire(self, now: float) -> list[int]:
         """Return the numbers of exchanges whose leases ran out, and which must be closed."""
         return self._leases.expire(now)
 
-    def restart_leases(self, now: float) -> None:
-        """Begin a full lease for every exchange."""
-        self._leases.restart(now)
+    def restart_leases(self, now: float, longest_s: float) -> None:
+        """Begin a full lease for every exchange whose lease is at most `longest_s`."""
+        self._leases.restart(now, longest_s)
 
     def get(self, number: int) -> ExchangeState:
         """Return an open exchange by its number; raises ExchangeNotFound or ExchangeClosed."""

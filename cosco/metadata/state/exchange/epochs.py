@@ -24,10 +24,12 @@ class Epochs:
         #: For each range its last epoch, the build of that epoch, and the first epoch of that
         #: build: arrays, as a commit names most ranges.
         self._last: U32 = np.zeros(len(self.placed), dtype=np.uint32)
+        #: By range: whether counted commits have rows in its last epoch.
+        self._last_written = np.zeros(len(self.placed), dtype=np.bool_)
         self._builds, self._firsts = self._last.copy(), self._last.copy()
         for epochs in self.placed:
             for epoch in epochs:
-                self._enter(epoch.assignment)
+                self._enter(epoch)
 
     def current(self) -> tuple[Assignment, ...]:
         """Return the last epoch of each range, sealed or not."""
@@ -76,8 +78,26 @@ class Epochs:
     def begin(self, placed: Placed) -> None:
         """Begin the next epoch of a range."""
         self.placed[placed.assignment.range_index].append(placed)
-        self._enter(placed.assignment)
+        self._enter(placed)
         self._put(placed)
+
+    def note_written(self, pairs: U32, written: npt.NDArray[np.bool_]) -> None:
+        """Note that a commit counts which has rows in the epochs `pairs` of (range, epoch).
+
+        written: by range, whether it has any; a range that acknowledged a mark alone has not.
+        """
+        ranges, epochs = pairs.T
+        new = written & ~self._last_written  # nearly always none, as most mappers write to most
+        fresh = new[ranges] | (epochs != self._last[ranges])
+        if not fresh.any():
+            return
+        for index, epoch in pairs[fresh & written[ranges]].tolist():
+            placed = self.find(index, epoch)
+            if placed is not None and not placed.written:
+                placed = replace(placed, written=True)
+                self.placed[index][epoch - self.placed[index][0].assignment.epoch] = placed
+                self._last_written[index] |= epoch == self._last[index]
+                self._put(placed)
 
     def put_all(self) -> None:
         """Name every row."""
@@ -85,9 +105,11 @@ class Epochs:
             for placed in epochs:
                 self._put(placed)
 
-    def _enter(self, assignment: Assignment) -> None:
+    def _enter(self, placed: Placed) -> None:
+        assignment = placed.assignment
         index = assignment.range_index
         self._last[index] = assignment.epoch
+        self._last_written[index] = placed.written
         if assignment.build != self._builds[index]:
             self._builds[index] = assignment.build
             self._firsts[index] = assignment.epoch

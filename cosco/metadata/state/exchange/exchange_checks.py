@@ -7,12 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cosco.errors import GenerationChanged, InvalidArgument, PartitionOutOfRange
+from cosco.errors import (
+    DataCorrupted,
+    GenerationChanged,
+    InvalidArgument,
+    PartitionOutOfRange,
+    SchemaMismatch,
+)
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.exchange.builds import Builds
 from cosco.metadata.state.exchange.epochs import Epochs
 from cosco.protocol.api_limits import check_mapper, shown
-from cosco.protocol.records import CommitRequest, ExchangeSpec
+from cosco.protocol.records import CommitRequest, ExchangeSpec, RowKind
 
 
 def check_partition(spec: ExchangeSpec, partition: int) -> None:
@@ -42,12 +48,46 @@ def check_generation(spec: ExchangeSpec, generation: int, present: int) -> None:
         )
 
 
+def check_driver(spec: ExchangeSpec, owner: bytes, caller: bytes) -> None:
+    """Raise InvalidArgument unless the caller is the `owner` of the exchange."""
+    if caller != owner:
+        raise _invalid(
+            spec, "it has another driver, one attached to it with own=True; stop polling here"
+        )
+
+
+def contradiction(spec: ExchangeSpec, mapper: int, partition: int | None = None) -> DataCorrupted:
+    """Return what is raised for a mapper of which an attempt said two things, to whoever commits
+    for it, or reads it in `partition`."""
+    return DataCorrupted(
+        f"exchange {shown(spec.shuffle_id)}: an attempt of mapper {mapper} committed twice, with "
+        "different sums, and nobody can tell which of them is right; run its stage again with a "
+        "new exchange",
+        shuffle_id=spec.shuffle_id,
+        mappers=(mapper,),
+        partition=partition,
+    )
+
+
+def mismatch(spec: ExchangeSpec, decided: RowKind, kind: RowKind) -> SchemaMismatch:
+    """Return what is raised for rows of a kind, or a schema, that was not decided on."""
+    difference = "Arrow rows of another schema"
+    if kind is not decided:
+        difference = f"{decided.name} rows, not {kind.name} rows"
+    return SchemaMismatch(
+        f"exchange {shown(spec.shuffle_id)} carries {difference}; write all its rows with the "
+        "schema it was created with, or that of its first writer",
+        shuffle_id=spec.shuffle_id,
+    )
+
+
 class Written(NamedTuple):
-    """The ranges that an attempt wrote to: those that have all of it in their present build,
-    and the others."""
+    """The ranges that an attempt wrote to: those that have all of it in their present build, and
+    the others. with_rows: by range, whether it has rows of the attempt, and no mark alone."""
 
     present: list[int]
     lost: set[int]
+    with_rows: npt.NDArray[np.bool_]
 
 
 def check_commit(
@@ -80,10 +120,11 @@ def check_commit(
     ranges = request.acknowledged[:, 0]
     acknowledged = np.zeros(len(builds.present), dtype=np.bool_)
     acknowledged[ranges] = True
-    _check_ranges(request, spec, acknowledged, builds.written(request.sums.partitions))
+    with_rows = builds.written(request.sums.partitions)
+    _check_ranges(request, spec, acknowledged, with_rows)
     lost = ranges[~present]
     acknowledged[lost] = False
-    written = Written(np.flatnonzero(acknowledged).tolist(), set(lost.tolist()))
+    written = Written(np.flatnonzero(acknowledged).tolist(), set(lost.tolist()), with_rows)
     if mapper not in attempts.committed:
         _check_first(request, spec, written)
     return written

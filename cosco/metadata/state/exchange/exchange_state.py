@@ -7,28 +7,39 @@ three, and they name the rows of it before the call returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 from pyroaring import BitMap
 
-from cosco.errors import DataCorrupted, InvalidArgument, RecomputeMismatch, SchemaMismatch
+from cosco.errors import DataCorrupted, RecomputeMismatch
 from cosco.metadata.state.exchange.attempts import Attempts
-from cosco.metadata.state.exchange.builds import Builds
+from cosco.metadata.state.exchange.builds import Builds, Resent
+from cosco.metadata.state.exchange.commit_digest import commit_digest
 from cosco.metadata.state.exchange.epochs import Epochs
 from cosco.metadata.state.exchange.exchange_checks import (
     Written,
     check_commit,
-    check_generation,
+    check_driver,
     check_partition,
+    contradiction,
+    mismatch,
+)
+from cosco.metadata.state.exchange.exchange_events import (
+    ExchangeEvents,
+    of_exchange,
+    shown_ranges,
 )
 from cosco.metadata.state.exchange.losses import MAX_BUILDS, Losses, one_line
+from cosco.metadata.state.exchange.reader_answers import DaemonsOf, ReaderAnswers
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed, spec_row
-from cosco.protocol.api_limits import check_schema, shown
+from cosco.protocol.api_limits import check_schema
+from cosco.protocol.events import Event, EventKind
 from cosco.protocol.records import (
     FIRST_OWN_ATTEMPT,
+    U32,
     Assignment,
     CommitRequest,
     CommitWait,
@@ -41,15 +52,14 @@ from cosco.protocol.records import (
     LossReport,
     OpenedAttempt,
     PartitionRange,
-    ReadSnapshot,
+    RangesWait,
     RowKind,
-    Source,
 )
 
 #: The tables that have rows of an open exchange.
 _TABLES: Final = (
     "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
-    "resent", "losses", "failures", "tries",
+    "resent", "losses", "pending", "failures", "tries",
 )  # fmt: skip
 
 
@@ -81,10 +91,12 @@ class ExchangeState:
         self.version = 1
         #: Mappers that it has, of a group; 0: it is of none, and they are not known beforehand.
         self.mappers = 0
-        self.attempts = Attempts(number, changes)
+        self.attempts = Attempts(number, changes, spec.mappers)
         self.builds = Builds(number, spec.partitions, ranges, changes)
-        self.losses = Losses(number, changes, callback=callback)
+        self.losses = Losses(number, changes, callback=callback, shuffle_id=spec.shuffle_id)
         self._epochs = Epochs(number, placed, changes)
+        self._readers = ReaderAnswers(spec, self.attempts, self.builds, self.losses, self._epochs)
+        self._events = ExchangeEvents(spec, number, changes.tell)
         self._changes = changes
         self._info: ExchangeInfo | None = None
 
@@ -118,23 +130,23 @@ class ExchangeState:
             )
         return self._info
 
+    def event(self, kind: EventKind, cause: str | None = None) -> Event:
+        """Return what operators are told of the whole of it."""
+        return of_exchange(kind, self.spec, self.status(), self.generation, cause)
+
     # --- drivers ---------------------------------------------------------------------------
 
     def take_over(self, owner: bytes, callback: bool) -> None:
         """Make `owner` the driver whose polls count; it is told of every loss anew."""
         if (owner, callback) != (self.owner, self.losses.callback):
             self.owner = owner
+            self._changes.tell(self.event(EventKind.EXCHANGE_TAKEN_OVER))
             self.losses.take_over(callback=callback)
             self.put_exchange()
 
     def check_driver(self, owner: bytes) -> None:
         """Raise InvalidArgument unless `owner` is the current driver."""
-        if owner != self.owner:
-            raise InvalidArgument(
-                f"exchange {shown(self.spec.shuffle_id)} has another driver: one attached to it "
-                "with own=True; stop polling here",
-                shuffle_id=self.spec.shuffle_id,
-            )
+        check_driver(self.spec, self.owner, owner)
 
     # --- epochs ----------------------------------------------------------------------------
 
@@ -178,25 +190,25 @@ class ExchangeState:
         lost = self.losses.ranges_of(mapper)
         return OpenedAttempt(self.info(), mapper, attempt, bool(lost), lost)
 
-    def fix_row_kind(self, kind: RowKind, schema: bytes) -> None:
+    def fix_row_kind(self, kind: RowKind, schema: bytes, seen: bytes | None = None) -> None:
         """Decide what the rows are, once; schemas are compared byte for byte.
 
-        Raises SchemaMismatch when it was decided otherwise.
+        seen: the schema that the caller knows; a column of it had no type, and has one in `schema`,
+        which takes its place. If another caller was faster nothing changes, and this one sees in
+        `info` what became of it. None: the caller knows of nothing but what it writes.
+
+        Raises SchemaMismatch when it was decided otherwise, and `seen` is None or it is a group's.
         """
         check_schema(schema)
         if self.kind is RowKind.UNDECIDED:
-            self.kind, self.schema = kind, schema
-            self._info = None
-            self.put_exchange()
-        elif (kind, schema) != (self.kind, self.schema):
-            difference = "Arrow rows of another schema"
-            if kind is not self.kind:
-                difference = f"{self.kind.name} rows, not {kind.name} rows"
-            raise SchemaMismatch(
-                f"exchange {shown(self.spec.shuffle_id)} carries {difference}; write all its rows "
-                "with the schema it was created with, or that of its first writer",
-                shuffle_id=self.spec.shuffle_id,
-            )
+            self._decide(kind, schema)
+        elif (kind, schema) == (self.kind, self.schema):
+            pass  # a call that was repeated
+        elif seen is not None and not self.mappers:
+            if kind is self.kind and seen == self.schema:
+                self._decide(kind, schema)
+        else:
+            raise mismatch(self.spec, self.kind, kind)
 
     def commit(self, request: CommitRequest) -> bool:
         """Count a commit, if it is the first of its mapper, or brings back what was lost.
@@ -207,128 +219,166 @@ class ExchangeState:
         Returns: whether it counts.
 
         Raises InvalidArgument, PartitionOutOfRange or GenerationChanged for a commit that
-        cannot be of this exchange.
+        cannot be of this exchange; DataCorrupted once an attempt of the mapper that counts has
+        said two different things, unless this commit brings back what was lost.
         """
         written = check_commit(request, self.spec, self.attempts, self._epochs, self.builds)
-        winner = self.attempts.committed.get(request.mapper)
-        if winner is None:
-            self._count_first(request, written)
+        mapper, attempt = request.mapper, request.attempt
+        digest = commit_digest(request)
+        if mapper not in self.attempts.committed:
+            self._count_first(request, written, digest)
             return True
-        return winner == request.attempt or self._count_again(request, written)
+        said = self.attempts.digest(mapper, attempt) or self.builds.digest(mapper, attempt)
+        if said is None and self._count_again(request, written, digest):
+            return True
+        if said is not None and said != digest and self.attempts.contradict(mapper):
+            self.losses.news += 1
+            self._events.contradicted(mapper)
+        if mapper in self.attempts.contradicted:
+            raise contradiction(self.spec, mapper)
+        return said is not None
 
-    def _count_first(self, request: CommitRequest, written: Written) -> None:
+    def _count_first(self, request: CommitRequest, written: Written, digest: bytes) -> None:
         mapper = request.mapper
-        self.attempts.commit(mapper, request.attempt)
+        self.attempts.commit(mapper, request.attempt, digest)
+        self._epochs.note_written(request.acknowledged, written.with_rows)
         self.builds.count(mapper, request.sums, written.present, whole=not written.lost)
-        for index in sorted(written.lost):
-            if not self.losses.condemned(index):
-                self.builds.expect(index, request.sums)
-                self.losses.join(
-                    index, mapper, f"mapper {mapper} wrote to {self._shown(index)} before a loss"
-                )
-        self.losses.repair(None, mapper)
+        if self.losses.repair([None], mapper):
+            self._events.rebuilt(None, 0)
+        lost = [i for i in sorted(written.lost) if i not in self.losses.verdicts]
+        for index in lost:
+            self.builds.expect(index, request.sums)
+            self._events.lost(index, self.build(index), 1, "late commit")
+        if lost:
+            reason = f"mapper {mapper} wrote to {self._shown(lost)} before a loss"
+            self.losses.join(lost, mapper, reason)
         self._next_version()
 
-    def _count_again(self, request: CommitRequest, written: Written) -> bool:
+    def _count_again(self, request: CommitRequest, written: Written, digest: bytes) -> bool:
         mapper, attempt = request.mapper, request.attempt
-        counted = False
+        again: list[int] = []
+        in_vain = False
         for index in self.losses.ranges_of(mapper):
             covered = not request.partial or index in request.ranges
             if covered and index not in written.lost:  # it may have no rows for the range
-                counted = True
-                self.builds.recount(index, mapper, attempt, request.sums)
-                if self.losses.repair(index, mapper):
-                    self._check_regained(index)
-            elif covered and (request.partial or request.attempt >= FIRST_OWN_ATTEMPT):
-                # A re-run by a group's writer, which is told of no ranges, may be of all.
-                self.losses.in_vain(index, mapper, attempt)
-                self.put_counters()
-        if counted:
+                again.append(index)
+            # A re-run by a group's writer, which is told of no ranges, may be of all.
+            elif covered and (request.partial or attempt >= FIRST_OWN_ATTEMPT):
+                in_vain = True
+        if in_vain:
+            self.losses.in_vain(mapper, attempt)
+            self.put_counters()
+        for index in again:
+            self.builds.recount(index, mapper, Resent(attempt, digest), request.sums)
+        for complete in self.losses.repair(again, mapper):
+            assert complete is not None  # as none of them was for a generation
+            self._check_regained(complete)
+        if again:
+            self._epochs.note_written(request.acknowledged, written.with_rows)
             self._next_version()
-        return counted or self.builds.was_recounted(mapper, attempt)
+        return bool(again)
 
     def _check_regained(self, index: int) -> None:
         difference = self.builds.regained(index, with_bytes=self.kind is RowKind.BYTES)
         if difference:
             reason = f"mappers ran again and sent other rows: {difference}"
             self.losses.condemn(index, RecomputeMismatch, reason)
+        else:
+            self._events.rebuilt(index, self.build(index))
+
+    def _decide(self, kind: RowKind, schema: bytes) -> None:
+        self.kind, self.schema = kind, schema
+        self._info = None
+        self.put_exchange()
 
     # --- readers ---------------------------------------------------------------------------
 
     def await_commits(
-        self,
-        mappers: BitMap,
-        partition: int,
-        generation: int,
-        daemons_of: Callable[[Placed], tuple[DaemonRef, ...]],
+        self, mappers: BitMap, partition: int, generation: int, daemons_of: DaemonsOf
     ) -> CommitWait:
         """Return what a reader of `partition` is told; `generation` 0 means the current one.
 
         Raises PartitionOutOfRange, GenerationChanged or InvalidArgument; DataLost if a
         named mapper must run again and nobody has it run, DataCorrupted or
-        RecomputeMismatch for a partition whose range has failed for good.
+        RecomputeMismatch for a partition whose range has failed for good, DataCorrupted for a
+        named mapper of which an attempt said two different things.
         """
-        check_partition(self.spec, partition)
-        if generation:
-            check_generation(self.spec, generation, self.generation)
-        index = self.builds.index_of(partition)
-        self.losses.check_readable(index, mappers, partition, self.spec.shuffle_id)
-        lost = mappers & (self.losses.pending(index) | self.losses.pending(None))
-        missing = (mappers - self.attempts.committed_mappers) | lost
-        if missing:
-            return CommitWait(None, missing, recompute=bool(lost))
-        build = self.build(index)
-        committed, attempts = self.builds.attempts(index, self.attempts)
-        rows, raw_bytes, _, digest = self.builds.sums[:, partition].tolist()
-        sources = tuple(
-            Source(index, p.assignment.epoch, daemons_of(p), p.assignment.sealed)
-            for p in self._epochs.of_build(index, build)
-        )
-        return CommitWait(
-            ReadSnapshot(
-                version=self.version,
-                generation=self.generation,
-                build=build,
-                mappers=committed,
-                attempts=attempts,
-                rows=rows,
-                raw_bytes=raw_bytes,
-                digest=digest,
-                sources=sources,
-            )
-        )
+        return self._readers.one(mappers, partition, generation, self.version, daemons_of)
 
-    def report_loss(self, report: LossReport) -> list[int]:
-        """End the build that is named, or with deterministic=False the generation.
+    def await_ranges(
+        self, mappers: BitMap, partitions: U32, generation: int, daemons_of: DaemonsOf
+    ) -> RangesWait:
+        """Return what a reader of several partitions, which ascend, is told.
 
-        Returns the ranges whose build ended: their epochs are to be sealed and followed by
-        others. None for a report of what is not the present build, and for a range that
-        has failed for good, by this report or before. Raises PartitionOutOfRange.
+        A range that has failed is among those that wait, so that the others can be read. Raises
+        what `await_commits` does, for the first range that has failed only if none is ready.
+        """
+        return self._readers.several(mappers, partitions, generation, self.version, daemons_of)
+
+    def reported(self, report: LossReport) -> int | None:
+        """Return the range whose build a report ends, which `lose` must follow for.
+
+        None for a report of what is not the present build, and for a range that has failed for
+        good, by this report or before. Raises PartitionOutOfRange.
         """
         check_partition(self.spec, report.partition)
         index = self.builds.index_of(report.partition)
         if (report.generation, report.build) != (self.generation, self.build(index)):
-            return []
-        if self.losses.condemned(index) or not self.builds.writers(index):
-            return []
-        reason = f"{self._shown(index)} lost rows: {one_line(report.reason)}"
-        failure = f"it was built {MAX_BUILDS} times anew" if self.build(index) > MAX_BUILDS else ""
+            return None
+        if index in self.losses.verdicts or not self.builds.writers(index):
+            return None
+        failure = self._failure(index)
         if failure and report.cause is LossCause.MISSING:
-            self.losses.condemn(index, DataCorrupted, f"{reason}; {failure}")
+            reason = f"{self._shown([index])} lost rows: {one_line(report.reason)}; {failure}"
+            self.losses.condemn(index, DataCorrupted, reason)
+            return None
+        return index
+
+    def lose(self, indexes: list[int], why: str, cause: str) -> list[int]:
+        """End the builds of ranges whose rows are gone, or with deterministic=False the generation.
+
+        It is one event: whoever wrote to any of them is called back once. `cause`: for operators.
+
+        Returns: the ranges whose build ended: their epochs are to be sealed and followed by others.
+        """
+        if not indexes:
             return []
         if self.spec.deterministic:
-            ended = [index]
-            self.losses.begin(index, self.builds.end(index), reason, failure)
+            reason = f"{self._shown(indexes)} lost rows: {why}"
+            failures = {i: failure for i in indexes if (failure := self._failure(i))}
+            lost = {}
+            for index in indexes:
+                build, lost[index] = self.build(index), self.builds.end(index)
+                self._events.lost(index, build, len(lost[index]), cause, reason)
+            self.losses.begin(lost, reason, failures)
         else:
-            ended = list(range(len(self.ranges)))
-            self.attempts.begin_generation()
-            self._info = None
-            self.builds.begin_generation()
-            reason += f"; generation {self.generation} begins, finished reducers must run again"
-            self.losses.begin(None, self.attempts.opened, reason, failure)
-            self.put_exchange()
+            self._begin_generation(indexes, why, cause)
+            indexes = list(range(len(self.ranges)))
         self._next_version()
-        return ended
+        return indexes
+
+    def _begin_generation(self, lost: list[int], why: str, cause: str) -> None:
+        build, failure = self.build(lost[0]), next(filter(None, map(self._failure, lost)), "")
+        self.attempts.begin_generation()
+        self._info = None
+        self.builds.begin_generation()
+        reason = (
+            f"{self._shown(lost)} lost rows: {why}; generation {self.generation} begins, "
+            "finished reducers must run again"
+        )
+        opened = self.attempts.opened
+        self._events.lost(lost[0], build, len(opened), cause, reason)
+        self._changes.tell(self.event(EventKind.GENERATION_BEGAN, "rows lost"))
+        self.losses.begin_generation(opened, reason, failure)
+        self.put_exchange()
+
+    def written(self, index: int) -> list[Placed]:
+        """Return the epochs of the present build of a range that have committed rows; none for a
+        range that has failed for good."""
+        if index in self.losses.verdicts:
+            return []
+        epochs = self._epochs.of_build(index, self.build(index))
+        return [placed for placed in epochs if placed.written]
 
     # --- people ----------------------------------------------------------------------------
 
@@ -348,9 +398,11 @@ class ExchangeState:
 
     # --- inside ----------------------------------------------------------------------------
 
-    def _shown(self, index: int) -> str:
-        lost = self.ranges[index]
-        return f"partition range {index} (partitions {lost.first} to {lost.end - 1})"
+    def _failure(self, index: int) -> str:
+        return f"it was built {MAX_BUILDS} times anew" if self.build(index) > MAX_BUILDS else ""
+
+    def _shown(self, indexes: list[int]) -> str:
+        return shown_ranges([self.ranges[index] for index in indexes])
 
     # --- the database ----------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import one_line
 from cosco.metadata.state.groups.open_group import Group, Part, restored_groups
 from cosco.metadata.state.records.changes import ChangeLog, Row
-from cosco.metadata.state.records.leases import Leases
+from cosco.metadata.state.records.leases import LeaseAge, Leases
 from cosco.protocol.api_limits import check_group_spec, check_owner, shown
+from cosco.protocol.events import Event, EventKind
 from cosco.protocol.group_records import (
     Alike,
     FoundAssignment,
@@ -78,6 +79,10 @@ class Groups:
 
     # --- what there is ---------------------------------------------------------------------
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._groups)
+
     def knows(self, group_id: str) -> bool:
         """Whether a group of this id is open."""
         return group_id in self._groups
@@ -102,6 +107,10 @@ class Groups:
         group = self._of.get(number)
         return None if group is None else group.id
 
+    def lease_age(self, group_id: str, now: float) -> LeaseAge:
+        """Return how old the lease of a group is."""
+        return self._leases.age(group_id, now)
+
     def lease_s(self, group_id: str) -> float:
         """Return the lease of an open group."""
         return self._open(group_id, used=True).spec.lease_s
@@ -113,11 +122,12 @@ class Groups:
 
         Returns: the numbers of their exchanges.
         """
-        return [number for group_id in self._leases.expire(now) for number in self._end(group_id)]
+        expired = self._leases.expire(now)
+        return [number for group_id in expired for number in self._end(group_id, "lease")]
 
-    def restart_leases(self, now: float) -> None:
-        """Begin a full lease for every group."""
-        self._leases.restart(now)
+    def restart_leases(self, now: float, longest_s: float) -> None:
+        """Begin a full lease for every group whose lease is at most `longest_s`."""
+        self._leases.restart(now, longest_s)
 
     # --- drivers ---------------------------------------------------------------------------
 
@@ -151,6 +161,7 @@ class Groups:
             group = Group(spec, mappers, owner, callback)
             part = self._extend(group, size)
             self._groups[group.id] = group
+            self._tell(EventKind.GROUP_CREATED, group, size)
             self._changes.put("open_groups", (group.id,), group.row)
         else:
             group.check_repeated(spec, mappers, first, owner)
@@ -158,6 +169,8 @@ class Groups:
             if found is None:
                 group.check_extension(first)
             part = found or self._extend(group, size)
+            if found is None:
+                self._tell(EventKind.GROUP_EXTENDED, group, size)
         self._leases.renew(group.id, group.spec.lease_s, now)
         return group.told(part)
 
@@ -236,7 +249,7 @@ class Groups:
             return []
         self._open(group_id, used=used)
         self._leases.forget(group_id)
-        return self._end(group_id)
+        return self._end(group_id, "asked")
 
     # --- what becomes of its exchanges -----------------------------------------------------
 
@@ -354,6 +367,16 @@ class Groups:
         self._changes.put("used_groups", (group.id,), lambda: used)
         return part
 
+    def _tell(
+        self, kind: EventKind, group: Group, exchanges: int, cause: str | None = None
+    ) -> None:
+        self._changes.tell(
+            Event(
+                kind=kind, group=group.id, exchanges=exchanges, mappers=group.mappers, cause=cause,
+                partitions=group.spec.partitions, replicas=group.spec.replicas,
+            )
+        )  # fmt: skip
+
     def _joined(self, group: Group, index: int, number: int) -> None:
         group.open.add(index)
         self._of[number] = group
@@ -364,12 +387,13 @@ class Groups:
             self._changes.delete("blocks", (group.id, part.first))
 
     def _close(self, number: int) -> None:
-        self._members.close_exchange(self._directory.open[number])
+        self._members.close_exchange(self._directory.open[number], None)
         self.closed(number)
 
-    def _end(self, group_id: str) -> list[int]:
+    def _end(self, group_id: str, cause: str) -> list[int]:
         group = self._groups.pop(group_id)
         numbers = [group.number_of(index) for index in group.open]
+        self._tell(EventKind.GROUP_CLOSED, group, len(numbers), cause)
         for number in numbers:
             self._close(number)
         self._changes.delete("open_groups", (group_id,))

@@ -1,4 +1,4 @@
-"""What the state has changed and the database does not have yet.
+"""What the state has changed and the database does not have yet, and what is to be told of it.
 
 The state names rows as it changes them; whoever writes drains them as one batch. A row is
 rendered when it is drained, so one that changed a hundred times in a batch is written once.
@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
+
+from cosco.protocol.events import Event, EventLog
 
 #: What SQL can keep: integers from 0 to 2^64 - 1, floats, text, bytes and None.
 Row = tuple[Any, ...]
@@ -36,9 +38,13 @@ class Stored:
 
 
 class ChangeLog:
-    """The rows that changed since the last `pop_all`."""
+    """The rows that changed since the last `pop_all`.
+
+    events: what operators are told of these changes, once they are durable.
+    """
 
     def __init__(self) -> None:
+        self.events = EventLog()
         # By table and first column of the key, so that a delete looks at few of them.
         self._dirty: dict[tuple[str, Any], dict[Row, Callable[[], Row] | None]] = {}
         self._columns: dict[str, int] = {}  # of the keys of a table
@@ -46,6 +52,14 @@ class ChangeLog:
     def __bool__(self) -> bool:
         """Whether `pop_all` has something to give."""
         return bool(self._dirty)
+
+    def __len__(self) -> int:
+        """Return how many rows that is."""
+        return sum(map(len, self._dirty.values()))
+
+    def tell(self, event: Event) -> None:
+        """Have operators told of something, once what changed until now is durable."""
+        self.events.add(event)
 
     def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:
         """Note that row `key` changed; `render` gives its other columns when it is drained."""

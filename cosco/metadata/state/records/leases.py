@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 _K = TypeVar("_K", bound=Hashable)
+
+
+class LeaseAge(NamedTuple):
+    """How long ago a holder was heard of, and what is left of its lease, in seconds."""
+
+    heard_s: float
+    left_s: float
 
 
 class Leases(Generic[_K]):
@@ -29,7 +37,13 @@ class Leases(Generic[_K]):
             del self._held[holder]
         return expired
 
-    def restart(self, now: float) -> None:
-        """Begin a full period for every holder."""
+    def age(self, holder: _K, now: float) -> LeaseAge:
+        """Return how old a lease is; that of an unknown holder is over."""
+        period_s, deadline = self._held.get(holder, (0.0, now))
+        return LeaseAge(max(now - (deadline - period_s), 0.0), max(deadline - now, 0.0))
+
+    def restart(self, now: float, longest_s: float = math.inf) -> None:
+        """Begin a full period for every holder whose period is at most `longest_s`."""
         for holder, (period_s, _) in self._held.items():
-            self._held[holder] = (period_s, now + period_s)
+            if period_s <= longest_s:
+                self._held[holder] = (period_s, now + period_s)

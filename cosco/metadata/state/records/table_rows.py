@@ -28,10 +28,14 @@ def spec_from_row(columns: Iterable[Any]) -> ExchangeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An assignment, and its primary's store: files in it outlive the primary."""
+    """An assignment, and its primary's store: files in it outlive the primary.
+
+    written: whether a commit that counts has rows in it.
+    """
 
     assignment: Assignment
     store_id: str
+    written: bool = False
 
     def row(self) -> Row:
         """Return the columns after (number, range, epoch)."""
@@ -39,14 +43,15 @@ class Placed:
         replicas = json.dumps([ref_row(ref) for ref in assignment.replicas])
         return (
             assignment.build, *ref_row(assignment.primary), self.store_id, replicas,
-            assignment.sealed,
+            assignment.sealed, self.written,
         )  # fmt: skip
 
     @staticmethod
     def from_row(row: Row) -> Placed:
         """Return what a row keeps that begins with (range, epoch)."""
-        range_index, epoch, build, incarnation, address, store_id, replicas, sealed = row
+        range_index, epoch, build, incarnation, address, store_id, replicas, *rest = row
+        sealed, written = map(bool, rest)
         primary = DaemonRef(incarnation, address)
         others = tuple(DaemonRef(*ref) for ref in json.loads(replicas))
-        assignment = Assignment(range_index, epoch, build, primary, others, bool(sealed))
-        return Placed(assignment, store_id)
+        assignment = Assignment(range_index, epoch, build, primary, others, sealed)
+        return Placed(assignment, store_id, written)

@@ -81,7 +81,7 @@ class Forwards(TaskRunner):
             if replication.tick(now):
                 self._core.kick()
             patience_s = self._full_store_wait_s
-            if flushes.failing(now, patience_s):
+            if flushes.takes_nothing(now, patience_s):
                 # Neither copied nor stored: nothing here will change that.
                 why = f"the store takes nothing ({flushes.failure}), nor does the replica"
                 replication.give_up(now - patience_s, CapacityExceeded(f"rows are not safe: {why}"))

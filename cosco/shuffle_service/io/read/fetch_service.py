@@ -1,9 +1,7 @@
-"""Serves readers: one look at a partition, then its chunks as sections of whole blocks.
+"""Serves readers: one look at each partition at its turn, then its chunks, one after another.
 
-A message is copied out of pages, or out of what was read from the store, between two awaits
-and never across one: a chunk may become stored or be dropped, and a slow reader's piece be
-taken back, whenever this waits. What cannot be read is an error of its own section, and the
-next one follows. Chunks that lie one behind the other in a file are read as one.
+Chunks that lie one behind the other in a file are read as one. How a chunk is sent is in
+`cosco.shuffle_service.io.read.chunk_sender`.
 
 Generators are closed by whoever iterates over them (`aclosing`), so that the memory of a
 reader that leaves is free at once, not when the interpreter finds the generator.
@@ -12,7 +10,9 @@ reader that leaves is free at once, not when the interpreter finds the generator
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
+import math
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -21,19 +21,30 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 from cosco.dfs import Store
-from cosco.errors import DataCorrupted, ExchangeClosed
+from cosco.errors import DataCorrupted, ExchangeClosed, InvalidArgument, ServiceUnavailable
 from cosco.format.chunk import CHUNK_HEADER_BYTES, padded
+from cosco.protocol.fetch_records import FetchPart, FetchRequest
 from cosco.protocol.keys import AssignmentKey
-from cosco.protocol.wire import fetch_data, spb
+from cosco.protocol.wire import fetch_end, fetch_failure
 from cosco.shuffle_service.io.metrics import DaemonMetrics
+from cosco.shuffle_service.io.read.chunk_body import IN_MEMORY, HeldBody, StoredBody
+from cosco.shuffle_service.io.read.chunk_sender import ChunkSender
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.io.read.store_reader import StoreReader
-from cosco.shuffle_service.io.read.stored_files import FoundChunk, chunks_of, files_of_others
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
+from cosco.shuffle_service.io.read.stored_files import (
+    FilesOfOthers,
+    FoundChunk,
+    body_end,
+    chunks_of,
+)
+from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.core import DaemonCore, Piece
+from cosco.shuffle_service.state.reply_pack import ReplyPack
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +54,14 @@ MAX_FETCHES: Final = 256
 _BUFFERED_BYTES: Final = 32 << 20
 _MESSAGE_MIN_BYTES: Final = 64 << 10
 _MESSAGE_MAX_BYTES: Final = 1 << 20
-_ZEROS: Final = memoryview(bytes(_MESSAGE_MIN_BYTES))
 
 
 class FetchService:
     """The reading half of the daemon.
 
     `absorb` puts the copies of an assignment, if there are any, through the buffers.
+    `timeout_s`: a read of the store that takes longer ends the call of its reader, who asks other
+    daemons and comes again. That is no loss: nobody knows that anything is gone.
     """
 
     def __init__(
@@ -59,7 +71,9 @@ class FetchService:
         reads: ReadMemory,
         metrics: DaemonMetrics,
         absorb: Callable[[AssignmentKey], Awaitable[None]],
+        timeout_s: float = math.inf,
     ) -> None:
+        self._timeout_s = timeout_s
         self._core = core
         self._store = store
         self._reads = reads
@@ -68,170 +82,230 @@ class FetchService:
         self._turns = asyncio.Semaphore(MAX_FETCHES)
         self._active = 0
 
-    async def serve(
-        self, key: AssignmentKey, partition: int, *, files: bool = False
-    ) -> AsyncGenerator[bytes, None]:
+    async def serve(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
         """Yield the messages of one Fetch call; raises ExchangeClosed if it is dropped meanwhile.
 
-        `files`: also of files that others wrote. They are sent in any case by a daemon that
-        is not the assignment's primary.
+        Of files that others wrote a part is sent what it asks for, and in any case by a daemon that
+        is not the assignment's primary. Raises InvalidArgument for partitions that are not of the
+        range of their part, where that is known.
         """
         async with self._turns:
             self._active += 1
             try:
-                messages = _read_ahead(self._messages(key, partition, files))
+                messages = _read_ahead(self._messages(request))
                 async with aclosing(messages):
                     async for message in messages:
                         yield message
+            except TimeoutError as error:
+                raise self._hangs(error) from None
             finally:
                 self._active -= 1
 
-    async def _messages(
-        self, key: AssignmentKey, partition: int, files: bool
+    async def _messages(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
+        self._check_open(request.number)
+        parts = [_Part(_key_of(request, part), part) for part in request.parts]
+        if request.several:
+            for part in parts:
+                self._check_range(part)
+        sender = ChunkSender(
+            request.number,
+            request.mappers,
+            ReplyPack(packs=request.several),
+            self._metrics,
+            self._message_bytes,
+            lambda: self._check_open(request.number),
+        )
+        try:
+            async with aclosing(self._each(request, parts, sender)) as sent:
+                async for message in sent:
+                    yield message
+        except TimeoutError:  # the store hangs: what was read before is whole
+            for message in sender.rest():
+                yield message
+            raise
+        for message in sender.rest():
+            yield message
+
+    async def _each(
+        self, request: FetchRequest, parts: Sequence[_Part], sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        self._check_open(key)
+        """Send one partition of one part after another; yield the messages that are full."""
+        for partition, index in _in_order(request.parts):
+            part = parts[index]
+            if not part.is_ready:
+                for message in sender.due():
+                    yield message
+                await self._prepare(part)
+            if not self._sends_at_once(part, partition, sender):
+                async with aclosing(self._partition(part, partition, sender)) as sent:
+                    async for message in sent:
+                        yield message
+            self._check_open(request.number)  # or what is gone looks like nothing
+            if request.several:
+                for message in sender.full():
+                    yield message
+                sender.add(fetch_end(index, partition))
+
+    def _check_range(self, part: _Part) -> None:
+        held, found = self._core.assignment(part.key), part.asked.partitions
+        if held is None:
+            return
+        span = held.partition_range
+        if found.min() < span.first or found.max() >= span.end:
+            raise InvalidArgument(
+                f"a fetch of partitions {found.min()} to {found.max()} of range {span.index}, "
+                f"which has {span.first} to {span.end - 1}"
+            )
+
+    async def _prepare(self, part: _Part) -> None:
+        """Have what is asked for of an assignment where it can be looked at."""
         # In this order: a copy that goes meanwhile does so because its rows are in a file.
-        await self._absorb(key)
-        pieces = self._core.snapshot(key, partition)
-        held = self._core.assignment(key)
-        is_primary = held is not None and not held.copied_from
+        await self._absorb(part.key)
+        part.is_ready = True
+        held = self._core.assignment(part.key)
+        if part.asked.files or held is None or held.copied_from:
+            part.files = FilesOfOthers(
+                self._store,
+                self._core.folder(part.key),
+                part.asked.partitions,
+                self._core.incarnation,
+            )
+
+    def _sends_at_once(self, part: _Part, partition: int, sender: ChunkSender) -> bool:
+        """Send a partition without waiting for anything, if all of it is in memory and small."""
+        if part.files is not None:
+            return False
+        pieces = self._core.snapshot(part.key, partition) or ()
+        length = sum(piece.body_bytes for piece in pieces)
+        if not sender.has_room_for_all(length, len(pieces)):
+            return False
+        if not all(piece.chunk.state in IN_MEMORY for piece in pieces):
+            return False
+        for piece in pieces:
+            end = CHUNK_HEADER_BYTES + piece.body_bytes
+            blocks = piece.chunk.memory(self._core.arena, CHUNK_HEADER_BYTES, end)
+            sender.add_blocks(blocks, piece.chunk.offset)
+        return True
+
+    async def _partition(
+        self, part: _Part, partition: int, sender: ChunkSender
+    ) -> AsyncGenerator[bytes, None]:
+        """Send what there is of a partition at one look; yield the messages that are full."""
+        pieces = self._core.snapshot(part.key, partition) or ()
         done = 0
-        while pieces and done < len(pieces):
+        while done < len(pieces):
             run = _stored_run(pieces, done)
+            piece = pieces[done]
             done += max(1, len(run))
-            if len(run) > 1:
-                path = pieces[done - 1].chunk.buffer.path
-                found = self._from_store(key, path, run)
+            if run:
+                found = self._from_store(piece.chunk.buffer.path, run, partition, sender)
             else:
-                piece = pieces[done - 1]
-                found = self._from_chunk(piece.chunk, piece.body_bytes)
+                found = self._from_chunk(piece, partition, sender)
             async with aclosing(found):
                 async for message in found:
                     yield message
-        if files or not is_primary:
-            async with aclosing(self._from_files(key, partition)) as found:
+        if part.files is not None:
+            found = self._from_files(part, partition, sender)
+            async with aclosing(found):
                 async for message in found:
                     yield message
-        self._check_open(key)  # or what is gone looks like nothing
 
-    def _check_open(self, key: AssignmentKey) -> None:
-        if self._core.is_dropped(key.number):
-            raise _closed()
+    def _check_open(self, number: int) -> None:
+        if self._core.is_dropped(number):
+            raise ExchangeClosed("the exchange is closed, or was while it was read")
 
     def _message_bytes(self) -> int:
         share = _BUFFERED_BYTES // (2 * max(1, self._active))
         return min(max(share, _MESSAGE_MIN_BYTES), _MESSAGE_MAX_BYTES)
 
-    # --- chunks of this process -----------------------------------------------------------
-
-    async def _from_chunk(self, chunk: Chunk, body_bytes: int) -> AsyncGenerator[bytes, None]:
-        buffer = chunk.buffer  # whose path may come only when the chunk is flushed
+    async def _from_chunk(
+        self, piece: Piece, partition: int, sender: ChunkSender
+    ) -> AsyncGenerator[bytes, None]:
+        chunk = piece.chunk
         if chunk.state is ChunkState.LOST:
-            yield _failed(f"the chunk at {chunk.offset} of {buffer.path} is gone")
+            sender.add(fetch_failure(f"the chunk at {chunk.offset} of {chunk.buffer.path} is gone"))
             return
-        sent, announced = 0, False
-        while sent < body_bytes:
-            if chunk.is_dropped():
-                raise _closed()
-            if chunk.state in {ChunkState.STORED, ChunkState.LOST}:
-                rest = [FoundChunk(chunk.offset, body_bytes)]
-                stored = self._from_store(buffer.key, buffer.path, rest, sent, announced)
-                async with aclosing(stored):
-                    async for message in stored:
-                        yield message
-                return
-            if not announced:
-                announced = True
-                yield _section(body_bytes, chunk.offset, stored=False)
-                continue  # it may have been stored meanwhile
-            start = CHUNK_HEADER_BYTES + sent
-            length = min(self._message_bytes(), body_bytes - sent)
-            message = fetch_data(chunk.memory(self._core.arena, start, start + length))
-            sent += length
-            self._metrics.bytes_fetched.inc(length)
-            yield message
-
-    # --- the store ------------------------------------------------------------------------
-
-    async def _from_files(self, key: AssignmentKey, partition: int) -> AsyncGenerator[bytes, None]:
-        """Yield the chunks of files that this process did not write, found by their headers."""
-        folder = self._core.folder(key)
+        body = HeldBody(chunk, piece.body_bytes, self._core.arena, self._reader)
         try:
-            files = await files_of_others(self._store, folder, partition, self._core.incarnation)
-        except OSError as error:
-            yield self._unreadable(key, f"{folder} cannot be listed: {error}")
-            return
-        for file in files:
-            try:
-                async for found in chunks_of(self._store, file, key, partition):
-                    async with aclosing(self._from_store(key, file.path, [found])) as messages:
-                        async for message in messages:
-                            yield message
-            except (OSError, DataCorrupted) as error:
-                yield self._unreadable(key, str(error))
+            async with aclosing(sender.send(body, partition)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            body.close()
 
     async def _from_store(
-        self,
-        key: AssignmentKey,
-        path: str,
-        chunks: Sequence[FoundChunk],
-        sent: int = 0,
-        announced: bool = False,
+        self, path: str, run: Sequence[FoundChunk], partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        """Yield stored chunks that follow each other in a file.
-
-        The first one begins after byte `sent`; its section may have been announced.
-
-        A section is sent after the first read, so that a file that is gone or was cut is an
-        error. What fails after that is zeros to the end of the section, which no reader
-        takes for blocks, and then an error.
-        """
-        reader = StoreReader(self._store, self._reads, path)
+        """Send stored chunks that follow each other in a file."""
+        reader = self._reader(path)
+        run_end = body_end(run[-1])
         try:
-            for chunk in chunks:
-                while sent < chunk.body_bytes:
-                    try:
-                        data = await self._read(reader, chunk, sent, _end(chunks[-1]))
-                    except (OSError, DataCorrupted) as error:
-                        where = f"the chunk at {chunk.offset} of {path}"
-                        reason = self._unreadable(key, f"{where}: {error}")
-                        if announced:
-                            for message in _zeros(chunk.body_bytes - sent):
-                                yield message
-                        yield reason
-                        break
-                    message = fetch_data(data)
-                    if not announced:
-                        announced = True
-                        yield _section(chunk.body_bytes, chunk.offset, stored=True)
-                    length = sum(map(len, data))
-                    sent += length
-                    self._metrics.bytes_fetched.inc(length)
-                    yield message
-                sent, announced = 0, False
+            for found in run:
+                body = StoredBody(reader, found, run_end)
+                async with aclosing(sender.send(body, partition)) as messages:
+                    async for message in messages:
+                        yield message
         finally:
             reader.close()
 
-    async def _read(
-        self, reader: StoreReader, chunk: FoundChunk, sent: int, run_end: int
-    ) -> list[memoryview]:
-        """Return the next bytes of a chunk's body, valid until the next await."""
-        position, end = chunk.offset + CHUNK_HEADER_BYTES + sent, _end(chunk)
-        length = min(self._message_bytes(), chunk.body_bytes - sent)
+    async def _from_files(
+        self, part: _Part, partition: int, sender: ChunkSender
+    ) -> AsyncGenerator[bytes, None]:
+        """Send the chunks of files that this process did not write, found by their headers."""
+        assert part.files is not None
+        for message in sender.due():
+            yield message
         try:
-            return await reader.at(position, length, end, run_end)
-        except (OSError, DataCorrupted):
-            if run_end == end:
+            files = await part.files.of(partition)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            folder = self._core.folder(part.key)
+            sender.add(sender.unreadable(f"{folder} cannot be listed: {error}"))
+            return
+        for file in files:
+            try:
+                async for found in chunks_of(self._store, file, part.key, partition):
+                    sent = self._from_store(file.path, [found], partition, sender)
+                    async with aclosing(sent) as messages:
+                        async for message in messages:
+                            yield message
+            except TimeoutError:
                 raise
-            # What could not be read may be of the chunks behind it only.
-            return await reader.at(position, length, end, end)
+            except (OSError, DataCorrupted) as error:
+                sender.add(sender.unreadable(str(error)))
 
-    def _unreadable(self, key: AssignmentKey, reason: str) -> bytes:
-        """Return an error section; raises ExchangeClosed if that is why."""
-        self._check_open(key)
-        log.warning("%s", reason)
+    def _reader(self, path: str) -> StoreReader:
+        return StoreReader(self._store, self._reads, path, self._timeout_s)
+
+    def _hangs(self, error: TimeoutError) -> ServiceUnavailable:
+        """Return what a reader is told who waits for a store that hangs."""
+        log.warning("a reader is told to come again: %s", error.strerror or error)
         self._metrics.fetch_failures.inc()
-        return _failed(reason)
+        return ServiceUnavailable(error.strerror or str(error))
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One part of a request. `files`: where to find those of others; None: they are not sent.
+
+    is_ready: its copies are absorbed.
+    """
+
+    key: AssignmentKey
+    asked: FetchPart
+    is_ready: bool = False
+    files: FilesOfOthers | None = None
+
+
+def _key_of(request: FetchRequest, part: FetchPart) -> AssignmentKey:
+    return AssignmentKey(request.number, part.range_index, part.epoch)
+
+
+def _in_order(parts: Sequence[FetchPart]) -> Iterator[tuple[int, int]]:
+    """Yield (partition, index of its part): ascending by partition, then by part."""
+    each = (zip(part.partitions, repeat(index)) for index, part in enumerate(parts))
+    return heapq.merge(*each)
 
 
 async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -252,31 +326,8 @@ def _stored_run(pieces: Sequence[Piece], first: int) -> list[FoundChunk]:
     run: list[FoundChunk] = []
     for piece in pieces[first:]:
         chunk = piece.chunk
-        follows = not run or padded(_end(run[-1])) == chunk.offset
+        follows = not run or padded(body_end(run[-1])) == chunk.offset
         if chunk.state is not ChunkState.STORED or not follows:
             break
         run.append(FoundChunk(chunk.offset, piece.body_bytes))
     return run
-
-
-def _end(chunk: FoundChunk) -> int:
-    """Return where the blocks of a chunk end in its file."""
-    return chunk.offset + CHUNK_HEADER_BYTES + chunk.body_bytes
-
-
-def _closed() -> ExchangeClosed:
-    return ExchangeClosed("the exchange is closed, or was while it was read")
-
-
-def _section(body_bytes: int, offset: int, *, stored: bool) -> bytes:
-    section = spb.Section(body_bytes=body_bytes, offset=offset, stored=stored)
-    return spb.FetchReply(section=section).SerializeToString()
-
-
-def _failed(reason: str) -> bytes:
-    return spb.FetchReply(section=spb.Section(error=reason)).SerializeToString()
-
-
-def _zeros(length: int) -> Iterator[bytes]:
-    for first in range(0, length, len(_ZEROS)):
-        yield fetch_data([_ZEROS[: length - first]])

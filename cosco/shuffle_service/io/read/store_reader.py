@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cosco.dfs import Store
+from cosco.dfs import Store, answered_in
 from cosco.errors import DataCorrupted
 from cosco.format.chunk import ALIGNMENT
 from cosco.shuffle_service.io.read.read_memory import PieceMemory, ReadMemory
@@ -28,23 +29,31 @@ class _Piece:
 class StoreReader:
     """`at` gives what is at a position; `close` must follow. For one task.
 
-    It holds two pieces at most: the one at the last position, and the one after it.
+    It holds two pieces at most: the one at the last position, and the one after it. A read that
+    takes longer than `timeout_s` is not waited for, and gives its memory back when it has ended.
     """
 
-    def __init__(self, store: Store, memory: ReadMemory, path: str) -> None:
+    def __init__(
+        self, store: Store, memory: ReadMemory, path: str, timeout_s: float = math.inf
+    ) -> None:
+        self._timeout_s = timeout_s
         self._store = store
         self._memory = memory
-        self._path = path
+        self.path = path
         self._piece: _Piece | None = None
         self._ahead: asyncio.Task[_Piece] | None = None
         memory.readers += 1
+
+    def has(self, position: int) -> bool:
+        """Whether what is at `position` is in memory, so that `at` does not wait."""
+        return self._piece is not None and self._piece.covers(position)
 
     async def at(self, position: int, length: int, needed: int, end: int) -> list[memoryview]:
         """Up to `length` bytes from `position` on, one or more, read if need be.
 
         They are valid until the next await. `end` is where the caller will end, which bounds
-        what is read ahead. Raises OSError, and DataCorrupted if the file is seen to end
-        before `needed`.
+        what is read ahead. Raises OSError, which TimeoutError is one of, and DataCorrupted if the
+        file is seen to end before `needed`.
         """
         if self._piece is None or not self._piece.covers(position):
             self._drop_piece()
@@ -65,6 +74,10 @@ class StoreReader:
         self._drop_ahead()
 
     async def _next_piece(self, position: int, end: int) -> _Piece:
+        async with answered_in(self._timeout_s, f"the store, asked for {self.path},"):
+            return await self._read_piece(position, end)
+
+    async def _read_piece(self, position: int, end: int) -> _Piece:
         if (ahead := self._ahead) is not None:
             # What went wrong is met again by the read below, which then is the one to tell.
             with suppress(OSError, DataCorrupted):
@@ -76,7 +89,14 @@ class StoreReader:
             self._drop_ahead()
         start = position - position % ALIGNMENT
         length = min(self._memory.piece_bytes(), end - start)
-        return await self._fill(await self._memory.borrow(length), start, length)
+        filling = self._fill(await self._memory.borrow(length), start, length)
+        reading = asyncio.create_task(filling, name="read")
+        try:
+            await asyncio.wait({reading})
+        except asyncio.CancelledError:
+            reading.add_done_callback(self._forget)
+            raise
+        return reading.result()
 
     def _read_ahead(self, start: int, end: int) -> None:
         start -= start % ALIGNMENT  # where the last piece ended, unless the file does there
@@ -87,7 +107,7 @@ class StoreReader:
 
     async def _fill(self, borrowed: PieceMemory, start: int, length: int) -> _Piece:
         try:
-            got = await self._store.read_into(self._path, start, borrowed.views)
+            got = await self._store.read_into(self.path, start, borrowed.views)
         except BaseException:
             self._memory.give_back(borrowed)
             raise

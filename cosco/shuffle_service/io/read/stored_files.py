@@ -12,14 +12,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
+from pyroaring import BitMap
+
 from cosco.dfs import Store, StoredFile
 from cosco.errors import DataCorrupted
 from cosco.format.chunk import ALIGNMENT, CHUNK_HEADER_BYTES, ChunkHeader, parse_chunk_header
 from cosco.protocol.keys import AssignmentKey
 
 #: partition and incarnation; what else lies in the folder is nobody's.
-_NAME: Final = re.compile(r"(\d{1,10})-([0-9a-f]{16})")
+_NAME: Final = re.compile(r"(0|[1-9]\d{0,9})-([0-9a-f]{16})")
 _READ_BYTES: Final = 1 << 20
+#: What is kept of a folder for one reader: it may have hundreds of thousands of files.
+LISTED_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +34,42 @@ class FoundChunk:
     body_bytes: int
 
 
-async def files_of_others(
-    store: Store, folder: str, partition: int, incarnation: int
-) -> list[StoredFile]:
-    """List the files of a partition in an assignment's folder, but for this incarnation's own.
+def body_end(chunk: FoundChunk) -> int:
+    """Return where the blocks of a chunk end in its file."""
+    return chunk.offset + CHUNK_HEADER_BYTES + chunk.body_bytes
 
-    Raises OSError.
+
+class FilesOfOthers:
+    """The files of some partitions in an assignment's folder, but for one incarnation's own.
+
+    The folder is listed once for LISTED_AT_ONCE partitions, which are asked for ascending.
     """
-    found = []
-    for file in await store.list(f"{folder}{partition}-"):
-        name = _NAME.fullmatch(file.path.removeprefix(folder))
-        if name is not None and int(name[2], 16) != incarnation:
-            found.append(file)
-    return found
+
+    def __init__(self, store: Store, folder: str, partitions: BitMap, incarnation: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._partitions = partitions
+        self._incarnation = incarnation
+        self._listed = BitMap()
+        self._found: dict[int, list[StoredFile]] = {}
+
+    async def of(self, partition: int) -> list[StoredFile]:
+        """Return the files of one of the partitions. Raises OSError."""
+        if partition not in self._listed:
+            await self._list(partition)
+        return self._found.pop(partition, [])
+
+    async def _list(self, partition: int) -> None:
+        at = self._partitions.rank(partition) - 1
+        self._listed = self._partitions[at : at + LISTED_AT_ONCE]
+        self._found = {}
+        prefix = self._folder if len(self._listed) > 1 else f"{self._folder}{partition}-"
+        for file in await self._store.list(prefix):
+            name = _NAME.fullmatch(file.path.removeprefix(self._folder))
+            if name is None or int(name[2], 16) == self._incarnation:
+                continue
+            if (found := int(name[1])) in self._listed:
+                self._found.setdefault(found, []).append(file)
 
 
 async def chunks_of(

@@ -96,9 +96,12 @@ class PoolShares:
         roomy = self._pool.free_bytes - int(self._pool.capacity_bytes * _ROOMY_SHARE)
         return min(roomy, self.buffers_room)
 
-    def is_low(self, waiting_bytes: int) -> bool:
-        """Whether buffers' memory is short, counting what is being written as free."""
-        soon_free = self.buffers_room + self.flushing
+    def is_low(self, waiting_bytes: int, *, hanging_bytes: int) -> bool:
+        """Whether buffers' memory is short, counting what is being written as free.
+
+        hanging_bytes: of what is being written, that whose write hangs.
+        """
+        soon_free = self.buffers_room + self.flushing - hanging_bytes
         # What waits may need a page more than its length: its chunk begins with a header.
         wanted = waiting_bytes + MIN_PAGE_BYTES if waiting_bytes else 0
         return soon_free < self._pool.capacity_bytes * _LOW_WATER_SHARE + wanted

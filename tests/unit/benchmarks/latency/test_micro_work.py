@@ -53,4 +53,4 @@ def test_iterations_fill_whole_groups(groups: tuple[int, ...], warm_ups: int, st
 
 def test_every_peer_has_a_program() -> None:
     for program in MICRO_PEERS.values():
-        assert (SCRIPTS / program).exists()
+        assert (SCRIPTS / program.script).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from cosco_bench.peers.peer_files import (
 )
 from cosco_bench.peers.peer_process import PeerMissing, PeerResult, find_peer
 from cosco_bench.peers.peers import PeersResult, speedup
-from cosco_bench.settings import MAX_PEER_ROWS, PEERS, PeersSettings
+from cosco_bench.settings import MAX_PEER_ROWS, MICRO_PEERS, PEERS, PeersSettings
 
 from cosco.errors import CapacityExceeded
 
@@ -35,8 +36,15 @@ class SilentLink:
         """Nothing."""
 
 
-def result(seconds: list[float], scan: list[float], **tally: int) -> PeerResult:
-    return PeerResult(seconds, scan, [5.0], [1.0], {**TALLY, **tally}, {}, {})
+def result(
+    seconds: list[float],
+    scan: list[float],
+    *,
+    cpu: Sequence[float] = (5.0,),
+    scan_cpu: Sequence[float] = (1.0,),
+    **tally: int,
+) -> PeerResult:
+    return PeerResult(seconds, scan, list(cpu), list(scan_cpu), {**TALLY, **tally}, {}, {})
 
 
 def test_rows_are_a_key_that_sums_up_and_a_text() -> None:
@@ -77,6 +85,36 @@ def test_figures_are_medians_and_ratios() -> None:
     assert shown["verified"]
 
 
+def test_an_engine_with_cosco_is_set_beside_the_engine_alone() -> None:
+    found = PeersResult(RowTally(**TALLY))
+    found.add("dask", result([10.0], [2.0], cpu=[16.0], scan_cpu=[4.0]))
+    found.add("dask_cosco", result([8.0], [2.0], cpu=[14.0], scan_cpu=[5.0]))
+    found.add("ray_disk", result([20.0], [1.0], cpu=[1.0]))
+    found.add("ray_cosco", result([10.0], [1.0], cpu=[1.0]))
+    shown = found.to_json()
+    assert shown["cpu_above_scan_seconds"] == {"dask": 12.0, "dask_cosco": 9.0}
+    assert shown["beside_engine"] == {
+        "dask_cosco": {
+            "seconds": 0.8,
+            "above_scan_seconds": 0.75,
+            "cpu_seconds": 0.875,
+            "cpu_above_scan_seconds": 0.75,
+        },
+        "ray_cosco": {"seconds": 0.5, "above_scan_seconds": 9 / 19},
+    }
+    del found.results["dask"]
+    assert found.beside_engine().keys() == {"ray_cosco"}
+
+
+def test_every_engine_is_measured_alone_in_the_same_environment() -> None:
+    for programs in (PEERS, MICRO_PEERS):
+        beside = [program for program in programs.values() if program.beside]
+        assert beside
+        for program in beside:
+            assert program.replicas
+            assert programs[program.beside].environment == program.environment
+
+
 def test_other_rows_than_the_files_have_are_no_result() -> None:
     found = PeersResult(RowTally(**TALLY))
     found.add("cosco", result([1.0], [0.5]))
@@ -95,16 +133,16 @@ def test_a_peer_is_missing_without_its_environment_or_its_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(PeerMissing, match=r"run make peers, which installs dask"):
-        find_peer("dask", PEERS, str(tmp_path))
+        find_peer(PEERS["dask_cosco"], str(tmp_path))
     monkeypatch.setattr(peer_process, "SCRIPTS", tmp_path)
     with pytest.raises(PeerMissing, match="source checkout"):
-        find_peer("dask", PEERS, str(tmp_path))
+        find_peer(PEERS["dask_cosco"], str(tmp_path))
 
 
 def test_every_peer_has_a_program_and_pinned_requirements() -> None:
-    for name, program in PEERS.items():
-        assert (peer_process.SCRIPTS / program).is_file()
-        requirements = peer_process.SCRIPTS / "requirements" / f"{name}.txt"
+    for program in PEERS.values():
+        assert (peer_process.SCRIPTS / program.script).is_file()
+        requirements = peer_process.SCRIPTS / "requirements" / f"{program.environment}.txt"
         lines = requirements.read_text().split()
         assert lines
         assert all("==" in line for line in lines)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable, Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from pyroaring import BitMap
+from support.exchanges import until
 
+from cosco.client.driver import driver as module
 from cosco.client.driver.driver import Driver, RecomputeCallback, exchange_driver
 from cosco.client.rpc import metadata_client
+from cosco.client.rpc.in_use import IN_USE
 from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.protocol import wire
+from cosco.protocol.group_records import GroupCall
+from cosco.protocol.keys import LossKey
 from cosco.protocol.records import DriverOrders, ExchangeInfo, ExchangeSpec, RecomputeCall, RowKind
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)
@@ -107,6 +115,7 @@ def start(losses: Losses) -> Iterator[Callable[[RecomputeCallback | None], Drive
         drivers[-1].start()
         return drivers[-1]
 
+    begin.drivers, begin.losses = drivers, losses  # type: ignore[attr-defined]
     yield begin
     for driver in drivers:
         driver.close()
@@ -114,6 +123,19 @@ def start(losses: Losses) -> Iterator[Callable[[RecomputeCallback | None], Drive
 
 
 Start = Callable[[RecomputeCallback | None], Driver]
+
+
+def ended(driver: Driver) -> bool:
+    return not driver._work.thread.is_alive() and not driver._work.callbacks.is_busy
+
+
+def wait_for_end(driver: Driver) -> None:
+    driver._work.thread.join(WAIT_S)
+    until(lambda: ended(driver), WAIT_S)
+
+
+def callback_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "cosco-recompute"]
 
 
 def test_each_loss_is_called_back_once_and_answered(losses: Losses, start: Start) -> None:
@@ -168,17 +190,17 @@ def test_a_callback_that_raises_is_a_failure(losses: Losses, start: Start) -> No
 
 def test_without_a_callback_every_loss_fails(losses: Losses, start: Start) -> None:
     driver = start(None)
-    assert [thread.name for thread in driver._threads] == ["cosco-lease"]
     losses.lose(1, [1])
     losses.wait(lambda: not losses.open)
     assert "no recompute_writers_callback" in losses.failed[1]
+    assert not driver._work.callbacks.is_busy
 
 
 def test_polling_ends_with_the_exchange(losses: Losses, start: Start) -> None:
     driver = start(None)
     losses.is_closed = True
-    driver._threads[0].join(WAIT_S)
-    assert not driver._threads[0].is_alive()
+    driver._work.thread.join(WAIT_S)
+    assert not driver._work.thread.is_alive()
 
 
 def test_a_driver_that_was_replaced_calls_nobody_back_any_more(
@@ -199,10 +221,9 @@ def test_a_driver_that_was_replaced_calls_nobody_back_any_more(
     with losses.changed:
         losses.owner = b"another"
         losses.changed.notify_all()
-    driver._threads[0].join(WAIT_S)
+    driver._work.thread.join(WAIT_S)
     go_on.set()
-    driver._threads[1].join(WAIT_S)
-    assert not any(thread.is_alive() for thread in driver._threads)
+    wait_for_end(driver)
     assert called == [[1]]
     assert sorted(losses.open) == [1, 2]  # for the other one
 
@@ -222,33 +243,58 @@ def test_a_callback_may_close_and_closing_does_not_wait_for_it(
     assert closed.wait(WAIT_S)
     driver.close()
     go_on.set()
-    for thread in driver._threads:
-        thread.join(WAIT_S)
-        assert not thread.is_alive()
+    wait_for_end(driver)
 
 
-@pytest.mark.parametrize("running", [False, True])
-def test_closing_waits_for_the_thread_of_callbacks_unless_one_runs(
-    losses: Losses, start: Start, monkeypatch: pytest.MonkeyPatch, running: bool
-) -> None:
-    called, go_on = threading.Event(), threading.Event()
+def test_no_callback_begins_after_closing(losses: Losses, start: Start) -> None:
+    running, go_on, called = threading.Event(), threading.Event(), []
 
     def callback(mappers: list[int], reason: str) -> None:
-        called.set()
+        called.append(mappers)
+        running.set()
         assert go_on.wait(WAIT_S)
 
     driver = start(callback)
-    if running:
-        losses.lose(1, [1])
-        assert called.wait(WAIT_S)
-    joined: list[float] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(driver._threads[1], "join", joined.append)
-        driver.close()
-    assert len(joined) == (0 if running else 1)
+    with losses.changed:
+        losses.open = {1: [1], 2: [2]}
+        losses.changed.notify_all()
+    assert running.wait(WAIT_S)
+    driver.close()
     go_on.set()
-    driver._threads[1].join(WAIT_S)
-    assert not any(thread.is_alive() for thread in driver._threads)
+    wait_for_end(driver)
+    assert called == [[1]]
+
+
+def test_callbacks_have_a_thread_while_there_are_any(losses: Losses, start: Start) -> None:
+    driver = start(lambda mappers, reason: None)
+    for loss in (1, 2):
+        assert not callback_threads()
+        losses.lose(loss, [loss])
+        losses.wait(lambda: not losses.open)
+        until(lambda: not callback_threads(), WAIT_S)
+    assert driver._work.thread.is_alive()
+
+
+def test_a_loss_is_told_again_for_which_no_thread_can_be_started(
+    losses: Losses, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [RuntimeError("can't start new thread")] * 2
+    begin = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "cosco-recompute" and refusals:
+            raise refusals.pop()
+        begin(thread)
+
+    called: list[list[int]] = []
+    warned: list[str] = []
+    monkeypatch.setattr(module._LOG, "warning", lambda text, *_: warned.append(text))
+    start(lambda mappers, reason: called.append(mappers))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    losses.lose(1, [1])
+    losses.wait(lambda: not losses.open)
+    assert called == [[1]]
+    assert warned == ["mappers of %r are called back later: %s"] * 2
 
 
 def test_a_service_that_is_away_by_the_first_poll_is_waited_for(
@@ -266,3 +312,223 @@ def test_a_service_that_is_away_by_the_first_poll_is_waited_for(
     losses.wait(lambda: not losses.open)
     assert called == [[1]]
     assert not warned
+
+
+# --- of an application ------------------------------------------------------------------------
+
+
+class ApplicationLosses:
+    """Repeats losses of exchanges until it is told how their callbacks ended; counts polls."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.open: dict[tuple[int, int], list[int]] = {}
+        self.failed: dict[tuple[int, int], str] = {}
+        self.polls_with_answers = 0
+
+    def poll(
+        self, metadata: object, outcomes: Mapping[LossKey, str], wait_s: float
+    ) -> list[GroupCall]:
+        with self.changed:
+            self.polls_with_answers += bool(outcomes)
+            for (number, loss), failure in outcomes.items():
+                self.open.pop((number, loss), None)
+                if failure:
+                    self.failed[number, loss] = failure
+            self.changed.notify_all()
+            if not self.open:
+                self.changed.wait(min(wait_s, 0.05))
+            return [
+                GroupCall(number, RecomputeCall(loss, BitMap(mappers), "lost"))
+                for (number, loss), mappers in self.open.items()
+            ]
+
+    def wait(self, reached: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(reached, WAIT_S)
+
+
+def test_callbacks_of_an_application_wait_for_none_of_another_exchange() -> None:
+    """The re-run of exchange 2 reads exchange 1, which lost rows in the same death."""
+    losses = ApplicationLosses()
+    done: list[tuple[int, list[int]]] = []
+    first_is_whole = threading.Event()
+
+    def callback(number: int, mappers: list[int], reason: str) -> None:
+        if number == 2:
+            assert first_is_whole.wait(WAIT_S)
+        else:
+            assert not done or done[-1][0] == 1, "two at once of one exchange"
+        done.append((number, mappers))
+        if len(done) == 3:
+            first_is_whole.set()
+
+    driver = Driver(
+        "127.0.0.1:1", "etl-1", 0.15, losses.poll, callback, 1.0, owns={"a"}.__contains__
+    )
+    losses.open = {(2, 1): [9], (1, 1): [3], (1, 2): [4], (1, 3): [5]}
+    driver.start()
+    losses.wait(lambda: not losses.open)
+    driver.close()
+    assert done == [(1, [3]), (1, [4]), (1, [5]), (2, [9])]
+    assert not losses.failed
+
+
+def test_ends_of_many_callbacks_are_told_together() -> None:
+    losses = ApplicationLosses()
+    all_run = threading.Barrier(100)
+
+    def callback(number: int, mappers: list[int], reason: str) -> None:
+        all_run.wait(WAIT_S)
+        if number == 7:
+            raise ValueError("no workers")
+
+    def poll(metadata: object, outcomes: Mapping[LossKey, str], wait_s: float) -> list[GroupCall]:
+        if outcomes:  # a call takes its time
+            until(lambda: len(driver._work._outcomes) == len(losses.open), WAIT_S)
+        return losses.poll(metadata, outcomes, wait_s)
+
+    driver = Driver("127.0.0.1:1", "etl-1", 60.0, poll, callback, 1.0, owns=bool)
+    losses.open = {(number, 1): [number] for number in range(100)}
+    driver.start()
+    losses.wait(lambda: not losses.open)
+    until(lambda: not driver._work.callbacks.is_busy, WAIT_S)
+    driver.close()
+    assert losses.failed == {(7, 1): "recompute_writers_callback raised ValueError: no workers"}
+    assert losses.polls_with_answers <= 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_application_that_is_let_go_lives_while_an_exchange_of_it_is_used() -> None:
+    losses = ApplicationLosses()
+    driver = Driver(
+        "127.0.0.1:1", "etl-1", 100.0, losses.poll, lambda *_: None, 1.0, owns={"a"}.__contains__
+    )
+    driver.start()
+    use = IN_USE.add("a", user := User())
+    driver.let_go()
+    assert not ended(driver)
+    IN_USE.remove(use)
+    wait_for_end(driver)
+    use = IN_USE.add("a", user)
+    assert not ended(driver)
+    IN_USE.remove(use)
+    wait_for_end(driver)
+
+
+# --- without an owner -------------------------------------------------------------------------
+
+
+class User:
+    """Uses the exchange, as a writer does."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is let go rests as soon as nobody uses its exchange."""
+    monkeypatch.setattr(module, "LET_GO_S", 0.0)
+    monkeypatch.setattr(module, "_LET_GO_POLL_S", 0.02)
+
+
+def test_no_thread_holds_the_callback(start: Start) -> None:
+    class Owner:
+        def again(self, mappers: list[int], reason: str) -> None:
+            raise AssertionError
+
+    owner = Owner()
+    driver = start(owner.again)
+    gone = weakref.ref(owner)
+    work = driver._work
+    start.drivers.clear()  # type: ignore[attr-defined]
+    del owner, driver
+    gc.collect()
+    assert gone() is None
+    work.close()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_driver_that_is_let_go_rests_when_nobody_uses_the_exchange(start: Start) -> None:
+    driver = start(lambda mappers, reason: None)
+    user = User()
+    use = IN_USE.add("x", user)
+    driver.let_go()
+    seen = start.losses.polls  # type: ignore[attr-defined]
+    start.losses.wait(lambda: start.losses.polls > seen + 3)  # type: ignore[attr-defined]
+    assert not ended(driver)
+    IN_USE.remove(use)
+    wait_for_end(driver)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_driver_at_rest_goes_on_for_the_next_user(losses: Losses, start: Start) -> None:
+    called: list[list[int]] = []
+    driver = start(lambda mappers, reason: called.append(mappers))
+    driver._work._lease_s = 100.0  # so that it still lasts
+    driver.let_go()
+    for _ in range(2):
+        wait_for_end(driver)
+        user = User()
+        use = IN_USE.add("x", user)
+        assert not ended(driver)
+        losses.lose(len(called) + 1, [7])
+        losses.wait(lambda: not losses.open)
+        IN_USE.remove(use)
+    assert called == [[7], [7]]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_driver_at_rest_whose_lease_ran_out_does_not_go_on(start: Start) -> None:
+    driver = start(None)
+    driver._work._lease_s = 0.0
+    driver.let_go()
+    driver._work.thread.join(WAIT_S)
+    user = User()
+    IN_USE.add("x", user)
+    assert ended(driver)
+
+
+def test_a_poll_under_way_ends_when_its_driver_is_let_go(losses: Losses, start: Start) -> None:
+    driver = start(None)
+    driver._work._lease_s = 300.0
+    user = User()
+    use = IN_USE.add("x", user)
+    seen = losses.polls
+    losses.wait(lambda: losses.polls > seen)  # one that waits for 10 s
+    seen = losses.polls
+    began = time.monotonic()
+    driver.let_go()
+    losses.wait(lambda: losses.polls > seen)
+    assert time.monotonic() - began < 5.0
+    IN_USE.remove(use)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_callback_that_runs_keeps_its_driver(losses: Losses, start: Start) -> None:
+    running, go_on = threading.Event(), threading.Event()
+
+    def callback(mappers: list[int], reason: str) -> None:
+        running.set()
+        assert go_on.wait(WAIT_S)
+
+    driver = start(callback)
+    losses.lose(1, [1])
+    assert running.wait(WAIT_S)
+    driver.let_go()
+    seen = losses.polls
+    losses.wait(lambda: losses.polls > seen + 3)
+    assert not ended(driver)
+    go_on.set()
+    losses.wait(lambda: not losses.open)
+    assert losses.arranged == [1]
+
+
+def test_a_driver_that_is_told_of_another_one_says_so(losses: Losses, start: Start) -> None:
+    driver = start(None)
+    assert not driver.is_replaced
+    with losses.changed:
+        losses.owner = b"another"
+        losses.changed.notify_all()
+    driver._work.thread.join(WAIT_S)
+    assert driver.is_replaced
+    other = start(None)
+    assert not other.is_replaced

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from cosco.client.read import gather as module
 from cosco.client.read.fetch_call import StallWatch
-from cosco.client.read.gather import BegunAnew, CommitWatch, Gatherer
+from cosco.client.read.gather import BegunAnew, Gatherer
 from cosco.client.read.state import read_plan
 from cosco.client.read.state.merge import PartitionMerge
 from cosco.client.read.state.read_plan import AwaitCommits, ReadPlan
@@ -111,6 +110,10 @@ def silent(context: Any) -> Iterator[bytes]:
     ended.wait(20)
 
 
+def merge_of(snapshot: ReadSnapshot) -> PartitionMerge:
+    return PartitionMerge(snapshot, exchange=5, partition=0, named=BitMap([1]))
+
+
 class Cluster:
     """Daemons that answer Fetch in turn as told, and a metadata service that takes reports.
 
@@ -169,19 +172,15 @@ class Cluster:
             self._metadata,
             self.scope,
             5,
-            0,
             1,
-            watch=SimpleNamespace(wait=self._ask, ahead=lambda _: None),
-            begin=lambda snapshot: PartitionMerge(
-                snapshot, exchange=5, partition=0, named=BitMap([1])
-            ),
+            watch=SimpleNamespace(wait=self._ask, ahead=lambda *_: None),
         )
         plan = ReadPlan(timeout_s=timeout_s, service_timeout_s=service_timeout_s)
         try:
             while True:
                 rows = []
                 try:
-                    for decoded in gatherer.gather(plan):
+                    for decoded in gatherer.gather(plan, 0, merge_of):
                         rows.append(bytes(decoded.content))
                         if given:
                             plan.gave()
@@ -408,19 +407,3 @@ def test_no_thread_outlives_a_reader_that_is_closed_under_way(cluster: Cluster) 
     thread.join(20.0)
     assert not thread.is_alive()
     watch.stop()
-
-
-@pytest.mark.parametrize("fresh", [True, False])
-def test_what_was_said_at_first_is_an_answer_once_and_not_for_long(
-    fresh: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_FIRST_WAIT_S", 60.0 if fresh else 0.0)
-    told_at_first, told_now = CommitWait(None, BitMap([1])), CommitWait(None, BitMap([2]))
-    metadata: Any = SimpleNamespace(
-        begin_reading=lambda *_: (SimpleNamespace(number=5, generation=1), told_at_first),
-        await_commits=lambda *_, **__: told_now,
-    )
-    watch = CommitWatch(metadata, Scope("a test", "x"), BitMap([1]), 0)
-    watch.describe()
-    assert watch.wait(AwaitCommits()) is (told_at_first if fresh else told_now)
-    assert watch.wait(AwaitCommits()) is told_now

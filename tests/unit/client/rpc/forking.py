@@ -54,7 +54,7 @@ def serve() -> None:
 def talk(address: str, scope: Scope) -> None:
     """A short call, and a stream of a few messages."""
     with Endpoint(address) as endpoint:
-        reply = retrying(scope, 10.0, lambda: endpoint.unary("/t/Echo", b"x", 10.0, scope))
+        reply = retrying(scope, lambda: 10.0, lambda: endpoint.unary("/t/Echo", b"x", 10.0, scope))
         assert reply == b"x"
         sent = [b"y" * 100_000] * 20
         call = endpoint.duplex_stream("/t/Stream", iter(sent), scope)

@@ -40,10 +40,10 @@ def test_patience_counts_from_the_first_failure(
 
     with monkeypatch.context():
         if tries > len(failures):
-            assert retrying(scope, 10.0, work) == "done"
+            assert retrying(scope, lambda: 10.0, work) == "done"
         else:
             with pytest.raises(Unreachable):
-                retrying(scope, 10.0, work)
+                retrying(scope, lambda: 10.0, work)
     assert len(done) == tries
 
 
@@ -55,7 +55,7 @@ def test_no_patience_means_one_try() -> None:
         raise Unreachable("away")
 
     with pytest.raises(Unreachable):
-        retrying(Scope("a test", "x"), 0.0, work)
+        retrying(Scope("a test", "x"), lambda: 0.0, work)
     assert len(tries) == 1
 
 
@@ -67,7 +67,7 @@ def test_closing_ends_a_pause_between_tries() -> None:
         raise Unreachable("away")
 
     with pytest.raises(ClientClosed, match="a test of 'x' is closed"):
-        retrying(scope, 60.0, work)
+        retrying(scope, lambda: 60.0, work)
 
 
 def test_only_what_is_unreachable_is_tried_again() -> None:
@@ -75,7 +75,7 @@ def test_only_what_is_unreachable_is_tried_again() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        retrying(Scope("a test", "x"), 60.0, work)
+        retrying(Scope("a test", "x"), lambda: 60.0, work)
 
 
 class FakeCall:

@@ -19,10 +19,12 @@ from support.committing import (
     exchange,
     move_on,
     ranges_with,
+    take_report,
 )
 
-from cosco.errors import CoscoError, GenerationChanged
+from cosco.errors import CoscoError, DataCorrupted, GenerationChanged
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.exchange.losses import Losses
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.restore import restore_exchanges
 from cosco.metadata.store.sql import SqlStore
@@ -68,7 +70,7 @@ class Rebuilds:
         """One random call."""
         steps = {
             self.open: 3, self.run: 5, self.push: 4, self.commit: 4, self.lose: 3, self.move: 1,
-            self.answer: 1, self.take_over: 1, self.restart: 1,
+            self.lose_store: 1, self.answer: 1, self.take_over: 1, self.restart: 1,
         }  # fmt: skip
         [step] = self.random.choices(list(steps), list(steps.values()))
         step()
@@ -119,18 +121,44 @@ class Rebuilds:
         try:
             won = self.state.commit(request)
             assert self.state.commit(request) == won
+            if won and self.random.random() < 0.01:
+                self.contradict(attempt)
         except GenerationChanged:
             assert not self.state.spec.deterministic
+        except DataCorrupted as error:
+            assert error.mappers == (attempt.mapper,)
+            assert attempt.mapper in self.state.attempts.contradicted
+
+    def contradict(self, attempt: Attempt) -> None:
+        """What counted is committed again, and says something else."""
+        rows = {p: n + 1 for p, n in attempt.rows.items()}
+        request = commit_of(
+            attempt.mapper,
+            attempt.number,
+            rows,
+            generation=attempt.generation,
+            acknowledged=sorted(attempt.acknowledged),
+            ranges=attempt.ranges,
+        )
+        with pytest.raises(DataCorrupted):
+            self.state.commit(request)
 
     def lose(self) -> None:
         index = self.random.randrange(len(RANGES))
         cause = LossCause.MISSING if self.random.random() < 0.05 else LossCause.GONE
         build = self.state.build(index)
         report = LossReport(3, self.state.generation, build, RANGES[index].first, cause, "gone")
-        ended = self.state.report_loss(report)
-        assert self.state.report_loss(report) == []
+        ended = take_report(self.state, report)
+        assert take_report(self.state, report) == []
         if self.random.random() < 0.8:
             move_on(self.state, ended)
+
+    def lose_store(self) -> None:
+        """Several ranges lose their rows at once."""
+        some = [i for i in range(len(RANGES)) if self.random.random() < 0.6]
+        lost = [i for i in some if self.state.builds.writers(i)]
+        lost = [i for i in lost if i not in self.state.losses.verdicts]
+        move_on(self.state, self.state.lose(lost, "a store is gone", "gone"))
 
     def move(self) -> None:
         move_on(self.state, [self.random.randrange(len(RANGES))])
@@ -181,15 +209,17 @@ def answers(state: ExchangeState) -> list[Any]:
     progress, losses = state.progress(2), state.losses
     given: list[Any] = [state.info(), state.status(), state.placed, state.version, state.owner]
     given += [progress.bytes_stored, progress.partition_rows.tolist()]
-    given += [losses.highest, losses.callback, losses._tries, losses._verdicts]
+    given += [losses.highest, losses.callback, losses.tries._by_mapper, losses.verdicts._by_range]
     given += [(loss_id, losses._row(loss_id)) for loss_id in sorted(losses._losses)]
     given += [state.attempts.highest, state.attempts.opened, state.attempts.committed]
     given += [state.attempts.committed_mappers, losses.pending(None)]
+    given += [state.attempts._digests, state.attempts.contradicted]
     given.append(state.builds.present.tolist())
     for index, build in enumerate(state.builds._ranges):
         for totals in (build.expected, build.regained):
             given.append(None if totals is None else totals.tolist())
         given += [state.builds.writers(index), build.resent, losses.pending(index)]
+    check_mappers(losses)
     for partition in range(PARTITIONS):
         for named in ([], *([mapper] for mapper in range(MAPPERS)), list(range(MAPPERS))):
             try:
@@ -202,6 +232,16 @@ def answers(state: ExchangeState) -> list[Any]:
                 given += [seen.version, seen.build, seen.rows, seen.digest, seen.sources]
                 given += [seen.mappers.tolist(), seen.attempts.tolist()]
     return given
+
+
+def check_mappers(losses: Losses) -> None:
+    """A mapper that is pending for anything is in one loss, any other in none."""
+    called = [mapper for loss in losses._losses.values() for mapper in loss.mappers]
+    assert len(called) == len(set(called))
+    assert set(called) == {mapper for mappers in losses._pending.values() for mapper in mappers}
+    assert all(losses._pending.values())
+    assert all(loss.mappers for loss in losses._losses.values())
+    assert set(losses.tries._by_mapper) <= set(called)
 
 
 @pytest.mark.parametrize("seed", range(16))

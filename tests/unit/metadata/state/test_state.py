@@ -174,6 +174,19 @@ def test_after_a_stall_every_lease_is_full(cluster: Cluster) -> None:
     assert set(cluster.daemon_states().values()) == {DaemonState.SERVING}
 
 
+def test_a_database_that_is_always_slow_keeps_nobody_alive(cluster: Cluster) -> None:
+    cluster.create(lease_s=3.0)
+    cluster.create("b", lease_s=1.0)  # of which one such write is a large part
+    closed: list[int] = []
+    for _ in range(2 * int(LEASE_S)):
+        cluster.now += 0.5
+        cluster.beat(1)
+        cluster.state.restart_periods(cluster.now, 0.7)
+        closed += cluster.state.tick(cluster.now)
+    assert cluster.daemon_states() == {1: DaemonState.SERVING, 2: DaemonState.DEAD}
+    assert closed == [1]
+
+
 def test_after_a_stall_every_grace_is_full_for_whoever_asks_first() -> None:
     cluster = Cluster()
     cluster.register(1, "x")

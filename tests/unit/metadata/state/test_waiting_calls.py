@@ -131,3 +131,24 @@ def test_calls_are_bounded() -> None:
         waiting.add_driver(2, 3)
     waiting.remove(1)
     waiting.add_driver(2, 3)
+
+
+def test_readers_of_several_partitions_wait_for_what_these_miss() -> None:
+    waiting: Waiting[str] = Waiting(10)
+    named, lost = BitMap([1, 2, 3]), BitMap([1, 2])
+    waiting.add_reader(1, named, lost, "both", BitMap([4, 9]))
+    waiting.add_reader(1, named, BitMap([1]), "four", 4)
+    waiting.add_reader(1, named, BitMap([2]), "nine", BitMap([9]))
+    waiting.add_reader(1, named, BitMap([3]), "elsewhere")
+    assert waiting.committed(1, 1) == ["four"]
+    assert waiting.committed(1, 2) == ["both", "nine"]
+    assert waiting.committed(1, 3) == ["elsewhere"]
+
+
+def test_before_any_loss_readers_of_one_and_of_several_partitions_share_what_is_missing() -> None:
+    waiting: Waiting[str] = Waiting(10)
+    named = BitMap([1, 2])
+    waiting.add_reader(1, named, named, "one")
+    assert waiting.committed(1, 1) == []
+    waiting.add_reader(1, named, BitMap([2]), "several")
+    assert waiting.committed(1, 2) == ["one", "several"]

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from pyroaring import BitMap
 
-from cosco.errors import CapacityExceeded, ExchangeExists, InvalidArgument, SchemaMismatch
+from cosco.errors import (
+    CapacityExceeded,
+    DataCorrupted,
+    ExchangeExists,
+    InvalidArgument,
+    SchemaMismatch,
+)
 from cosco.metadata.state.records.changes import Change, Stored
 from cosco.metadata.state.state import TICK_S, MetadataState
 from cosco.metadata.store.sql import SqlStore
@@ -53,24 +59,62 @@ def test_a_new_file_is_empty_and_keeps_its_cluster_id(path: str) -> None:
     assert not any(first.tables.values())
 
 
+@pytest.mark.parametrize(
+    ("fail", "mend", "reason"),
+    [
+        ("PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000", "disk is full"),
+        ("PRAGMA query_only = ON", "PRAGMA query_only = OFF", "readonly"),
+    ],
+)
+def test_a_store_that_takes_nothing_for_a_while_applies_nothing_and_goes_on(
+    store: SqlStore, fail: str, mend: str, reason: str
+) -> None:
+    large = bytes(100_000)
+    store.write([Change("sums", (1, 0), (large, b"before"))])
+    store._connection.execute(fail)
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError, match=reason):
+            store.write(
+                [Change("counters", (1,), (1, 1, 0)), Change("sums", (2, 0), (large, b"after"))]
+            )
+        assert store.load().tables["counters"] == []
+        assert store.was_used("a") is False
+    store._connection.execute(mend)
+    store.write([Change("counters", (1,), (1, 1, 0)), Change("sums", (2, 0), (large, b"after"))])
+    assert store.load().tables["counters"] == [(1, 1, 1, 0)]
+    assert [row[3] for row in store.load().tables["sums"]] == [b"before", b"after"]
+
+
+def test_a_batch_that_could_not_be_taken_back_is_taken_back_later(store: SqlStore) -> None:
+    store._connection.execute("BEGIN IMMEDIATE")
+    store._connection.execute("INSERT INTO counters VALUES (7, 7, 7, 7)")
+    store.write([Change("counters", (1,), (1, 1, 0))])
+    assert store.load().tables["counters"] == [(1, 1, 1, 0)]
+
+
 def test_changes_are_applied_in_order(store: SqlStore) -> None:
-    store.write([Change("counters", (1,), (1, 1, 0)), Change("mappers", (1, 5), (None, 1))])
+    store.write([Change("counters", (1,), (1, 1, 0)), Change("mappers", (1, 5), (None, 1, b"", 0))])
     store.write(
         [
             Change("counters", (1,), (2, 7, 4)),
-            Change("mappers", (1, 6), (2**64 - 1, 1)),
-            Change("mappers", (2, 5), (3, 2)),
+            Change("mappers", (1, 6), (2**64 - 1, 1, b"d", 0)),
+            Change("mappers", (2, 5), (3, 2, b"e", 1)),
         ]
     )
     assert store.load().tables["counters"] == [(1, 2, 7, 4)]
-    assert store.load().tables["mappers"] == [(1, 5, None, 1), (1, 6, 2**64 - 1, 1), (2, 5, 3, 2)]
-    store.write([Change("mappers", (1,), None), Change("mappers", (1, 9), (4, 1))])
-    assert store.load().tables["mappers"] == [(1, 9, 4, 1), (2, 5, 3, 2)]
+    assert store.load().tables["mappers"] == [
+        (1, 5, None, 1, b"", 0),
+        (1, 6, 2**64 - 1, 1, b"d", 0),
+        (2, 5, 3, 2, b"e", 1),
+    ]
+    store.write([Change("mappers", (1,), None), Change("mappers", (1, 9), (4, 1, b"f", 0))])
+    assert store.load().tables["mappers"] == [(1, 9, 4, 1, b"f", 0), (2, 5, 3, 2, b"e", 1)]
 
 
 def test_runs_of_numbers_are_deleted_and_no_others(store: SqlStore) -> None:
     tables = [Change("counters", (n,), (n, 1, 0)) for n in range(12)]
-    store.write([*tables, Change("used_groups", ("a",), (1, 1)), Change("mappers", (3, 5), (1, 1))])
+    mapper = Change("mappers", (3, 5), (1, 1, b"", 0))
+    store.write([*tables, Change("used_groups", ("a",), (1, 1)), mapper])
     deleted = [2, 3, 4, 6, 9, 10, 1, 1]
     changes = [Change("counters", (n,), None) for n in deleted]
     store.write(
@@ -97,10 +141,10 @@ def test_ids_of_groups_are_found(store: SqlStore) -> None:
 
 def test_a_failed_batch_leaves_nothing(store: SqlStore) -> None:
     with pytest.raises(sqlite3.Error):
-        store.write([Change("mappers", (1, 5), (1, 1)), Change("mappers", (1, 6), (1, 2, 3))])
-    assert store.load().tables["mappers"] == []
-    store.write([Change("mappers", (1, 5), (1, 1))])
-    assert store.load().tables["mappers"] == [(1, 5, 1, 1)]
+        store.write([Change("counters", (1,), (1, 1, 0)), Change("counters", (2,), (1, 2))])
+    assert store.load().tables["counters"] == []
+    store.write([Change("counters", (1,), (1, 1, 0))])
+    assert store.load().tables["counters"] == [(1, 1, 1, 0)]
 
 
 def test_ids_are_found_wherever_they_are(store: SqlStore) -> None:
@@ -162,7 +206,7 @@ def test_a_schema_of_another_version(path: str, version: int) -> None:
     SqlStore(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
-    message = rf"schema version {version}, this cosco-metadata knows 3; run the version that"
+    message = rf"schema version {version}, this cosco-metadata knows 5; run the version that"
     with pytest.raises(InvalidArgument, match=message):
         SqlStore(path)
 
@@ -291,18 +335,34 @@ class Restarts(RuleBasedStateMachine):
         )
         acknowledged = pairs_array([(r.index, 1) for r in info.ranges])
         request = CommitRequest(info.number, mapper, attempt, 1, acknowledged, sums)
-        assert self.state.commit(request) == self.state.commit(request)
+        assert self.answer_to(request) == self.answer_to(request)
+
+    def answer_to(self, request: CommitRequest) -> bool | str:
+        """Whether it won, or what is said to an attempt that says another thing than before."""
+        try:
+            return self.state.commit(request)
+        except DataCorrupted as error:
+            return str(error)
 
     @precondition(lambda self: self.infos())
     @rule(data=st.data(), arrow=st.booleans())
     def fix_row_kind(self, data: st.DataObject, arrow: bool) -> None:
         info = data.draw(st.sampled_from(self.infos()))
-        kind, schema = (RowKind.ARROW, b"schema") if arrow else (RowKind.BYTES, b"")
+        kind, schema = (RowKind.ARROW, info.schema or b"schema") if arrow else (RowKind.BYTES, b"")
         if info.kind in (RowKind.UNDECIDED, kind):
             self.state.fix_row_kind(info.number, kind, schema)
         else:
             with pytest.raises(SchemaMismatch):
                 self.state.fix_row_kind(info.number, kind, schema)
+
+    @precondition(lambda self: any(info.kind is RowKind.ARROW for info in self.infos()))
+    @rule(data=st.data(), late=st.booleans())
+    def refine_schema(self, data: st.DataObject, late: bool) -> None:
+        infos = [info for info in self.infos() if info.kind is RowKind.ARROW]
+        info = data.draw(st.sampled_from(infos))
+        seen, finer = info.schema, info.schema + b"+"
+        refined = self.state.fix_row_kind(info.number, RowKind.ARROW, finer, b"" if late else seen)
+        assert refined.schema == (seen if late else finer)
 
     @precondition(lambda self: self.infos())
     @rule(data=st.data())
@@ -358,7 +418,12 @@ class Restarts(RuleBasedStateMachine):
             info = state.describe_exchange(status.shuffle_id, b"", self.now, used=False)
             progress = state.progress(number)
             given += [info, progress.bytes_stored, progress.partition_rows.tolist()]
-            given += [state.await_commits(number, BitMap(range(6)), 0, 1, self.now).missing]
+            for mapper in range(6):
+                try:
+                    wait = state.await_commits(number, BitMap([mapper]), 0, 1, self.now)
+                    given.append(wait.missing)
+                except DataCorrupted as error:
+                    given.append(str(error))
             for partition in range(PARTITIONS):
                 snapshot = state.await_commits(number, BitMap(), partition, 1, self.now).snapshot
                 assert snapshot is not None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from pyroaring import BitMap
 
 from cosco.errors import InvalidArgument
 from cosco.protocol.api_limits import MAX_MAPPER, MAX_PARTITIONS
@@ -14,11 +16,21 @@ from cosco.protocol.records import (
     CommitRequest,
     CommitWait,
     DaemonRef,
+    RangeSnapshot,
+    RangesWait,
     ReadSnapshot,
     Source,
     pairs_array,
 )
-from cosco.protocol.wire import from_pb, mpb, snapshot_mappers, to_pb, wait_reply
+from cosco.protocol.wire import (
+    MAX_RANGES_BYTES,
+    from_pb,
+    mpb,
+    ranges_reply,
+    snapshot_mappers,
+    to_pb,
+    wait_reply,
+)
 
 TOP = 2**64 - 1
 
@@ -164,3 +176,112 @@ def test_a_snapshot_that_cannot_be_is_refused(field: str, value: int | bytes) ->
     setattr(pb.snapshot, field, value)
     with pytest.raises(InvalidArgument):
         from_pb(CommitWait, pb)
+
+
+# --- several partitions ---
+
+
+def range_of(partitions: list[int], common: ReadSnapshot) -> RangeSnapshot:
+    sums = np.array(partitions, dtype=np.uint64) * np.uint64(3)
+    return RangeSnapshot(
+        replace(common, rows=0, raw_bytes=0, digest=0), np.array(partitions, dtype=np.uint32),
+        sums, sums + np.uint64(1), sums + np.uint64(2**63),
+    )  # fmt: skip
+
+
+def ranges_bytes(wait: RangesWait) -> bytes:
+    return ranges_reply(wait, lambda common: snapshot_mappers(common.mappers, common.attempts))
+
+
+def arrived(wait: RangesWait) -> RangesWait:
+    return from_pb(RangesWait, mpb.AwaitCommitsReply.FromString(ranges_bytes(wait)))
+
+
+def test_several_ranges_arrive_as_they_were_sent() -> None:
+    one, other = snapshot_of([0, 1, 2], [3, 1, 255]), snapshot_of([1, 70000], [2**63, 1])
+    alike = replace(one, build=7, version=10, sources=())
+    ranges = range_of([0, 5], one), range_of([6], alike), range_of([64, 65, 1048575], other)
+    waiting, missing = BitMap([9, 10]), BitMap([4, 2**31 - 1])
+    found = arrived(RangesWait(ranges, waiting, missing, recompute=True, failed=True))
+    assert (found.waiting, found.missing) == (waiting, missing)
+    assert (found.recompute, found.failed) == (True, True)
+    for sent, got in zip(ranges, found.ranges, strict=True):
+        assert got.partitions.dtype == np.uint32
+        for name in ("partitions", "rows", "raw_bytes", "digests"):
+            assert getattr(got, name).tolist() == getattr(sent, name).tolist()
+        assert got.common.mappers.tolist() == sent.common.mappers.tolist()
+        assert got.common.attempts.tolist() == sent.common.attempts.tolist()
+        for name in ("version", "generation", "build", "rows", "raw_bytes", "digest", "sources"):
+            assert getattr(got.common, name) == getattr(sent.common, name)
+    of_last = list(found.ranges[2].snapshots())
+    assert [partition for partition, _ in of_last] == [64, 65, 1048575]
+    last = of_last[2][1]
+    assert (last.rows, last.raw_bytes) == (3 * 1048575, 3 * 1048575 + 1)
+    assert last.digest == 3 * 1048575 + 2**63
+    assert last.sources == SOURCES
+    assert last.mappers is found.ranges[2].common.mappers  # nothing is copied for a partition
+
+
+def test_nothing_that_is_ready_arrives_as_well() -> None:
+    found = arrived(RangesWait(waiting=BitMap([3]), missing=BitMap([0])))
+    assert found == RangesWait(waiting=BitMap([3]), missing=BitMap([0]))
+
+
+def test_ranges_of_the_same_mappers_say_them_once() -> None:
+    count = 10_000
+    common = snapshot_of(list(range(count)), list(range(1, count + 1)))
+    ranges = tuple(range_of([partition], common) for partition in range(100))
+    assert len(ranges_bytes(RangesWait(ranges))) < 2 * count + 100 * 150
+    found = arrived(RangesWait(ranges))
+    assert all(one.common.attempts.tolist() == common.attempts.tolist() for one in found.ranges)
+    assert len({id(one.common.attempts) for one in found.ranges}) == 1
+
+
+def test_ranges_beyond_the_bound_of_a_reply_are_left_out() -> None:
+    count = 200_000
+    attempts = [2**63] * count
+    ranges = tuple(
+        range_of([partition], snapshot_of(list(range(count)), attempts)) for partition in range(9)
+    )
+    reply = ranges_bytes(RangesWait(ranges))
+    assert len(reply) <= MAX_RANGES_BYTES
+    assert len(arrived(RangesWait(ranges)).ranges) == 2
+
+
+def test_a_first_range_is_there_however_long_it_is() -> None:
+    count = 600_000
+    common = snapshot_of(list(range(count)), [2**63] * count)
+    found = arrived(RangesWait((range_of([1], common), range_of([2], replace(common)))))
+    assert [one.partitions.tolist() for one in found.ranges] == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("partitions", b"", "2 digests of 0 partitions"),
+        ("partitions", b"nonsense", "no roaring bitmap"),
+        ("partitions", BitMap([1]).serialize(), "2 digests of 1 partitions"),
+        ("partitions", BitMap([1, MAX_PARTITIONS]).serialize(), "too large"),
+        ("digests", bytes(9), "no array of uint64"),
+        ("digests", bytes(24), "3 digests of 2 partitions"),
+        ("rows", bytes(3), "rows"),
+        ("raw_bytes", bytes(6), "raw_bytes"),
+        ("same_mappers", True, "refers to the mappers of another"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(field: str, value: object, message: str) -> None:
+    reply = ranges_bytes(RangesWait((range_of([3, 4], snapshot_of([1, 3], [1, 2])),)))
+    pb = mpb.AwaitCommitsReply.FromString(reply)
+    setattr(pb.ranges[0], field, value)
+    with pytest.raises(InvalidArgument, match=message):
+        from_pb(RangesWait, pb)
+
+
+def test_ranges_that_do_not_ascend_and_waiting_partitions_that_are_none_are_refused() -> None:
+    one = range_of([3, 4], snapshot_of([1], [1]))
+    pb = mpb.AwaitCommitsReply.FromString(ranges_bytes(RangesWait((one, one))))
+    with pytest.raises(InvalidArgument, match="do not ascend"):
+        from_pb(RangesWait, pb)
+    pb = mpb.AwaitCommitsReply(waiting=BitMap([MAX_PARTITIONS]).serialize())
+    with pytest.raises(InvalidArgument, match="waiting"):
+        from_pb(RangesWait, pb)

@@ -12,6 +12,18 @@ from pyroaring import BitMap
 
 from cosco.errors import CoscoError, DataLost, InvalidArgument
 from cosco.protocol import wire
+from cosco.protocol.admin_records import (
+    DaemonShare,
+    ExchangeDetail,
+    ExchangePage,
+    ForgottenStore,
+    LossState,
+    LossStatus,
+    PartitionSize,
+    RangeFailure,
+    RangeStatus,
+)
+from cosco.protocol.application_records import ApplicationAnswer, ApplicationCall
 from cosco.protocol.group_records import (
     Alike,
     CommitResult,
@@ -43,6 +55,7 @@ from cosco.protocol.records import (
     LossReport,
     OpenedAttempt,
     PartitionRange,
+    RangesWait,
     RecomputeCall,
     RenewedAssignments,
     RowKind,
@@ -54,9 +67,15 @@ from cosco.protocol.wire.plain import FROM_PB, TO_PB, plain
 REF = DaemonRef(2**64 - 1, "a:1")
 RANGE = PartitionRange(1, 2, 3)
 ASSIGNMENT = Assignment(1, 2, 3, REF, (DaemonRef(7, "b:2"),), True)
-SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema")
+SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema", 7)
 INFO = ExchangeInfo(5, SPEC, 2, RowKind.ARROW, b"other", (RANGE,), (ASSIGNMENT,))
 CALL = RecomputeCall(4, BitMap([1, 9]), "lost")
+STATUS = ExchangeStatus("name", 5, 16, 3, 1000, True)
+SIZE = PartitionSize(1, 2, 3)
+SHARE = DaemonShare(REF, "store", DaemonState.DEAD, 1, 2, 3)
+RANGE_STATUS = RangeStatus(RANGE, 1, 2, True, 3, "hosts")
+LOSS = LossStatus(1, (2, 4), 5, LossState.FAILED, 3, "lost", "raised")
+FAILURE = RangeFailure(1, "DataLost", "lost")
 COUNTS = np.array([1, 2**64 - 1], dtype=np.uint64)
 
 RECORDS: list[Any] = [
@@ -64,15 +83,52 @@ RECORDS: list[Any] = [
     AssignmentKey(1, 2, 3),
     REF,
     DaemonRegistration(7, "a:1", "host", "store", 100, 50, "a:2", (3, 4), True),
-    DaemonHeartbeat(7, 50, (1, 2), True, True, (3,), 9),
-    DaemonOrders(True, "cluster", 1.5, (8,), True, True),
-    DaemonStatus(REF, "host", "store", DaemonState.DRAINING, 100, 50, "a:2", 6),
+    DaemonHeartbeat(7, 50, (1, 2), True, True, (3,), 9, True),
+    DaemonOrders(True, "cluster", 1.5, (8,), True, True, True),
+    DaemonStatus(REF, "host", "store", DaemonState.DRAINING, 100, 50, "a:2", 6, True, True),
     SPEC,
     RANGE,
     ASSIGNMENT,
     INFO,
     ExchangeProgress(1, 2, 3, 4, COUNTS, COUNTS, 2),
-    ExchangeStatus("name", 5, 16, 3, 1000, True),
+    STATUS,
+    ExchangePage((STATUS,), 9),
+    ForgottenStore(1, 2, 3, 4),
+    SIZE,
+    SHARE,
+    RANGE_STATUS,
+    LOSS,
+    FAILURE,
+    ExchangeDetail(
+        STATUS,
+        "group",
+        2,
+        3,
+        4,
+        "lz4",
+        False,
+        RowKind.ARROW,
+        5,
+        True,
+        6.5,
+        7.5,
+        8.5,
+        9,
+        10,
+        11,
+        12,
+        13,
+        (SIZE,),
+        14,
+        (SHARE,),
+        (RANGE_STATUS,),
+        (LOSS,),
+        15,
+        (FAILURE,),
+        BitMap([16]),
+        ("store",),
+        "application-1",
+    ),
     CALL,
     DriverOrders((CALL,)),
     OpenedAttempt(INFO, 3, 2**63, True, (1, 2)),
@@ -82,6 +138,8 @@ RECORDS: list[Any] = [
     GroupPart("group", 5, 6, 7, INFO),
     GroupCall(1, CALL),
     GroupAnswer(1, 2, "raised"),
+    ApplicationCall(1, CALL),
+    ApplicationAnswer(1, 2, "raised"),
     CommitResult(True, DataLost("gone", shuffle_id="s", mappers=(1,), partition=0, retriable=True)),
     Alike(1, 2, BitMap([1])),
     FoundAssignment(ASSIGNMENT, RANGE, 4, Alike(1, 2)),
@@ -113,7 +171,7 @@ def test_every_field_crosses_the_wire(record: Any) -> None:
 def test_no_record_is_left_out() -> None:
     by_hand = {CoscoError, CommitRequest}
     assert {type(record) for record in RECORDS} == TO_PB.keys() - by_hand
-    assert FROM_PB.keys() - TO_PB.keys() == {CommitWait}
+    assert FROM_PB.keys() - TO_PB.keys() == {CommitWait, RangesWait}
 
 
 def test_what_may_be_absent_is_none() -> None:

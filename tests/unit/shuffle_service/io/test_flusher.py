@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import time
 
 import pytest
 from support.daemon_parts import DaemonParts
+from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore, StoreFull
@@ -49,12 +51,22 @@ class Rig:
     """A daemon's parts without its server."""
 
     def __init__(
-        self, store, pages: int = 8, *, incarnation: int = INCARNATION, idle_s: float = 0.0
+        self,
+        store,
+        pages: int = 8,
+        *,
+        incarnation: int = INCARNATION,
+        idle_s: float = 0.0,
+        timeout_s: float = math.inf,
     ) -> None:
         self.store = store
         arena = memoryview(bytearray(pages * MAX_PAGE_BYTES))
         self.core = DaemonCore(
-            arena=arena, incarnation=incarnation, chunk_bytes=64 << 10, store_idle_s=idle_s
+            arena=arena,
+            incarnation=incarnation,
+            chunk_bytes=64 << 10,
+            store_idle_s=idle_s,
+            store_timeout_s=timeout_s,
         )
         self.core.cluster_id = "c"
         primary = DaemonRef(INCARNATION, "a")
@@ -76,7 +88,7 @@ class Rig:
         self.core.kick()
 
     async def read(self, partition: int) -> bytes:
-        replies = [fetch_reply(m) async for m in self.fetch.serve(KEY, partition)]
+        replies = [fetch_reply(m) async for m in self.fetch.serve(one_partition(KEY, partition))]
         return b"".join(bytes(r) for r in replies if isinstance(r, memoryview))
 
 
@@ -149,7 +161,8 @@ def test_a_dropped_exchange_is_not_retried_for_ever():
         rig.flusher.start()
         rig.put(block(0, 0, b"x" * (64 << 10)))
         await store.asked.wait()
-        await rig.flusher.ended(rig.core.drop(EXCHANGE))
+        rig.core.drop(EXCHANGE)
+        await rig.flusher.ended(EXCHANGE)
         await rig.flusher.until(lambda: not rig.core.unstored_bytes)
         assert await store.list("") == []
         await rig.flusher.stop()
@@ -188,7 +201,7 @@ def test_a_reader_goes_on_from_the_store_when_the_chunk_is_flushed_meanwhile():
         made = [block(0, n, bytes([n]) * 900_000) for n in range(10)]
         for one in made:
             rig.put(one)
-        reading = rig.fetch.serve(KEY, 0)
+        reading = rig.fetch.serve(one_partition(KEY, 0))
         replies = [fetch_reply(await anext(reading)), fetch_reply(await anext(reading))]
         assert len(replies[1]) < sum(map(len, made)) // 2  # most is still to come
         rig.flusher.start()
@@ -216,7 +229,7 @@ def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
         rig.put(*later)
         await rig.flusher.flush_everything()
         assert rig.core.flushes.failing_since is None
-        replies = [fetch_reply(message) async for message in rig.fetch.serve(KEY, 0)]
+        replies = [fetch_reply(message) async for message in rig.fetch.serve(one_partition(KEY, 0))]
         assert replies[0].error  # what was stored is lost, and said to be
         assert b"".join(bytes(r) for r in replies if isinstance(r, memoryview)) == later[0]
         assert await rig.read(1) == block(1, 0, b"y" * 30_000) + later[1]
@@ -292,7 +305,8 @@ def test_a_store_whose_failing_writes_were_dropped_is_not_thought_to_fail_for_ev
         rig.flusher.start()
         rig.put(block(0, 0, b"x" * (64 << 10)))
         await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
-        await rig.flusher.ended(rig.core.drop(EXCHANGE))
+        rig.core.drop(EXCHANGE)
+        await rig.flusher.ended(EXCHANGE)
         await rig.flusher.until(lambda: not rig.core.unstored_bytes)
         assert rig.core.flushes.failing_since is None
         await rig.flusher.stop()
@@ -314,5 +328,133 @@ def test_writers_are_not_woken_by_a_frame_that_needs_no_flush():
         rig.put(block(0, 10, b"x" * (64 << 10)))
         assert rig.flusher._work.is_set()
         await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+class HangingStore(MemoryStore):
+    """A store that ends no write until `go` is set; `error` is how it ends them then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.begun = 0
+        self.error: Exception | None = None
+
+    async def append(self, path, offset, parts):
+        self.begun += 1
+        await self.go.wait()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        await super().append(path, offset, parts)
+
+
+class HangingFile(MemoryStore):
+    """A store that ends no write of partition 0 until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def append(self, path, offset, parts):
+        if "/0-" in path.removeprefix(f"c/{EXCHANGE}/0-1"):
+            await self.go.wait()
+        await super().append(path, offset, parts)
+
+
+def test_writes_that_succeed_beside_one_that_hangs_tell_no_recovery():
+    async def main() -> None:
+        store = HangingFile()
+        await store.open()
+        rig = Rig(store, pages=64, timeout_s=0.01)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x" * (64 << 10)))
+        await rig.flusher.until(lambda: rig.core.flushes.hanging == 1)
+        for row in range(3):
+            await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
+            rig.put(block(1, row, b"x" * (64 << 10)))
+            await rig.flusher.until(lambda: rig.core.flushes.failing_since is None)
+        store.go.set()
+        await rig.flusher.flush_everything()
+        told = [(event.kind.label, event.times) for event in rig.core.events.pop_all()]
+        assert told == [("store_hangs", 1), ("store_answers", 1)]
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EIO, "Input/output error")])
+def test_a_write_that_hangs_keeps_its_pages_and_is_not_repeated(error):
+    async def main() -> None:
+        store = HangingStore()
+        await store.open()
+        store.error = error
+        rig = Rig(store, timeout_s=0.05)
+        flushes, shares = rig.core.flushes, rig.core.shares
+        rig.flusher.start()
+        made = block(0, 0, b"x" * (64 << 10))
+        rig.put(made)
+        await rig.flusher.until(lambda: flushes.failing(time.monotonic()))
+        assert flushes.hanging == store.begun == 1
+        assert flushes.hanging_bytes == shares.flushing > len(made)  # not counted as soon free
+        assert await rig.read(0) == made
+        await asyncio.sleep(0.2)
+        assert store.begun == 1
+        store.go.set()
+        await rig.flusher.flush_everything()
+        assert not flushes.failing(time.monotonic())
+        assert (flushes.hanging_bytes, shares.flushing, rig.core.unstored_bytes) == (0, 0, 0)
+        assert await rig.read(0) == made
+        assert len(await store.read(*(await files(store)), 0, 1 << 20)) < 2 * len(made)
+        assert rig.metrics.registry.get_sample_value("cosco_flush_failures_total") == (
+            1 if error is None else 2
+        )
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+async def files(store: MemoryStore) -> list[str]:
+    """The paths of a store."""
+    return [file.path for file in await store.list("")]
+
+
+def test_a_dropped_exchange_frees_the_pages_of_a_write_that_hangs_when_it_ends():
+    async def main() -> None:
+        store = HangingStore()
+        await store.open()
+        rig = Rig(store, timeout_s=0.05)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x" * (64 << 10)), block(1, 0, b"y" * 1000))
+        await rig.flusher.until(lambda: rig.core.flushes.hanging == 1)
+        rig.core.drop(EXCHANGE)
+        assert rig.core.unstored_bytes == rig.core.flushes.hanging_bytes > 0
+        ended = asyncio.ensure_future(rig.flusher.ended(EXCHANGE))
+        await asyncio.sleep(0.01)
+        assert not ended.done()
+        store.go.set()
+        await ended
+        await rig.flusher.until(lambda: not rig.core.unstored_bytes)
+        assert rig.core.flushes.hanging_bytes == 0
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_all_writes_hang_and_the_flusher_ends_all_the_same():
+    async def main() -> None:
+        store = HangingStore()
+        await store.open()
+        rig = Rig(store, timeout_s=0.05)
+        rig.flusher.start()
+        for partition in range(4):
+            rig.put(block(partition, 0, b"x" * (64 << 10)))
+        await rig.flusher.until(lambda: rig.core.flushes.hanging == 2)
+        await asyncio.wait_for(rig.flusher.stop(), 10)
+        assert len(rig.flusher.writes) == 2
+        store.go.set()
+        await asyncio.gather(*rig.flusher.writes)
+        assert len(await files(store)) == 2  # what landed late is whole
 
     asyncio.run(main())

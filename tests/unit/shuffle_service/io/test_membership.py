@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,18 +31,21 @@ class Rig:
         self.heartbeats: list[DaemonHeartbeat] = []
         self.registrations: list[DaemonRegistration] = []
         self.told: list[DaemonOrders] = []
+        self.forgotten: list[int] = []
         self.dropped: list[int] = []
         self.draining = False
         self.stored: tuple[int, ...] = ()
         self.answer: Callable[[DaemonHeartbeat], DaemonOrders] = lambda _: orders()
         self.drop_fails = False
+        self.register: Callable[[], DaemonOrders] = orders
         self.changed = asyncio.Event()
         self.membership = Membership(
             self,  # type: ignore[arg-type]
             describe=self.describe,
             condition=lambda: DaemonHeartbeat(11, 5, draining=self.draining, unstored_bytes=3),
             listed=self.listed,
-            drop=self.drop,
+            forget=self.forgotten.append,
+            remove=self.remove,
             told=lambda told, _now: self.told.append(told),
             heartbeat_s=heartbeat_s,
             sweep_s=sweep_s,
@@ -53,7 +57,7 @@ class Rig:
     async def listed(self) -> tuple[int, ...]:
         return self.stored
 
-    async def drop(self, number: int) -> None:
+    async def remove(self, number: int) -> None:
         if self.drop_fails:
             raise OSError("busy")
         self.dropped.append(number)
@@ -64,7 +68,7 @@ class Rig:
         if method == "RegisterDaemon":
             self.registrations.append(wire.from_pb(DaemonRegistration, request))
             self._note()
-            return wire.to_pb(orders())
+            return wire.to_pb(self.register())
         assert method == "Heartbeat"
         heartbeat = wire.from_pb(DaemonHeartbeat, request)
         self.heartbeats.append(heartbeat)
@@ -154,13 +158,13 @@ def test_an_order_that_fails_is_not_confirmed_and_is_tried_again() -> None:
 def test_an_order_that_comes_while_others_are_carried_out_is_not_lost() -> None:
     async def main(rig: Rig) -> None:
         held = asyncio.Event()
-        first = rig.drop
+        first = rig.remove
 
         async def slow(number: int) -> None:
             await held.wait()
             await first(number)
 
-        rig.membership._drop = slow
+        rig.membership._remove = slow
         given: list[tuple[int, ...]] = [(4,), (5,)]
         rig.answer = lambda _: orders(drop=given.pop(0) if given else ())
         await rig.until(lambda: not given)
@@ -229,7 +233,53 @@ def test_another_cluster_ends_it() -> None:
     async def main() -> None:
         rig = Rig()
         rig.answer = lambda _: orders(cluster_id="d")
-        with pytest.raises(InvalidArgument, match="is of cluster d now and was of c"):
+        with pytest.raises(ServiceUnavailable, match="is of cluster d now and was of c"):
             await rig.membership.run(orders())
 
     asyncio.run(main())
+
+
+def test_memory_is_freed_at_once_whatever_becomes_of_files() -> None:
+    async def main(rig: Rig) -> None:
+        async def hang(number: int) -> None:
+            await asyncio.Event().wait()
+
+        rig.membership._remove = hang
+        given: list[tuple[int, ...]] = [(4, 5), (5, 6), (4, 5, 6)]
+        rig.answer = lambda _: orders(drop=given.pop(0) if given else ())
+        await rig.until(lambda: not given and len(rig.heartbeats) >= 6)
+        assert rig.forgotten == [4, 5, 6]
+        assert not any(heartbeat.dropped for heartbeat in rig.heartbeats)
+
+    run(main)
+
+
+def test_it_registers_until_the_service_is_sure(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody may be at its address who is registered."""
+
+    async def main(rig: Rig) -> None:
+        answers = [replace(orders(), known=False)] * 2
+        rig.register = lambda: answers.pop() if answers else orders()
+        rig.answer = lambda h: replace(orders(), known=len(rig.registrations) >= 3)
+        await rig.until(lambda: len(rig.registrations) >= 3)
+        await rig.until(lambda: len(rig.heartbeats) >= 3)
+        assert len(rig.registrations) == 3
+        [told] = [one.getMessage() for one in caplog.records]
+        assert "another daemon is registered at" in told
+
+    run(main)
+
+
+def test_it_ends_when_another_daemon_answers_at_its_address() -> None:
+    async def main(rig: Rig) -> None:
+        def refuse() -> DaemonOrders:
+            raise InvalidArgument("another shuffle daemon answers")
+
+        rig.register = refuse
+        rig.answer = lambda _: replace(orders(), known=False)
+        with pytest.raises(InvalidArgument, match="another shuffle daemon answers"):
+            await rig.membership.run(orders())
+        with pytest.raises(InvalidArgument, match="another shuffle daemon answers"):
+            await rig.membership.register(5.0)
+
+    asyncio.run(main(Rig()))

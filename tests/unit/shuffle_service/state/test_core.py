@@ -188,10 +188,9 @@ def test_a_dropped_exchange_gives_its_pages_back(flushing):
     put(core, [block(0, 0, b"x" * 70_000)])
     put(core, [block(1, 0, b"x" * 1_000)])
     flush = core.next_flush() if flushing else None
-    busy = core.drop(EXCHANGE)
+    core.drop(EXCHANGE)
     if flush is not None:
-        assert busy == [flush.chunk]  # its pages are being written
-        assert core.pool.free_bytes < core.pool.capacity_bytes
+        assert core.pool.free_bytes < core.pool.capacity_bytes  # some are being written
         core.end_flush(flush, 0.0)
     assert core.pool.free_bytes == core.pool.capacity_bytes
     assert core.is_dropped(EXCHANGE)

@@ -121,3 +121,23 @@ def test_what_cannot_be_stored_ends_it_after_its_time() -> None:
 
 def test_one_that_was_not_asked_to_drain_has_all_its_time_to_store() -> None:
     assert Drain(STORE_S).store_left_s(12345.0) == STORE_S
+
+
+def test_a_drain_that_is_taken_back_leaves_nothing_to_the_next_one() -> None:
+    drain = begun()
+    for at in (100.1, 100.2):
+        drain.told(orders(), at)
+    assert drain.step(100.3, unstored_bytes=0, takes_in=False) is Step.WAIT
+    drain.told(orders(), 100.3 + SERVES_ON_AFTER_S)
+    assert drain.step(102.0, unstored_bytes=0, takes_in=False) is Step.SERVE_ON
+    drain.told(orders(may_exit=True), 102.0)
+    drain.cancel()
+    assert not drain.begun
+    drain.begin(200.0)
+    assert drain.step(200.1, unstored_bytes=0, takes_in=False) is Step.WAIT
+    assert drain.step(200.0 + DRAIN_ALONE_S, unstored_bytes=0, takes_in=False) is Step.EXIT
+
+
+def test_a_store_that_hangs_is_not_waited_for_at_the_end() -> None:
+    assert Drain(STORE_S).store_left_s(100.0, store_hangs=True) == 1.0
+    assert begun().store_left_s(101.0, store_hangs=True) == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 
 import pytest
 
@@ -14,8 +15,8 @@ from cosco.shuffle_service.state.replication.replica import ReplicationLog
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
-def make_plan(idle_s: float = 0.0) -> FlushPlan:
-    return FlushPlan(ReplicationLog(incarnation=1, frames_max=16), idle_s)
+def make_plan(idle_s: float = 0.0, timeout_s: float = math.inf) -> FlushPlan:
+    return FlushPlan(ReplicationLog(incarnation=1, frames_max=16), idle_s, timeout_s)
 
 
 def make_flush() -> Flush:
@@ -45,6 +46,8 @@ def test_a_store_is_failing_when_it_has_taken_nothing_for_a_while() -> None:
     assert not plan.failing(1e9)
     plan.failed(flush, FULL, 10.0)
     plan.failed(flush, FULL, 11.0)
+    assert plan.takes_nothing(15.0, 5.0)
+    assert not plan.takes_nothing(14.9, 5.0)
     assert not plan.failing(10.0 + FAILING_AFTER_S - 0.1)
     assert plan.failing(10.0 + FAILING_AFTER_S)
     assert plan.failure == "No space left on device"
@@ -71,3 +74,58 @@ def test_a_writer_is_woken_for_what_it_would_find(kind: str) -> None:
     assert plan.next_buffer(pressed=True) is buffer
     assert not plan.has_work(pressed=True)
     assert len(plan) == 0
+
+
+def test_a_write_that_is_under_way_for_too_long_counts_as_a_failure() -> None:
+    plan, flush = make_plan(timeout_s=30.0), make_flush()
+    assert plan.began(flush, 10.0) == 30.0
+    assert plan.waits(flush, 15.0) == pytest.approx(25.0)
+    assert plan.waits(flush, 39.0) == pytest.approx(1.0)
+    assert not plan.failing(39.0)
+    assert plan.waits(flush, 40.0) < 1.0  # to be looked at again: others may give up
+    assert plan.hanging == 1
+    assert plan.failing(40.0)  # at once
+    assert "has been under way for 30 s" in plan.failure
+    # Who waits for pages has as long as with any store that fails: time to move.
+    assert not plan.takes_nothing(59.9, 20.0)
+    assert plan.takes_nothing(60.0, 20.0)
+    plan.returned(flush)
+    plan.ended()
+    assert not plan.failing(70.0)
+    assert plan.hanging == 0
+
+
+def test_a_store_fails_while_one_write_hangs_though_others_succeed() -> None:
+    """Its range must go, and writers need not give up."""
+    plan, hung, other = make_plan(timeout_s=5.0), make_flush(), make_flush()
+    plan.began(hung, 0.0)
+    plan.waits(hung, 5.0)
+    for now in range(6, 60):
+        plan.began(other, now)
+        plan.returned(other)
+        plan.ended()
+        assert plan.failing(now)
+        assert not plan.takes_nothing(now, 2.0)
+        plan.waits(hung, now + 0.5)
+
+
+def test_a_write_that_hung_and_failed_is_tried_again_with_all_its_time() -> None:
+    plan, flush = make_plan(timeout_s=5.0), make_flush()
+    plan.began(flush, 0.0)
+    plan.waits(flush, 9.0)
+    plan.returned(flush)
+    plan.failed(flush, FULL, 9.0)
+    assert plan.failure == "No space left on device"
+    assert plan.began(flush, 9.1) == 5.0
+    assert plan.waits(flush, 10.1) == pytest.approx(4.0)
+    assert plan.hanging == 0
+
+
+def test_what_is_written_of_an_exchange_is_known_until_it_has_ended() -> None:
+    plan, flush = make_plan(), make_flush()
+    assert not plan.is_writing(7)
+    assert plan.began(flush, 0.0) == math.inf
+    assert plan.is_writing(7)
+    assert not plan.is_writing(8)
+    plan.returned(flush)
+    assert not plan.is_writing(7)

@@ -2,18 +2,26 @@ from __future__ import annotations
 
 import pickle
 import random
-import tracemalloc
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.packed import EXCHANGE, blocks_of, merge_of, row_packer, rows_of, snapshot_of, verify
+from pyroaring import BitMap
+from support.packed import (
+    EXCHANGE,
+    blocks_of,
+    merge_of,
+    one_block,
+    row_packer,
+    rows_of,
+    snapshot_of,
+    verify,
+)
 
-from cosco.client.read.state.merge import MAX_REASONS, BlockSplitter, PartitionMerge
+from cosco.client.read.state.merge import MAX_REASONS, BareHeaders, PartitionMerge
 from cosco.errors import DataCorrupted, DataLost
-from cosco.format.block import CODEC_LZ4, HEADER_BYTES, encode_block
+from cosco.format.block import HEADER_BYTES
 from cosco.protocol.records import AttemptSums, ReadSnapshot
 
 
@@ -132,20 +140,11 @@ def test_what_follows_a_broken_block_is_left_to_other_copies() -> None:
     assert sorted(rows) == sorted(numbered(200))
 
 
-def block(**changes: Any) -> bytes:
-    fields: dict[str, Any] = {
-        "exchange": EXCHANGE, "partition": 0, "mapper": 4, "attempt": 1, "first_row": 0,
-        "rows": 1, "content": b"\x01\0\0\0x", "codec": CODEC_LZ4, "lengths": True,
-    }  # fmt: skip
-    header, stored, _ = encode_block(**{**fields, **changes})
-    return header + stored
-
-
 @pytest.mark.parametrize("changes", [{"exchange": EXCHANGE + 1}, {"partition": 1}])
 def test_blocks_of_another_place_are_bad_and_do_not_end_the_walk(changes: dict[str, int]) -> None:
     blocks, snapshot = one_mapper(numbered(10))
     merge = merge_of(snapshot, 0, [4])
-    assert feed(merge, block(**changes) + b"".join(blocks)) == numbered(10)
+    assert feed(merge, one_block(**changes) + b"".join(blocks)) == numbered(10)
     assert "lies among those of exchange 9, partition 0" in merge.bad[0]
     verify(merge)
 
@@ -153,7 +152,7 @@ def test_blocks_of_another_place_are_bad_and_do_not_end_the_walk(changes: dict[s
 def test_overlapping_rows_are_bad() -> None:
     blocks, snapshot = one_mapper(numbered(3))
     merge = merge_of(snapshot, 0, [4])
-    feed(merge, *blocks, block(first_row=2, rows=2, content=bytes(8)))
+    feed(merge, *blocks, one_block(first_row=2, rows=2, content=bytes(8)))
     assert "overlaps" in merge.bad[0]
     verify(merge)
 
@@ -162,7 +161,7 @@ def test_overlapping_rows_are_bad() -> None:
 def test_rows_that_nobody_committed_contradict_the_sums(named: list[int]) -> None:
     blocks, snapshot = one_mapper(numbered(3))
     merge = merge_of(snapshot, 0, named)
-    feed(merge, *blocks, block(first_row=3))
+    feed(merge, *blocks, one_block(first_row=3))
     with pytest.raises(DataCorrupted, match="contradicts the committed sums"):
         verify(merge)
 
@@ -194,7 +193,7 @@ def test_fragments_of_a_row_come_in_any_order_and_none_may_be_missing() -> None:
 def test_other_rows_at_the_same_position_never_pass() -> None:
     """Whichever comes first: the other is dropped as a copy, and the sums tell."""
     blocks, snapshot = one_mapper([b"x"])
-    other = block(content=b"\x01\0\0\0y")
+    other = one_block(content=b"\x01\0\0\0y")
     merge = merge_of(snapshot, 0, [4])
     assert feed(merge, other, *blocks) == [b"y"]
     assert (merge.rows, merge.refusals) == (1, 0)
@@ -218,75 +217,99 @@ def test_what_is_kept_of_seen_blocks_grows_with_gaps() -> None:
 def test_reasons_are_bounded() -> None:
     merge = merge_of(snapshot_of(0, []), 0, [])
     for _ in range(3 * MAX_REASONS):
-        feed(merge, block(partition=1))
+        feed(merge, one_block(partition=1))
     assert len(merge.bad) == MAX_REASONS
     assert merge.refusals == 3 * MAX_REASONS
 
 
-# --- BlockSplitter ------------------------------------------------------------------------
+# --- headers --------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.binary(max_size=90), max_size=8), st.randoms(use_true_random=False))
-def test_pieces_cut_anywhere_become_whole_blocks(contents: list[bytes], rng: random.Random) -> None:
-    blocks = [block(content=c, lengths=False, first_row=i) for i, c in enumerate(contents)]
-    data = memoryview(b"".join(blocks))
-    edges = set(_ends(blocks))
-    splitter = BlockSplitter()
-    out, offset = b"", 0
-    while offset < len(data):
-        step = rng.choice([1, 7, 64, 200, 1000])
-        for run in splitter.feed(data[offset : offset + step]):
-            out += run
-            assert len(out) in edges
-        offset += step
-        # Whatever is whole has been given out.
-        assert len(out) == max((e for e in edges if e <= min(offset, len(data))), default=0)
-    splitter.finish()
-    assert out == data
+def two_mappers() -> tuple[list[bytes], list[bytes], ReadSnapshot]:
+    """The blocks of mapper 4, those of mapper 5, and what was committed."""
+    blocks, sums = packed(numbered(120), mapper=4)
+    rows = numbered(120, "other ")
+    rows[60] = random.Random(1).randbytes(3 << 20)  # comes in fragments
+    others, other_sums = packed(rows, mapper=5)
+    assert len(others) > 4
+    return blocks, others, snapshot_of(0, [(4, 1, sums), (5, 1, other_sums)])
 
 
-def _ends(blocks: list[bytes]) -> list[int]:
-    return [sum(map(len, blocks[: i + 1])) for i in range(len(blocks))]
+def bare(*blocks: bytes) -> BareHeaders:
+    return BareHeaders(memoryview(b"".join(block[:HEADER_BYTES] for block in blocks)))
 
 
-def test_blocks_inside_a_piece_are_not_copied() -> None:
-    piece = bytearray(block() + block(first_row=1) + b"CBK1")
-    [run] = BlockSplitter().feed(memoryview(piece))
-    piece[0] ^= 1
-    assert run[0] == piece[0]
-    run.release()
+@pytest.mark.parametrize("seed", range(5))
+def test_headers_of_others_make_the_sums_whole_once(seed: int) -> None:
+    blocks, others, snapshot = two_mappers()
+    merge = merge_of(snapshot, 0, [4])
+    assert merge.to_name == BitMap([4])
+    rng = random.Random(seed)
+    pieces = [*blocks, *blocks, *map(bare, others), *map(bare, others), *others]
+    rng.shuffle(pieces)
+    found = []
+    for piece in pieces:
+        if isinstance(piece, BareHeaders):
+            merge.feed_headers(piece)
+        else:
+            found += feed(merge, piece)
+    assert sorted(found) == sorted(numbered(120))
+    assert merge.complete()
+    assert not merge.bad
 
 
-def test_an_end_inside_a_block_is_corruption() -> None:
-    whole = memoryview(block())
-    for length in range(1, len(whole)):
-        splitter = BlockSplitter()
-        assert splitter.feed(whole[:length]) == []
-        with pytest.raises(DataCorrupted, match=f"{length} bytes of one are left"):
-            splitter.finish()
+@pytest.mark.parametrize("named", [[4, 5], [4, 5, 6]])
+def test_nobody_is_named_where_no_others_wrote(named: list[int]) -> None:
+    assert merge_of(two_mappers()[2], 0, named).to_name == BitMap()
 
 
-@pytest.mark.parametrize("cut", [0, 10, HEADER_BYTES, 100])
-def test_an_impossible_header_is_corruption(cut: int) -> None:
-    data = memoryview(block() + bytes(HEADER_BYTES))
-    splitter = BlockSplitter()
-    with pytest.raises(DataCorrupted, match="no block begins"):
-        splitter.feed(data[:cut])
-        splitter.feed(data[cut:])
+def test_a_missing_header_is_missed() -> None:
+    blocks, others, snapshot = two_mappers()
+    for missing in range(len(others)):
+        merge = merge_of(snapshot, 0, [4])
+        feed(merge, *blocks)
+        merge.feed_headers(bare(*others[:missing], *others[missing + 1 :]))
+        assert not merge.complete()
 
 
-def test_a_block_that_comes_byte_by_byte_takes_little_more_than_its_bytes() -> None:
-    header, stored, _ = encode_block(
-        exchange=EXCHANGE, partition=0, mapper=0, attempt=1, first_row=0, rows=1,
-        content=random.Random(7).randbytes(64 << 10), codec=CODEC_LZ4,
-    )  # fmt: skip
-    block, splitter = header + stored, BlockSplitter()
-    tracemalloc.start()
-    try:
-        for at in range(len(block) - 1):
-            assert not splitter.feed(memoryview(block[at : at + 1]))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 2 * len(block)
-    assert [bytes(run) for run in splitter.feed(memoryview(block[-1:]))] == [block]
+def test_headers_are_forgotten_and_made_up_for_by_blocks() -> None:
+    blocks, others, snapshot = two_mappers()
+    merge = merge_of(snapshot, 0, [4])
+    torn = bytearray(bare(*others).data)
+    torn[HEADER_BYTES + 40] ^= 1  # the rows of one
+    merge.feed_headers(BareHeaders(memoryview(torn)))
+    found = feed(merge, *blocks, others[2])
+    merge.feed_headers(bare(*others))
+    assert not merge.complete()
+    merge.forget_headers()
+    assert not merge.complete()
+    found += feed(merge, *others)
+    assert merge.complete()
+    assert found == numbered(120)
+    merge.forget_headers()
+    assert merge.complete()
+
+
+def test_what_is_no_header_of_others_is_bad() -> None:
+    blocks, others, snapshot = two_mappers()
+    merge = merge_of(snapshot, 0, [4])
+    for block, reason in (
+        (blocks[0], "a block of mapper 4 came as its header alone"),
+        (bytes(HEADER_BYTES), "no block begins"),
+        (one_block(mapper=5, partition=1), "lies among those of"),
+    ):
+        merge.feed_headers(bare(block, *others))
+        assert reason in merge.bad[-1]
+    assert merge.refusals == 3
+    feed(merge, *blocks)
+    assert merge.complete()
+
+
+def test_a_mark_among_blocks_is_bad() -> None:
+    blocks, snapshot = one_mapper(numbered(10))
+    merge = merge_of(snapshot, 0, [4])
+    mark = one_block(rows=0, content=b"", lengths=False, mark=True)
+    assert feed(merge, mark, *blocks, mark) == numbered(10)
+    assert merge.refusals == 2
+    assert "a mark of mapper 4" in merge.bad[0]
+    assert merge.complete()

@@ -18,10 +18,10 @@ from support.packed import (
     row_packer,
     rows_of,
     snapshot_of,
+    table_of,
     verify,
 )
 
-from cosco.client.content.arrow import batch_from_content
 from cosco.client.write.state import framing
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import ArrowPacker
@@ -63,6 +63,15 @@ def rows_as(kind: str, rows: list[bytes]) -> Any:
     return forms[kind]
 
 
+def row_partitions_as(one: bool, rng: random.Random, partitions: int, rows: int) -> Any:
+    """What to give as the partitions of some rows, and the partition of each."""
+    if not one:
+        each = [rng.randrange(partitions) for _ in range(rows)]
+        return each, each
+    partition = rng.randrange(partitions)
+    return rng.choice([partition, np.uint16(partition)]), [partition] * rows
+
+
 FORMS = ["list", "views", "objects", "binary", "large", "sliced", "view", "chunked"]
 
 
@@ -75,28 +84,32 @@ FORMS = ["list", "views", "objects", "binary", "large", "sliced", "view", "chunk
     partitions=st.sampled_from([1, 7, 1000]),
     buffer_bytes=st.sampled_from([1, 700, 5000, 8 * MIB]),
     calls=st.lists(
-        st.tuples(st.booleans(), st.sampled_from(FORMS), st.integers(0, 60)), max_size=8
+        st.tuples(
+            st.sampled_from(["collect", "array", "one"]), st.sampled_from(FORMS), st.integers(0, 60)
+        ),
+        max_size=8,
     ),
     equal=st.booleans(),
 )
 def test_every_row_comes_back_once_and_in_order(
-    seed: int, partitions: int, buffer_bytes: int, calls: list[tuple[bool, str, int]], equal: bool
+    seed: int, partitions: int, buffer_bytes: int, calls: list[tuple[str, str, int]], equal: bool
 ) -> None:
     rng = random.Random(seed)
     packer = row_packer(partitions, buffer_bytes=buffer_bytes)
     wanted: dict[int, list[bytes]] = defaultdict(list)
     frames: list[PackedFrame] = []
-    for single, form, count in calls:
+    for call, form, count in calls:
         rows = [rng.randbytes(12 if equal else rng.choice([0, 1, 40, 300])) for _ in range(count)]
-        numbers = [rng.randrange(partitions) for _ in rows]
+        given, numbers = row_partitions_as(call == "one", rng, partitions, count)
         for number, row in zip(numbers, rows, strict=True):
             wanted[number].append(row)
-        if single:
+        if call == "collect":
             for number, row in zip(numbers, rows, strict=True):
                 if packer.collect(number, row):
                     frames += packer.join_pending()
         else:
-            frames += packer.collect_batch(numbers, rows_as(form, rows))
+            frames += packer.collect_batch(given, rows_as(form, rows))
+        assert packer.buffered_bytes <= max(buffer_bytes, 1)
     frames += packer.drain()
     assert packer.buffered_bytes == 0
     assert list(packer.drain()) == []
@@ -109,7 +122,7 @@ def test_every_row_comes_back_once_and_in_order(
         assert read_back(blocks[partition], partition, sums) == rows
 
 
-@pytest.mark.parametrize("form", ["collect", "list", "binary", "large", "view"])
+@pytest.mark.parametrize("form", ["collect", "list", "binary", "large", "view", "one"])
 @pytest.mark.parametrize("buffer_bytes", [1000, 64 * MIB])
 def test_rows_longer_than_a_block_come_in_fragments(form: str, buffer_bytes: int) -> None:
     rng = random.Random(1)
@@ -121,6 +134,8 @@ def test_rows_longer_than_a_block_come_in_fragments(form: str, buffer_bytes: int
         for row in rows:
             if packer.collect(0, row):
                 frames += packer.drain()
+    elif form == "one":
+        frames += packer.collect_batch(0, rows_as("binary", rows))
     else:
         frames += packer.collect_batch([0] * len(rows), rows_as(form, rows))
     frames += packer.drain()
@@ -167,11 +182,12 @@ def test_nothing_of_the_arguments_is_kept() -> None:
     )
     frames = list(packer.collect_batch(numbers, array))
     packer.collect(0, memoryview(data))  # type: ignore[arg-type]
+    frames += packer.collect_batch(2, array)
     data[:], numbers[:] = b"------", 0
     frames += packer.drain()
     blocks = blocks_of(frames, 3)
     found = [read_back(blocks[p], p, packer.sums()) for p in range(3)]
-    assert found == [[b"ab", b"abcdef"], [b"cd"], [b"ef"]]
+    assert found == [[b"ab", b"abcdef"], [b"cd"], [b"ef", b"ab", b"cd", b"ef"]]
 
 
 def test_blocks_and_frames_are_long_when_there_is_much() -> None:
@@ -192,11 +208,12 @@ def test_blocks_and_frames_are_long_when_there_is_much() -> None:
         assert last or frame.body_bytes >= TARGET_FRAME_BYTES
 
 
-def test_a_large_batch_never_fills_more_than_the_buffer() -> None:
+@pytest.mark.parametrize("numbers", [1, [1] * 20_000], ids=["one", "array"])
+def test_a_large_batch_never_fills_more_than_the_buffer(numbers: Any) -> None:
     packer = row_packer(2, buffer_bytes=100_000)
     rows = [bytes(90)] * 20_000
     most, rows_out = 0, 0
-    for frame in packer.collect_batch([1] * len(rows), rows):
+    for frame in packer.collect_batch(numbers, rows):
         most = max(most, packer.buffered_bytes)
         for _, header in walk_blocks(memoryview(b"".join(frame.parts))):
             assert header.raw_bytes <= 100_000
@@ -274,6 +291,7 @@ def test_a_partition_out_of_range_is_refused(number: Any) -> None:
         lambda: packer.collect(number, b""),
         lambda: list(packer.collect_batch([0, number], [b"", b""])),
         lambda: list(packer.collect_batch(np.array([0, number]), [b"", b""])),
+        lambda: list(packer.collect_batch(number, [b"", b""])),
     ):
         with pytest.raises(PartitionOutOfRange, match="it has partitions 0 to 6") as raised:
             call()
@@ -289,6 +307,8 @@ def test_a_partition_that_is_no_integer_is_refused(number: Any) -> None:
         packer.collect(number, b"")
     with pytest.raises(InvalidRow, match="a partition is an integer"):
         list(packer.collect_batch([0, number], [b"", b""]))
+    with pytest.raises(InvalidRow, match=r"an integer|one integer|of integers"):
+        list(packer.collect_batch(number, [b"", b""]))
     assert len(list(packer.drain())) == packer.sums().rows.sum() == 1
 
 
@@ -328,7 +348,7 @@ def test_forms_of_partitions(numbers: Any) -> None:
         (pa.array([0, None]), InvalidRow),
         (pa.array([0.0, 1.0]), InvalidRow),
         ("01", InvalidRow),
-        (7, InvalidRow),
+        (7, PartitionOutOfRange),
         ([0], InvalidArgument),
         ([0, 1, 1], InvalidArgument),
         ([], InvalidArgument),
@@ -401,10 +421,9 @@ def read_batches(
     merge = merge_of(snapshot_of(partition, [(4, 1, packer.sums())]), partition, [4])
     decoded = [one for block in blocks for one in merge.feed(memoryview(block))]
     verify(merge)
-    batches = [batch_from_content(one, schema) for one in decoded]
-    for batch in batches:
-        batch.validate(full=True)
-    return pa.Table.from_batches(batches, schema)
+    table = table_of(decoded, schema)
+    table.validate(full=True)
+    return table
 
 
 @settings(max_examples=40)
@@ -412,29 +431,29 @@ def read_batches(
     seed=st.integers(0, 2**32),
     partitions=st.sampled_from([1, 7, 1000]),
     buffer_bytes=st.sampled_from([1, 3000, 8 * MIB]),
-    counts=st.lists(st.integers(0, 300), max_size=4),
+    calls=st.lists(st.tuples(st.booleans(), st.integers(0, 300)), max_size=4),
     as_table=st.booleans(),
 )
 def test_every_arrow_row_comes_back_once_and_in_order(
-    seed: int, partitions: int, buffer_bytes: int, counts: list[int], as_table: bool
+    seed: int, partitions: int, buffer_bytes: int, calls: list[tuple[bool, int]], as_table: bool
 ) -> None:
     rng = random.Random(seed)
     schema = pa.schema([("id", pa.int64()), ("text", pa.string()), ("list", pa.list_(pa.int8()))])
     packer = arrow_packer(schema, partitions, buffer_bytes=buffer_bytes)
     wanted: dict[int, list[Any]] = defaultdict(list)
     frames: list[PackedFrame] = []
-    for count in counts:
+    for one, count in calls:
         rows = [
             {"id": i, "text": rng.choice([None, "", "word" * 30]), "list": [1] * rng.randrange(4)}
             for i in range(count)
         ]
-        numbers = [rng.randrange(partitions) for _ in rows]
+        given, numbers = row_partitions_as(one, rng, partitions, count)
         for number, row in zip(numbers, rows, strict=True):
             wanted[number].append(row)
         batch: Any = pa.RecordBatch.from_pylist(rows, schema)
         if as_table:
             batch = pa.concat_tables([pa.Table.from_batches([batch.slice(0, 9), batch.slice(9)])])
-        frames += packer.collect_batch(numbers, batch)
+        frames += packer.collect_batch(given, batch)
     frames += packer.drain()
     assert packer.buffered_bytes == 0
     blocks = blocks_of(frames, partitions)
@@ -448,9 +467,15 @@ def test_arrow_rows_of_very_different_lengths() -> None:
     rows = [rng.randbytes(3 * MIB if i % 50 == 7 else 10) for i in range(200)]
     batch = pa.record_batch({"row": pa.array(rows, pa.binary())})
     for buffer_bytes in (1000, 64 * MIB):
-        packer = arrow_packer(batch.schema, 2, buffer_bytes=buffer_bytes)
-        frames = [*packer.collect_batch(np.arange(200) % 2, batch), *packer.drain()]
-        blocks = blocks_of(frames, 2)
+        packer = arrow_packer(batch.schema, 3, buffer_bytes=buffer_bytes)
+        frames = [
+            *packer.collect_batch(np.arange(200) % 2, batch),
+            *packer.collect_batch(2, batch),
+            *packer.drain(),
+        ]
+        blocks = blocks_of(frames, 3)
+        found = read_batches(blocks[2], 2, packer, batch.schema)
+        assert found.column("row").to_pylist() == rows
         for partition in (0, 1):
             found = read_batches(blocks[partition], partition, packer, batch.schema)
             assert found.column("row").to_pylist() == rows[partition::2]
@@ -469,6 +494,23 @@ def test_arrow_blocks_are_long_when_there_is_much() -> None:
     assert min(sizes) >= MAX_CONTENT_BYTES // 2
 
 
+def test_batches_gather_though_a_column_has_no_type_yet() -> None:
+    """Before each batch a writer binds the schema that it saw last, which is seldom a new one."""
+    schema = pa.schema([("a", pa.int64()), ("b", pa.null())])
+    finer = pa.schema([("a", pa.int64()), ("b", pa.string())])
+    packer = arrow_packer(schema, 1)
+    frames: list[PackedFrame] = []
+    for _ in range(10):
+        frames += packer.bind(schema)
+        frames += packer.collect_batch([0] * 4, pa.table({"a": range(4), "b": pa.nulls(4)}))
+    assert not frames
+    frames += packer.bind(finer)  # what came before is told by its blocks themselves
+    assert len(frames) == 1
+    frames += packer.bind(finer)
+    frames += packer.collect_batch([0] * 4, pa.table({"a": range(4), "b": ["x"] * 4}))
+    assert len(blocks_of([*frames, *packer.drain()], 1)[0]) == 2
+
+
 def test_nothing_of_an_arrow_batch_is_kept() -> None:
     data = np.arange(4, dtype=np.int64)
     batch = pa.RecordBatch.from_arrays(
@@ -476,10 +518,11 @@ def test_nothing_of_an_arrow_batch_is_kept() -> None:
     )
     packer = arrow_packer(batch.schema, 1)
     frames = list(packer.collect_batch(np.zeros(4, int), batch))
+    frames += packer.collect_batch(0, batch)
     data[:] = -1
     frames += packer.drain()
     found = read_batches(blocks_of(frames, 1)[0], 0, packer, batch.schema)
-    assert found.column("a").to_pylist() == [0, 1, 2, 3]
+    assert found.column("a").to_pylist() == [0, 1, 2, 3] * 2
 
 
 def test_rows_without_columns_are_counted() -> None:
@@ -490,9 +533,10 @@ def test_rows_without_columns_are_counted() -> None:
     frames = [
         *packer.collect_batch(numbers, batch),
         *packer.collect_batch(numbers, pa.table({"a": numbers}).select([])),
+        *packer.collect_batch(2, batch),
         *packer.drain(),
     ]
-    assert packer.sums().rows.tolist() == [8, 6, 6]
+    assert packer.sums().rows.tolist() == [8, 6, 16]
     assert set(blocks_of(frames, 3)) == {0, 1, 2}
 
 
@@ -503,9 +547,9 @@ def test_another_schema_is_refused_with_the_first_difference() -> None:
     list(packer.collect_batch([0], good))
     buffered = packer.buffered_bytes
     for bad, difference in [
-        (pa.record_batch({"a": [1]}), "1 columns instead of 2"),
-        (pa.record_batch({"a": [1], "c": ["x"]}), "column 1 is 'c': string instead of 'b': string"),
-        (pa.table({"a": [1.0], "b": ["x"]}), "column 0 is 'a': double instead of 'a': int64"),
+        (pa.record_batch({"a": [1]}), "it has no 'b'"),
+        (pa.record_batch({"a": [1], "c": ["x"]}), "it has no 'b'; the exchange has no 'c'"),
+        (pa.table({"a": [1.0], "b": ["x"]}), "column 'a' is double instead of int64"),
     ]:
         with pytest.raises(SchemaMismatch, match=difference):
             list(packer.collect_batch([0], bad))
@@ -544,20 +588,21 @@ def test_dictionaries_of_many_batches_that_are_not_one(ordered: bool) -> None:
     assert pack_batches(batches) == wanted
 
 
-def test_a_dictionary_longer_than_a_block_is_cut_to_what_is_used() -> None:
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_dictionary_longer_than_a_block_is_cut_to_what_is_used(ordered: bool) -> None:
     values = [f"{i:06}" * 50 for i in range(20_000)]
-    batch = pa.record_batch({"c": categories(values, pa.int32())})
+    batch = pa.record_batch({"c": categories(values, pa.int32(), ordered=ordered)})
     assert pack_batches([batch]) == values
 
 
-def test_a_dictionary_that_cannot_be_cut_is_refused_before_anything_is_taken() -> None:
-    batch = pa.record_batch(
-        {"c": categories([f"{i:06}" * 50 for i in range(20_000)], pa.int32(), ordered=True)}
-    )
-    packer = arrow_packer(batch.schema, 1)
-    with pytest.raises(InvalidRow, match="cast them to their values"):
-        list(packer.collect_batch(np.zeros(20_000, int), batch))
-    assert packer.buffered_bytes == 0
+def test_the_same_dictionary_with_every_batch_is_buffered_once() -> None:
+    batch = pa.record_batch({"c": categories([f"{i:06}" * 500 for i in range(100)], pa.int8())})
+    packer = arrow_packer(batch.schema, 1, buffer_bytes=8 * MIB)
+    list(packer.collect_batch(np.zeros(100, int), batch))
+    first = packer.buffered_bytes
+    for _ in range(9):
+        list(packer.collect_batch(np.zeros(100, int), batch))
+    assert packer.buffered_bytes < 2 * first
 
 
 # --- attempts that are wanted in part -----------------------------------------------------
@@ -601,6 +646,10 @@ def test_a_partial_attempt_checks_all_that_it_drops() -> None:
         packer.collect(7, b"x")
     with pytest.raises(PartitionOutOfRange):
         list(packer.collect_batch([0, 7], [b"x", b"y"]))
+    with pytest.raises(PartitionOutOfRange):
+        list(packer.collect_batch(7, [b"x", b"y"]))
+    with pytest.raises(InvalidRow):
+        list(packer.collect_batch(0, [b"x", row]))
     with pytest.raises(InvalidRow):
         list(packer.collect_batch([0, 1], [b"x", row]))
     assert packer.buffered_bytes == 0
@@ -610,6 +659,7 @@ def test_a_partial_attempt_that_keeps_nothing_makes_no_frames() -> None:
     packer = row_packer(7, wanted={1})
     assert not packer.collect(0, b"x")
     assert [*packer.collect_batch([0, 6], pa.array([b"x", b"y"])), *packer.drain()] == []
+    assert [*packer.collect_batch(6, pa.array([b"x", b"y"])), *packer.drain()] == []
     assert not len(packer.sums().partitions)
 
 
@@ -623,7 +673,10 @@ def test_batches_of_ranges_that_are_not_wanted_are_dropped(tables: bool) -> None
     frames = [*packer.collect_batch(numbers, given_rows), *packer.drain()]
     assert sorted(blocks_of(frames, 7)) == packer.sums().partitions.tolist() == [3, 4, 5]
     assert packer.sums().rows.sum() == 300
-    nobody = packer.collect_batch(np.zeros(10, np.int64), batch[:10])
-    assert [*nobody, *packer.drain()] == []
+    for unwanted in (np.zeros(10, np.int64), 0):
+        assert [*packer.collect_batch(unwanted, batch[:10]), *packer.drain()] == []
+    list(packer.collect_batch(4, given_rows))
+    list(packer.drain())
+    assert packer.sums().rows.tolist() == [100, 800, 100]
     with pytest.raises(SchemaMismatch):
         list(packer.collect_batch([0], pa.record_batch({"m": [1]})))

@@ -149,3 +149,26 @@ def test_rows_bring_a_table_back() -> None:
     assert restored.status() == table.status()
     assert restored.expire(109.9) == []
     assert restored.expire(110.0) == [2]
+
+
+def test_others_of_a_store_are_spared_when_it_fails_and_not_when_it_hangs(
+    table: DaemonTable,
+) -> None:
+    for incarnation, store in ((1, "x"), (2, "x"), (3, "y")):
+        table.register(registration(incarnation, store=store), 0.0)
+    table.heartbeat(DaemonHeartbeat(1, 9, store_failing=True), 1.0)
+    assert live(table) == [3]  # where one finds it full, so will the other
+    table.heartbeat(DaemonHeartbeat(1, 9, store_failing=True, store_hangs=True), 2.0)
+    assert live(table) == [2, 3]  # which may be on another host
+    assert [(s.store_failing, s.store_hangs) for s in table.status()] == [
+        (True, True),
+        (False, False),
+        (False, False),
+    ]
+    table.heartbeat(DaemonHeartbeat(2, 9, store_failing=True, store_hangs=True), 3.0)
+    assert live(table) == [3]
+    assert "2 cannot write to their store" in table.why_no_candidates()
+    table.heartbeat(DaemonHeartbeat(1, 9), 4.0)
+    assert live(table) == [1, 3]
+    table.register(registration(2, store="x"), 5.0)  # a registration does not say that it is well
+    assert live(table) == [1, 3]

@@ -58,7 +58,7 @@ def test_the_next_epoch_begins_when_the_survivor_is_fenced() -> None:
 def test_every_survivor_is_waited_for() -> None:
     cluster = cluster_of(1, 2, 3, 4)
     cluster.commit(0, 0)
-    cluster.state.report_loss(LossReport(1, 1, 1, 0, LossCause.GONE, "a file is gone"))
+    cluster.state.report_loss(LossReport(1, 1, 1, 0, LossCause.GONE, "a file is gone"), cluster.now)
     assert cluster.current().build == 1
     assert [f.daemon for f in cluster.fence(2)] == [ref(1), ref(2)]
     assert cluster.placed() == (1, True, [1, 2])
@@ -503,7 +503,7 @@ def test_renewals_of_what_never_was(pair: tuple[int, int]) -> None:
 def test_renewals_of_an_old_generation_and_of_a_closed_exchange() -> None:
     cluster = cluster_of(1, 2, deterministic=False)
     cluster.commit(0, 0)
-    cluster.state.report_loss(LossReport(1, 1, 1, 0, LossCause.GONE, "a file is gone"))
+    cluster.state.report_loss(LossReport(1, 1, 1, 0, LossCause.GONE, "a file is gone"), cluster.now)
     assert cluster.placed()[1]
     with pytest.raises(GenerationChanged):
         cluster.renew((0, 1))

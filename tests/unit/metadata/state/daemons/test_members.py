@@ -142,3 +142,40 @@ def test_one_that_was_drained_and_ended_is_only_dead() -> None:
     assert cluster.placed() == (2, False, [2])
     cluster.state.close_exchange("a", used=False)
     assert cluster.daemon_states() == {2: DaemonState.SERVING}
+
+
+def test_a_drain_by_command_is_taken_back() -> None:
+    cluster = Cluster(1, 2)
+    cluster.create(partitions=1, min_replicas=1)
+    cluster.state.members.drain("host:1")
+    cluster.state.members.drain("host:2")
+    cluster.fence()
+    assert cluster.placed()[1]  # with nowhere to go
+    assert cluster.state.members.undrain("host:1", cluster.now)
+    assert cluster.placed()[1:] == (False, [1])  # it is taken up at once
+    assert not cluster.beat(1).drain
+    assert not cluster.state.members.undrain("host:1", cluster.now)  # repeated
+    cluster.persist()
+    cluster.restart()
+    assert cluster.daemon_states() == {1: DaemonState.SERVING, 2: DaemonState.DRAINING}
+
+
+def test_a_daemon_that_was_told_to_end_is_not_undrained() -> None:
+    cluster = Cluster(1, 2)
+    cluster.beat(1, draining=True)
+    with pytest.raises(InvalidArgument, match="told to end"):
+        cluster.state.members.undrain("host:1", cluster.now)
+    assert cluster.beat(1, draining=True).drain
+
+
+def test_a_daemon_that_has_drained_is_not_undrained() -> None:
+    cluster = Cluster(1, 2)
+    cluster.state.members.drain("host:1")
+    assert cluster.beat(1).may_exit
+    with pytest.raises(InvalidArgument, match="has drained"):
+        cluster.state.members.undrain("host:1", cluster.now)
+
+
+def test_nobody_there_is_undrained() -> None:
+    with pytest.raises(InvalidArgument, match="no live shuffle daemon at 'host:9'"):
+        Cluster(1).state.members.undrain("host:9", 0.0)

@@ -92,7 +92,7 @@ def test_a_range_knows_its_writers_whenever_it_is_asked(seed: int) -> None:
     expected = [BitMap() for _ in RANGES]
     attempts = Attempts(7, changes)
     for mapper in range(60):
-        attempts.commit(mapper, mapper + 100)
+        attempts.commit(mapper, mapper + 100, b"digest")
         ranges = set(random.choice(([0, 1, 2], [0, 1, 2], [0, 2], [1], [])))
         part = [p for r in RANGES if r.index in ranges for p in range(r.first, r.first + r.count)]
         made.count(mapper, sums_of(part), ranges, whole=True)

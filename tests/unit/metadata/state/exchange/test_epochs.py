@@ -47,3 +47,41 @@ def test_a_commit_may_name_none() -> None:
 def test_an_epoch_that_never_was_is_named(pair: tuple[int, int]) -> None:
     with pytest.raises(InvalidArgument, match=f"no epoch {pair[1]} of partition range {pair[0]}"):
         epochs(begun=True).present(pairs_array([(0, 1), pair]), np.ones(3, dtype=np.uint32))
+
+
+def written(made: Epochs) -> list[tuple[int, int]]:
+    """The epochs that commits have rows in."""
+    return [
+        (p.assignment.range_index, p.assignment.epoch) for e in made.placed for p in e if p.written
+    ]
+
+
+def test_an_epoch_is_written_once_a_commit_has_rows_in_it() -> None:
+    log = ChangeLog()
+    made = Epochs(7, [[placed(i, 1, 1)] for i in range(3)], log)
+    pairs = pairs_array([(0, 1), (1, 1), (2, 1)])
+    some, every = np.array([True, False, True]), np.ones(3, dtype=np.bool_)
+    made.note_written(pairs[:1], some)  # the others acknowledged nothing
+    assert written(made) == [(0, 1)]
+    made.note_written(pairs, some)  # range 1 got a mark alone
+    assert written(made) == [(0, 1), (2, 1)]
+    assert len(log.pop_all()) == 2
+    for _ in range(2):
+        made.note_written(pairs, some)
+        assert not log  # nothing is written again for the next ones
+    made.begin(placed(0, 2, 1))
+    log.pop_all()
+    made.note_written(pairs_array([(0, 1), (0, 2), (1, 1), (2, 1)]), every)
+    assert written(made) == [(0, 1), (0, 2), (1, 1), (2, 1)]
+    assert [change.key for change in log.pop_all()] == [(7, 0, 2), (7, 1, 1)]
+    made.seal(0)
+    assert written(made) == [(0, 1), (0, 2), (1, 1), (2, 1)]
+
+
+def test_what_was_written_is_restored() -> None:
+    before = Placed(Assignment(0, 1, 1, PRIMARY, sealed=True), "store", written=True)
+    assert Placed.from_row((0, 1, *before.row())) == before
+    log = ChangeLog()
+    made = Epochs(7, [[before]], log)
+    made.note_written(pairs_array([(0, 1)]), np.ones(1, dtype=np.bool_))
+    assert not log

@@ -21,6 +21,7 @@ from support.committing import (
     move_on,
     run,
     snapshot,
+    take_report,
 )
 
 from cosco.errors import (
@@ -84,6 +85,16 @@ def test_a_mapper_out_of_range_opens_nothing() -> None:
     with pytest.raises(InvalidArgument, match="mapper is 2147483648"):
         state.open_attempt(MAX_MAPPER + 1)
     assert state.open_attempt(0).attempt == 1
+
+
+def test_no_mapper_opens_but_those_that_the_driver_has_said() -> None:
+    state = exchange(mappers=2)
+    assert [state.open_attempt(None).mapper for _ in range(2)] == [0, 1]
+    with pytest.raises(InvalidArgument, match="each of the 2 mappers was opened"):
+        state.open_attempt(None)
+    with pytest.raises(InvalidArgument, match="mapper is 2, it must be 0 to 1"):
+        state.open_attempt(2)
+    assert state.open_attempt(1).attempt == 3
 
 
 # --- commits ------------------------------------------------------------------------------
@@ -232,6 +243,59 @@ def test_the_first_kind_of_rows_is_fixed() -> None:
         state.fix_row_kind(RowKind.BYTES, b"")
 
 
+def test_a_schema_is_refined_by_whoever_has_seen_the_present_one() -> None:
+    state = exchange()
+    state.fix_row_kind(RowKind.ARROW, b"first", b"")
+    state.fix_row_kind(RowKind.ARROW, b"another's", b"")  # which was slower
+    assert state.info().schema == b"first"
+    state.fix_row_kind(RowKind.ARROW, b"finer", b"first")
+    assert state.info().schema == b"finer"
+    state.fix_row_kind(RowKind.ARROW, b"finer", b"first")  # repeated
+    state.fix_row_kind(RowKind.ARROW, b"another's", b"first")
+    assert state.info().schema == b"finer"
+    state.fix_row_kind(RowKind.ARROW, b"finest", b"finer")
+    state.fix_row_kind(RowKind.ARROW, b"finer", b"first")  # late: it was applied, and then refined
+    assert state.info().schema == b"finest"
+    assert state.spec.schema == b""
+
+
+def test_a_declared_schema_is_refined_as_well() -> None:
+    state = exchange(schema=b"declared")
+    state.fix_row_kind(RowKind.ARROW, b"finer", b"declared")
+    assert (state.info().schema, state.spec.schema) == (b"finer", b"declared")
+
+
+def test_the_kind_of_rows_never_changes() -> None:
+    state = exchange()
+    state.fix_row_kind(RowKind.BYTES, b"", b"")
+    state.fix_row_kind(RowKind.ARROW, b"schema", b"")
+    assert state.info().kind is RowKind.BYTES
+    state = exchange(schema=b"schema")
+    state.fix_row_kind(RowKind.BYTES, b"", b"schema")
+    assert (state.info().kind, state.info().schema) == (RowKind.ARROW, b"schema")
+
+
+def test_a_refined_schema_outlives_a_generation() -> None:
+    state = exchange(deterministic=False)
+    state.fix_row_kind(RowKind.ARROW, b"first", b"")
+    open_and_commit(state, 0, {0: 1})
+    lose(state, 0)
+    assert state.generation == 2
+    assert state.info().schema == b"first"
+    state.fix_row_kind(RowKind.ARROW, b"finer", b"first")
+    assert state.info().schema == b"finer"
+
+
+def test_what_the_rows_of_a_group_are_is_said_when_it_is_made() -> None:
+    """Its handles know it from then on, and ask nobody."""
+    state = exchange(schema=b"declared")
+    state.join_group(3)
+    state.fix_row_kind(RowKind.ARROW, b"declared", b"declared")
+    with pytest.raises(SchemaMismatch, match="the schema it was created with"):
+        state.fix_row_kind(RowKind.ARROW, b"finer", b"declared")
+    assert state.info().schema == b"declared"
+
+
 def test_a_schema_given_at_creation_is_fixed() -> None:
     state = exchange(schema=b"schema")
     assert (state.info().kind, state.info().schema) == (RowKind.ARROW, b"schema")
@@ -276,13 +340,13 @@ def test_1_a_report_of_another_build_or_generation_does_nothing() -> None:
     before = (state.version, state.losses.news)
     for generation, build in ((1, 1), (1, 3), (2, 2), (0, 2)):
         report = LossReport(3, generation, build, 1, LossCause.GONE, "late")
-        assert state.report_loss(report) == []
+        assert take_report(state, report) == []
     assert (state.version, state.losses.news, calls_of(state)) == (*before, [])
 
 
 def test_1_a_report_of_a_partition_that_is_none() -> None:
     with pytest.raises(PartitionOutOfRange):
-        exchange().report_loss(LossReport(3, 1, 1, PARTITIONS, LossCause.GONE, "x"))
+        exchange().reported(LossReport(3, 1, 1, PARTITIONS, LossCause.GONE, "x"))
 
 
 def test_1_a_range_nobody_wrote_to_lost_nothing() -> None:
@@ -604,12 +668,12 @@ def test_a_loss_during_a_rebuild() -> None:
     assert (seen.rows, seen.build, snapshot(state, 1).rows) == (10, 3, 3)
 
 
-def test_a_mapper_lost_twice_at_once() -> None:
+def test_a_mapper_lost_twice_at_once_is_called_back_once() -> None:
     state = exchange()
     run(state, 1, ROWS)
     lose(state, 0)
     lose(state, 2)
-    assert calls_of(state) == [(1, [1]), (2, [1])]
+    assert calls_of(state) == [(2, [1])]
     run(state, 1, ROWS)
     assert calls_of(state) == []
     assert snapshot(state, 0, [1]).rows == 3

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from pyroaring import BitMap
-from support.metadata_cluster import OTHER, OWNER, Cluster
+from support.metadata_cluster import OTHER, OWNER
+from support.stored_cluster import StoredCluster
 
 import cosco.metadata.state.groups.group_table as groups_module
 from cosco.errors import (
@@ -26,8 +27,6 @@ from cosco.errors import (
 from cosco.metadata.state.daemons import placement
 from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.groups.group_table import RECALL_S
-from cosco.metadata.state.records.changes import Change
-from cosco.metadata.store.sql import SqlStore
 from cosco.protocol.group_records import (
     Alike,
     FoundAssignment,
@@ -55,25 +54,8 @@ DRIVER_LEASE_S = 60.0
 MAPPERS = 3
 
 
-class GroupCluster(Cluster):
+class GroupCluster(StoredCluster):
     """Daemons, and groups in a database that is opened again at a restart."""
-
-    def __init__(self, path: str, *daemons: int) -> None:
-        self.path = path
-        self.store = SqlStore(path)
-        super().__init__(*daemons)
-
-    def persist(self) -> list[Change]:
-        changes = self.state.pop_changes()
-        self.store.write(changes)
-        return changes
-
-    def restart(self, after_s: float = 0.0) -> None:
-        """Go on with what was persisted, and nothing else."""
-        self.now += after_s
-        self.store.close()
-        self.store = SqlStore(self.path)
-        self.state = self._start(self.store.load())
 
     def make(
         self,
@@ -95,10 +77,6 @@ class GroupCluster(Cluster):
             used=not self.state.groups.knows(group_id) and self.store.was_group(group_id),
             taken=None if first else self.store.used_in_group(group_id),
         )  # fmt: skip
-
-    def used(self, shuffle_id: str) -> bool:
-        self.persist()
-        return not self.state.knows(shuffle_id) and self.store.was_used(shuffle_id)
 
     def poll(self, *answers: GroupAnswer, owner: bytes = OWNER) -> tuple[GroupCall, ...]:
         self.state.groups.answer("g", owner, answers)
@@ -126,9 +104,14 @@ class GroupCluster(Cluster):
         assert found is not None
         return found.alike
 
+    def look_through(self) -> None:
+        """What the service does after a report of a store that is gone."""
+        while (number := self.state.lost_stores.pop_next()) is not None:
+            self.state.lost_stores.judge(number, self.now)
+
     def lose(self, number: int) -> None:
         """A reader has found that rows of partition 0 are gone."""
-        self.state.report_loss(LossReport(number, 1, 1, 0, LossCause.GONE, "gone"))
+        self.state.report_loss(LossReport(number, 1, 1, 0, LossCause.GONE, "gone"), self.now)
 
 
 @pytest.fixture
@@ -727,3 +710,22 @@ def test_status_lists_the_newest_of_many(cluster: GroupCluster) -> None:
     _, exchanges = cluster.state.status()
     assert [e.number for e in exchanges] == list(range(501, 1501))
     assert [e.closing for e in exchanges] == [False] * 990 + [True] * 10
+
+
+def test_a_store_that_is_gone_is_one_call_back_for_each_exchange(cluster: GroupCluster) -> None:
+    for incarnation in (1, 2):
+        cluster.kill(incarnation)
+    for incarnation, store in ((3, "memory:3"), (4, "memory:4")):
+        cluster.register(incarnation, store)
+    first = cluster.make(size=3).info.number
+    for number in (first, first + 1):
+        for mapper in range(MAPPERS):
+            assert cluster.commit_own(number, mapper)
+    gone = cluster.state._exchanges.get(first).current(0).primary.incarnation
+    cluster.kill(gone)
+    cluster.fence()
+    cluster.lose(first)
+    assert [call.index for call in cluster.poll()] == [0]
+    cluster.look_through()
+    everyone = BitMap(range(MAPPERS))
+    assert [(c.index, c.call.mappers) for c in cluster.poll()] == [(0, everyone), (1, everyone)]

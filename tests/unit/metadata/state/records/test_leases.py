@@ -35,3 +35,12 @@ def test_restart_gives_everyone_a_full_period() -> None:
     leases.restart(100.0)
     assert leases.expire(101.9) == []
     assert leases.expire(102.0) == ["a"]
+
+
+def test_restart_passes_over_those_with_longer_periods() -> None:
+    leases: Leases[str] = Leases()
+    leases.renew("a", 2.0, now=0.0)
+    leases.renew("b", 4.0, now=0.0)
+    leases.restart(1.0, 2.0)
+    assert leases.expire(2.9) == []
+    assert leases.expire(4.0) == ["a", "b"]

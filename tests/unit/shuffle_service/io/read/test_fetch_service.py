@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
+from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore
-from cosco.errors import ExchangeClosed
+from cosco.errors import ExchangeClosed, ServiceUnavailable
 from cosco.format.chunk import (
     ALIGNMENT,
     CHUNK_HEADER_BYTES,
@@ -123,7 +124,7 @@ class Rig:
         bodies: list[bytearray] = []
         errors: list[str] = []
         left = 0
-        async for message in self.fetch.serve(KEY, 0, files=files):
+        async for message in self.fetch.serve(one_partition(KEY, 0, files=files)):
             reply = fetch_reply(message)
             if isinstance(reply, spb.Section):
                 assert left == 0
@@ -367,7 +368,7 @@ def test_a_chunk_that_cannot_be_read_costs_those_that_are_read_with_it_nothing()
 def test_a_reader_that_leaves_gives_its_memory_back() -> None:
     async def main(rig: Rig) -> None:
         rig.store.put(PATH, WHOLE)
-        messages = rig.fetch.serve(KEY, 0)
+        messages = rig.fetch.serve(one_partition(KEY, 0))
         for _ in range(6):  # it is in the middle of the large one
             await anext(messages)
         assert rig.reads.used_bytes > 0
@@ -416,7 +417,7 @@ def test_a_chunk_that_is_stored_while_it_is_sent_goes_on_from_its_file() -> None
         made = [block(0, n, bytes([n]) * 900_000) for n in range(3)]
         for one in made:
             rig.hold(one)
-        replies = rig.fetch.serve(KEY, 0)
+        replies = rig.fetch.serve(one_partition(KEY, 0))
         assert isinstance(fetch_reply(await anext(replies)), spb.Section)
         rig.flusher.start()
         await rig.flusher.flush_everything()
@@ -424,3 +425,32 @@ def test_a_chunk_that_is_stored_while_it_is_sent_goes_on_from_its_file() -> None
         assert data == b"".join(made)
 
     run(main)
+
+
+@pytest.mark.parametrize("call", ["list", "read", "read_into"])
+def test_a_store_that_hangs_ends_the_call_and_says_nothing_of_a_loss(call: str) -> None:
+    """The reader asks other daemons then, and comes again."""
+
+    async def main(rig: Rig) -> None:
+        async def hang(*_: object) -> Any:
+            if call == "read_into":  # which is bounded here
+                await asyncio.Event().wait()
+            raise TimeoutError(errno.ETIMEDOUT, "the store has not answered for 30 s")
+
+        rig.store.put(PATH, WHOLE)
+        whole: Any = getattr(rig.store, call)
+        setattr(rig.store, call, hang)
+        rig.fetch._timeout_s = 0.05
+        replies = []
+        with pytest.raises(ServiceUnavailable, match="has not answered for") as caught:
+            async for message in rig.fetch.serve(one_partition(KEY, 0)):
+                replies += [fetch_reply(message)]
+        assert caught.value.retriable
+        assert not replies  # no section of an error, which would count as a loss
+        setattr(rig.store, call, whole)
+        data = [fetch_reply(message) async for message in rig.fetch.serve(one_partition(KEY, 0))]
+        assert b"".join(bytes(one) for one in data if isinstance(one, memoryview)) == b"".join(
+            BODIES
+        )
+
+    asyncio.run(main(Rig()))

@@ -172,3 +172,56 @@ def test_a_reader_that_is_cancelled_holds_nothing() -> None:
         assert memory.used_bytes == 0
 
     run(scenario)
+
+
+class Hanging(Recorder):
+    """Reads end when `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
+        await self.go.wait()
+        return await super().read_into(path, offset, parts)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_read_that_hangs_is_given_up_and_keeps_its_memory_until_it_has_ended(
+    begun: bool,
+) -> None:
+    async def main() -> None:
+        store, memory = Hanging(), ReadMemory(memoryview(bytearray(4 * MIB)))
+        reader = StoreReader(store, memory, "f", 0.05)
+        position = 0
+        if begun:  # then it is the piece ahead that hangs
+            store.go.set()
+            await reader.at(0, 1, END, END)
+            store.go.clear()
+            position = 2 * MIB
+        with pytest.raises(TimeoutError, match=r"the store, asked for f, has not answered"):
+            await reader.at(position, 1, END, END)
+        reader.close()
+        assert memory.used_bytes == 2 * MIB
+        store.go.set()
+        await steps()
+        assert memory.used_bytes == 0
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_memory_that_hanging_reads_have_gives_up() -> None:
+    async def main() -> None:
+        store, memory = Hanging(), ReadMemory(memoryview(bytearray(4 * MIB)))
+        readers = [StoreReader(store, memory, "f", 0.05) for _ in range(6)]
+        found = await asyncio.gather(
+            *(reader.at(0, 1, END, END) for reader in readers), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [TimeoutError] * 6
+        for reader in readers:
+            reader.close()
+        store.go.set()
+        await steps()
+        assert memory.used_bytes == 0
+
+    asyncio.run(main())

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cosco.metadata.service.handlers import EncodedPieces
+from cosco.metadata.service.encoded_pieces import EncodedPieces
 
 
 class Thing:

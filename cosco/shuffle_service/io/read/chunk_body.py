@@ -1,0 +1,116 @@
+"""The blocks of one chunk, wherever they are by the time they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from cosco.errors import DataCorrupted, ExchangeClosed
+from cosco.format.chunk import CHUNK_HEADER_BYTES
+from cosco.shuffle_service.io.read.store_reader import StoreReader
+from cosco.shuffle_service.io.read.stored_files import FoundChunk, body_end
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
+
+IN_MEMORY: Final = frozenset({ChunkState.OPEN, ChunkState.FLUSHING})
+
+
+class StoredBody:
+    """A chunk in the store, read by `reader` with those behind it, up to `run_end`."""
+
+    is_stored = True
+
+    def __init__(self, reader: StoreReader, found: FoundChunk, run_end: int) -> None:
+        self.reader = reader
+        self.offset = found.offset
+        self.body_bytes = found.body_bytes
+        self._end = body_end(found)
+        self._run_end = run_end
+
+    @property
+    def where(self) -> str:
+        """Return which chunk it is, for messages."""
+        return f"the chunk at {self.offset} of {self.reader.path}"
+
+    def is_at_hand(self, position: int) -> bool:
+        """Whether the bytes at `position` are there without a wait."""
+        return self.reader.has(self.offset + CHUNK_HEADER_BYTES + position)
+
+    async def at(self, position: int, length: int) -> list[memoryview]:
+        """Return up to `length` bytes of the blocks from `position` on, one or more.
+
+        There must be as many. They are valid until the next await. Raises OSError, DataCorrupted or
+        ExchangeClosed.
+        """
+        start, end = self.offset + CHUNK_HEADER_BYTES + position, self._end
+        try:
+            return await self.reader.at(start, length, end, self._run_end)
+        except TimeoutError:
+            raise
+        except (OSError, DataCorrupted):
+            if self._run_end == end:
+                raise
+            # What could not be read may be of the chunks behind it only.
+            return await self.reader.at(start, length, end, end)
+
+
+class HeldBody:
+    """A chunk of this process, at its length when a reader looked.
+
+    It may be stored while it is sent: it goes on from its file, so a slow reader holds no page.
+    """
+
+    def __init__(
+        self,
+        chunk: Chunk,
+        body_bytes: int,
+        arena: memoryview,
+        open_reader: Callable[[str], StoreReader],
+    ) -> None:
+        """open_reader: of a path; `close` must follow."""
+        self._chunk = chunk
+        self._arena = arena
+        self._open_reader = open_reader
+        self._in_file: StoredBody | None = None
+        self.body_bytes = body_bytes
+
+    def close(self) -> None:
+        """Give back what was read."""
+        if self._in_file is not None:
+            self._in_file.reader.close()
+
+    @property
+    def offset(self) -> int:
+        return self._chunk.offset
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is no longer in memory."""
+        return self._chunk.state not in IN_MEMORY
+
+    @property
+    def where(self) -> str:
+        """Return which chunk it is, for messages."""
+        return f"the chunk at {self.offset} of {self._chunk.buffer.path}"
+
+    def is_at_hand(self, position: int) -> bool:
+        """Whether the bytes at `position` are there without a wait."""
+        if not self.is_stored:
+            return True
+        return self._in_file is not None and self._in_file.is_at_hand(position)
+
+    async def at(self, position: int, length: int) -> list[memoryview]:
+        """Return up to `length` bytes of the blocks from `position` on, as `StoredBody.at`."""
+        chunk = self._chunk
+        if chunk.is_dropped():
+            raise ExchangeClosed("the exchange is closed, or was while it was read")
+        if not self.is_stored:
+            start = CHUNK_HEADER_BYTES + position
+            return chunk.memory(self._arena, start, start + length)
+        return await self._stored().at(position, length)
+
+    def _stored(self) -> StoredBody:
+        if self._in_file is None:
+            found = FoundChunk(self.offset, self.body_bytes)
+            reader = self._open_reader(self._chunk.buffer.path)
+            self._in_file = StoredBody(reader, found, body_end(found))
+        return self._in_file

@@ -1,0 +1,536 @@
+"""Several partitions, or some mappers' rows, in one fetch of a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import pytest
+from pyroaring import BitMap
+from support.fetching import one_partition
+from support.frame_making import EXCHANGE, INCARNATION, block, frame
+
+from cosco.dfs import MemoryStore
+from cosco.errors import DataCorrupted, ExchangeClosed, InvalidArgument, ServiceUnavailable
+from cosco.format.block import HEADER_BYTES, parse_header, walk_blocks
+from cosco.format.chunk import CHUNK_HEADER_BYTES, ChunkHeader, encode_chunk_header, padded
+from cosco.protocol.fetch_records import FetchPart, FetchRequest
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
+from cosco.protocol.wire import FetchReply, fetch_replies, spb
+from cosco.shuffle_service.io.flusher import Flusher
+from cosco.shuffle_service.io.metrics import DaemonMetrics
+from cosco.shuffle_service.io.read import stored_files
+from cosco.shuffle_service.io.read.fetch_service import FetchService
+from cosco.shuffle_service.io.read.read_memory import ReadMemory
+from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
+from cosco.shuffle_service.state.core import DaemonCore
+
+OTHER = 99
+#: Partitions of a range.
+PARTITIONS = 500
+
+
+class CountingStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[str] = []
+        self.reads = 0
+        self.hangs = False
+
+    async def list(self, prefix: str) -> Any:
+        self.listed.append(prefix)
+        return await super().list(prefix)
+
+    async def read_into(self, path: str, offset: int, parts: Any) -> int:
+        self.reads += 1
+        if self.hangs:
+            raise TimeoutError(errno.ETIMEDOUT, "the store has not answered for 30 s")
+        return await super().read_into(path, offset, parts)
+
+    def put(self, path: str, data: bytes) -> None:
+        self._files[path] = bytearray(data)
+
+
+class Found:
+    """What a reader was sent, in order; checks what holds of every reply."""
+
+    def __init__(self, ask: FetchRequest) -> None:
+        self.expected = sorted((p, i) for i, part in enumerate(ask.parts) for p in part.partitions)
+        self.ends: list[tuple[int, int]] = []
+        self.blocks: dict[tuple[int, int], list[bytes]] = {}
+        self.headers: dict[tuple[int, int], list[bytes]] = {}
+        self.errors: dict[tuple[int, int], list[str]] = {}
+        self.messages = self.largest = self.bytes = self.left = 0
+        self._body = bytearray()
+        self._is_headers = False
+
+    def feed(self, message: bytes) -> None:
+        self.messages += 1
+        self.bytes += len(message)
+        self.largest = max(self.largest, len(message))
+        for reply in fetch_replies(message):
+            self._reply(reply)
+
+    def _reply(self, reply: FetchReply) -> None:
+        place = self.expected[len(self.ends)] if len(self.ends) < len(self.expected) else (-1, -1)
+        if isinstance(reply, spb.PartEnd):
+            assert not self.left
+            assert (reply.partition, reply.part) == place
+            self.ends.append(place)
+        elif isinstance(reply, spb.Section):
+            assert not self.left
+            self._body, self.left, self._is_headers = bytearray(), reply.body_bytes, reply.headers
+            if reply.error:
+                self.errors.setdefault(place, []).append(reply.error)
+        else:
+            self._body += reply
+            self.left -= len(reply)
+            assert self.left >= 0
+            if not self.left:
+                self._section(place)
+
+    def _section(self, place: tuple[int, int]) -> None:
+        body = bytes(self._body)
+        if self._is_headers:
+            assert len(body) % HEADER_BYTES == 0
+            cut = [body[at : at + HEADER_BYTES] for at in range(0, len(body), HEADER_BYTES)]
+            assert all(parse_header(one).partition == place[0] for one in cut)
+            self.headers.setdefault(place, []).extend(cut)
+            return
+        try:
+            walked = [
+                body[at : at + header.block_bytes] for at, header in walk_blocks(memoryview(body))
+            ]
+        except DataCorrupted:
+            walked = [body]  # the reader judges it
+        self.blocks.setdefault(place, []).extend(walked)
+
+
+class Rig:
+    """A daemon's reading half. It is the primary of ranges 0 and 1, of PARTITIONS each."""
+
+    def __init__(self, pages: int = 128) -> None:
+        self.store = CountingStore()
+        self.core = DaemonCore(
+            arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
+            incarnation=INCARNATION,
+            chunk_bytes=4 << 20,
+        )
+        self.core.cluster_id = "c"
+        self.metrics = DaemonMetrics()
+        self.reads = ReadMemory(memoryview(bytearray(4 << 20)))
+        self.absorbed: list[AssignmentKey] = []
+        self.fetch = FetchService(self.core, self.store, self.reads, self.metrics, self.absorb)
+        self.flusher = Flusher(self.core, self.store, self.metrics, writers=1)
+        for index in range(2):
+            self.admit(AssignmentKey(EXCHANGE, index, 1))
+
+    async def absorb(self, key: AssignmentKey) -> None:
+        self.absorbed.append(key)
+
+    def admit(self, key: AssignmentKey) -> None:
+        assignment = Assignment(key.range_index, key.epoch, 1, DaemonRef(INCARNATION, "a"))
+        span = PartitionRange(key.range_index, key.range_index * PARTITIONS, PARTITIONS)
+        self.core.admit(key.number, assignment, span)
+
+    def hold(self, blocks: Iterable[bytes], index: int = 0, epoch: int = 1) -> None:
+        """Take blocks of one mapper, the long ones in a frame of their own each."""
+        blocks = list(blocks)
+        while sum(map(len, blocks)) > 1 << 20 and len(blocks) > 1:
+            self.hold(blocks[:1], index, epoch)
+            blocks = blocks[1:]
+        key = AssignmentKey(EXCHANGE, index, epoch)
+        if self.core.assignment(key) is None:
+            self.admit(key)
+        held = self.core.assignment(key)
+        assert held is not None
+        data = frame(blocks, range_index=index, epoch=epoch)
+        mapper = parse_header(data, data.index(b"CBK1")).mapper
+        checked = check_frame(memoryview(data), EXCHANGE, MapperAttempt(mapper, 1))
+        assert self.core.append_frame(held, checked, 0).next_run == len(checked.runs)
+
+    async def ask(self, request: FetchRequest) -> Found:
+        found = Found(request)
+        async for message in self.fetch.serve(request):
+            found.feed(message)
+        assert not found.left
+        if request.several:
+            assert found.ends == found.expected
+        return found
+
+
+def run(main: Callable[[Rig], Coroutine[Any, Any, None]]) -> None:
+    async def with_rig() -> None:
+        rig = Rig()
+        await rig.store.open()
+        await main(rig)
+        await rig.flusher.stop()
+        assert (rig.reads.used_bytes, rig.reads.readers) == (0, 0)
+
+    asyncio.run(with_rig())
+
+
+def part(partitions: Iterable[int], index: int = 0, epoch: int = 1, **options: bool) -> FetchPart:
+    return FetchPart(index, epoch, BitMap(partitions), **options)
+
+
+def asked(*parts: FetchPart, mappers: Iterable[int] = ()) -> FetchRequest:
+    return FetchRequest(EXCHANGE, parts, BitMap(mappers))
+
+
+def file_of(bodies: list[bytes], partition: int, index: int = 0, epoch: int = 1) -> bytes:
+    data = b""
+    for body in bodies:
+        header = ChunkHeader(EXCHANGE, OTHER, len(data), index, epoch, partition, 1, len(body))
+        one = encode_chunk_header(header) + body
+        data += one.ljust(padded(len(one)), b"\0")
+    return data
+
+
+# --- order and packing --------------------------------------------------------------------
+
+
+def test_partitions_come_ascending_and_each_part_of_one_in_its_turn() -> None:
+    async def main(rig: Rig) -> None:
+        second = [block(p, 9, b"second") for p in (1, 3)]
+        rig.hold([block(p, 0, b"first") for p in (1, 2, 3)])
+        rig.hold(second, epoch=2)
+        rig.hold([block(PARTITIONS + 4, 0, b"other range")], index=1)
+        found = await rig.ask(
+            asked(part([1, 3], epoch=2), part([3, 1, 2]), part([PARTITIONS + 4], 1))
+        )
+        assert found.ends == [(1, 0), (1, 1), (2, 1), (3, 0), (3, 1), (PARTITIONS + 4, 2)]
+        assert found.blocks[1, 0] == [second[0]]
+        assert found.blocks[3, 1] == [block(3, 0, b"first")]
+        assert len(found.blocks) == 6
+        assert rig.absorbed == [AssignmentKey(EXCHANGE, *at) for at in ((0, 2), (0, 1), (1, 1))]
+
+    run(main)
+
+
+def test_what_is_not_there_ends_as_well() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(2, 0)])
+        found = await rig.ask(asked(part([1, 2, 3]), part([2], epoch=7)))
+        assert list(found.blocks) == [(2, 0)]
+        assert not found.errors
+
+    run(main)
+
+
+def test_small_partitions_share_messages() -> None:
+    async def main(rig: Rig) -> None:
+        made = {p: block(p, 0, b"x" * 100) for p in range(200)}
+        rig.hold(made.values())
+        found = await rig.ask(asked(part(range(200))))
+        assert found.messages <= 3
+        assert {p: blocks for (p, _), blocks in found.blocks.items()} == {
+            p: [one] for p, one in made.items()
+        }
+        sent = rig.metrics.registry.get_sample_value("cosco_bytes_fetched_total")
+        assert sent == sum(map(len, made.values()))
+
+    run(main)
+
+
+def test_no_message_is_longer_than_one_of_a_large_partition() -> None:
+    async def main(rig: Rig) -> None:
+        made = {
+            p: [block(p, n, bytes([n]) * 700_000) for n in range((p + 2) % 3)]
+            + [block(p, 9, b"small")]
+            for p in range(9)
+        }
+        for blocks in made.values():
+            rig.hold(blocks)
+        rig.flusher.start()
+        for _ in ("in memory", "stored"):
+            for mappers in ([], [1]):  # all of them are the named mapper's
+                found = await rig.ask(asked(part(range(9)), mappers=mappers))
+                assert {p: blocks for (p, _), blocks in found.blocks.items()} == made
+                assert not found.headers
+                assert found.largest <= (1 << 20) + 1000
+            await rig.flusher.flush_everything()
+
+    run(main)
+
+
+def test_a_request_of_one_partition_is_answered_without_ends_and_unpacked() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(2, 0)])
+        found = await rig.ask(one_partition(AssignmentKey(EXCHANGE, 0, 1), 2))
+        assert (found.messages, found.ends) == (2, [])
+
+    run(main)
+
+
+def test_partitions_of_another_range_are_refused() -> None:
+    async def main(rig: Rig) -> None:
+        for partitions, index in (([3, PARTITIONS], 0), ([0, PARTITIONS], 1)):
+            with pytest.raises(InvalidArgument, match=f"range {index}"):
+                await rig.ask(asked(part([1]), part(partitions, index)))
+
+    run(main)
+
+
+# --- the look, and readers that are slow ----------------------------------------------------
+
+
+def test_each_partition_is_looked_at_in_its_turn_and_a_slow_reader_holds_no_pages() -> None:
+    async def main(rig: Rig) -> None:
+        large = [block(0, n, bytes([n]) * 900_000) for n in range(4)]
+        rig.hold(large)
+        rig.hold([block(5, 0)])
+        found = Found(request := asked(part([0, 5])))
+        messages = rig.fetch.serve(request)
+        found.feed(await anext(messages))
+        rig.hold([block(5, 1)])
+        rig.hold([block(0, 9, b"too late")])
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        assert rig.core.pool.free_bytes == rig.core.pool.capacity_bytes
+        async for message in messages:
+            found.feed(message)
+        assert found.blocks == {(0, 0): large, (5, 0): [block(5, 0), block(5, 1)]}
+
+    run(main)
+
+
+def test_an_exchange_that_is_closed_meanwhile_ends_the_call_before_the_next_end() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(0, n, bytes(900_000)) for n in range(4)])
+        found = Found(request := asked(part([0, 5])))
+        messages = rig.fetch.serve(request)
+        found.feed(await anext(messages))
+        rig.core.drop(EXCHANGE)
+        with pytest.raises(ExchangeClosed):
+            async for message in messages:
+                found.feed(message)
+        assert not found.ends
+
+    run(main)
+
+
+def test_an_exchange_that_is_closed_while_copies_are_absorbed_does_not_look_empty() -> None:
+    async def main(rig: Rig) -> None:
+        async def absorb(_: AssignmentKey) -> None:
+            rig.core.drop(EXCHANGE)
+
+        rig.fetch._absorb = absorb
+        with pytest.raises(ExchangeClosed):
+            await rig.ask(asked(part([0, 5])))
+
+    run(main)
+
+
+def test_a_reader_that_leaves_gives_its_memory_back() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(0, n, bytes(900_000)) for n in range(4)])
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        messages = rig.fetch.serve(asked(part([0, 1]), mappers=[1]))
+        await anext(messages)
+        assert rig.reads.used_bytes > 0
+        await messages.aclose()
+
+    run(main)
+
+
+# --- the store ----------------------------------------------------------------------------
+
+
+def test_a_folder_is_listed_once_for_many_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_files, "LISTED_AT_ONCE", 100)
+
+    async def main(rig: Rig) -> None:
+        folder, bodies = f"c/{EXCHANGE}/0-1/", {}
+        for p in range(0, 250, 3):
+            bodies[p, 0] = [block(p, 0, b"a"), block(p, 1, b"b" * 5000)]
+            rig.store.put(f"{folder}{p}-{OTHER:016x}", file_of(bodies[p, 0], p))
+            rig.store.put(f"{folder}{p}-{INCARNATION:016x}", b"its own, of which it knows")
+        rig.store.put(f"{folder}01-{OTHER:016x}", file_of([block(1, 0)], 1))  # nobody's
+        rig.store.put(f"c/{EXCHANGE}/1-1/600-{OTHER:016x}", file_of([block(600, 0)], 600, 1))
+        found = await rig.ask(asked(part(range(250), files=True), part([600], 1)))
+        assert found.blocks == bodies  # files of range 1 were not asked for
+        assert rig.store.listed == [folder] * 3
+        rig.store.listed.clear()
+        await rig.ask(asked(part([3], files=True), part([600], 1, files=True)))
+        assert rig.store.listed == [f"{folder}3-", f"c/{EXCHANGE}/1-1/600-"]
+
+    run(main)
+
+
+def test_of_a_folder_no_more_is_kept_than_is_asked_for() -> None:
+    async def main(rig: Rig) -> None:
+        for p in range(20):
+            rig.store.put(f"c/{p}-{OTHER:016x}", b"x")
+        files = stored_files.FilesOfOthers(rig.store, "c/", BitMap([3, 7, 30]), INCARNATION)
+        assert [file.path for file in await files.of(3)] == [f"c/3-{OTHER:016x}"]
+        assert list(files._found) == [7]
+        assert await files.of(30) == []
+        assert rig.store.listed == ["c/"]
+
+    run(main)
+
+
+def test_a_chunk_that_cannot_be_read_costs_the_other_partitions_nothing() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(p, 0, bytes([p]) * 1000) for p in range(5)])
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        for file in await rig.store.list(f"c/{EXCHANGE}/0-1/2-"):
+            del rig.store._files[file.path]
+        found = await rig.ask(asked(part(range(5))))
+        assert [p for p, _ in found.blocks] == [0, 1, 3, 4]
+        assert list(found.errors) == [(2, 0)]
+
+    run(main)
+
+
+def test_a_store_that_hangs_takes_nothing_back() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(2, 0, bytes(1000))])
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        rig.hold([block(p, 0, b"in memory") for p in (0, 1)])
+        rig.store.hangs = True
+        found = Found(request := asked(part(range(5))))
+        with pytest.raises(ServiceUnavailable, match="has not answered"):
+            async for message in rig.fetch.serve(request):
+                found.feed(message)
+        assert found.ends == [(0, 0), (1, 0)]
+        assert not found.errors
+
+    run(main)
+
+
+# --- some mappers -------------------------------------------------------------------------
+
+
+def mixed(count: int = 40, length: int = 3000) -> dict[int, list[bytes]]:
+    """By mapper: its blocks of partition 0."""
+    return {
+        m: [block(0, n, bytes([m, n]) * length, mapper=m) for n in range(count)] for m in (3, 4, 5)
+    }
+
+
+def check_chosen(found: Found, made: dict[int, list[bytes]], place: tuple[int, int]) -> None:
+    assert sorted(found.blocks[place]) == sorted(made[3])
+    others = [one[:HEADER_BYTES] for m in (4, 5) for one in made[m]]
+    assert sorted(found.headers[place]) == sorted(others)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_others_blocks_come_as_headers_alone(several: bool) -> None:
+    async def main(rig: Rig) -> None:
+        made = mixed()
+        for n in range(0, 40, 8):  # some of each mapper, in turns
+            for m in made:
+                rig.hold(made[m][n : n + 8])
+        request = asked(part([0]), mappers=[3])
+        if not several:
+            request = one_partition(AssignmentKey(EXCHANGE, 0, 1), 0, mappers=(3,))
+        found = await rig.ask(request)
+        place = found.expected[0]
+        check_chosen(found, made, place)
+        assert found.bytes < 40 * 6064 + 80 * 64 + 2000
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        found = await rig.ask(request)
+        check_chosen(found, made, place)
+        assert found.bytes < 40 * 6064 + 80 * 64 + 2000
+
+    run(main)
+
+
+def test_blocks_longer_than_a_piece_of_the_store_are_chosen_as_well() -> None:
+    async def main(rig: Rig) -> None:
+        made = mixed(count=6, length=(1 << 19) - 100)
+        for n in range(6):
+            for m in made:
+                rig.hold([made[m][n]])
+        check_chosen(await rig.ask(asked(part([0]), mappers=[3])), made, (0, 0))
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        rig.fetch._active += 200  # as with many readers: messages are shorter than blocks
+        found = await rig.ask(asked(part([0]), mappers=[3]))
+        check_chosen(found, made, (0, 0))
+        assert found.largest < 100_000
+
+    run(main)
+
+
+def test_others_files_are_chosen_from_too() -> None:
+    async def main(rig: Rig) -> None:
+        made = mixed(count=5)
+        bodies = [b"".join(made[m]) for m in made]
+        rig.store.put(f"c/{EXCHANGE}/0-1/0-{OTHER:016x}", file_of(bodies, 0))
+        found = await rig.ask(asked(part([0], files=True), mappers=[3]))
+        check_chosen(found, made, (0, 0))
+
+    run(main)
+
+
+def test_a_chunk_of_named_mappers_alone_is_sent_as_it_is() -> None:
+    async def main(rig: Rig) -> None:
+        made = mixed()
+        for m in made:
+            rig.hold(made[m])
+        found = await rig.ask(asked(part([0]), mappers=[3, 4, 5, 6]))
+        assert found.blocks[0, 0] == [one for m in made for one in made[m]]
+        assert not found.headers
+
+    run(main)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_does_not_parse_is_sent_for_the_reader_to_judge(stored: bool) -> None:
+    async def main(rig: Rig) -> None:
+        made = mixed(count=3)
+        for m in made:
+            rig.hold(made[m])
+        # The magic of the fifth block, of mapper 4.
+        at = CHUNK_HEADER_BYTES + 4 * len(made[3][0])
+        if stored:
+            rig.flusher.start()
+            await rig.flusher.flush_everything()
+            [file] = await rig.store.list(f"c/{EXCHANGE}/")
+            rig.store._files[file.path][at] ^= 1
+        else:
+            held = rig.core.assignment(AssignmentKey(EXCHANGE, 0, 1))
+            assert held is not None
+            chunk = held.buffers[0].open
+            assert chunk is not None
+            [byte] = chunk.memory(rig.core.arena, at, at + 1)
+            byte[0] ^= 1
+        found = await rig.ask(asked(part([0]), mappers=[3]))
+        assert found.headers[0, 0] == [made[4][0][:HEADER_BYTES]]
+        assert found.blocks[0, 0][:3] == made[3]
+        [rest] = found.blocks[0, 0][3:]
+        assert len(rest) == 5 * len(made[4][0])
+        assert rest.endswith(b"".join(made[5]))
+        assert not found.errors
+
+    run(main)
+
+
+def test_a_file_that_is_cut_while_its_blocks_are_chosen_is_an_error_of_its_own() -> None:
+    async def main(rig: Rig) -> None:
+        made = mixed(count=6, length=(1 << 19) - 100)
+        for m in made:
+            rig.hold(made[m])
+        rig.hold([block(1, 0)])
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        [file] = await rig.store.list(f"c/{EXCHANGE}/0-1/0-")
+        del rig.store._files[file.path][5 << 20 :]
+        found = await rig.ask(asked(part([0, 1]), mappers=[3]))
+        assert [p for p, _ in found.errors] == [0]
+        assert "cut short" in found.errors[0, 0][0]
+        assert found.blocks[0, 0][:4] == made[3][:4]
+        assert found.headers[1, 0] == [block(1, 0)[:HEADER_BYTES]]
+
+    run(main)
