@@ -28,7 +28,7 @@ async def answered_in(seconds: float, what: str) -> AsyncIterator[None]:
 class BoundedStore:
     """`cosco.dfs.protocol.Store` over another one, with `timeout_s` for each look at it.
 
-    `append` and `read_into` use memory of the caller until they have ended, and deletions may be
+    `put` and `read_into` use memory of the caller until they have ended, and deletions may be
     large, so these are passed on as they are: whoever makes them decides how long to wait.
     """
 
@@ -50,8 +50,8 @@ class BoundedStore:
             ) from None
         self.store_id = self._store.store_id
 
-    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
-        await self._store.append(path, offset, parts)
+    async def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        await self._store.put(path, parts)
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         async with answered_in(self._timeout_s, self._what):

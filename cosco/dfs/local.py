@@ -23,7 +23,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from cosco.dfs import posix
 from cosco.dfs.identity import read_or_create_identity
-from cosco.dfs.paths import RESERVED, check_append, check_folder, check_prefix, check_read
+from cosco.dfs.paths import RESERVED, check_put, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile, StoreFull
 from cosco.dfs.store_threads import StoreThreads
 from cosco.errors import InvalidArgument
@@ -31,7 +31,7 @@ from cosco.errors import InvalidArgument
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How often an append makes folders anew that others delete before it gives up.
+#: How often a put makes folders anew that others delete before it gives up.
 _CREATE_ATTEMPTS: Final = 20
 
 
@@ -67,11 +67,11 @@ class LocalStore:
     async def open(self) -> None:
         await self._run(self._open)
 
-    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
-        length = check_append(path, offset, parts)
-        writing = self._writing.run(lambda: self._append(path, offset, length, parts))
+    async def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        length = check_put(path, parts)
+        writing = self._writing.run(lambda: self._put(path, length, parts))
         start, seconds = await self._writing.to_the_end(writing)
-        self._observe(IOEvent("write", path, offset, length, start, seconds))
+        self._observe(IOEvent("write", path, 0, length, start, seconds))
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
@@ -125,18 +125,16 @@ class LocalStore:
                 f"give its user a directory to write to"
             ) from error
 
-    def _append(
-        self, path: str, offset: int, length: int, parts: Sequence[memoryview]
-    ) -> tuple[float, float]:
+    def _put(self, path: str, length: int, parts: Sequence[memoryview]) -> tuple[float, float]:
         """Write and sync the parts; return when that began, and the seconds it took."""
         started = time.perf_counter()
         try:
-            fd = self._open_for_append(path, offset)
+            fd = self._create(path)
             try:
-                self._write(fd, path, offset, length, parts)
+                self._write(fd, path, length, parts)
             finally:
                 os.close(fd)
-            if self._fsync and offset == 0:
+            if self._fsync:
                 self._named.sync(path)
         except OSError as error:
             if error.errno in posix.FULL:
@@ -144,35 +142,29 @@ class LocalStore:
             raise
         return started, time.perf_counter() - started
 
-    def _open_for_append(self, path: str, offset: int) -> int:
+    def _create(self, path: str) -> int:
+        """Return a descriptor, to be closed, of a file that may be there already."""
         full = self._root / path
-        flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_DIRECT if self._direct else 0)
-        if offset:
-            return os.open(full, flags)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_DIRECT if self._direct else 0)
         for _ in range(_CREATE_ATTEMPTS):
             with suppress(FileNotFoundError):
-                return os.open(full, flags | os.O_CREAT, 0o666)
+                return os.open(full, flags, 0o666)
             # Someone who deletes a prefix may take a folder away at any of these steps.
             self._named.forget()
             with suppress(FileNotFoundError):
                 posix.make_folders(self._root, Path(path).parent)
-        return os.open(full, flags | os.O_CREAT, 0o666)
+        return os.open(full, flags, 0o666)
 
-    def _write(
-        self, fd: int, path: str, offset: int, length: int, parts: Sequence[memoryview]
-    ) -> None:
-        size = os.fstat(fd).st_size
-        if size < offset:
-            raise ValueError(f"{path}: an append at {offset} to a file of {size} bytes")
+    def _write(self, fd: int, path: str, length: int, parts: Sequence[memoryview]) -> None:
         try:
-            posix.write_at(fd, parts, offset)
-            if size > offset + length:  # the rest of an append that failed
-                os.ftruncate(fd, offset + length)
+            posix.write_parts(fd, parts)
+            if os.fstat(fd).st_size > length:  # of a file that was damaged
+                os.ftruncate(fd, length)
             if self._fsync:
                 os.fdatasync(fd)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(fd, offset)
+                (self._root / path).unlink()
             raise
 
     def _read(self, path: str, offset: int, length: int) -> tuple[bytes, float, float]:

@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Literal
 
-from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
+from cosco.dfs.paths import check_put, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile
 from cosco.protocol.records import VOLATILE_STORE
 
 
 class MemoryStore:
-    """`cosco.dfs.protocol.Store` over a dict of bytearrays."""
+    """`cosco.dfs.protocol.Store` over a dict of bytes."""
 
     durable = False
 
@@ -26,21 +26,16 @@ class MemoryStore:
         self.url = url
         self.store_id = ""
         self._observer = observer
-        self._files: dict[str, bytearray] = {}
+        self._files: dict[str, bytes] = {}
 
     async def open(self) -> None:
         self.store_id = VOLATILE_STORE + uuid.uuid4().hex
 
-    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
-        length = check_append(path, offset, parts)
+    async def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        length = check_put(path, parts)
         started = time.perf_counter()
-        file = self._files.setdefault(path, bytearray()) if not offset else self._file(path)
-        if len(file) < offset:
-            raise ValueError(f"{path}: an append at {offset} to a file of {len(file)} bytes")
-        del file[offset:]
-        for part in parts:
-            file += part
-        self._observe("write", path, offset, length, started)
+        self._files[path] = b"".join(parts)
+        self._observe("write", path, 0, length, started)
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
@@ -81,7 +76,7 @@ class MemoryStore:
     async def close(self) -> None:
         self._files.clear()
 
-    def _file(self, path: str) -> bytearray:
+    def _file(self, path: str) -> bytes:
         try:
             return self._files[path]
         except KeyError:

@@ -1,4 +1,4 @@
-"""Which paths, prefixes and appends every store accepts; the rest is a ValueError."""
+"""Which paths, prefixes and puts every store accepts; the rest is a ValueError."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def check_folder(prefix: str) -> None:
     check_prefix(prefix)
 
 
-def check_append(path: str, offset: int, parts: Sequence[memoryview]) -> int:
-    """Check the arguments of an append, and return the length in bytes of all parts."""
+def check_put(path: str, parts: Sequence[memoryview]) -> int:
+    """Check the arguments of a put, and return the length in bytes of all parts."""
     check_path(path)
     length = sum(part.nbytes for part in parts)
-    if offset < 0 or offset % ALIGNMENT or length <= 0 or length % ALIGNMENT:
-        raise ValueError(f"{path}: {length} bytes at {offset} are not in units of {ALIGNMENT}")
+    if length <= 0 or length % ALIGNMENT:
+        raise ValueError(f"{path}: {length} bytes are not in units of {ALIGNMENT}")
     return length
 
 

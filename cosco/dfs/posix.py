@@ -137,19 +137,19 @@ def takes_direct_io(path: Path) -> bool:
     return direct
 
 
-def write_at(fd: int, parts: Sequence[memoryview], offset: int) -> None:
-    """Write the joined parts at `offset`, in as few calls as the system allows.
+def write_parts(fd: int, parts: Sequence[memoryview]) -> None:
+    """Write the joined parts to a file from its beginning, in as few calls as the system allows.
 
     A file opened for direct IO falls back to the page cache from the first part on that is
     not aligned as the file system wants it.
     """
-    _transfer(os.pwritev, fd, parts, offset)
+    _transfer(os.pwritev, fd, parts, 0)
 
 
 def read_parts(fd: int, parts: Sequence[memoryview], offset: int) -> int:
     """Fill the parts from `offset` on; return the bytes read, less only at the end of the file.
 
-    What is not aligned is read through the page cache, as in `write_at`.
+    What is not aligned is read through the page cache, as in `write_parts`.
     """
     return _transfer(os.preadv, fd, parts, offset)
 

@@ -3,13 +3,17 @@
 | call            | local disk                        | object store                            |
 | --------------- | --------------------------------- | --------------------------------------- |
 | `open`          | identity file, made exclusively   | identity object, put "if none match"    |
-| `append`        | write at the offset, sync         | one put a call, the offset in its key   |
-| `read`          | read at the offset                | ranged get of the objects it touches    |
+| `put`           | write a new file, sync            | put one object                          |
+| `read`          | read at the offset                | ranged get                              |
 | `read_into`     | read into the buffers             | the same, copied into the buffers       |
-| `list`          | walk the folder of the prefix     | list by prefix, sum objects of a path   |
+| `list`          | walk the folder of the prefix     | list by prefix                          |
 | `list_folders`  | read one folder                   | list by prefix and delimiter `/`        |
 | `delete_prefix` | remove a tree                     | list by prefix, delete in batches       |
 | `close`         | end the threads                   | end the connections                     |
+
+Files are written whole and never changed, renamed or appended to. A put that fails, or whose
+process dies, may leave a file with any beginning of its bytes, and one that was given up may still
+land; so a path is only ever put again with the same bytes.
 
 Paths are relative, with `/` between components; a file is never also a folder. Folders
 come and go with their files, except that an emptied one may still be named by
@@ -28,7 +32,7 @@ from typing import Literal, Protocol
 
 
 class StoreFull(OSError):
-    """The store has no room, or no quota, for what was appended; nothing of it was kept."""
+    """The store has no room, or no quota, for what was put; nothing of it was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ Observer = Callable[[IOEvent], None]
 
 
 class Store(Protocol):
-    """A place for chunk files. Used from one event loop; never blocks it."""
+    """A place for segments. Used from one event loop; never blocks it."""
 
     #: As given to `cosco.dfs.open_store`.
     url: str
@@ -74,18 +78,16 @@ class Store(Protocol):
         Raises InvalidArgument, in one line, if it cannot.
         """
 
-    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
-        """Write the joined `parts` at the end of a file, which then ends with them.
+    async def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        """Write a file that holds the joined `parts`.
 
-        Durable on return, the file's name included. `offset` is the length of the file, 0
-        for a new one; after a failure the same offset may be appended to again, with the
-        same parts or others. A path has one append at a time. `offset` and the length of
-        all parts are multiples of `cosco.format.chunk.ALIGNMENT`. The parts are in use until this
-        returns or raises, also when it is cancelled.
+        Durable on return, the file's name included. A path has one put at a time. Another one of
+        the same path, after a put that failed or whose process died, has the same bytes, and
+        leaves the file with exactly these. The length of all parts together is a multiple of
+        `cosco.format.chunk.ALIGNMENT`, and not zero. The parts are in use until this returns or
+        raises, also when it is cancelled.
 
-        Raises StoreFull for want of room, FileNotFoundError if the file was deleted since
-        its beginning was written, ValueError if the append would leave a hole, and
-        OSError for whatever else the medium reports.
+        Raises StoreFull for want of room, and OSError for whatever else the medium reports.
         """
 
     async def read(self, path: str, offset: int, length: int) -> bytes:

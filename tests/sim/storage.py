@@ -1,6 +1,6 @@
 """Disks, and stores on them with the faults that disks have.
 
-A disk outlives the daemons that use it. An append takes time and reads its parts at the end
+A disk outlives the daemons that use it. A put takes time and reads its parts at the end
 of it, so that pages that are freed too early are noticed; when its process dies meanwhile,
 any beginning of it may have been written.
 """
@@ -12,7 +12,7 @@ import builtins
 import errno
 from collections.abc import Sequence
 
-from cosco.dfs.paths import check_append, check_folder, check_prefix, check_read
+from cosco.dfs.paths import check_put, check_folder, check_prefix, check_read
 from cosco.dfs.protocol import Observer, StoredFile, StoreFull
 from cosco.protocol.records import VOLATILE_STORE
 
@@ -58,17 +58,17 @@ class SimStore:
         await self._takes(0.001)
         self.store_id = self._disk.store_id
 
-    async def append(self, path: str, offset: int, parts: Sequence[memoryview]) -> None:
-        length = check_append(path, offset, parts)
+    async def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        length = check_put(path, parts)
         disk, process = self._disk, PROCESS.get()
         assert process is not None
-        self._check(path, offset)
+        self._check_room()
 
         def torn() -> None:
             if self.durable:
                 self._world.count("writes torn")
                 kept = self._world.rng.randrange(0, length + 1, _SECTOR_BYTES)
-                self._write(path, offset, b"".join(bytes(part) for part in parts)[:kept])
+                disk.files[path] = bytearray(b"".join(parts)[:kept])
                 disk.durable.setdefault(path, 0)
 
         process.on_death[torn] = None
@@ -81,22 +81,13 @@ class SimStore:
         if disk.failing and self._world.rng.random() < 0.3:
             torn()
             raise OSError(errno.EIO, "the simulated disk fails")
-        self._check(path, offset)
-        self._write(path, offset, b"".join(parts))
-        disk.durable[path] = offset + length
+        self._check_room()
+        disk.files[path] = bytearray(b"".join(parts))
+        disk.durable[path] = length
 
-    def _check(self, path: str, offset: int) -> None:
+    def _check_room(self) -> None:
         if self._disk.full:
             raise StoreFull(errno.ENOSPC, "the simulated disk is full")
-        if offset and path not in self._disk.files:
-            raise _missing(path)
-        if len(self._disk.files.get(path, b"")) < offset:
-            raise ValueError(f"{path}: an append at {offset} leaves a hole")
-
-    def _write(self, path: str, offset: int, data: bytes) -> None:
-        file = self._disk.files.setdefault(path, bytearray())
-        del file[offset:]
-        file += data
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
