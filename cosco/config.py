@@ -22,8 +22,8 @@ DEFAULT_METADATA: Final = "127.0.0.1:7070"
 #: The environment variable that names the metadata service for every client and command.
 METADATA_VARIABLE: Final = "COSCO_METADATA"
 
-_CHUNK_MIN_BYTES: Final = 64 << 10
-_CHUNK_MAX_BYTES: Final = 64 << 20
+_SEGMENT_MIN_BYTES: Final = 64 << 10
+_SEGMENT_MAX_BYTES: Final = 64 << 20
 _MEMORY_MIN_BYTES: Final = 16 << 20
 _PORT_MAX: Final = 65535
 #: What --metrics says for the port of --listen and this many more.
@@ -197,7 +197,7 @@ class DaemonConfig:
     advertise: str = option("host:port as others reach it; empty: the one it listens on", "")
     metadata: str = option("host:port of the metadata service", DEFAULT_METADATA)
     store: str = option(
-        "where chunks go: file:///DIR (add ?fsync=false to give up durability) or memory://",
+        "where segments go: file:///DIR (add ?fsync=false to give up durability) or memory://",
         "memory://",
     )
     processes: int = option(
@@ -206,9 +206,9 @@ class DaemonConfig:
         1,
     )
     memory: int = option("size of the page pool for rows, of all processes", 1 << 30, size=True)
-    chunk_bytes: int = option(
-        "a buffer of this size is written to the store, smaller ones when memory is short; "
-        "0: a sixteenth of the memory, 64KiB to 64MiB",
+    segment_bytes: int = option(
+        "what is written to the store at a time: a partition of this size by itself, smaller ones "
+        "together when memory is short; 0: a twelfth of the memory, 64KiB to 64MiB",
         0,
         size=True,
     )
@@ -266,8 +266,8 @@ class DaemonConfig:
         for name in ("listen", "advertise"):
             self._check_ports(name)
         _check_metrics(self.metrics, self.listen, self.processes)
-        if self.chunk_bytes:
-            _at_least(self, "chunk_bytes", _CHUNK_MIN_BYTES)
+        if self.segment_bytes:
+            _at_least(self, "segment_bytes", _SEGMENT_MIN_BYTES)
         _at_least(self, "inflight_bytes", 4 << 20)
         _at_least(self, "flush_threads", 1)
         _at_least(self, "full_store_wait_s", 0)
@@ -277,9 +277,9 @@ class DaemonConfig:
         _at_least(self, "heartbeat_s", 0.05)
         _at_least(self, "sweep_s", 0.05)
         memory = self.memory // self.processes
-        if self.chunk_bytes > memory // 4:
+        if self.segment_bytes > memory // 4:
             raise InvalidArgument(
-                f"--chunk-bytes {self.chunk_bytes} is more than a quarter of --memory {memory}"
+                f"--segment-bytes {self.segment_bytes} is more than a quarter of --memory {memory}"
                 + (" of a process" if self.processes > 1 else "")
             )
 
@@ -309,11 +309,11 @@ class DaemonConfig:
         return _metrics_listen(self.metrics, self.listen)
 
     @property
-    def chunk_limit_bytes(self) -> int:
-        """The size at which a buffer is written, whatever memory is free.
+    def segment_limit_bytes(self) -> int:
+        """The size at which a buffer is written by itself, whatever memory is free.
 
-        A sixteenth of the memory keeps what `flush_threads` have under way below a quarter;
+        With a twelfth of the memory what `flush_threads` have under way is a quarter at most;
         beyond 64 MiB a disk seeks for less than 3 % of its time, and there is nothing to gain.
         """
-        share = self.memory // 16
-        return self.chunk_bytes or min(max(share, _CHUNK_MIN_BYTES), _CHUNK_MAX_BYTES)
+        share = self.memory // 12
+        return self.segment_bytes or min(max(share, _SEGMENT_MIN_BYTES), _SEGMENT_MAX_BYTES)

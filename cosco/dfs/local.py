@@ -23,7 +23,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from cosco.dfs import posix
 from cosco.dfs.identity import read_or_create_identity
-from cosco.dfs.paths import RESERVED, check_put, check_folder, check_prefix, check_read
+from cosco.dfs.paths import RESERVED, check_folder, check_prefix, check_put, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile, StoreFull
 from cosco.dfs.store_threads import StoreThreads
 from cosco.errors import InvalidArgument

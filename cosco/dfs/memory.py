@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Literal
 
-from cosco.dfs.paths import check_put, check_folder, check_prefix, check_read
+from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
 from cosco.dfs.protocol import IOEvent, Observer, StoredFile
 from cosco.protocol.records import VOLATILE_STORE
 

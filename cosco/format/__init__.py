@@ -1,4 +1,4 @@
-"""Bytes on the wire and on disk: blocks, frames and chunks, each specified where it is written.
+"""Bytes on the wire and on disk, each specified where it is written: blocks, frames, segments.
 
 Words: docs/words.md.
 """

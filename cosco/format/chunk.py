@@ -1,8 +1,8 @@
-"""The chunk: one flush of a write-ahead buffer, and the file that holds many of them.
+"""The chunk: what one flush of a write-ahead buffer stores.
 
-A file holds the chunks of one (assignment, partition), one after another, each at a
-multiple of ALIGNMENT as direct IO wants it, and describes itself: whoever has the file can
-find every chunk in it by walking the headers, without the daemon that wrote it.
+Chunks lie one after another in a segment (`cosco.format.segment`), each at a multiple of ALIGNMENT
+as direct IO wants it, and describe themselves: whoever has the segment can find every chunk in
+it by walking the headers, without its index and without the daemon that wrote it.
 
 Layout of a chunk, little-endian:
 
@@ -11,7 +11,7 @@ Layout of a chunk, little-endian:
          4    4 crc          CRC-32 (zlib) of bytes 8..63
          8    8 exchange     number of the exchange
         16    8 incarnation  of the daemon that wrote it
-        24    8 offset       of this chunk in its file
+        24    8 offset       of this chunk in its segment
         32    4 range_index
         36    4 epoch
         40    4 partition
@@ -20,8 +20,8 @@ Layout of a chunk, little-endian:
         56    8 zero
         64      the blocks, then zeros up to a multiple of ALIGNMENT
 
-Blocks carry their own checksums. A walk ends at the end of the file, at a header that does
-not check, or at a body that reaches past the end: a torn tail, which no one was told of.
+Blocks carry their own checksums. A walk ends at the index, at the end of the file, at a header
+that does not check, or at a body that reaches past the end: a torn tail, which no one was told of.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ChunkHeader:
 
     @property
     def padded_bytes(self) -> int:
-        """Length in the file: header, blocks and padding."""
+        """Length in the segment: header, blocks and padding."""
         return padded(CHUNK_HEADER_BYTES + self.body_bytes)
 
 

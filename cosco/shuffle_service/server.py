@@ -90,7 +90,7 @@ class Daemon:
         self._core = DaemonCore(
             arena=self._arena.memory,
             incarnation=secrets.randbits(63) | 1,
-            chunk_bytes=config.chunk_limit_bytes,
+            segment_bytes=config.segment_limit_bytes,
             full_store_wait_s=config.full_store_wait_s,
             store_idle_s=config.store_idle_s,
             store_timeout_s=config.store_timeout_s,

@@ -152,7 +152,7 @@ def sums(case: Case) -> ReadSnapshot:
 
 def new_core(incarnation: int) -> DaemonCore:
     arena = memoryview(bytearray(8 * MAX_PAGE_BYTES))
-    core = DaemonCore(arena=arena, incarnation=incarnation, chunk_bytes=64 << 10)
+    core = DaemonCore(arena=arena, incarnation=incarnation, segment_bytes=64 << 10)
     core.cluster_id = "c"
     return core
 

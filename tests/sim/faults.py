@@ -94,7 +94,7 @@ class Nemesis:
             self.world.network.answered = self._answered
         for _ in range(self.scenario.faults):
             self.world.later(self.rng.random() * self.scenario.faults_s, self._prepare)
-        if self.scenario.chunk_bytes > self.scenario.memory_bytes // 2:
+        if self.scenario.segment_bytes > self.scenario.memory_bytes // 2:
             self._kill_who_waits()
         if self.scenario.ending is not Ending.ALL_READ:
             when = self.rng.random() * (self.scenario.work_s + self.scenario.mapper_s)

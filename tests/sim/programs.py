@@ -137,7 +137,7 @@ class Daemon(Service):
             metadata=METADATA_ADDRESS,
             store=f"file:///{self.disk_name}",
             memory=scenario.memory_bytes,
-            chunk_bytes=scenario.chunk_bytes,
+            segment_bytes=scenario.segment_bytes,
             inflight_bytes=scenario.inflight_bytes,
             host_id=host,
             metrics="",

@@ -65,7 +65,7 @@ class Scenario:
     hosts: int
     shared_store: bool
     memory_bytes: int
-    chunk_bytes: int
+    segment_bytes: int
     inflight_bytes: int
     heartbeat_s: float
     daemon_lease_s: float
@@ -120,7 +120,7 @@ def draw(seed: int) -> Scenario:
         hosts=hosts,
         shared_store=rng.random() < 0.6,
         memory_bytes=600 << 10 if tight else rng.choice((600, 900, 1300, 2300)) << 10,
-        chunk_bytes=512 << 10 if tight else rng.choice((8, 16, 64, 512)) << 10,
+        segment_bytes=512 << 10 if tight else rng.choice((8, 16, 64, 512)) << 10,
         inflight_bytes=rng.choice((100, 400, 4000)) << 10,
         heartbeat_s=rng.choice((0.5, 1.0, 1.0)),
         daemon_lease_s=rng.choice((2.0, 2.0, 4.0)),

@@ -39,7 +39,7 @@ class DaemonParts:
         self.core = DaemonCore(
             arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
             incarnation=INCARNATION,
-            chunk_bytes=64 << 10,
+            segment_bytes=64 << 10,
             full_store_wait_s=5.0,
         )
         self.core.cluster_id = "c"

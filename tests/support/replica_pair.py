@@ -68,7 +68,7 @@ class Link:
 class Pair:
     """Two daemons, 1 and 2: range 0 is of 1 and copied at 2, range 1 the other way round."""
 
-    def __init__(self, *, pages: int = 4, chunk_bytes: int = 1 << 20, volatile: bool = False):
+    def __init__(self, *, pages: int = 4, segment_bytes: int = 1 << 20, volatile: bool = False):
         self.now = 0.0
         self.cores: dict[int, DaemonCore] = {}
         self.files: dict[str, bytearray] = {}
@@ -80,7 +80,7 @@ class Pair:
             core = DaemonCore(
                 arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
                 incarnation=me,
-                chunk_bytes=chunk_bytes,
+                segment_bytes=segment_bytes,
             )
             core.cluster_id = "c"
             core.replication.volatile = volatile

@@ -20,18 +20,18 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 def test_chunks_follow_the_memory(memory: int, limit: int) -> None:
     config = DaemonConfig(memory=memory)
     config.validate()
-    assert config.chunk_limit_bytes == limit
+    assert config.segment_limit_bytes == limit
 
 
 def test_a_given_size_of_chunks_is_kept() -> None:
-    config = DaemonConfig(memory=256 * MIB, chunk_bytes=64 * KIB)
+    config = DaemonConfig(memory=256 * MIB, segment_bytes=64 * KIB)
     config.validate()
-    assert config.chunk_limit_bytes == 64 * KIB
+    assert config.segment_limit_bytes == 64 * KIB
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("chunk_bytes", 63 * KIB), ("chunk_bytes", 65 * MIB), ("store_idle_s", -1.0)],
+    [("segment_bytes", 63 * KIB), ("segment_bytes", 65 * MIB), ("store_idle_s", -1.0)],
 )
 def test_what_makes_no_sense_is_refused(name: str, value: float) -> None:
     options = {"memory": 256 * MIB, name: value}
@@ -98,7 +98,7 @@ def test_metrics_beyond_the_last_port_are_refused(listen: str) -> None:
         ({"processes": 2, "listen": "a:65535"}, "--listen a:65535: ports of 2 processes"),
         ({"processes": 2, "metrics": "a:65535"}, "--metrics"),
         ({"processes": 2, "advertise": "a:65535"}, "--advertise"),
-        ({"processes": 4, "chunk_bytes": 20 * MIB, "memory": 256 * MIB}, "of a process"),
+        ({"processes": 4, "segment_bytes": 20 * MIB, "memory": 256 * MIB}, "of a process"),
     ],
 )
 def test_what_does_not_suit_all_processes_is_refused(options: dict[str, Any], said: str) -> None:

@@ -302,7 +302,7 @@ async def _daemon_side(
     body_bytes = sum(frame.header.body_bytes for frame in frames)
     arena = Arena(pool_bytes(3 * body_bytes + partitions * 4 * padded(1) + 64 * _MIB))
     arena.memory[:] = bytes(len(arena.memory))  # a daemon's pages are warm after a while
-    core = DaemonCore(arena=arena.memory, incarnation=_INCARNATION, chunk_bytes=_CHUNK_BYTES)
+    core = DaemonCore(arena=arena.memory, incarnation=_INCARNATION, segment_bytes=_CHUNK_BYTES)
     core.cluster_id = "ledger"
     here = DaemonRef(_INCARNATION, "127.0.0.1:1")
     core.admit(_EXCHANGE, Assignment(0, 1, 1, here), PartitionRange(0, 0, partitions))

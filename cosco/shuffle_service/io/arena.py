@@ -1,4 +1,4 @@
-"""The memory behind the page pool: one anonymous mapping, page-aligned for direct IO."""
+"""Memory that is page-aligned for direct IO: the one mapping behind the page pool, and copies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ log = logging.getLogger(__name__)
 #: Linux 5.14 and later; not named by the mmap module.
 _MADV_POPULATE_WRITE: Final = 23
 _POPULATE_STEP_BYTES: Final = 4 << 20
+
+
+def aligned(data: bytes) -> memoryview:
+    """Return a copy of some bytes in memory that direct IO takes, which goes with the view."""
+    memory = memoryview(mmap.mmap(-1, len(data)))
+    memory[:] = data
+    return memory
 
 
 class Arena:

@@ -1,4 +1,4 @@
-"""Writes chunks to the store, a few at a time, as `cosco.shuffle_service.state.flush_plan` says."""
+"""Writes segments to the store, a few at a time, as `cosco.shuffle_service.state` says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from cosco.dfs import Store
 from cosco.protocol.events import Event, EventKind
+from cosco.shuffle_service.io.arena import aligned
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.flush_plan import Flush
+from cosco.shuffle_service.state.segment_choice import Flush
 
 
 class Flusher(TaskRunner):
@@ -37,7 +38,7 @@ class Flusher(TaskRunner):
     def start(self) -> None:
         """Begin to write."""
         for n in range(self._writers):
-            self.run(f"flush-{n}", self._write_chunks())
+            self.run(f"flush-{n}", self._write_segments())
         if self._core.flushes.idle_s:
             self.run("flush-idle", self._watch())
         self._work.set()
@@ -52,7 +53,7 @@ class Flusher(TaskRunner):
             await asyncio.sleep(self._core.flushes.tick(time.monotonic()))
             self._core.kick()
 
-    async def _write_chunks(self) -> None:
+    async def _write_segments(self) -> None:
         while True:
             flush = self._core.next_flush()
             if flush is None:
@@ -60,17 +61,17 @@ class Flusher(TaskRunner):
                 await self._work.wait()
                 continue
             await self._write(flush)
-            body_bytes = flush.chunk.body_bytes
             if self._core.end_flush(flush, time.monotonic()):
-                self._metrics.chunks_stored.inc()
-                self._metrics.bytes_stored.inc(body_bytes)
+                self._metrics.segments_stored.inc()
+                self._metrics.chunks_stored.inc(len(flush.chunks))
+                self._metrics.bytes_stored.inc(flush.body_bytes)
 
     async def _write(self, flush: Flush) -> None:
         """Write until it is durable, or its exchange dropped."""
-        while not flush.chunk.is_dropped():
+        while not flush.is_dropped():
             try:
-                await self._append(flush)
-            except (OSError, ValueError) as error:
+                await self._put(flush)
+            except OSError as error:
                 self._metrics.flush_failures.inc()
                 if not self._is_failing:
                     self._is_failing = True
@@ -86,13 +87,13 @@ class Flusher(TaskRunner):
     def _tell(self, kind: EventKind, reason: str | None = None) -> None:
         self._core.events.add(Event(kind=kind, store=self._store.url, reason=reason))
 
-    async def _append(self, flush: Flush) -> None:
-        """Have the store write a chunk, and wait for that to the end, however long it takes.
+    async def _put(self, flush: Flush) -> None:
+        """Have the store write a segment, and wait for that to the end, however long it takes.
 
         When this is cancelled the write is left alone: `writes` has it until it ends.
         """
-        appending = self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-        writing = asyncio.ensure_future(appending)
+        parts = [*flush.parts, aligned(flush.index_bytes)]
+        writing = asyncio.ensure_future(self._store.put(flush.path, parts))
         self.writes.add(writing)
         writing.add_done_callback(self._forget)
         left_s = self._core.flushes.began(flush, time.monotonic())

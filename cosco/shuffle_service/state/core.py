@@ -28,6 +28,7 @@ from cosco.shuffle_service.state.buffers.limits import (
     boards_bytes_max,
     dedupe_entries_max,
     forwards_max,
+    indexes_bytes_max,
 )
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoards
 from cosco.shuffle_service.state.buffers.partition_buffer import (
@@ -36,11 +37,19 @@ from cosco.shuffle_service.state.buffers.partition_buffer import (
     PartitionBuffer,
 )
 from cosco.shuffle_service.state.buffers.pool import PagePool
-from cosco.shuffle_service.state.flush_plan import Flush, FlushPlan
+from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
+from cosco.shuffle_service.state.flush_plan import FlushPlan
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 from cosco.shuffle_service.state.page_queue import PageQueue
 from cosco.shuffle_service.state.replication.copy_log import Copy, CopyLog
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
+from cosco.shuffle_service.state.segment_choice import (
+    Flush,
+    begin_segment,
+    neighbours,
+    stored_segment,
+)
+from cosco.shuffle_service.state.segment_indexes import KeptIndexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +72,18 @@ class Piece:
     body_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A partition at one moment: the segments that may have some of it, and what is in memory."""
+
+    segments: list[StoredSegment]
+    pieces: list[Piece]
+
+
 class DaemonCore:
     """The buffers of one daemon. `arena` is the memory that its page pool shares out.
 
+    segment_bytes: a chunk of this size is flushed by itself, smaller ones together.
     full_store_wait_s: who waits for pages is refused when the store took nothing for this long.
     store_idle_s, store_timeout_s: see FlushPlan.
     """
@@ -75,14 +93,14 @@ class DaemonCore:
         *,
         arena: memoryview,
         incarnation: int,
-        chunk_bytes: int,
+        segment_bytes: int,
         full_store_wait_s: float = math.inf,
         store_idle_s: float = 0.0,
         store_timeout_s: float = math.inf,
     ) -> None:
         self.arena = arena
         self.incarnation = incarnation
-        self.chunk_bytes = chunk_bytes
+        self.segment_bytes = segment_bytes
         self.pool = PagePool(len(arena))
         self.shares = PoolShares(self.pool)
         self.copies = CopyLog(self.pool, arena, self.shares)
@@ -104,6 +122,8 @@ class DaemonCore:
         self.alike = AlikeAssignments()
         self.mark_boards = MarkBoards(boards_bytes_max(len(arena)))
         self._dedupe = DedupeBound(dedupe_entries_max(len(arena)))
+        self.indexes = KeptIndexes(indexes_bytes_max(len(arena)))
+        self._serial = 0  # of the last segment
 
     # --- assignments ----------------------------------------------------------------------
 
@@ -244,7 +264,7 @@ class DaemonCore:
             chunk.grow(self.pool, need, max(0, self.shares.ahead - len(data)))
         chunk.append(self.arena, data)
         chunk.blocks += blocks
-        if chunk.length >= self.chunk_bytes and buffer.flushing is None:
+        if chunk.length >= self.segment_bytes and buffer.flushing is None:
             self.flushes.filled(buffer)
 
     def folder(self, key: AssignmentKey) -> str:
@@ -350,15 +370,20 @@ class DaemonCore:
 
     def next_flush(self) -> Flush | None:
         """Begin the next write, None if there is no need of one; see FlushPlan."""
-        buffer = self.flushes.next_buffer(pressed=self.is_pressed)
-        if buffer is None:
+        seed = self.flushes.next_buffer(pressed=self.is_pressed)
+        if seed is None:
             return None
-        if not buffer.path:
-            name = f"{buffer.partition}-{self.incarnation:016x}"
-            buffer.path = self.folder(buffer.key) + name
-        chunk, parts = buffer.begin_flush(self.incarnation, self.arena)
-        self.shares.flushing += chunk.capacity
-        return Flush(buffer, chunk, parts)
+        key, held = seed.key, self._assignments[seed.key]
+        takes_all = self.flushes.writes_all or (held.sealed and not self.copies.has(key))
+        buffers = neighbours(
+            seed, held.buffers, held.partition_range, self.segment_bytes, takes_all=takes_all
+        )
+        for buffer in buffers:
+            self.flushes.forget(buffer)
+        self._serial += 1
+        flush = begin_segment(buffers, self.arena, self.incarnation, self._serial, self.folder(key))
+        self.shares.flushing += flush.capacity
+        return flush
 
     def flush_waits(self, flush: Flush, now: float) -> float:
         """Take note of a write that is under way still; see `FlushPlan.waits`.
@@ -370,36 +395,36 @@ class DaemonCore:
             self.changed(now)  # who waits for pages may want to give up
         return again_s
 
-    def flush_failed(self, flush: Flush, error: OSError | ValueError, now: float) -> None:
-        """Have a write tried again, to a new file if the old one is gone or was cut short.
-
-        What that held is lost, and readers are told; what comes next must not wait for it.
-        """
-        if flush.chunk.offset and isinstance(error, FileNotFoundError | ValueError):
-            flush.parts = flush.buffer.restart_file(self.incarnation, self.arena)
+    def flush_failed(self, flush: Flush, error: OSError, now: float) -> None:
+        """Have a write tried again."""
         self.flushes.failed(flush, error, now)
         self.changed(now)  # who waits for pages may want to give up
 
     def end_flush(self, flush: Flush, now: float) -> bool:
-        """Free the pages of a chunk that is durable. Returns False if it was dropped meanwhile."""
+        """Free the pages of a segment that is durable. Returns whether its exchange is open."""
         self.flushes.ended()
-        self.shares.flushing -= flush.chunk.capacity
-        buffer, chunk = flush.buffer, flush.chunk
-        is_stored = not chunk.is_dropped()
+        self.shares.flushing -= flush.capacity
+        is_stored = not flush.is_dropped()
         if is_stored:
-            buffer.end_flush()
-        buffer.flushing = None
-        self._release(chunk)
-        if is_stored:
-            self.replication.stored(chunk)
-            if buffer.open is not None and buffer.open.length >= self.chunk_bytes:
-                self.flushes.filled(buffer)
-            held = self._assignments.get(buffer.key)
-            if held is not None and held.sealed:
-                self.flushes.hurry(buffer)
+            held = self._assignments[flush.key]
+            held.segments.append(stored_segment(flush))
+            self.indexes.put(flush.path, flush.length, flush.index)
+        for chunk in flush.chunks:
+            chunk.buffer.end_flush()
+            self._release(chunk)
+            if is_stored:
+                self.replication.stored(chunk)
+                self._go_on(held, chunk.buffer)
         self.copies.keep_waiting()
         self.changed(now)
         return is_stored
+
+    def _go_on(self, held: AssignmentBuffers, buffer: PartitionBuffer) -> None:
+        """Look whether the open chunk of a buffer is to be flushed, now that no other one is."""
+        if buffer.open is not None and buffer.open.length >= self.segment_bytes:
+            self.flushes.filled(buffer)
+        if held.sealed:
+            self.flushes.hurry(buffer)
 
     def _release(self, chunk: Chunk) -> None:
         self.pool.free(chunk.pages)
@@ -408,13 +433,20 @@ class DaemonCore:
 
     # --- reading --------------------------------------------------------------------------
 
-    def snapshot(self, key: AssignmentKey, partition: int) -> list[Piece] | None:
-        """Look at a partition's chunks once; None for an assignment that is not held here."""
+    def snapshot(self, key: AssignmentKey, partition: int) -> Snapshot | None:
+        """Look at a partition once; None for an assignment that is not held here."""
         held = self._assignments.get(key)
         if held is None:
             return None
+        segments = [one for one in held.segments_of(partition) if self._may_have(one, partition)]
         buffer = held.buffers.get(partition)
-        return [] if buffer is None else [Piece(c, c.body_bytes) for c in buffer.chunks()]
+        chunks = [] if buffer is None else buffer.chunks()
+        return Snapshot(segments, [Piece(chunk, chunk.body_bytes) for chunk in chunks])
+
+    def _may_have(self, segment: StoredSegment, partition: int) -> bool:
+        """Whether a segment has a chunk of a partition, as far as that is known without a look."""
+        index = self.indexes.get(segment.path, segment.size_bytes)
+        return index is None or index.find(partition) is not None
 
     # --- dropping -------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 A buffer is flushed when its assignment is sealed, when it holds the oldest forwarded frames and
 a replica is stalled or pressed, when it is full, and when memory is short the largest there is.
+Which others are written with it is chosen by `cosco.shuffle_service.state.segment_choice`.
 
-A write that fails is repeated at the same place; the chunk's pages keep the rows meanwhile, so
+A write that fails is repeated, the same bytes; the chunks' pages keep the rows meanwhile, so
 nothing acknowledged is lost by a full disk. What waits for pages gives up by the time the store
 has been failing.
 
@@ -16,11 +17,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
+from cosco.shuffle_service.state.segment_choice import Flush
 
 #: A store that takes nothing for this long is said to be failing.
 FAILING_AFTER_S: Final = 2.0
@@ -28,22 +29,6 @@ _RETRY_MIN_S: Final = 0.05
 _RETRY_MAX_S: Final = 2.0
 #: A write that hangs is looked at again after this time, as who waits for pages may give up.
 _HANGS_STILL_S: Final = 0.5
-
-
-@dataclass(slots=True, eq=False)
-class Flush:
-    """One write to make: the chunk, its file, and its bytes, padded to whole pages.
-
-    retry_s: the wait before it is tried again, once it has failed. began_at: when the store was
-    given it, while it is under way. hangs: whether that has been for too long.
-    """
-
-    buffer: PartitionBuffer
-    chunk: Chunk
-    parts: list[memoryview]
-    retry_s: float = 0.0
-    began_at: float | None = None
-    hangs: bool = False
 
 
 class FlushPlan:
@@ -57,7 +42,7 @@ class FlushPlan:
         self, replication: ReplicationLog, idle_s: float, timeout_s: float = math.inf
     ) -> None:
         self._replication = replication
-        self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # chunk_bytes or more
+        self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # segment_bytes or more
         self._open: dict[PartitionBuffer, None] = {}
         self._largest: list[Chunk] = []  # candidates of the last search
         self._urgent: OrderedDict[PartitionBuffer, None] = OrderedDict()  # sealed
@@ -83,7 +68,7 @@ class FlushPlan:
         self._open[buffer] = None
 
     def filled(self, buffer: PartitionBuffer) -> None:
-        """Note that its open chunk is of the chunk size, and none of its is being written."""
+        """Note that its open chunk fills a segment, and none of its is being written."""
         self._ready[buffer] = None
 
     def hurry(self, buffer: PartitionBuffer) -> None:
@@ -110,19 +95,14 @@ class FlushPlan:
         return self._replication.oldest_chunk() is not None
 
     def next_buffer(self, *, pressed: bool) -> PartitionBuffer | None:
-        """Return the one to write next, and forget it. `pressed`: any, since memory is short."""
-        buffer = None
+        """Return the one to write next. `pressed`: any, since memory is short."""
         if self._urgent:
-            buffer = next(iter(self._urgent))
-        elif (chunk := self._replication.oldest_chunk()) is not None:
-            buffer = chunk.buffer
-        elif self._ready:
-            buffer = next(iter(self._ready))
-        elif pressed:
-            buffer = self._pick()
-        if buffer is not None:
-            self.forget(buffer)
-        return buffer
+            return next(iter(self._urgent))
+        if (chunk := self._replication.oldest_chunk()) is not None:
+            return chunk.buffer
+        if self._ready:
+            return next(iter(self._ready))
+        return self._pick() if pressed else None
 
     def _pick(self) -> PartitionBuffer | None:
         """Return the largest, or one half as large with the oldest forwarded frames.
@@ -215,11 +195,11 @@ class FlushPlan:
     @property
     def hanging_bytes(self) -> int:
         """Return the bytes of pages whose writes hang."""
-        return sum(flush.chunk.capacity for flush in self._under_way if flush.hangs)
+        return sum(flush.capacity for flush in self._under_way if flush.hangs)
 
     def is_writing(self, number: int) -> bool:
         """Whether a write of an exchange is under way, be it dropped or not."""
-        return any(flush.buffer.key.number == number for flush in self._under_way)
+        return any(flush.key.number == number for flush in self._under_way)
 
     def failing(self, now: float) -> bool:
         """Whether nothing should come here, as what is taken in may not be stored.

@@ -16,7 +16,6 @@ from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import U64
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
-from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.core import DaemonCore
 
 #: Longer rows are fetched, however many a reader would take.
@@ -106,8 +105,11 @@ def _marked(core: DaemonCore, held: AssignmentBuffers, board: MarkBoard) -> BitM
 
 def _rows(core: DaemonCore, ask: Follow) -> bytes | None:
     """Return all blocks of the partition, None if they are too long or not all in memory."""
-    pieces = core.snapshot(key_of(ask), ask.partition) or []
-    if any(p.chunk.state not in {ChunkState.OPEN, ChunkState.FLUSHING} for p in pieces):
+    snapshot = core.snapshot(key_of(ask), ask.partition)
+    if snapshot is None:
+        return b""
+    pieces = snapshot.pieces
+    if snapshot.segments:
         return None
     if sum(piece.body_bytes for piece in pieces) > min(ask.max_bytes, MAX_DATA_BYTES):
         return None

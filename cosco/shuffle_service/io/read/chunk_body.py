@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cosco.errors import DataCorrupted, ExchangeClosed
+from cosco.errors import ExchangeClosed
 from cosco.format.chunk import CHUNK_HEADER_BYTES
+from cosco.format.segment import FoundChunk
 from cosco.shuffle_service.io.read.store_reader import StoreReader
-from cosco.shuffle_service.io.read.stored_files import FoundChunk, body_end
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 
 IN_MEMORY: Final = frozenset({ChunkState.OPEN, ChunkState.FLUSHING})
 
 
 class StoredBody:
-    """A chunk in the store, read by `reader` with those behind it, up to `run_end`."""
+    """A chunk in the store, read by `reader`."""
 
     is_stored = True
 
-    def __init__(self, reader: StoreReader, found: FoundChunk, run_end: int) -> None:
+    def __init__(self, reader: StoreReader, found: FoundChunk) -> None:
         self.reader = reader
         self.offset = found.offset
         self.body_bytes = found.body_bytes
-        self._end = body_end(found)
-        self._run_end = run_end
+        self._end = found.offset + CHUNK_HEADER_BYTES + found.body_bytes
 
     @property
     def where(self) -> str:
@@ -41,22 +40,14 @@ class StoredBody:
         There must be as many. They are valid until the next await. Raises OSError, DataCorrupted or
         ExchangeClosed.
         """
-        start, end = self.offset + CHUNK_HEADER_BYTES + position, self._end
-        try:
-            return await self.reader.at(start, length, end, self._run_end)
-        except TimeoutError:
-            raise
-        except (OSError, DataCorrupted):
-            if self._run_end == end:
-                raise
-            # What could not be read may be of the chunks behind it only.
-            return await self.reader.at(start, length, end, end)
+        start = self.offset + CHUNK_HEADER_BYTES + position
+        return await self.reader.at(start, length, self._end)
 
 
 class HeldBody:
     """A chunk of this process, at its length when a reader looked.
 
-    It may be stored while it is sent: it goes on from its file, so a slow reader holds no page.
+    It may be stored while it is sent: it goes on from its segment, so a slow reader holds no page.
     """
 
     def __init__(
@@ -70,13 +61,13 @@ class HeldBody:
         self._chunk = chunk
         self._arena = arena
         self._open_reader = open_reader
-        self._in_file: StoredBody | None = None
+        self._in_segment: StoredBody | None = None
         self.body_bytes = body_bytes
 
     def close(self) -> None:
         """Give back what was read."""
-        if self._in_file is not None:
-            self._in_file.reader.close()
+        if self._in_segment is not None:
+            self._in_segment.reader.close()
 
     @property
     def offset(self) -> int:
@@ -90,13 +81,13 @@ class HeldBody:
     @property
     def where(self) -> str:
         """Return which chunk it is, for messages."""
-        return f"the chunk at {self.offset} of {self._chunk.buffer.path}"
+        return f"the chunk at {self.offset} of {self._chunk.path}"
 
     def is_at_hand(self, position: int) -> bool:
         """Whether the bytes at `position` are there without a wait."""
         if not self.is_stored:
             return True
-        return self._in_file is not None and self._in_file.is_at_hand(position)
+        return self._in_segment is not None and self._in_segment.is_at_hand(position)
 
     async def at(self, position: int, length: int) -> list[memoryview]:
         """Return up to `length` bytes of the blocks from `position` on, as `StoredBody.at`."""
@@ -109,8 +100,7 @@ class HeldBody:
         return await self._stored().at(position, length)
 
     def _stored(self) -> StoredBody:
-        if self._in_file is None:
+        if self._in_segment is None:
             found = FoundChunk(self.offset, self.body_bytes)
-            reader = self._open_reader(self._chunk.buffer.path)
-            self._in_file = StoredBody(reader, found, body_end(found))
-        return self._in_file
+            self._in_segment = StoredBody(self._open_reader(self._chunk.path), found)
+        return self._in_segment

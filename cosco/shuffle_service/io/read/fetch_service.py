@@ -1,7 +1,7 @@
 """Serves readers: one look at each partition at its turn, then its chunks, one after another.
 
-Chunks that lie one behind the other in a file are read as one. How a chunk is sent is in
-`cosco.shuffle_service.io.read.chunk_sender`.
+How a chunk is sent is in `cosco.shuffle_service.io.read.chunk_sender`, how it is found in a
+segment in `cosco.shuffle_service.io.read.segment_files`.
 
 Generators are closed by whoever iterates over them (`aclosing`), so that the memory of a
 reader that leaves is free at once, not when the interpreter finds the generator.
@@ -26,23 +26,18 @@ from itertools import repeat
 from typing import Final
 
 from cosco.dfs import Store
-from cosco.errors import DataCorrupted, ExchangeClosed, InvalidArgument, ServiceUnavailable
-from cosco.format.chunk import CHUNK_HEADER_BYTES, padded
+from cosco.errors import ExchangeClosed, InvalidArgument, ServiceUnavailable
+from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.protocol.fetch_records import FetchPart, FetchRequest
 from cosco.protocol.keys import AssignmentKey
-from cosco.protocol.wire import fetch_end, fetch_failure
+from cosco.protocol.wire import fetch_end
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.read.chunk_body import IN_MEMORY, HeldBody, StoredBody
+from cosco.shuffle_service.io.read.chunk_body import HeldBody, StoredBody
 from cosco.shuffle_service.io.read.chunk_sender import ChunkSender
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
+from cosco.shuffle_service.io.read.segment_files import SegmentIndexes, SegmentsOfOthers
 from cosco.shuffle_service.io.read.store_reader import StoreReader
-from cosco.shuffle_service.io.read.stored_files import (
-    FilesOfOthers,
-    FoundChunk,
-    body_end,
-    chunks_of,
-)
-from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
+from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 from cosco.shuffle_service.state.core import DaemonCore, Piece
 from cosco.shuffle_service.state.reply_pack import ReplyPack
 
@@ -77,6 +72,7 @@ class FetchService:
         self._core = core
         self._store = store
         self._reads = reads
+        self._indexes = SegmentIndexes(store, core.indexes)
         self._metrics = metrics
         self._absorb = absorb
         self._turns = asyncio.Semaphore(MAX_FETCHES)
@@ -85,9 +81,9 @@ class FetchService:
     async def serve(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
         """Yield the messages of one Fetch call; raises ExchangeClosed if it is dropped meanwhile.
 
-        Of files that others wrote a part is sent what it asks for, and in any case by a daemon that
-        is not the assignment's primary. Raises InvalidArgument for partitions that are not of the
-        range of their part, where that is known.
+        Of segments that others wrote a part is sent what it asks for, and in any case by a daemon
+        that is not the assignment's primary. Raises InvalidArgument for partitions that are not of
+        the range of their part, where that is known.
         """
         async with self._turns:
             self._active += 1
@@ -164,9 +160,10 @@ class FetchService:
         part.is_ready = True
         held = self._core.assignment(part.key)
         if part.asked.files or held is None or held.copied_from:
-            part.files = FilesOfOthers(
+            part.files = SegmentsOfOthers(
                 self._store,
                 self._core.folder(part.key),
+                part.key,
                 part.asked.partitions,
                 self._core.incarnation,
             )
@@ -175,11 +172,12 @@ class FetchService:
         """Send a partition without waiting for anything, if all of it is in memory and small."""
         if part.files is not None:
             return False
-        pieces = self._core.snapshot(part.key, partition) or ()
+        snapshot = self._core.snapshot(part.key, partition)
+        if snapshot is None:
+            return True
+        pieces = snapshot.pieces
         length = sum(piece.body_bytes for piece in pieces)
-        if not sender.has_room_for_all(length, len(pieces)):
-            return False
-        if not all(piece.chunk.state in IN_MEMORY for piece in pieces):
+        if snapshot.segments or not sender.has_room_for_all(length, len(pieces)):
             return False
         for piece in pieces:
             end = CHUNK_HEADER_BYTES + piece.body_bytes
@@ -191,19 +189,18 @@ class FetchService:
         self, part: _Part, partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
         """Send what there is of a partition at one look; yield the messages that are full."""
-        pieces = self._core.snapshot(part.key, partition) or ()
-        done = 0
-        while done < len(pieces):
-            run = _stored_run(pieces, done)
-            piece = pieces[done]
-            done += max(1, len(run))
-            if run:
-                found = self._from_store(piece.chunk.buffer.path, run, partition, sender)
-            else:
+        snapshot = self._core.snapshot(part.key, partition)
+        if snapshot is not None:
+            for segment in snapshot.segments:
+                found = self._from_segment(segment, partition, sender)
+                async with aclosing(found):
+                    async for message in found:
+                        yield message
+            for piece in snapshot.pieces:
                 found = self._from_chunk(piece, partition, sender)
-            async with aclosing(found):
-                async for message in found:
-                    yield message
+                async with aclosing(found):
+                    async for message in found:
+                        yield message
         if part.files is not None:
             found = self._from_files(part, partition, sender)
             async with aclosing(found):
@@ -221,11 +218,7 @@ class FetchService:
     async def _from_chunk(
         self, piece: Piece, partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        chunk = piece.chunk
-        if chunk.state is ChunkState.LOST:
-            sender.add(fetch_failure(f"the chunk at {chunk.offset} of {chunk.buffer.path} is gone"))
-            return
-        body = HeldBody(chunk, piece.body_bytes, self._core.arena, self._reader)
+        body = HeldBody(piece.chunk, piece.body_bytes, self._core.arena, self._reader)
         try:
             async with aclosing(sender.send(body, partition)) as messages:
                 async for message in messages:
@@ -233,47 +226,51 @@ class FetchService:
         finally:
             body.close()
 
-    async def _from_store(
-        self, path: str, run: Sequence[FoundChunk], partition: int, sender: ChunkSender
+    async def _from_segment(
+        self, segment: StoredSegment, partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        """Send stored chunks that follow each other in a file."""
-        reader = self._reader(path)
-        run_end = body_end(run[-1])
+        """Send the chunk of a partition that is in a segment, if there is one."""
+        if not self._indexes.has(segment):
+            for message in sender.due():
+                yield message
         try:
-            for found in run:
-                body = StoredBody(reader, found, run_end)
+            index = await self._indexes.of(segment)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            sender.add(sender.unreadable(f"the index of {segment.path} cannot be read: {error}"))
+            return
+        if (found := index.find(partition)) is not None:
+            reader = self._reader(segment.path)
+            try:
+                body = StoredBody(reader, found)
                 async with aclosing(sender.send(body, partition)) as messages:
                     async for message in messages:
                         yield message
-        finally:
-            reader.close()
+            finally:
+                reader.close()
+        if index.damage:
+            sender.add(sender.unreadable(index.damage))
 
     async def _from_files(
         self, part: _Part, partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        """Send the chunks of files that this process did not write, found by their headers."""
+        """Send the chunks of segments that this process did not write."""
         assert part.files is not None
         for message in sender.due():
             yield message
         try:
-            files = await part.files.of(partition)
+            segments = await part.files.of(partition)
         except TimeoutError:
             raise
         except OSError as error:
             folder = self._core.folder(part.key)
             sender.add(sender.unreadable(f"{folder} cannot be listed: {error}"))
             return
-        for file in files:
-            try:
-                async for found in chunks_of(self._store, file, part.key, partition):
-                    sent = self._from_store(file.path, [found], partition, sender)
-                    async with aclosing(sent) as messages:
-                        async for message in messages:
-                            yield message
-            except TimeoutError:
-                raise
-            except (OSError, DataCorrupted) as error:
-                sender.add(sender.unreadable(str(error)))
+        for segment in segments:
+            async with aclosing(self._from_segment(segment, partition, sender)) as found:
+                async for message in found:
+                    yield message
 
     def _reader(self, path: str) -> StoreReader:
         return StoreReader(self._store, self._reads, path, self._timeout_s)
@@ -295,7 +292,7 @@ class _Part:
     key: AssignmentKey
     asked: FetchPart
     is_ready: bool = False
-    files: FilesOfOthers | None = None
+    files: SegmentsOfOthers | None = None
 
 
 def _key_of(request: FetchRequest, part: FetchPart) -> AssignmentKey:
@@ -319,15 +316,3 @@ async def _read_ahead(messages: AsyncGenerator[bytes, None]) -> AsyncGenerator[b
         ahead.cancel()
         await asyncio.gather(ahead, return_exceptions=True)
         await messages.aclose()
-
-
-def _stored_run(pieces: Sequence[Piece], first: int) -> list[FoundChunk]:
-    """Return those of pieces[first:] that are stored and follow each other in one file."""
-    run: list[FoundChunk] = []
-    for piece in pieces[first:]:
-        chunk = piece.chunk
-        follows = not run or padded(body_end(run[-1])) == chunk.offset
-        if chunk.state is not ChunkState.STORED or not follows:
-            break
-        run.append(FoundChunk(chunk.offset, piece.body_bytes))
-    return run

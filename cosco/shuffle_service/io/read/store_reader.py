@@ -48,18 +48,18 @@ class StoreReader:
         """Whether what is at `position` is in memory, so that `at` does not wait."""
         return self._piece is not None and self._piece.covers(position)
 
-    async def at(self, position: int, length: int, needed: int, end: int) -> list[memoryview]:
+    async def at(self, position: int, length: int, end: int) -> list[memoryview]:
         """Up to `length` bytes from `position` on, one or more, read if need be.
 
         They are valid until the next await. `end` is where the caller will end, which bounds
         what is read ahead. Raises OSError, which TimeoutError is one of, and DataCorrupted if the
-        file is seen to end before `needed`.
+        file is seen to end before that.
         """
         if self._piece is None or not self._piece.covers(position):
             self._drop_piece()
             self._piece = await self._next_piece(position, end)
         piece = self._piece
-        if piece.is_cut and piece.end < needed:
+        if piece.is_cut and piece.end < end:
             raise DataCorrupted(f"the file was cut short at {piece.end}")
         self._memory.touch(piece.borrowed)
         if self._ahead is None and piece.end < end:

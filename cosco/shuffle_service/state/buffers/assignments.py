@@ -15,6 +15,7 @@ from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, Run
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
+from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +25,7 @@ class AssignmentBuffers:
     replica: to whom frames are forwarded; None for a single copy, and at the replica.
     copied_from: at the replica, the incarnation of the primary; 0 at the primary.
     mappers: of an exchange of a group, else 0. board: their marks; None if there is no room.
+    segments: those that are durable, oldest first.
     """
 
     key: AssignmentKey
@@ -35,6 +37,7 @@ class AssignmentBuffers:
     board: MarkBoard | None = None
     buffers: dict[int, PartitionBuffer] = field(default_factory=dict)
     dedupe: DedupeIndex = field(default_factory=DedupeIndex)
+    segments: list[StoredSegment] = field(default_factory=list)
 
     def check_takes_in(self, primary: int) -> None:
         """Raise NotAssigned unless frames are taken here from `primary` (0: from writers)."""
@@ -97,12 +100,14 @@ class AssignmentBuffers:
             if chunk is not None:
                 yield chunk
 
+    def segments_of(self, partition: int) -> list[StoredSegment]:
+        """Return the segments that may have chunks of a partition."""
+        return [one for one in self.segments if one.first <= partition <= one.last]
+
     def in_memory(self) -> Iterator[Chunk]:
         """Yield all chunks that are not durable."""
         for buffer in self.buffers.values():
-            for chunk in (buffer.flushing, buffer.open):
-                if chunk is not None:
-                    yield chunk
+            yield from buffer.chunks()
 
     def unstored_bytes(self) -> int:
         """Return the bytes of blocks in buffers that are in no store yet."""

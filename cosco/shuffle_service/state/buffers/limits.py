@@ -13,9 +13,11 @@ from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, MIN_PAGE_BY
 
 #: This part of the memory is for bookkeeping rather than for pages.
 _BOOKKEEPING_SHARE: Final = 1 / 16
-#: The shares of that for forwarded frames and for boards of marks; deduplication may use the rest.
+#: The shares of that for forwarded frames, for boards of marks and for indexes of segments;
+#: deduplication may use the rest.
 _FORWARDS_SHARE: Final = 1 / 4
 _BOARDS_SHARE: Final = 1 / 4
+_INDEXES_SHARE: Final = 1 / 8
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
 #: Once no more than this share of the pool is left to buffers, the largest are flushed, whatever
@@ -44,13 +46,18 @@ def _bookkeeping_bytes(capacity_bytes: int) -> float:
 
 def dedupe_entries_max(capacity_bytes: int) -> int:
     """Return how many intervals a daemon with a pool of `capacity_bytes` may remember."""
-    share = 1 - _FORWARDS_SHARE - _BOARDS_SHARE
+    share = 1 - _FORWARDS_SHARE - _BOARDS_SHARE - _INDEXES_SHARE
     return int(_bookkeeping_bytes(capacity_bytes) * share / ENTRY_BYTES)
 
 
 def boards_bytes_max(capacity_bytes: int) -> int:
     """Return what boards of marks, and who waits at them, may cost with such a pool."""
     return int(_bookkeeping_bytes(capacity_bytes) * _BOARDS_SHARE)
+
+
+def indexes_bytes_max(capacity_bytes: int) -> int:
+    """Return what the indexes of segments that are kept may cost with such a pool."""
+    return int(_bookkeeping_bytes(capacity_bytes) * _INDEXES_SHARE)
 
 
 def forwards_max(capacity_bytes: int) -> int:

@@ -1,6 +1,6 @@
-"""Write-ahead buffers: the chunks of one assignment, in memory and in the store.
+"""Write-ahead buffers: what of one assignment is in memory.
 
-A chunk is open (blocks are appended), then flushing (its bytes are being written), then
+A chunk is open (blocks are appended), then flushing (its segment is being written), then
 stored (its pages are free again). A reader's snapshot holds chunks, not pages: each piece is
 copied from wherever its chunk is by then.
 
@@ -28,12 +28,14 @@ class ChunkState(IntEnum):
     FLUSHING = 2
     STORED = 3
     DROPPED = 4
-    LOST = 5  # it was stored, and its file is gone
 
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """One chunk, wherever it is. `length` counts its header, not its padding."""
+    """One chunk, wherever it is. `length` counts its header, not its padding.
+
+    path, offset: its segment and its place there, once it is flushing.
+    """
 
     buffer: PartitionBuffer
     state: ChunkState = ChunkState.OPEN
@@ -41,7 +43,8 @@ class Chunk:
     capacity: int = 0
     length: int = CHUNK_HEADER_BYTES
     blocks: int = 0
-    offset: int = 0  # in its file, once it is flushing
+    path: str = ""
+    offset: int = 0
 
     @property
     def body_bytes(self) -> int:
@@ -57,7 +60,7 @@ class Chunk:
 
     def grow(self, pool: PagePool, need: int, extra: int) -> None:
         """Add pages of `need` bytes; `extra` more may be taken."""
-        # Doubling keeps the segments few; what it takes ahead is bounded by `extra`.
+        # Doubling keeps the pages few; what it takes ahead is bounded by `extra`.
         ahead = min(extra, max(0, self.capacity - need)) // need * need
         for page in pool.allocate(need + ahead):
             self.pages.append(page)
@@ -73,11 +76,11 @@ class Chunk:
             begin += page.offset
             arena[begin : begin + length] = data
             return
-        for segment in self._segments(arena, position, self.length):
-            segment[:] = data[: len(segment)]
-            data = data[len(segment) :]
+        for span in self._spans(arena, position, self.length):
+            span[:] = data[: len(span)]
+            data = data[len(span) :]
 
-    def _segments(self, arena: memoryview, start: int, end: int) -> Iterator[memoryview]:
+    def _spans(self, arena: memoryview, start: int, end: int) -> Iterator[memoryview]:
         """Yield the memory of bytes [start, end) of this chunk, page by page."""
         # Appends go to the last pages, so the search begins at the end.
         first, base = len(self.pages), self.capacity
@@ -94,75 +97,64 @@ class Chunk:
 
     def memory(self, arena: memoryview, start: int, end: int) -> list[memoryview]:
         """Return bytes [start, end) of the chunk, while it has pages."""
-        return list(self._segments(arena, start, end))
+        return list(self._spans(arena, start, end))
+
+    def place(self, arena: memoryview, incarnation: int, path: str, offset: int) -> int:
+        """Give it its place in a segment: put its header and its padding into its pages.
+
+        Returns: its length in the segment.
+        """
+        self.path, self.offset = path, offset
+        key = self.buffer.key
+        header = encode_chunk_header(
+            ChunkHeader(
+                exchange=key.number,
+                incarnation=incarnation,
+                offset=offset,
+                range_index=key.range_index,
+                epoch=key.epoch,
+                partition=self.buffer.partition,
+                blocks=self.blocks,
+                body_bytes=self.body_bytes,
+            )
+        )
+        page = self.pages[0]
+        arena[page.offset : page.offset + CHUNK_HEADER_BYTES] = header
+        end = padded(self.length)
+        for span in self._spans(arena, self.length, end):
+            span[:] = bytes(len(span))
+        return end
 
 
 @dataclass(slots=True, eq=False)
 class PartitionBuffer:
-    """The chunks of one (assignment, partition), oldest first.
+    """The chunks of one (assignment, partition) that are in memory.
 
-    path: of its file, from the first flush on: most buffers of small exchanges never have one.
+    At most one is being written, so that they become durable in order.
     """
 
     key: AssignmentKey
     partition: int
-    path: str = ""
     open: Chunk | None = None
     flushing: Chunk | None = None
-    stored: list[Chunk] = field(default_factory=list)
-    file_bytes: int = 0
 
     def chunks(self) -> list[Chunk]:
-        """Return every chunk, each at its present length."""
-        rest = [chunk for chunk in (self.flushing, self.open) if chunk is not None]
-        return self.stored + rest
+        """Return them, the older one first, each at its present length."""
+        return [chunk for chunk in (self.flushing, self.open) if chunk is not None]
 
-    def begin_flush(self, incarnation: int, arena: memoryview) -> tuple[Chunk, list[memoryview]]:
-        """Close the open chunk. Returns it with its bytes, padded, header in place."""
+    def begin_flush(self) -> Chunk:
+        """Close the open chunk, and return it."""
         chunk = self.open
         assert chunk is not None
         assert self.flushing is None
         self.open, self.flushing = None, chunk
         chunk.state = ChunkState.FLUSHING
-        return chunk, self._prepare(chunk, incarnation, arena)
+        return chunk
 
-    def restart_file(self, incarnation: int, arena: memoryview) -> list[memoryview]:
-        """Have the flushing chunk begin the file anew, which is gone with its other chunks."""
-        chunk = self.flushing
-        assert chunk is not None
-        for stored in self.stored:
-            stored.state = ChunkState.LOST
-        self.file_bytes = 0
-        return self._prepare(chunk, incarnation, arena)
-
-    def _prepare(self, chunk: Chunk, incarnation: int, arena: memoryview) -> list[memoryview]:
-        """Write the chunk's header and padding. Returns all its bytes."""
-        chunk.offset = self.file_bytes
-        header = encode_chunk_header(
-            ChunkHeader(
-                exchange=self.key.number,
-                incarnation=incarnation,
-                offset=chunk.offset,
-                range_index=self.key.range_index,
-                epoch=self.key.epoch,
-                partition=self.partition,
-                blocks=chunk.blocks,
-                body_bytes=chunk.body_bytes,
-            )
-        )
-        end = padded(chunk.length)
-        first = chunk.memory(arena, 0, CHUNK_HEADER_BYTES)[0]
-        first[:] = header
-        for segment in chunk.memory(arena, chunk.length, end):
-            segment[:] = bytes(len(segment))
-        return chunk.memory(arena, 0, end)
-
-    def end_flush(self) -> Chunk:
-        """Note that the flushing chunk is durable."""
+    def end_flush(self) -> None:
+        """Note that the flushing chunk is durable, or that nobody needs it any more."""
         chunk = self.flushing
         assert chunk is not None
         self.flushing = None
-        chunk.state = ChunkState.STORED
-        self.stored.append(chunk)
-        self.file_bytes = chunk.offset + padded(chunk.length)
-        return chunk
+        if not chunk.is_dropped():
+            chunk.state = ChunkState.STORED

@@ -64,7 +64,7 @@ class Rig:
         self.core = DaemonCore(
             arena=arena,
             incarnation=incarnation,
-            chunk_bytes=64 << 10,
+            segment_bytes=64 << 10,
             store_idle_s=idle_s,
             store_timeout_s=timeout_s,
         )

@@ -23,11 +23,11 @@ MAPPER_ATTEMPT = MapperAttempt(1, 1)
 KEY = AssignmentKey(EXCHANGE, 0, 1)
 
 
-def make_core(*, pages: int = 4, chunk_bytes: int = 64 << 10, partitions: int = 100):
+def make_core(*, pages: int = 4, segment_bytes: int = 64 << 10, partitions: int = 100):
     core = DaemonCore(
         arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
         incarnation=INCARNATION,
-        chunk_bytes=chunk_bytes,
+        segment_bytes=segment_bytes,
     )
     core.cluster_id = "c"
     assignment = Assignment(0, 1, 1, DaemonRef(INCARNATION, "a"))
@@ -96,7 +96,7 @@ def test_another_attempt_is_no_duplicate():
 
 
 def test_a_full_chunk_is_flushed_and_one_that_is_not_stays():
-    core, files = make_core(chunk_bytes=64 << 10), {}
+    core, files = make_core(segment_bytes=64 << 10), {}
     put(core, [block(1, 0, b"y" * 1000)])
     assert core.next_flush() is None
     big = block(0, 0, b"x" * (64 << 10))
@@ -113,7 +113,7 @@ def test_a_full_chunk_is_flushed_and_one_that_is_not_stays():
 
 
 def test_under_pressure_the_largest_goes_first():
-    core, files = make_core(pages=4, chunk_bytes=1 << 30), {}
+    core, files = make_core(pages=4, segment_bytes=1 << 30), {}
     for partition, size in ((0, 200_000), (1, 400_000), (2, 300_000)):
         put(core, [block(partition, 0, b"x" * size)])
     sizes = []
@@ -126,7 +126,7 @@ def test_under_pressure_the_largest_goes_first():
 
 
 def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smaller():
-    core = make_core(pages=4, chunk_bytes=1 << 30)
+    core = make_core(pages=4, segment_bytes=1 << 30)
     held, replica = core.assignment(KEY), DaemonRef(INCARNATION + 1, "b")
     for partition, size in ((0, 100_000), (1, 190_000), (2, 300_000)):
         data = memoryview(frame([block(partition, 0, b"x" * size)]))
@@ -146,7 +146,7 @@ def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smal
 
 
 def test_one_write_of_a_file_is_under_way_at_a_time():
-    core, files = make_core(chunk_bytes=64 << 10), {}
+    core, files = make_core(segment_bytes=64 << 10), {}
     put(core, [block(0, 0, b"x" * (64 << 10))])
     first = core.next_flush()
     put(core, [block(0, 1, b"y" * (64 << 10))])
@@ -221,7 +221,7 @@ def test_deduplication_is_bounded_and_forgets_who_has_hung_up_first():
 
 @given(st.data())
 def test_whatever_happens_each_block_is_read_once(data):
-    core, files = make_core(pages=2, chunk_bytes=16 << 10, partitions=4), {}
+    core, files = make_core(pages=2, segment_bytes=16 << 10, partitions=4), {}
     expected: dict[int, list[bytes]] = {p: [] for p in range(4)}
     rows = dict.fromkeys(range(4), 0)
     flushes = []
@@ -258,7 +258,7 @@ def test_whatever_happens_each_block_is_read_once(data):
 
 
 def test_a_frame_that_needs_a_page_for_its_chunks_header_alone_is_flushed_for():
-    core = make_core(pages=16, chunk_bytes=1 << 20)
+    core = make_core(pages=16, segment_bytes=1 << 20)
     core.shares.has_copies = True
     put(core, [block(1, 0)])
     made = block(0, 0, b"x" * (4096 - 50 - len(block(0, 0, b""))))

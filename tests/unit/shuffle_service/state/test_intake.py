@@ -38,7 +38,7 @@ class Rig:
         self.core = DaemonCore(
             arena=memoryview(bytearray(4 * MAX_PAGE_BYTES)),
             incarnation=INCARNATION,
-            chunk_bytes=64 << 10,
+            segment_bytes=64 << 10,
         )
         if knows:
             self.core.admit(EXCHANGE, OWN, PARTITIONS)

@@ -118,7 +118,7 @@ class Rig:
         self.core = DaemonCore(
             arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
             incarnation=INCARNATION,
-            chunk_bytes=4 << 20,
+            segment_bytes=4 << 20,
         )
         self.core.cluster_id = "c"
         self.metrics = DaemonMetrics()

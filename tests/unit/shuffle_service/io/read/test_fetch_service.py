@@ -98,7 +98,7 @@ class Rig:
         self.core = DaemonCore(
             arena=memoryview(bytearray(64 * MAX_PAGE_BYTES)),
             incarnation=INCARNATION,
-            chunk_bytes=64 << 10,
+            segment_bytes=64 << 10,
         )
         self.core.cluster_id = "c"
         self.metrics = DaemonMetrics()

@@ -311,7 +311,7 @@ def replica_core(pages: int = 1) -> DaemonCore:
     core = DaemonCore(
         arena=memoryview(bytearray(pages * MAX_PAGE_BYTES)),
         incarnation=REPLICA,
-        chunk_bytes=1 << 16,
+        segment_bytes=1 << 16,
     )
     core.cluster_id = "c"
     assignment = Assignment(0, 1, 1, DaemonRef(INCARNATION, "a"), (DaemonRef(REPLICA, "b"),))
@@ -371,7 +371,7 @@ def test_a_small_exchange_costs_its_pages_and_little_more():
     core = DaemonCore(
         arena=memoryview(bytearray(16 * MAX_PAGE_BYTES)),
         incarnation=INCARNATION,
-        chunk_bytes=1 << 20,
+        segment_bytes=1 << 20,
     )
     core.cluster_id = "c"
     assignment = Assignment(0, 1, 1, DaemonRef(INCARNATION, "a"))
