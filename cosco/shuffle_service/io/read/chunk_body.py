@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cosco.errors import ExchangeClosed
 from cosco.format.chunk import CHUNK_HEADER_BYTES
-from cosco.format.segment import FoundChunk
-from cosco.shuffle_service.io.read.store_reader import StoreReader
+from cosco.shuffle_service.io.read.store_reader import Extent, StoreReader
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 
 IN_MEMORY: Final = frozenset({ChunkState.OPEN, ChunkState.FLUSHING})
 
 
 class StoredBody:
-    """A chunk in the store, read by `reader`."""
+    """A chunk in the store: one of the extents of `reader`."""
 
     is_stored = True
 
-    def __init__(self, reader: StoreReader, found: FoundChunk) -> None:
+    def __init__(self, reader: StoreReader, index: int) -> None:
         self.reader = reader
-        self.offset = found.offset
-        self.body_bytes = found.body_bytes
-        self._end = found.offset + CHUNK_HEADER_BYTES + found.body_bytes
+        self._index = index
+        self._path, self.offset, length = reader.extents[index]
+        self.body_bytes = length - CHUNK_HEADER_BYTES
 
     @property
     def where(self) -> str:
         """Return which chunk it is, for messages."""
-        return f"the chunk at {self.offset} of {self.reader.path}"
+        return f"the chunk at {self.offset} of {self._path}"
 
     def is_at_hand(self, position: int) -> bool:
         """Whether the bytes at `position` are there without a wait."""
-        return self.reader.has(self.offset + CHUNK_HEADER_BYTES + position)
+        return self.reader.has(self._index, CHUNK_HEADER_BYTES + position)
 
     async def at(self, position: int, length: int) -> list[memoryview]:
         """Return up to `length` bytes of the blocks from `position` on, one or more.
@@ -40,8 +39,7 @@ class StoredBody:
         There must be as many. They are valid until the next await. Raises OSError, DataCorrupted or
         ExchangeClosed.
         """
-        start = self.offset + CHUNK_HEADER_BYTES + position
-        return await self.reader.at(start, length, self._end)
+        return await self.reader.at(self._index, CHUNK_HEADER_BYTES + position, length)
 
 
 class HeldBody:
@@ -55,9 +53,9 @@ class HeldBody:
         chunk: Chunk,
         body_bytes: int,
         arena: memoryview,
-        open_reader: Callable[[str], StoreReader],
+        open_reader: Callable[[Sequence[Extent]], StoreReader],
     ) -> None:
-        """open_reader: of a path; `close` must follow."""
+        """open_reader: of some extents; `close` must follow."""
         self._chunk = chunk
         self._arena = arena
         self._open_reader = open_reader
@@ -101,6 +99,6 @@ class HeldBody:
 
     def _stored(self) -> StoredBody:
         if self._in_segment is None:
-            found = FoundChunk(self.offset, self.body_bytes)
-            self._in_segment = StoredBody(self._open_reader(self._chunk.path), found)
+            extent = Extent(self._chunk.path, self.offset, CHUNK_HEADER_BYTES + self.body_bytes)
+            self._in_segment = StoredBody(self._open_reader([extent]), 0)
         return self._in_segment

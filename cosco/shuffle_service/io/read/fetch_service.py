@@ -36,7 +36,7 @@ from cosco.shuffle_service.io.read.chunk_body import HeldBody, StoredBody
 from cosco.shuffle_service.io.read.chunk_sender import ChunkSender
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.io.read.segment_files import SegmentIndexes, SegmentsOfOthers
-from cosco.shuffle_service.io.read.store_reader import StoreReader
+from cosco.shuffle_service.io.read.store_reader import Extent, StoreReader
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 from cosco.shuffle_service.state.core import DaemonCore, Piece
 from cosco.shuffle_service.state.reply_pack import ReplyPack
@@ -191,8 +191,8 @@ class FetchService:
         """Send what there is of a partition at one look; yield the messages that are full."""
         snapshot = self._core.snapshot(part.key, partition)
         if snapshot is not None:
-            for segment in snapshot.segments:
-                found = self._from_segment(segment, partition, sender)
+            if snapshot.segments:
+                found = self._from_segments(snapshot.segments, partition, sender)
                 async with aclosing(found):
                     async for message in found:
                         yield message
@@ -226,31 +226,35 @@ class FetchService:
         finally:
             body.close()
 
-    async def _from_segment(
-        self, segment: StoredSegment, partition: int, sender: ChunkSender
+    async def _from_segments(
+        self, segments: Sequence[StoredSegment], partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        """Send the chunk of a partition that is in a segment, if there is one."""
-        if not self._indexes.has(segment):
+        """Send the chunks of a partition that are in some segments."""
+        if not all(map(self._indexes.has, segments)):
             for message in sender.due():
                 yield message
+        extents: list[Extent] = []
+        problems: list[str] = []
+        async for segment, index in self._indexes.of(segments):
+            if isinstance(index, OSError):
+                problems.append(f"the index of {segment.path} cannot be read: {index}")
+                continue
+            if (found := index.find(partition)) is not None:
+                length = CHUNK_HEADER_BYTES + found.body_bytes
+                extents.append(Extent(segment.path, found.offset, length))
+            if index.damage:
+                problems.append(index.damage)
+        reader = self._reader(extents)
         try:
-            index = await self._indexes.of(segment)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            sender.add(sender.unreadable(f"the index of {segment.path} cannot be read: {error}"))
-            return
-        if (found := index.find(partition)) is not None:
-            reader = self._reader(segment.path)
-            try:
-                body = StoredBody(reader, found)
+            for place in range(len(extents)):
+                body = StoredBody(reader, place)
                 async with aclosing(sender.send(body, partition)) as messages:
                     async for message in messages:
                         yield message
-            finally:
-                reader.close()
-        if index.damage:
-            sender.add(sender.unreadable(index.damage))
+        finally:
+            reader.close()
+        for problem in problems:
+            sender.add(sender.unreadable(problem))
 
     async def _from_files(
         self, part: _Part, partition: int, sender: ChunkSender
@@ -267,13 +271,13 @@ class FetchService:
             folder = self._core.folder(part.key)
             sender.add(sender.unreadable(f"{folder} cannot be listed: {error}"))
             return
-        for segment in segments:
-            async with aclosing(self._from_segment(segment, partition, sender)) as found:
+        if segments:
+            async with aclosing(self._from_segments(segments, partition, sender)) as found:
                 async for message in found:
                     yield message
 
-    def _reader(self, path: str) -> StoreReader:
-        return StoreReader(self._store, self._reads, path, self._timeout_s)
+    def _reader(self, extents: Sequence[Extent]) -> StoreReader:
+        return StoreReader(self._store, self._reads, extents, self._timeout_s)
 
     def _hangs(self, error: TimeoutError) -> ServiceUnavailable:
         """Return what a reader is told who waits for a store that hangs."""

@@ -7,8 +7,9 @@ header that does not check with data behind it is a fault, as rows may be lost w
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from pyroaring import BitMap
@@ -35,6 +36,8 @@ _TAIL_BYTES: Final = 16 << 10
 _WALK_BYTES: Final = 256 << 10
 #: For how long what a walk found is believed: another daemon may still be writing.
 _WALKED_S: Final = 5.0
+#: Indexes that are read at once for one reader.
+_AT_ONCE: Final = 16
 #: Walks that are remembered.
 _WALKED_MAX: Final = 64
 
@@ -82,7 +85,7 @@ class SegmentsOfOthers:
 
 
 class SegmentIndexes:
-    """Gives the index of a segment: one that is kept, or what the store has.
+    """Gives indexes of segments: those that are kept, or what the store has.
 
     now: a clock, in seconds.
     """
@@ -95,28 +98,46 @@ class SegmentIndexes:
         self._now = now
         self._walked: dict[StoredSegment, tuple[float, SegmentIndex]] = {}
 
+    async def of(
+        self, segments: Sequence[StoredSegment]
+    ) -> AsyncIterator[tuple[StoredSegment, SegmentIndex | OSError]]:
+        """Yield the indexes of segments, in order; for one that cannot be read the error.
+
+        Raises: TimeoutError.
+        """
+        for first in range(0, len(segments), _AT_ONCE):
+            batch = segments[first : first + _AT_ONCE]
+            found: dict[StoredSegment, SegmentIndex | OSError] = {}
+            for segment in batch:
+                if (kept := self._kept.get(segment.path, segment.size_bytes)) is not None:
+                    found[segment] = kept
+            away = [segment for segment in batch if segment not in found]
+            if away:
+                read = await asyncio.gather(*map(self._get, away))
+                found |= zip(away, read, strict=True)
+            for segment in batch:
+                if isinstance(index := found[segment], TimeoutError):
+                    raise index
+                yield segment, index
+
     def has(self, segment: StoredSegment) -> bool:
-        """Whether its index is kept, so that `of` does not wait."""
+        """Whether its index is kept, so that `of` does not wait for it."""
         return self._kept.get(segment.path, segment.size_bytes) is not None
 
-    async def of(self, segment: StoredSegment) -> SegmentIndex:
-        """Return the index of a segment; its `damage` says what may be missing there.
-
-        Raises: OSError.
-        """
-        index = self._kept.get(segment.path, segment.size_bytes)
-        if index is not None:
-            return index
+    async def _get(self, segment: StoredSegment) -> SegmentIndex | OSError:
         walked = self._walked.get(segment)
         if walked is not None and self._now() - walked[0] < _WALKED_S:
             return walked[1]
         try:
-            index = await self._read(segment)
-        except DataCorrupted:
-            index = await _walk(self._store, segment)
-            self._remember(segment, index)
-        else:
-            self._kept.put(segment.path, segment.size_bytes, index)
+            try:
+                index = await self._read(segment)
+            except DataCorrupted:
+                index = await _walk(self._store, segment)
+                self._remember(segment, index)
+            else:
+                self._kept.put(segment.path, segment.size_bytes, index)
+        except OSError as error:
+            return error
         return index
 
     async def _read(self, segment: StoredSegment) -> SegmentIndex:

@@ -1,71 +1,98 @@
-"""Reads one file of the store in order, in large pieces, the next one ahead."""
+"""Reads chunks out of segments in the order in which they are sent, several at a time, ahead.
+
+What is to be read are *extents*, each within one segment. They are read as if they were one file,
+in pieces: those of a piece are asked for at once, so a store that is far away is waited for once
+for all of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 from cosco.dfs import Store, answered_in
 from cosco.errors import DataCorrupted
-from cosco.format.chunk import ALIGNMENT
+from cosco.format.chunk import ALIGNMENT, padded
 from cosco.shuffle_service.io.read.read_memory import PieceMemory, ReadMemory
+
+#: Reads of a piece that are asked for at once.
+_EXTENTS_MAX: Final = 32
+
+
+class Extent(NamedTuple):
+    """Bytes of one file; the offset is a multiple of ALIGNMENT."""
+
+    path: str
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Bytes [start, end) of the file, in memory; `is_cut`: the file ends there, too soon."""
+    """Positions [start, end) of all extents, in memory. `failures`: by extent, what went wrong."""
 
     borrowed: PieceMemory
     start: int
     end: int
-    is_cut: bool
+    failures: dict[int, Exception]
 
     def covers(self, position: int) -> bool:
         return self.start <= position < self.end and not self.borrowed.is_gone
 
 
 class StoreReader:
-    """`at` gives what is at a position; `close` must follow. For one task.
+    """`at` gives what is in an extent; `close` must follow. For one task.
 
     It holds two pieces at most: the one at the last position, and the one after it. A read that
     takes longer than `timeout_s` is not waited for, and gives its memory back when it has ended.
     """
 
     def __init__(
-        self, store: Store, memory: ReadMemory, path: str, timeout_s: float = math.inf
+        self,
+        store: Store,
+        memory: ReadMemory,
+        extents: Sequence[Extent],
+        timeout_s: float = math.inf,
     ) -> None:
         self._timeout_s = timeout_s
         self._store = store
         self._memory = memory
-        self.path = path
+        self.extents = extents
+        #: Where each extent begins if they lie one behind the other, and where the last one ends.
+        self._starts = [0, *accumulate(padded(extent.length) for extent in extents)]
         self._piece: _Piece | None = None
         self._ahead: asyncio.Task[_Piece] | None = None
         memory.readers += 1
 
-    def has(self, position: int) -> bool:
-        """Whether what is at `position` is in memory, so that `at` does not wait."""
-        return self._piece is not None and self._piece.covers(position)
+    def has(self, index: int, position: int) -> bool:
+        """Whether what is at `position` of an extent is in memory, so that `at` does not wait."""
+        return self._piece is not None and self._piece.covers(self._starts[index] + position)
 
-    async def at(self, position: int, length: int, end: int) -> list[memoryview]:
-        """Up to `length` bytes from `position` on, one or more, read if need be.
+    async def at(self, index: int, position: int, length: int) -> list[memoryview]:
+        """Up to `length` bytes of an extent from `position` on, one or more, read if need be.
 
-        They are valid until the next await. `end` is where the caller will end, which bounds
-        what is read ahead. Raises OSError, which TimeoutError is one of, and DataCorrupted if the
-        file is seen to end before that.
+        They are valid until the next await. Raises OSError, which TimeoutError is one of, and
+        DataCorrupted if the file ends before the extent does.
         """
-        if self._piece is None or not self._piece.covers(position):
+        place = self._starts[index] + position
+        if self._piece is None or not self._piece.covers(place):
             self._drop_piece()
-            self._piece = await self._next_piece(position, end)
+            self._piece = await self._next_piece(place)
         piece = self._piece
-        if piece.is_cut and piece.end < end:
-            raise DataCorrupted(f"the file was cut short at {piece.end}")
+        if (failure := piece.failures.get(index)) is not None:
+            raise failure
         self._memory.touch(piece.borrowed)
-        if self._ahead is None and piece.end < end:
-            self._read_ahead(piece.end, end)
-        first = position - piece.start
-        return piece.borrowed.part(first, min(first + length, piece.end - piece.start))
+        if self._ahead is None and piece.end < self._starts[-1]:
+            self._read_ahead(piece.end)
+        first = place - piece.start
+        end = min(first + length, piece.end - piece.start)
+        return piece.borrowed.part(first, min(end, first + self.extents[index].length - position))
 
     def close(self) -> None:
         """Give all memory back, that of a read under way when it has ended."""
@@ -73,23 +100,24 @@ class StoreReader:
         self._drop_piece()
         self._drop_ahead()
 
-    async def _next_piece(self, position: int, end: int) -> _Piece:
-        async with answered_in(self._timeout_s, f"the store, asked for {self.path},"):
-            return await self._read_piece(position, end)
+    async def _next_piece(self, place: int) -> _Piece:
+        path = self.extents[bisect_right(self._starts, place) - 1].path
+        async with answered_in(self._timeout_s, f"the store, asked for {path},"):
+            return await self._read_piece(place)
 
-    async def _read_piece(self, position: int, end: int) -> _Piece:
+    async def _read_piece(self, place: int) -> _Piece:
         if (ahead := self._ahead) is not None:
             # What went wrong is met again by the read below, which then is the one to tell.
-            with suppress(OSError, DataCorrupted):
+            with suppress(OSError):
                 await asyncio.wait({ahead})
                 piece = ahead.result()
-                if piece.covers(position):
+                if piece.covers(place):
                     self._ahead = None
                     return piece
             self._drop_ahead()
-        start = position - position % ALIGNMENT
-        length = min(self._memory.piece_bytes(), end - start)
-        filling = self._fill(await self._memory.borrow(length), start, length)
+        start = place - place % ALIGNMENT
+        end = self._piece_end(start)
+        filling = self._fill(await self._memory.borrow(end - start), start, end)
         reading = asyncio.create_task(filling, name="read")
         try:
             await asyncio.wait({reading})
@@ -98,21 +126,50 @@ class StoreReader:
             raise
         return reading.result()
 
-    def _read_ahead(self, start: int, end: int) -> None:
-        start -= start % ALIGNMENT  # where the last piece ended, unless the file does there
-        length = min(self._memory.piece_bytes(), end - start)
-        if (borrowed := self._memory.borrow_ahead(length)) is not None:
-            filling = self._fill(borrowed, start, length)
+    def _piece_end(self, start: int) -> int:
+        """Return where a piece ends that begins at `start`."""
+        first = bisect_right(self._starts, start) - 1
+        last = min(first + _EXTENTS_MAX, len(self.extents))
+        return min(start + self._memory.piece_bytes(), self._starts[last])
+
+    def _read_ahead(self, start: int) -> None:
+        end = self._piece_end(start)
+        if (borrowed := self._memory.borrow_ahead(end - start)) is not None:
+            filling = self._fill(borrowed, start, end)
             self._ahead = asyncio.create_task(filling, name="read-ahead")
 
-    async def _fill(self, borrowed: PieceMemory, start: int, length: int) -> _Piece:
+    async def _fill(self, borrowed: PieceMemory, start: int, end: int) -> _Piece:
+        indexes = range(bisect_right(self._starts, start) - 1, len(self.extents))
+        wanted = [index for index in indexes if self._starts[index] < end]
+        reads = [self._read(borrowed, start, end, index) for index in wanted]
         try:
-            got = await self._store.read_into(self.path, start, borrowed.views)
+            found = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
         except BaseException:
             self._memory.give_back(borrowed)
             raise
         self._memory.filled(borrowed)
-        return _Piece(borrowed, start, start + min(got, length), is_cut=got < length)
+        failures = {
+            index: failure
+            for index, failure in zip(wanted, found, strict=True)
+            if failure is not None
+        }
+        return _Piece(borrowed, start, end, failures)
+
+    async def _read(
+        self, borrowed: PieceMemory, start: int, end: int, index: int
+    ) -> Exception | None:
+        """Read what of an extent is in [start, end). Returns what went wrong with it alone."""
+        extent, base = self.extents[index], self._starts[index]
+        first, last = max(start, base), min(end, self._starts[index + 1])
+        parts = borrowed.part(first - start, last - start)
+        offset = extent.offset + first - base
+        try:
+            got = await self._store.read_into(extent.path, offset, parts)
+        except Exception as error:  # noqa: BLE001  others read into the same piece still
+            return error
+        if first + got < min(last, base + extent.length):
+            return DataCorrupted(f"the file was cut short at {offset + got}")
+        return None
 
     def _drop_piece(self) -> None:
         if self._piece is not None:
