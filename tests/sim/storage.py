@@ -12,7 +12,7 @@ import builtins
 import errno
 from collections.abc import Sequence
 
-from cosco.dfs.paths import check_put, check_folder, check_prefix, check_read
+from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
 from cosco.dfs.protocol import Observer, StoredFile, StoreFull
 from cosco.protocol.records import VOLATILE_STORE
 
