@@ -137,7 +137,7 @@ class SegmentIndex:
 
 
 def index_bytes(chunks: int) -> int:
-    """Return the length of an index of so many chunks in its segment."""
+    """Return the length of an index of this number of chunks in its segment."""
     return padded(ENTRY_BYTES * chunks + FOOTER_BYTES)
 
 

@@ -85,6 +85,11 @@ def _bounds(core: DaemonCore) -> Iterator[str]:
         entries += held.dedupe.entries
     if not entries <= dedupe.entries <= dedupe.entries_max:
         yield f"{entries} intervals are remembered, {dedupe.entries} counted"
+    kept = core.indexes
+    if sum(index.cost_bytes for index in kept._kept.values()) != kept.used_bytes:
+        yield "indexes of segments are counted wrong"
+    if kept.used_bytes > kept._bytes_max:
+        yield f"{kept.used_bytes} bytes of indexes, {kept._bytes_max} may be"
     replication = core.replication
     if sum(replica.cost for replica in replication.replicas.values()) > 2 * replication._frames_max:
         yield f"{len(replication)} forwarded frames"

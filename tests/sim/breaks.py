@@ -21,7 +21,7 @@ from cosco.client.read import commit_watch, gather, row_source
 from cosco.client.read.state import merge, read_plan, shared_reading
 from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
-from cosco.format import block
+from cosco.format import block, segment
 from cosco.metadata.service import journal
 from cosco.metadata.state import lost_stores
 from cosco.metadata.state.applications import application_table
@@ -37,7 +37,7 @@ from cosco.protocol.records import DaemonOrders, RowKind
 from cosco.shuffle_service.io import flusher, membership
 from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
-from cosco.shuffle_service.state import core, flush_plan, known_assignments
+from cosco.shuffle_service.state import core, flush_plan, known_assignments, segment_indexes
 from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
 from cosco.shuffle_service.state.replication import copy_log, replica
 
@@ -191,8 +191,8 @@ def _epoch_without_copies() -> None:
 @_break("failed-write-stored", "a write that failed counts as durable")
 def _failed_write_stored() -> None:
     async def write(self: flusher.Flusher, flush: Any) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            await self._store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+        with contextlib.suppress(OSError):
+            await self._store.put(flush.path, [*flush.parts, memoryview(flush.index_bytes)])
 
     flusher.Flusher._write = write
 
@@ -218,9 +218,9 @@ def _hung_repeated() -> None:
 def _given_up(then: Callable[[Any], None]) -> None:
     """Have a write that takes too long waited for no more."""
 
-    async def append(self: flusher.Flusher, flush: Any) -> None:
-        path, offset = flush.buffer.path, flush.chunk.offset
-        writing = asyncio.ensure_future(self._store.append(path, offset, flush.parts))
+    async def put(self: flusher.Flusher, flush: Any) -> None:
+        parts = [*flush.parts, memoryview(flush.index_bytes)]
+        writing = asyncio.ensure_future(self._store.put(flush.path, parts))
         self.writes.add(writing)
         writing.add_done_callback(self._forget)
         left_s = self._core.flushes.began(flush, time.monotonic())
@@ -231,7 +231,7 @@ def _given_up(then: Callable[[Any], None]) -> None:
         else:
             then(flush)
 
-    flusher.Flusher._append = append
+    flusher.Flusher._put = put
 
 
 @_break("last-comer", "whoever registers an address has it, whoever answers there")
@@ -244,8 +244,9 @@ def _pages_freed_early() -> None:
     def next_flush(self: core.DaemonCore) -> Any:
         flush = before(self)
         if flush is not None:
-            self.pool.free(flush.chunk.pages)
-            freed.add(id(flush.chunk))
+            for chunk in flush.chunks:
+                self.pool.free(chunk.pages)
+                freed.add(id(chunk))
         return flush
 
     def release(self: core.DaemonCore, chunk: Any) -> None:
@@ -269,6 +270,103 @@ def _no_other_files() -> None:
             yield nothing
 
     fetch_service.FetchService._from_files = from_files
+
+
+# --- segments -----------------------------------------------------------------------------
+
+
+@_break("serial-reused", "two segments of the same partitions have one name")
+def _serial_reused() -> None:
+    def begin_segment(*args: Any) -> Any:
+        return before(*args[:3], 1, *args[4:])
+
+    before = core.begin_segment
+    core.begin_segment = begin_segment
+
+
+@_break("index-lacks-last", "the last chunk of a segment is not in its index")
+def _index_lacks_last() -> None:
+    def add(self: segment.SegmentIndex, *chunk: int) -> None:
+        before(self, *chunk)
+        if len(self) > 1:
+            self.partitions[-1] = 0xFFFFFFFF  # which no partition is
+
+    before = segment.SegmentIndex.add
+    segment.SegmentIndex.add = add
+
+
+@_break("index-misplaced", "a segment's index names the place of another chunk")
+def _index_misplaced() -> None:
+    def find(self: segment.SegmentIndex, partition: int) -> Any:
+        found = before(self, partition)
+        if found is not None and len(self) > 1:
+            return segment.FoundChunk(self.offsets[0], self.body_bytes[0])
+        return found
+
+    before = segment.SegmentIndex.find
+    segment.SegmentIndex.find = find
+
+
+@_break("last-partition-missed", "a segment is not looked into for the last of its partitions")
+def _last_partition_missed() -> None:
+    def segments_of(self: assignments.AssignmentBuffers, partition: int) -> Any:
+        return [one for one in self.segments if one.first <= partition < max(one.last, 1)]
+
+    assignments.AssignmentBuffers.segments_of = segments_of
+
+
+@_break("one-chunk-durable", "of a segment that is durable one chunk counts as stored")
+def _one_chunk_durable() -> None:
+    def end_flush(self: core.DaemonCore, flush: Any, now: float) -> bool:
+        stored = self.replication.stored
+        self.replication.stored = lambda chunk: stored(chunk) if chunk is flush.chunks[0] else None
+        try:
+            return before(self, flush, now)
+        finally:
+            self.replication.stored = stored
+
+    before = core.DaemonCore.end_flush
+    core.DaemonCore.end_flush = end_flush
+
+
+@_break("segment-late", "the pages of a segment are free before readers are told of it")
+def _segment_late() -> None:
+    def end_flush(self: core.DaemonCore, flush: Any, now: float) -> bool:
+        is_stored = before(self, flush, now)
+        held = self._assignments.get(flush.key)
+        if is_stored and held is not None:
+            late = held.segments.pop()
+            asyncio.get_running_loop().call_later(0.5, held.segments.append, late)
+        return is_stored
+
+    before = core.DaemonCore.end_flush
+    core.DaemonCore.end_flush = end_flush
+
+
+@_break("sealed-rest", "what came while a sealed range was being written is not stored")
+def _sealed_rest() -> None:
+    core.DaemonCore._go_on = lambda self, held, buffer: None
+
+
+@_break("retry-changed", "a put that failed is repeated with other bytes")
+def _retry_changed() -> None:
+    def failed(self: flush_plan.FlushPlan, flush: Any, error: Any, now: float) -> None:
+        before(self, flush, error, now)
+        flush.index_bytes = bytes(len(flush.index_bytes))
+
+    before = flush_plan.FlushPlan.failed
+    flush_plan.FlushPlan.failed = failed
+
+
+@_break("kept-for-ever", "no index of a segment is ever forgotten")
+def _kept_for_ever() -> None:
+    def put(self: segment_indexes.KeptIndexes, path: str, size_bytes: int, index: Any) -> None:
+        kept, self._bytes_max = self._bytes_max, 1 << 40
+        before(self, path, size_bytes, index)
+        self._bytes_max = kept
+
+    before = segment_indexes.KeptIndexes.put
+    segment_indexes.KeptIndexes.put = put
 
 
 # --- memory -------------------------------------------------------------------------------

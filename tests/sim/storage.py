@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import errno
 from collections.abc import Sequence
+from zlib import crc32
 
 from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
 from cosco.dfs.protocol import Observer, StoredFile, StoreFull
@@ -35,6 +36,8 @@ class Disk:
         self.hanging: dict[str, float] = {}
         #: Bytes that were said to be durable, by path.
         self.durable: dict[str, int] = {}
+        #: CRC of what each path was first put with.
+        self.given: dict[str, int] = {}
 
     def under(self, prefix: str) -> list[str]:
         return sorted(path for path in self.files if path.startswith(prefix))
@@ -63,6 +66,8 @@ class SimStore:
         disk, process = self._disk, PROCESS.get()
         assert process is not None
         self._check_room()
+        if disk.given.setdefault(path, crc32(b"".join(parts))) != crc32(b"".join(parts)):
+            self._world.problem(f"{path} is put with other bytes than before")
 
         def torn() -> None:
             if self.durable:

@@ -15,15 +15,15 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 @pytest.mark.parametrize(
     ("memory", "limit"),
-    [(16 * MIB, MIB), (256 * MIB, 16 * MIB), (GIB, 64 * MIB), (64 * GIB, 64 * MIB)],
+    [(24 * MIB, 2 * MIB), (240 * MIB, 20 * MIB), (GIB, 64 * MIB), (64 * GIB, 64 * MIB)],
 )
-def test_chunks_follow_the_memory(memory: int, limit: int) -> None:
+def test_segments_follow_the_memory(memory: int, limit: int) -> None:
     config = DaemonConfig(memory=memory)
     config.validate()
     assert config.segment_limit_bytes == limit
 
 
-def test_a_given_size_of_chunks_is_kept() -> None:
+def test_a_given_size_of_segments_is_kept() -> None:
     config = DaemonConfig(memory=256 * MIB, segment_bytes=64 * KIB)
     config.validate()
     assert config.segment_limit_bytes == 64 * KIB

@@ -37,7 +37,6 @@ from cosco.shuffle_service.state.buffers.partition_buffer import (
     PartitionBuffer,
 )
 from cosco.shuffle_service.state.buffers.pool import PagePool
-from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 from cosco.shuffle_service.state.flush_plan import FlushPlan
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 from cosco.shuffle_service.state.page_queue import PageQueue
@@ -50,6 +49,7 @@ from cosco.shuffle_service.state.segment_choice import (
     stored_segment,
 )
 from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.snapshots import Snapshot, look_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +62,6 @@ class Appended:
     next_run: int
     blocks: int
     duplicates: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One chunk of a snapshot, at its length of that moment."""
-
-    chunk: Chunk
-    body_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A partition at one moment: the segments that may have some of it, and what is in memory."""
-
-    segments: list[StoredSegment]
-    pieces: list[Piece]
 
 
 class DaemonCore:
@@ -359,10 +343,7 @@ class DaemonCore:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether buffers are flushed that are not full.
-
-        Memory is short, counting what is being written as free, or all is to be stored.
-        """
+        """Whether buffers are flushed that are not full: memory is short, or all is to be stored."""
         waiting_bytes = self.page_queue.waiting_bytes + self.copies.pages_wanted
         return self.flushes.writes_all or self.shares.is_low(
             waiting_bytes, hanging_bytes=self.flushes.hanging_bytes
@@ -386,10 +367,7 @@ class DaemonCore:
         return flush
 
     def flush_waits(self, flush: Flush, now: float) -> float:
-        """Take note of a write that is under way still; see `FlushPlan.waits`.
-
-        One that hangs keeps its pages, which are not counted as soon free any more.
-        """
+        """Take note of a write that is under way still; see `FlushPlan.waits`."""
         again_s = self.flushes.waits(flush, now)
         if flush.hangs:
             self.changed(now)  # who waits for pages may want to give up
@@ -438,15 +416,7 @@ class DaemonCore:
         held = self._assignments.get(key)
         if held is None:
             return None
-        segments = [one for one in held.segments_of(partition) if self._may_have(one, partition)]
-        buffer = held.buffers.get(partition)
-        chunks = [] if buffer is None else buffer.chunks()
-        return Snapshot(segments, [Piece(chunk, chunk.body_bytes) for chunk in chunks])
-
-    def _may_have(self, segment: StoredSegment, partition: int) -> bool:
-        """Whether a segment has a chunk of a partition, as far as that is known without a look."""
-        index = self.indexes.get(segment.path, segment.size_bytes)
-        return index is None or index.find(partition) is not None
+        return look_at(held, partition, self.indexes)
 
     # --- dropping -------------------------------------------------------------------------
 

@@ -38,8 +38,9 @@ from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.io.read.segment_files import SegmentIndexes, SegmentsOfOthers
 from cosco.shuffle_service.io.read.store_reader import Extent, StoreReader
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
-from cosco.shuffle_service.state.core import DaemonCore, Piece
+from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.reply_pack import ReplyPack
+from cosco.shuffle_service.state.snapshots import Piece
 
 log = logging.getLogger(__name__)
 
