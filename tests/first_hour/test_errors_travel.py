@@ -59,7 +59,7 @@ PARTITIONS = 2
 @pytest.fixture(scope="module")
 def started() -> Iterator[LocalCluster]:
     """Rows are stored soon, so that they can be damaged."""
-    options = ["--chunk-bytes", "64KiB"]
+    options = ["--segment-bytes", "64KiB"]
     with LocalCluster(2, memory="16MiB", daemon_options=options) as cluster:
         yield cluster
 

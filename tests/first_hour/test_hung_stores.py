@@ -31,7 +31,7 @@ from cosco import CapacityExceeded, Commit, CoscoError, CoscoExchange
 from cosco.cli.status import to_text
 from cosco.observe import fetch_status, read_metrics
 
-OPTIONS = ("--memory", "16MiB", "--chunk-bytes", "64KiB", "--metrics", "127.0.0.1:0")
+OPTIONS = ("--memory", "16MiB", "--segment-bytes", "64KiB", "--metrics", "127.0.0.1:0")
 TIMES = ("--store-timeout-s", "0.5", "--full-store-wait-s", "2")
 PARTITIONS = 4
 ROWS = numbered(0, 3000, partitions=PARTITIONS)

@@ -28,7 +28,7 @@ def started() -> Iterator[LocalCluster]:
     with LocalCluster(
         3,
         memory="16MiB",
-        daemon_options=["--chunk-bytes", "64KiB", "--heartbeat-s", "0.2"],
+        daemon_options=["--segment-bytes", "64KiB", "--heartbeat-s", "0.2"],
         metadata_options=["--daemon-lease-s", "2"],
     ) as cluster:
         yield cluster

@@ -17,7 +17,7 @@ from cosco.protocol.wire import fetch_reply, mpb, spb
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(daemons=1, daemon_options=["--chunk-bytes", "4MiB"]) as cluster:
+    with LocalCluster(daemons=1, daemon_options=["--segment-bytes", "4MiB"]) as cluster:
         yield cluster
 
 

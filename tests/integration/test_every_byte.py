@@ -48,6 +48,7 @@ from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
+from cosco.shuffle_service.state.segment_indexes import KeptIndexes
 
 EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
 KEY = AssignmentKey(EXCHANGE, 0, 1)
@@ -157,8 +158,8 @@ def new_core(incarnation: int) -> DaemonCore:
     return core
 
 
-async def store_chunks(case: Case, store: MemoryStore) -> None:
-    """Write the blocks as a daemon does, in two chunks of one file."""
+async def store_segments(case: Case, store: MemoryStore) -> None:
+    """Write the blocks as a daemon does, in two segments."""
     core = new_core(INCARNATION)
     core.admit(EXCHANGE, Assignment(0, 1, 1, DaemonRef(INCARNATION, "a")), RANGE)
     half = len(case.blocks) // 2
@@ -176,7 +177,7 @@ async def store_chunks(case: Case, store: MemoryStore) -> None:
         core.flushes.everything = True
         flush = core.next_flush()
         assert flush is not None
-        await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
+        await store.put(flush.path, [*flush.parts, memoryview(flush.index_bytes)])
         core.end_flush(flush, 0.0)
         assert core.next_flush() is None
 
@@ -189,11 +190,27 @@ async def no_copies(key: AssignmentKey) -> None:
 
 
 class FlippedStore(MemoryStore):
-    """One file, one byte of which can be another one."""
+    """Its files, one byte of which can be another one."""
 
-    def __init__(self, path: str, data: bytes) -> None:
-        super().__init__()
-        self.data = self._files[path] = bytearray(data)
+    def flip(self, path: str, offset: int, bit: int) -> None:
+        changed = bytearray(self._files[path])
+        changed[offset] ^= bit
+        self._files[path] = bytes(changed)
+
+
+class Reading:
+    """A daemon that did not write the segments, and looks at each anew."""
+
+    def __init__(self, store: FlippedStore) -> None:
+        self._core = new_core(INCARNATION + 1)
+        self._store = store
+        self._memory = ReadMemory(memoryview(bytearray(4 << 20)))
+        self._metrics = DaemonMetrics()
+
+    def anew(self) -> FetchService:
+        """Return its reading half, without an index in memory."""
+        self._core.indexes = KeptIndexes(1 << 20)
+        return FetchService(self._core, self._store, self._memory, self._metrics, no_copies)
 
 
 def rows_of(case: Case, merge: PartitionMerge, runs: Iterable[memoryview]) -> Iterator[Row]:
@@ -231,18 +248,17 @@ async def read(
 
 
 def must_be_caught(data: bytes) -> set[int]:
-    """The bytes a reader depends on: chunk headers, and blocks of committed attempts."""
+    """The bytes a reader depends on: blocks of committed attempts.
+
+    Headers of chunks stand in for the index, and the index for them.
+    """
     found: set[int] = set()
-    offset = 0
-    while offset < len(data):
-        header = parse_chunk_header(data[offset:])
-        start = offset + CHUNK_HEADER_BYTES
-        found.update(range(offset, start))
-        body = memoryview(data)[start : start + header.body_bytes]
-        for first, block in walk_blocks(body):
-            if COMMITTED[block.mapper] == block.attempt:
-                found.update(range(start + first, start + first + block.block_bytes))
-        offset += header.padded_bytes
+    header = parse_chunk_header(data)
+    body = memoryview(data)[CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES + header.body_bytes]
+    for first, block in walk_blocks(body):
+        if COMMITTED[block.mapper] == block.attempt:
+            start = CHUNK_HEADER_BYTES + first
+            found.update(range(start, start + block.block_bytes))
     return found
 
 
@@ -256,37 +272,32 @@ def test_a_flipped_bit_is_caught_or_changes_nothing(kind: str, codec: str) -> No
     snapshot = sums(case)
 
     async def main() -> tuple[int, int]:
-        written = MemoryStore()
-        await store_chunks(case, written)
-        [file] = await written.list("")
-        data = await written.read(file.path, 0, file.size_bytes)
-        assert len(data) >= 8192
-        vital = must_be_caught(data)
-        store = FlippedStore(file.path, data)
-        fetch = FetchService(
-            new_core(INCARNATION + 1),
-            store,
-            ReadMemory(memoryview(bytearray(4 << 20))),
-            DaemonMetrics(),
-            no_copies,
-        )
-        assert await read(case, snapshot, fetch) == (case.rows, None)
-        caught = 0
-        for offset in range(len(data)):
-            bit = 1 << CHANCE.randrange(8)
-            store.data[offset] ^= bit
-            found, error = await read(case, snapshot, fetch)
-            store.data[offset] ^= bit
-            where = f"bit {bit:#x} of byte {offset}: {error}"
-            if error is None:
-                assert offset not in vital, where
-                assert found == case.rows, where
-            else:
-                assert isinstance(error, DataLost | DataCorrupted), where
-                assert found <= case.rows, where  # never a row that nobody wrote
-                caught += 1
-        assert caught >= len(vital)
-        return len(data), caught
+        store = FlippedStore()
+        await store_segments(case, store)
+        files = await store.list("")
+        assert len(files) == 2
+        reading = Reading(store)
+        assert await read(case, snapshot, reading.anew()) == (case.rows, None)
+        flips = caught = 0
+        for file in files:
+            data = await store.read(file.path, 0, file.size_bytes)
+            assert len(data) >= 8192
+            vital = must_be_caught(data)
+            for offset in range(len(data)):
+                bit = 1 << CHANCE.randrange(8)
+                store.flip(file.path, offset, bit)
+                found, error = await read(case, snapshot, reading.anew())
+                store.flip(file.path, offset, bit)
+                where = f"bit {bit:#x} of byte {offset} of {file.path}: {error}"
+                if error is None:
+                    assert offset not in vital, where
+                    assert found == case.rows, where
+                else:
+                    assert isinstance(error, DataLost | DataCorrupted), where
+                    assert found <= case.rows, where  # never a row that nobody wrote
+                    caught += 1
+            flips += len(data)
+        return flips, caught
 
     flips, caught = asyncio.run(main())
     print(f"{kind}, {codec}: {caught} of {flips} flips caught, the others without effect")

@@ -39,7 +39,7 @@ MAPPERS = [1, 2]
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     with Services(tmp_path_factory.mktemp("losses")) as started:
         for _ in range(2):
-            started.daemon("--chunk-bytes", "64KiB", "--memory", "16MiB")
+            started.daemon("--segment-bytes", "64KiB", "--memory", "16MiB")
         yield started
 
 

@@ -106,7 +106,7 @@ def test_they_wait_for_their_mappers(name: str, metadata: str) -> None:
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     with Services(tmp_path_factory.mktemp("several")) as started:
         for _ in range(2):
-            started.daemon("--chunk-bytes", "64KiB", "--memory", "16MiB")
+            started.daemon("--segment-bytes", "64KiB", "--memory", "16MiB")
         yield started
 
 

@@ -36,7 +36,7 @@ from cosco.format.chunk import CHUNK_HEADER_BYTES
 MAPPERS = [3, 5, 8]
 PARTITIONS = 4
 ROWS = 600
-CHUNK = ["--chunk-bytes", "64KiB", "--memory", "16MiB"]
+CHUNK = ["--segment-bytes", "64KiB", "--memory", "16MiB"]
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
             disk: Path = request.getfixturevalue("small_disk")
             services.daemon(*options, store=f"file://{disk}/store")
         else:  # what anybody may have: no file may become longer than 1 MiB
-            options += ["--chunk-bytes", "512KiB"]
+            options += ["--segment-bytes", "512KiB"]
             services.daemon(*options, store=f"file://{tmp_path}/small", file_kib=1024)
         yield services
 

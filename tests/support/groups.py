@@ -23,6 +23,7 @@ from cosco import (
     LocalCluster,
 )
 from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES
+from cosco.format.segment import parse_segment_name
 from cosco.observe import fetch_status
 
 #: What a reader waits for in these tests before it is a failure.
@@ -134,5 +135,5 @@ def stored_files(cluster: LocalCluster) -> list[Path]:
     stores = cluster.directory.glob("store*")
     files = [Path(root, n) for s in stores for root, _, names in os.walk(s) for n in names]
     return [
-        path for path in files if path.name.count("-") == 1 and path.parent.parent.name.isdigit()
+        path for path in files if parse_segment_name(path.name) and path.parent.parent.name.isdigit()
     ]
