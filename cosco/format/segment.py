@@ -47,8 +47,9 @@ _ENTRY = struct.Struct("<IIQQ")
 _FOOTER = struct.Struct("<4sIQQQIIIIQQ")
 _AFTER_CRC = struct.Struct("<QQQIIIIQQ")
 _NAME: Final = re.compile(
-    r"(0|[1-9]\d{0,9})-(0|[1-9]\d{0,9})-([0-9a-f]{16})-(0|[1-9a-f][0-9a-f]{0,15})"
+    r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,9})-([0-9a-f]{16})-(0|[1-9a-f][0-9a-f]{0,15})"
 )
+_PARTITION_MAX: Final = (1 << 32) - 1
 #: What an index costs in memory beside its entries.
 _INDEX_BYTES: Final = 400
 
@@ -85,12 +86,13 @@ def segment_name(name: SegmentName) -> str:
     return f"{name.first}-{name.last}-{name.incarnation:016x}-{name.serial:x}"
 
 
-def parse_segment_name(name: str) -> SegmentName | None:
+def parse_segment_name(text: str) -> SegmentName | None:
     """Parse the name of a segment within its folder; None for what is nobody's."""
-    found = _NAME.fullmatch(name)
+    found = _NAME.fullmatch(text)
     if found is None:
         return None
-    return SegmentName(int(found[1]), int(found[2]), int(found[3], 16), int(found[4], 16))
+    name = SegmentName(int(found[1]), int(found[2]), int(found[3], 16), int(found[4], 16))
+    return name if name.first <= name.last <= _PARTITION_MAX else None
 
 
 @dataclass(slots=True)

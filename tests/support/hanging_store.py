@@ -19,7 +19,7 @@ from cosco.dfs import LocalStore
 
 #: The calls that each gate stops. `landed` stops writes when all is written.
 _CALLS = {
-    "writes": ("_append",),
+    "writes": ("_put",),
     "reads": ("_read", "_read_into"),
     "lists": ("_open", "_list", "_list_folders", "_delete"),
 }

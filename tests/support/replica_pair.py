@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 from support.frame_making import EXCHANGE, frame
+from support.segments import chunks_of
 
 from cosco.errors import CoscoError
 from cosco.format.block import walk_blocks
-from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.format.frame import FRAME_HEADER_BYTES, encode_frame_header
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.push.answers import Answer
@@ -23,9 +24,9 @@ from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.flush_plan import Flush
 from cosco.shuffle_service.state.intake import Found, Intakes, WriterIntake
 from cosco.shuffle_service.state.replication.replica import Replica
+from cosco.shuffle_service.state.segment_choice import Flush
 
 PARTITIONS = 8
 
@@ -71,7 +72,7 @@ class Pair:
     def __init__(self, *, pages: int = 4, segment_bytes: int = 1 << 20, volatile: bool = False):
         self.now = 0.0
         self.cores: dict[int, DaemonCore] = {}
-        self.files: dict[str, bytearray] = {}
+        self.files: dict[str, bytes] = {}
         self.links: dict[int, Link] = {}  # by primary
         self.intakes: dict[int, Intakes] = {}
         self.flushes: list[tuple[DaemonCore, Flush]] = []
@@ -176,8 +177,6 @@ class Pair:
         flush = core.next_flush()
         if flush is None:
             return False
-        data = b"".join(flush.parts)
-        assert parse_chunk_header(data).offset == flush.chunk.offset
         self.flushes.append((core, flush))
         return True
 
@@ -185,10 +184,9 @@ class Pair:
         if not self.flushes:
             return False
         core, flush = self.flushes.pop(index)
-        if not flush.chunk.is_dropped():
-            file = self.files.setdefault(flush.buffer.path, bytearray())
-            assert len(file) == flush.chunk.offset
-            file += b"".join(flush.parts)
+        if not flush.is_dropped():
+            assert flush.path not in self.files  # no name is used twice
+            self.files[flush.path] = b"".join(flush.parts) + flush.index_bytes
         core.end_flush(flush, self.now)
         return True
 
@@ -201,17 +199,12 @@ class Pair:
     # --- looking --------------------------------------------------------------------------
 
     def stored_blocks(self, daemon: int) -> set[bytes]:
-        """Every block in the files that a daemon has written."""
-        found = set()
+        """Every block in the segments that a daemon has written."""
+        found: set[bytes] = set()
         for path, file in self.files.items():
-            if not path.endswith(f"-{daemon:016x}"):
-                continue
-            offset = 0
-            while offset < len(file):
-                header = parse_chunk_header(file[offset : offset + CHUNK_HEADER_BYTES])
-                start = offset + CHUNK_HEADER_BYTES
-                found |= blocks_of(bytes(file[start : start + header.body_bytes]))
-                offset += header.padded_bytes
+            if f"-{daemon:016x}-" in path:
+                for body in chunks_of(file).values():
+                    found |= blocks_of(body)
         return found
 
     def buffered_blocks(self, daemon: int, key: AssignmentKey) -> set[bytes]:
@@ -219,7 +212,8 @@ class Pair:
         core = self.cores[daemon]
         found = set()
         for partition in range(PARTITIONS):
-            for piece in core.snapshot(key, partition) or ():
+            snapshot = core.snapshot(key, partition)
+            for piece in snapshot.pieces if snapshot is not None else ():
                 end = CHUNK_HEADER_BYTES + piece.body_bytes
                 if piece.chunk.pages:
                     body = piece.chunk.memory(core.arena, CHUNK_HEADER_BYTES, end)

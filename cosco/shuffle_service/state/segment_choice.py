@@ -65,7 +65,7 @@ def neighbours(
     """Return the buffers whose open chunks go into one segment with that of `seed`, ascending.
 
     The nearest that have half of its length or more, or any with `takes_all`, until there are
-    `segment_bytes`.
+    `segment_bytes`. One that has these by itself gets a segment of its own.
     """
     assert seed.open is not None
     total = seed.open.length
@@ -78,7 +78,7 @@ def neighbours(
             buffer = buffers.get(partition)
             if buffer is None or buffer.open is None or buffer.flushing is not None:
                 continue
-            if buffer.open.length >= least_bytes and total < segment_bytes:
+            if least_bytes <= buffer.open.length < segment_bytes and total < segment_bytes:
                 found.append(buffer)
                 total += buffer.open.length
     return sorted(found, key=lambda buffer: buffer.partition)

@@ -64,7 +64,10 @@ class SegmentsOfOthers:
         self._found: list[StoredSegment] | None = None
 
     async def of(self, partition: int) -> list[StoredSegment]:
-        """Return the segments that may have chunks of a partition. Raises OSError."""
+        """Return the segments that may have chunks of a partition, each daemon's oldest first.
+
+        Raises: OSError.
+        """
         if self._found is None:
             self._found = await self._list()
         return [one for one in self._found if one.first <= partition <= one.last]
@@ -81,6 +84,8 @@ class SegmentsOfOthers:
                 found.append(
                     StoredSegment(segment_id, file.path, file.size_bytes, name.first, name.last)
                 )
+        # By names a reader would get rows as they were written last, and hold more to order them.
+        found.sort(key=lambda one: (one.id.incarnation, one.id.serial))
         return found
 
 

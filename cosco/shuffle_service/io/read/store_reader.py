@@ -11,7 +11,6 @@ import asyncio
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -78,7 +77,7 @@ class StoreReader:
         """Up to `length` bytes of an extent from `position` on, one or more, read if need be.
 
         They are valid until the next await. Raises OSError, which TimeoutError is one of, and
-        DataCorrupted if the file ends before the extent does.
+        DataCorrupted if the file ends before the extent does; these again while the piece is held.
         """
         place = self._starts[index] + position
         if self._piece is None or not self._piece.covers(place):
@@ -107,13 +106,12 @@ class StoreReader:
 
     async def _read_piece(self, place: int) -> _Piece:
         if (ahead := self._ahead) is not None:
+            await asyncio.wait({ahead})
+            piece = ahead.result()
             # What went wrong is met again by the read below, which then is the one to tell.
-            with suppress(OSError):
-                await asyncio.wait({ahead})
-                piece = ahead.result()
-                if piece.covers(place):
-                    self._ahead = None
-                    return piece
+            if piece.covers(place) and not piece.failures:
+                self._ahead = None
+                return piece
             self._drop_ahead()
         start = place - place % ALIGNMENT
         end = self._piece_end(start)

@@ -7,6 +7,7 @@ import errno
 import math
 import time
 
+import numpy as np
 import pytest
 from support.daemon_parts import DaemonParts
 from support.fetching import one_partition
@@ -14,9 +15,11 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore, StoreFull
 from cosco.errors import CapacityExceeded, CoscoError
+from cosco.format.chunk import ALIGNMENT
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import fetch_reply
+from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
@@ -36,11 +39,11 @@ class FullStore(MemoryStore):
         self.room = asyncio.Event()
         self.asked = asyncio.Event()
 
-    async def append(self, path, offset, parts):
+    async def put(self, path, parts):
         self.asked.set()
         if not self.room.is_set():
             raise StoreFull(errno.ENOSPC, "No space left on device")
-        await super().append(path, offset, parts)
+        await super().put(path, parts)
 
 
 async def no_copies(key) -> None:
@@ -58,9 +61,11 @@ class Rig:
         incarnation: int = INCARNATION,
         idle_s: float = 0.0,
         timeout_s: float = math.inf,
+        arena: memoryview | None = None,
     ) -> None:
         self.store = store
-        arena = memoryview(bytearray(pages * MAX_PAGE_BYTES))
+        if arena is None:
+            arena = memoryview(bytearray(pages * MAX_PAGE_BYTES))
         self.core = DaemonCore(
             arena=arena,
             incarnation=incarnation,
@@ -170,7 +175,7 @@ def test_a_dropped_exchange_is_not_retried_for_ever():
     asyncio.run(main())
 
 
-def test_everything_is_flushed_to_files_that_describe_themselves():
+def test_everything_is_flushed_to_segments_that_describe_themselves():
     async def main() -> None:
         store = MemoryStore()
         await store.open()
@@ -215,13 +220,13 @@ def test_a_reader_goes_on_from_the_store_when_the_chunk_is_flushed_meanwhile():
     asyncio.run(main())
 
 
-def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
+def test_a_deleted_segment_costs_its_own_rows_and_nobody_elses():
     async def main() -> None:
         store = MemoryStore()
         await store.open()
         rig = Rig(store)
         rig.flusher.start()
-        rig.put(block(0, 0, b"x" * 30_000), block(1, 0, b"y" * 30_000))
+        rig.put(block(0, 0, b"x" * 70_000), block(1, 0, b"y" * 70_000))
         await rig.flusher.flush_everything()
         (file,) = await store.list(f"c/{EXCHANGE}/0-1/0-")
         del store._files[file.path]
@@ -230,12 +235,87 @@ def test_a_deleted_file_costs_its_own_rows_and_nobody_elses():
         await rig.flusher.flush_everything()
         assert rig.core.flushes.failing_since is None
         replies = [fetch_reply(message) async for message in rig.fetch.serve(one_partition(KEY, 0))]
-        assert replies[0].error  # what was stored is lost, and said to be
+        errors = [reply.error for reply in replies if not isinstance(reply, memoryview)]
+        assert sum(map(bool, errors)) == 1  # what was stored is lost, and said to be
         assert b"".join(bytes(r) for r in replies if isinstance(r, memoryview)) == later[0]
-        assert await rig.read(1) == block(1, 0, b"y" * 30_000) + later[1]
-        # The new file describes itself from its beginning.
+        assert await rig.read(1) == block(1, 0, b"y" * 70_000) + later[1]
+        # The next segment describes itself.
         other = Rig(store, incarnation=INCARNATION + 1)
         assert await other.read(0) == later[0]
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+class Recorder(MemoryStore):
+    """Notes what is put, and fails the first `failures` times."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__()
+        self.failures = failures
+        self.puts: list[tuple[str, bytes]] = []
+        self.addresses: list[int] = []
+
+    async def put(self, path, parts):
+        self.puts.append((path, b"".join(parts)))
+        self.addresses += [np.frombuffer(part, np.uint8).ctypes.data for part in parts]
+        if len(self.puts) <= self.failures:
+            raise OSError(errno.EIO, "Input/output error")
+        await super().put(path, parts)
+
+
+def test_a_write_is_repeated_with_its_own_name_and_bytes_until_it_lands():
+    async def main() -> None:
+        store = Recorder(failures=2)
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        made = [block(0, 0, b"x" * 70_000), block(0, 1, b"later")]
+        rig.put(made[0])
+        await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
+        rig.put(made[1])
+        await rig.flusher.flush_everything()
+        first, second, third, later = store.puts
+        assert first == second == third
+        assert later[0] != first[0]
+        assert await rig.read(0) == b"".join(made)
+        assert len(await store.list("")) == 2
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_what_is_written_is_where_direct_io_can_take_it_from():
+    async def main() -> None:
+        store = Recorder()
+        await store.open()
+        arena = Arena(8 * MAX_PAGE_BYTES)
+        rig = Rig(store, arena=arena.memory)
+        rig.flusher.start()
+        for partition in range(3):
+            rig.put(block(partition, 0, b"x" * 1000 * (partition + 1)))
+        await rig.flusher.flush_everything()
+        assert [len(data) % ALIGNMENT for _, data in store.puts] == [0]
+        assert [address % ALIGNMENT for address in store.addresses] == [0] * 4  # and the index
+        await rig.flusher.stop()
+
+    asyncio.run(main())
+
+
+def test_partitions_that_are_small_share_a_segment_and_are_counted_each():
+    async def main() -> None:
+        store = Recorder()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        blocks = [block(p, 0, b"x" * 1000) for p in range(5)]
+        rig.put(*blocks)
+        await rig.flusher.flush_everything()
+        assert len(store.puts) == 1
+        value = rig.metrics.registry.get_sample_value
+        assert value("cosco_segments_stored_total") == 1
+        assert value("cosco_chunks_stored_total") == 5
+        assert value("cosco_bytes_stored_total") == sum(map(len, blocks))
         await rig.flusher.stop()
 
     asyncio.run(main())
@@ -246,10 +326,10 @@ class BrokenStore(MemoryStore):
 
     error: Exception | None = None
 
-    async def append(self, path, offset, parts):
+    async def put(self, path, parts):
         if self.error is not None:
             raise self.error
-        await super().append(path, offset, parts)
+        await super().put(path, parts)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +337,7 @@ class BrokenStore(MemoryStore):
     [
         StoreFull(errno.ENOSPC, "No space left on device"),
         FileNotFoundError(errno.ENOENT, "no such file in the store"),
-        ValueError("an append at 4096 to a file of 0 bytes"),
+        TimeoutError(errno.ETIMEDOUT, "the store has not answered for 30 s"),
     ],
 )
 def test_a_store_that_takes_nothing_loses_nothing_and_ends_no_task(error):
@@ -341,31 +421,31 @@ class HangingStore(MemoryStore):
         self.begun = 0
         self.error: Exception | None = None
 
-    async def append(self, path, offset, parts):
+    async def put(self, path, parts):
         self.begun += 1
         await self.go.wait()
         error, self.error = self.error, None
         if error is not None:
             raise error
-        await super().append(path, offset, parts)
+        await super().put(path, parts)
 
 
-class HangingFile(MemoryStore):
+class HangingPartition(MemoryStore):
     """A store that ends no write of partition 0 until `go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go = asyncio.Event()
 
-    async def append(self, path, offset, parts):
-        if "/0-" in path.removeprefix(f"c/{EXCHANGE}/0-1"):
+    async def put(self, path, parts):
+        if path.startswith(f"c/{EXCHANGE}/0-1/0-"):
             await self.go.wait()
-        await super().append(path, offset, parts)
+        await super().put(path, parts)
 
 
 def test_writes_that_succeed_beside_one_that_hangs_tell_no_recovery():
     async def main() -> None:
-        store = HangingFile()
+        store = HangingPartition()
         await store.open()
         rig = Rig(store, pages=64, timeout_s=0.01)
         rig.flusher.start()

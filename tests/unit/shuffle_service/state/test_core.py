@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
+from support.segments import chunks_of
 
 from cosco.errors import DataCorrupted
 from cosco.format.block import walk_blocks
-from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
+from cosco.format.chunk import CHUNK_HEADER_BYTES
+from cosco.format.segment import FOOTER_BYTES, index_place, parse_index
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
@@ -44,17 +46,31 @@ def put(core, blocks, mapper_attempt=MAPPER_ATTEMPT):
 
 def read(core, files, partition):
     """All blocks of a partition as a reader gets them, from memory and from `files`."""
-    out = []
-    for piece in core.snapshot(KEY, partition):
+    return blocks_in(core, files, core.snapshot(KEY, partition), partition)
+
+
+def blocks_in(core, files, snapshot, partition):
+    """All blocks of a look, which may be one of a while ago."""
+    bodies = []
+    for segment in snapshot.segments:
+        file = files[segment.path]
+        assert segment.size_bytes == len(file)
+        place = index_place(segment.id, len(file), file[-FOOTER_BYTES:])
+        if (found := parse_index(file[place:], place).find(partition)) is not None:
+            start = found.offset + CHUNK_HEADER_BYTES
+            bodies.append(file[start : start + found.body_bytes])
+    for piece in snapshot.pieces:
         chunk, end = piece.chunk, CHUNK_HEADER_BYTES + piece.body_bytes
         if chunk.state is ChunkState.STORED:
-            file = files[chunk.buffer.path]
-            data = file[chunk.offset + CHUNK_HEADER_BYTES : chunk.offset + end]
+            file = files[chunk.path]
+            bodies.append(file[chunk.offset + CHUNK_HEADER_BYTES : chunk.offset + end])
         else:
-            data = b"".join(chunk.memory(core.arena, CHUNK_HEADER_BYTES, end))
-        for offset, header in walk_blocks(memoryview(data)):
-            out.append(data[offset : offset + header.block_bytes])
-    return out
+            bodies.append(b"".join(chunk.memory(core.arena, CHUNK_HEADER_BYTES, end)))
+    return [
+        body[offset : offset + header.block_bytes]
+        for body in bodies
+        for offset, header in walk_blocks(memoryview(body))
+    ]
 
 
 def flush_any(core):
@@ -66,14 +82,16 @@ def flush_any(core):
 
 
 def write(files, flush):
-    data = b"".join(flush.parts)
-    file = files.setdefault(flush.buffer.path, bytearray())
-    assert len(file) == flush.chunk.offset  # a file has no holes
-    header = parse_chunk_header(data)
-    assert (header.exchange, header.range_index, header.epoch) == KEY
-    assert header.padded_bytes == len(data)
-    assert not any(data[CHUNK_HEADER_BYTES + header.body_bytes :])
-    file += data
+    data = b"".join(flush.parts) + flush.index_bytes
+    assert len(data) == flush.length
+    assert flush.path not in files  # a name is never used for others
+    files[flush.path] = data
+    assert list(chunks_of(data)) == partitions_of(flush)
+    return partitions_of(flush)
+
+
+def partitions_of(flush):
+    return [chunk.buffer.partition for chunk in flush.chunks]
 
 
 def test_a_duplicate_is_dropped_also_inside_one_frame_and_in_parts():
@@ -102,8 +120,7 @@ def test_a_full_chunk_is_flushed_and_one_that_is_not_stays():
     big = block(0, 0, b"x" * (64 << 10))
     put(core, [big])
     flush = core.next_flush()
-    write(files, flush)
-    assert flush.buffer.partition == 0
+    assert write(files, flush) == [0]
     assert core.next_flush() is None
     before = core.pool.free_bytes
     assert read(core, files, 0) == [big]
@@ -112,17 +129,136 @@ def test_a_full_chunk_is_flushed_and_one_that_is_not_stays():
     assert read(core, files, 0) == [big]
 
 
+def pressed(core):
+    """The next write as if memory were short."""
+    core.page_queue.waiting_bytes = 1 << 40
+    flush = core.next_flush()
+    core.page_queue.waiting_bytes = 0
+    return flush
+
+
 def test_under_pressure_the_largest_goes_first():
     core, files = make_core(pages=4, segment_bytes=1 << 30), {}
-    for partition, size in ((0, 200_000), (1, 400_000), (2, 300_000)):
+    for partition, size in ((0, 100_000), (1, 400_000), (2, 190_000)):
         put(core, [block(partition, 0, b"x" * size)])
-    sizes = []
-    while (flush := flush_any(core)) is not None:
-        write(files, flush)
-        sizes.append(flush.buffer.partition)
+    written = []
+    while (flush := pressed(core)) is not None:
+        written.append(write(files, flush))
         core.end_flush(flush, 0.0)
-    assert sizes == [1, 2, 0]
+    assert written == [[1], [0, 2]]  # and with it who is not much smaller
     assert core.pool.free_bytes == core.pool.capacity_bytes
+
+
+def test_when_all_is_to_be_stored_size_does_not_matter():
+    core, files = make_core(pages=4, segment_bytes=1 << 30), {}
+    for partition, size in ((0, 1), (1, 400_000), (2, 100), (7, 50_000)):
+        put(core, [block(partition, 0, b"x" * size)])
+    assert write(files, flush_any(core)) == [0, 1, 2, 7]
+
+
+def test_a_sealed_range_is_stored_in_few_segments():
+    core, files = make_core(pages=4, segment_bytes=300_000), {}
+    for partition, size in ((0, 1), (1, 400_000), (2, 100), (3, 200_000), (4, 5), (50, 5)):
+        put(core, [block(partition, 0, b"x" * size)])
+    core.seal([KEY])
+    written = []
+    while (flush := core.next_flush()) is not None:
+        written.append(write(files, flush))
+    assert sorted(written) == [[0, 2, 3, 4, 50], [1]]  # one fills a segment by itself
+
+
+def test_only_of_its_own_range_are_partitions_written_together():
+    core, files = make_core(partitions=2), {}
+    other = Assignment(1, 1, 1, DaemonRef(INCARNATION, "a"))
+    core.admit(EXCHANGE, other, PartitionRange(1, 2, 2))
+    put(core, [block(1, 0)])
+    data = memoryview(frame([block(2, 0)], range_index=1))
+    held = core.assignment(AssignmentKey(EXCHANGE, 1, 1))
+    core.append_frame(held, check_frame(data, EXCHANGE, MAPPER_ATTEMPT), 0)
+    flushes = [flush_any(core), flush_any(core)]
+    assert sorted(write(files, flush) for flush in flushes) == [[1], [2]]
+    folders = {path.rpartition("/")[0] for path in files}
+    assert folders == {f"c/{EXCHANGE}/0-1", f"c/{EXCHANGE}/1-1"}
+
+
+def test_the_chunks_of_a_segment_become_durable_together_and_not_before():
+    """A frame whose rows are in two of them is acknowledged once, when its put has returned."""
+    core, files = make_core(pages=4, segment_bytes=1 << 30), {}
+    blocks = [block(p, 0, b"x" * 10_000) for p in range(3)]
+    data, told = memoryview(frame(blocks)), []
+    checked, held = check_frame(data, EXCHANGE, MAPPER_ATTEMPT), core.assignment(KEY)
+    replica = DaemonRef(INCARNATION + 1, "b")
+    forward = core.replication.forward(
+        KEY, replica, checked.header, data[48:], now=0.0, answer=told.append
+    )
+    core.append_frame(held, checked, 0)
+    forward.replica.taken(forward, held.unstored_chunks(checked))
+    flush = flush_any(core)
+    assert write(files, flush) == [0, 1, 2]
+    before = core.pool.free_bytes
+    for partition in range(3):
+        looked = core.snapshot(KEY, partition)
+        assert looked.segments == []
+        assert [piece.chunk.state for piece in looked.pieces] == [ChunkState.FLUSHING]
+    assert told == []
+    assert core.end_flush(flush, 0.0)
+    assert told == [None]
+    assert core.pool.free_bytes == core.pool.capacity_bytes > before
+    for partition in range(3):
+        looked = core.snapshot(KEY, partition)
+        assert [one.path for one in looked.segments] == [flush.path]
+        assert looked.pieces == []
+        assert read(core, files, partition) == [blocks[partition]]
+
+
+def test_a_write_that_failed_is_repeated_with_the_same_bytes_and_the_same_name():
+    core, files = make_core(), {}
+    made = [block(p, 0, b"x" * 40_000) for p in range(2)]
+    put(core, made)
+    flush = flush_any(core)
+    path, data = flush.path, b"".join(flush.parts)
+    core.flush_failed(flush, OSError(28, "No space left on device"), 0.0)
+    put(core, [block(0, 1, b"later")])  # goes to another chunk
+    assert (flush.path, b"".join(flush.parts)) == (path, data)
+    write(files, flush)
+    core.end_flush(flush, 1.0)
+    assert read(core, files, 0) == [made[0], block(0, 1, b"later")]
+    second = flush_any(core)
+    assert second.path != path
+    assert second.id.serial > flush.id.serial
+
+
+def test_a_reader_finds_what_was_in_memory_when_it_looked():
+    core, files = make_core(), {}
+    put(core, [block(0, 0)])
+    first = flush_any(core)
+    put(core, [block(0, 1)])
+    looked = core.snapshot(KEY, 0)
+    assert [piece.chunk.state for piece in looked.pieces] == [ChunkState.FLUSHING, ChunkState.OPEN]
+    write(files, first)
+    core.end_flush(first, 0.0)
+    second = flush_any(core)
+    write(files, second)
+    core.end_flush(second, 0.0)
+    put(core, [block(0, 2)])
+    assert blocks_in(core, files, looked, 0) == [block(0, 0), block(0, 1)]
+
+
+def test_a_look_names_no_segment_that_is_known_to_have_nothing_of_a_partition():
+    core, files = make_core(), {}
+    put(core, [block(0, 0), block(4, 0)])
+    first = flush_any(core)
+    write(files, first)
+    core.end_flush(first, 0.0)
+    assert [core.snapshot(KEY, p).segments == [] for p in (0, 2, 4, 5)] == [
+        False, True, False, True,
+    ]  # fmt: skip
+    core.indexes.forget(first.path, first.length)  # then only its name tells
+    assert [core.snapshot(KEY, p).segments == [] for p in (0, 2, 4, 5)] == [
+        False, False, False, True,
+    ]  # fmt: skip
+    assert read(core, files, 2) == []
+    assert read(core, files, 4) == [block(4, 0)]
 
 
 def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smaller():
@@ -137,15 +273,33 @@ def test_beside_copies_the_oldest_goes_before_the_largest_unless_it_is_much_smal
         core.append_frame(held, checked, 0)
         forward.replica.taken(forward, held.unstored_chunks(checked))
     assert core.next_flush() is None  # there is no need
+    core.segment_bytes = 1  # each partition gets a segment of its own
     sizes = []
     while (flush := flush_any(core)) is not None:
-        sizes.append(flush.buffer.partition)
+        sizes += partitions_of(flush)
         core.end_flush(flush, 0.0)
         assert len(core.replication) == 3 - len(sizes)
     assert sizes == [2, 0, 1]
 
 
-def test_one_write_of_a_file_is_under_way_at_a_time():
+def test_a_partition_that_is_being_written_is_no_neighbour():
+    core, files = make_core(), {}
+    put(core, [block(p, 0) for p in range(3)])
+    put(core, [block(1, 1, b"x" * (64 << 10))])
+    first = core.next_flush()
+    assert write(files, first) == [1]
+    put(core, [block(1, 2)])
+    second = flush_any(core)
+    assert write(files, second) == [0, 2]
+    core.end_flush(second, 0.0)
+    core.end_flush(first, 0.0)
+    third = flush_any(core)
+    assert write(files, third) == [1]
+    core.end_flush(third, 0.0)
+    assert read(core, files, 1) == [block(1, 0), block(1, 1, b"x" * (64 << 10)), block(1, 2)]
+
+
+def test_one_chunk_of_a_partition_is_under_way_at_a_time():
     core, files = make_core(segment_bytes=64 << 10), {}
     put(core, [block(0, 0, b"x" * (64 << 10))])
     first = core.next_flush()

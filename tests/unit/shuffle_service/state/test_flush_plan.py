@@ -9,8 +9,10 @@ import pytest
 
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
-from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, Flush, FlushPlan
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
+from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, FlushPlan
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
+from cosco.shuffle_service.state.segment_choice import Flush, begin_segment
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -19,9 +21,18 @@ def make_plan(idle_s: float = 0.0, timeout_s: float = math.inf) -> FlushPlan:
     return FlushPlan(ReplicationLog(incarnation=1, frames_max=16), idle_s, timeout_s)
 
 
-def make_flush() -> Flush:
+def make_buffer() -> PartitionBuffer:
+    """One with an open chunk, which holds nothing."""
     buffer = PartitionBuffer(AssignmentKey(7, 0, 1), 0)
-    return Flush(buffer, Chunk(buffer), [])
+    buffer.open = Chunk(buffer)
+    return buffer
+
+
+def make_flush() -> Flush:
+    buffer, pool = make_buffer(), PagePool(MAX_PAGE_BYTES)
+    assert buffer.open is not None
+    buffer.open.grow(pool, 4096, 0)
+    return begin_segment([buffer], memoryview(bytearray(MAX_PAGE_BYTES)), 1, 1, "c/7/0-1/")
 
 
 def test_a_daemon_is_idle_when_nothing_came_for_a_while() -> None:
@@ -65,15 +76,26 @@ def test_a_write_that_fails_is_tried_again_later_and_later() -> None:
 
 @pytest.mark.parametrize("kind", ["opened", "filled", "hurry"])
 def test_a_writer_is_woken_for_what_it_would_find(kind: str) -> None:
-    plan, buffer = make_plan(), make_flush().buffer
+    plan, buffer = make_plan(), make_buffer()
     assert not plan.has_work(pressed=True)
-    buffer.open = Chunk(buffer)
     getattr(plan, kind)(buffer)
     assert plan.has_work(pressed=False) == (kind != "opened")
     assert plan.has_work(pressed=True)
     assert plan.next_buffer(pressed=True) is buffer
+    plan.forget(buffer)  # it is being written
     assert not plan.has_work(pressed=True)
     assert len(plan) == 0
+
+
+def test_what_hangs_is_known_with_all_its_pages() -> None:
+    plan, hung, other = make_plan(timeout_s=5.0), make_flush(), make_flush()
+    plan.began(hung, 0.0)
+    plan.began(other, 3.0)
+    plan.waits(hung, 5.0)
+    plan.waits(other, 5.0)
+    assert plan.hanging_bytes == hung.capacity == 4096
+    plan.waits(other, 8.0)
+    assert plan.hanging_bytes == 8192
 
 
 def test_a_write_that_is_under_way_for_too_long_counts_as_a_failure() -> None:

@@ -113,7 +113,7 @@ def test_a_mark_counts_before_its_sender_is_told():
         assert held.board.attempts().tolist() == [1, 1]
         assert held.board.sums(0) == (2, 4, 6)
         assert list(held.buffers) == [0]
-        assert rig.core.snapshot(KEY, 0)[0].body_bytes == len(rows(0))
+        assert rig.core.snapshot(KEY, 0).pieces[0].body_bytes == len(rows(0))
         assert rig.parts.metrics.marks._value.get() == 2
 
     run(test)
@@ -170,7 +170,7 @@ def test_what_a_sender_that_is_done_sends_again_is_not_remembered():
         assert dedupe.entries == rig.core._dedupe.entries == 0
         await rig.push(rows(2), done())
         assert dedupe.entries == rig.core._dedupe.entries == 0
-        assert rig.core.snapshot(KEY, 2)[0].body_bytes == 2 * len(rows(2))
+        assert rig.core.snapshot(KEY, 2).pieces[0].body_bytes == 2 * len(rows(2))
 
     run(test)
 
@@ -261,6 +261,7 @@ def test_beside_a_replica_that_does_not_answer_a_mark_counts_when_all_before_it_
         else:
             rig.core.replication.gone(REPLICA)
         assert rig.done == []
+        rig.core.segment_bytes = 1  # each partition gets a segment of its own
         for left in (1, 0):
             rig.core.flushes.everything = True
             flush = rig.core.next_flush()

@@ -166,17 +166,17 @@ def copy_of(pair: Pair, blocks, *, sequence=1, primary=1, told=None):
     keep_copy(pair.cores[2], data, primary, (told if told is not None else []).append)
 
 
-def test_absorbed_copies_are_stored_in_a_file_of_the_replica_with_no_block_twice():
+def test_absorbed_copies_are_stored_in_segments_of_the_replica_with_no_block_twice():
     pair = Pair()
     blocks = [block(p, 0, b"x" * 5000) for p in range(3)]
     copy_of(pair, blocks[:2], sequence=1)
     copy_of(pair, blocks[1:], sequence=2)
     core = pair.cores[2]
-    assert core.snapshot(pair.key(1), 0) == []
+    assert core.snapshot(pair.key(1), 0).pieces == []
     while (copy := core.copies.oldest(pair.key(1))) is not None:
         assert core.absorb_copy(copy)
     assert not core.copies.has(pair.key(1))
-    assert [piece.body_bytes for piece in core.snapshot(pair.key(1), 1)] == [len(blocks[1])]
+    assert [piece.body_bytes for piece in core.snapshot(pair.key(1), 1).pieces] == [len(blocks[1])]
     pair.store_all(2)
     assert pair.stored_blocks(2) == set(blocks)
     assert core.unstored_bytes == 0
@@ -322,7 +322,7 @@ def test_a_copy_whose_pages_were_changed_does_not_hold_up_the_others():
     core.arena[first.pages[0].offset + 100] ^= 1
     assert core.absorb_copy(first)
     assert core.absorb_copy(core.copies.oldest(None))
-    [piece] = core.snapshot(pair.key(1), 0)
+    [piece] = core.snapshot(pair.key(1), 0).pieces
     data = b"".join(piece.chunk.memory(core.arena, 64, 64 + piece.body_bytes))
     assert blocks_of(data) == {block(0, 1)}
 
