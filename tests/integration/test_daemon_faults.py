@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 from support.raw_push import RawMetadata, RawPush, make_block, make_frame, metric
+from support.segments import chunks_of
 
 from cosco.errors import InvalidArgument
 from cosco.format.block import walk_blocks
-from cosco.format.chunk import CHUNK_HEADER_BYTES, parse_chunk_header
 from cosco.local.cluster import LocalCluster
 from cosco.protocol import wire
 from cosco.protocol.wire import mpb, spb
@@ -58,14 +58,8 @@ def stored_blocks(cluster) -> list[bytes]:
     """Every block in the files of the store, as a stranger finds them."""
     found = []
     for file in (cluster.directory / "store").glob("*/*/*/*"):
-        data = file.read_bytes()
-        offset = 0
-        while offset < len(data):
-            header = parse_chunk_header(data[offset:])
-            start = offset + CHUNK_HEADER_BYTES
-            body = memoryview(data)[start : start + header.body_bytes]
+        for body in map(memoryview, chunks_of(file.read_bytes()).values()):
             found += [bytes(body[o : o + b.block_bytes]) for o, b in walk_blocks(body)]
-            offset += header.padded_bytes
     return found
 
 

@@ -135,5 +135,7 @@ def stored_files(cluster: LocalCluster) -> list[Path]:
     stores = cluster.directory.glob("store*")
     files = [Path(root, n) for s in stores for root, _, names in os.walk(s) for n in names]
     return [
-        path for path in files if parse_segment_name(path.name) and path.parent.parent.name.isdigit()
+        path
+        for path in files
+        if parse_segment_name(path.name) and path.parent.parent.name.isdigit()
     ]
