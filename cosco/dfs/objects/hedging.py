@@ -12,9 +12,10 @@ _KNOWN_ENOUGH: Final = 20
 _SLOW_SHARE: Final = 0.95
 #: Sooner than this a second request is not worth its price.
 _MIN_DELAY_S: Final = 0.02
-#: Requests that may be added: this share of all, and these at once after a quiet time.
-_EXTRA_SHARE: Final = 0.05
-_EXTRA_MAX: Final = 8.0
+#: Reads that must have ended for each request that is added, and those that count at most: after
+#: a quiet time eight may be added at once.
+_READS_PER_EXTRA: Final = 20
+_READS_SAVED_MAX: Final = 8 * _READS_PER_EXTRA
 
 
 class Hedging:
@@ -26,13 +27,13 @@ class Hedging:
 
     def __init__(self) -> None:
         self._seconds: dict[int, deque[float]] = {}
-        self._extra = 0.0
+        self._saved = 0
 
     def read_took(self, length: int, seconds: float) -> None:
         """Remember a read that ended well."""
         of_length = self._seconds.setdefault(_class_of(length), deque(maxlen=_REMEMBERED))
         of_length.append(seconds)
-        self._extra = min(_EXTRA_MAX, self._extra + _EXTRA_SHARE)
+        self._saved = min(_READS_SAVED_MAX, self._saved + 1)
 
     def delay_s(self, length: int) -> float | None:
         """Return how long to wait before a read is slow; None if too little is known."""
@@ -44,9 +45,9 @@ class Hedging:
 
     def take(self) -> bool:
         """Whether one more request may be made; if so, it is counted."""
-        if self._extra < 1.0:
+        if self._saved < _READS_PER_EXTRA:
             return False
-        self._extra -= 1.0
+        self._saved -= _READS_PER_EXTRA
         return True
 
 
