@@ -49,9 +49,13 @@ _CODE: Final = re.compile(r"<Code>\s*([\w.]+)\s*</Code>")
 _MESSAGE: Final = re.compile(r"<Message>\s*([^<\n]*)")
 _TIMED_OUT: Final = re.compile(r"\bkind: Timeout\b|\bTimedOut\b|operation timed out")
 _NO_CONNECTION: Final = re.compile(r"\bkind: Connect\b")
-_CREDENTIALS: Final = re.compile(
-    r"metadata/instance|latest/api/token|/latest/meta-data|169\.254\.|computeMetadata|"
-    r"[Cc]redential|AssumeRole"
+#: Who is asked for credentials: the machine, the container, or a service beside the store.
+_ASKED_FOR_CREDENTIALS: Final = re.compile(
+    r"latest/api/token|latest/meta-data|169\.254\.|computeMetadata|metadata\.google|oauth2|AssumeRole"
+)
+#: What a provider of `cosco.dfs.objects.aws_profiles` has raised.
+_PROVIDER: Final = re.compile(
+    r"credential provider: (?:(?:PermissionError|InvalidArgument): (?P<ours>[^\n]+)|(?P<kind>\w+))"
 )
 _SYSTEM: Final = re.compile(r'message: "([^"]{1,80})"')
 _RANGE_IGNORED: Final = "non-partial response"
@@ -83,6 +87,8 @@ def explained(error: Exception, what: str) -> OSError:
         assert isinstance(error, OSError)
         return error
     text = str(error)
+    if (without := _without_credentials(text, what)) is not None:
+        return without
     status = int(found[1]) if (found := _STATUS.search(text)) else 0
     code = found[1] if (found := _CODE.search(text)) else ""
     if isinstance(error, FileNotFoundError) and code in _NO_SUCH_OBJECT:
@@ -91,12 +97,28 @@ def explained(error: Exception, what: str) -> OSError:
         return FileExistsError(errno.EEXIST, "there is such a file in the store", what)
     if status == 416 or code == "InvalidRange":
         return PastTheEnd(errno.EINVAL, "the range begins behind the end of the object", what)
-    if status or code:
-        return _of_answer(error, text, status, code, what)
+    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if status or code or refused:
+        return _of_answer(text, status, code, what, refused=refused)
     return _without_answer(text, what)
 
 
-def _of_answer(error: Exception, text: str, status: int, code: str, what: str) -> OSError:
+def _without_credentials(text: str, what: str) -> PermissionError | None:
+    """Return the error of a request that was not made, as it could not be signed."""
+    if found := _PROVIDER.search(text):
+        why = found["ours"] or f"their provider has raised {found['kind']}"
+        said = f"no credentials for the store: {printable(why)}"
+    elif _ASKED_FOR_CREDENTIALS.search(text.partition("\n")[0]):
+        said = (
+            "no credentials for the store: neither the environment nor a profile has any, and no "
+            "role of this machine has answered"
+        )
+    else:
+        return None
+    return PermissionError(errno.EACCES, said, what)
+
+
+def _of_answer(text: str, status: int, code: str, what: str, *, refused: bool) -> OSError:
     said = f"the store's server has answered {status or 'with an error'}"
     said += f" {code}" if code else ""
     if found := _MESSAGE.search(text):
@@ -105,7 +127,6 @@ def _of_answer(error: Exception, text: str, status: int, code: str, what: str) -
         said += f": {hint}"
     if code in _FULL or status == _FULL_STATUS:
         return StoreFull(errno.ENOSPC, said, what)
-    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
     if refused or code in _REFUSED or status in _REFUSED_STATUS:
         return PermissionError(errno.EACCES, said, what)
     return OSError(errno.EIO, said, what)
@@ -115,13 +136,6 @@ def _without_answer(text: str, what: str) -> OSError:
     if _RANGE_IGNORED in text:
         return RangeIgnored(errno.EIO, "the store's server ignores ranges", what)
     first = text.partition("\n")[0].partition("?")[0]  # queries of URLs may be signed
-    if _CREDENTIALS.search(first):
-        return PermissionError(
-            errno.EACCES,
-            "no credentials for the store were to be had: neither of the environment nor of a "
-            "profile, and no role of this machine has answered",
-            what,
-        )
     if _TIMED_OUT.search(text):
         return TimeoutError(errno.ETIMEDOUT, "the store's server has not answered in time", what)
     if _NO_CONNECTION.search(text):
