@@ -1,6 +1,6 @@
 """Which stores there are, by the schemes of their URLs: Cosco's own, and those of others.
 
-A package adds one by an entry point of the group `cosco.stores`, whose name is the scheme, and
+A package adds one by an entry point of the group "cosco.stores", whose name is the scheme, and
 whose object is called as those here are: `factory(url, *, threads, observer)`. It returns a store
 that is still to be opened, does no IO, and raises InvalidArgument for a URL that it refuses. A
 scheme of Cosco's own cannot be taken.

@@ -37,6 +37,7 @@ from cosco.protocol.records import VOLATILE_STORE
 #: Returns a store that is still to be opened, which tells the observer, if there is one.
 MakeStore = Callable[[Observer | None], Store]
 Scenario = Callable[[Store], Awaitable[None]]
+Run = Callable[[Scenario], list[IOEvent]]
 
 _REFUSED: Final = r"no path|keeps for itself"
 _OUTSIDE: Final = ("/", "/etc/x", "a//b", "a/../b", "..", "./a", "a\0b", "cosco-store.json")
@@ -80,7 +81,7 @@ class StoreConformance:
         raise NotImplementedError("override the fixture `make_store`, as cosco.dfs.testing says")
 
     @pytest.fixture
-    def run(self, make_store: MakeStore) -> Callable[[Scenario], list[IOEvent]]:
+    def run(self, make_store: MakeStore) -> Run:
         """Give what runs a scenario on an open store.
 
         It returns what the observer was told, but for the files that belong to the store itself.
@@ -141,7 +142,7 @@ class StoreConformance:
 
     # --- putting --------------------------------------------------------------------------
 
-    def test_what_was_put_is_read_back(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_what_was_put_is_read_back(self, run: Run) -> None:
         whole = pages("a", 3) + pages("b", 2)
 
         async def scenario(store: Store) -> None:
@@ -151,7 +152,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_parts_may_be_cut_anywhere(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_parts_may_be_cut_anywhere(self, run: Run) -> None:
         whole = random.Random(1).randbytes(40 * ALIGNMENT)  # noqa: S311  any bytes
 
         async def scenario(store: Store) -> None:
@@ -163,9 +164,7 @@ class StoreConformance:
         run(scenario)
 
     @pytest.mark.parametrize("before", [1, 2, 5])
-    def test_a_put_that_is_repeated_leaves_exactly_its_bytes(
-        self, run: Callable[[Scenario], list[IOEvent]], before: int
-    ) -> None:
+    def test_a_put_that_is_repeated_leaves_exactly_its_bytes(self, run: Run, before: int) -> None:
         """The first one may have left any beginning, or the file as it should be."""
         whole = pages("a") + pages("b") + pages("c")
 
@@ -177,7 +176,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_a_large_file(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_a_large_file(self, run: Run) -> None:
         """So large that stores that put files in pieces do so."""
         piece = random.Random(2).randbytes(1 << 20)  # noqa: S311  any bytes
         count = 72
@@ -194,9 +193,7 @@ class StoreConformance:
         run(scenario)
 
     @pytest.mark.parametrize("length", [0, 1, 100, ALIGNMENT + 1])
-    def test_files_come_in_whole_units(
-        self, run: Callable[[Scenario], list[IOEvent]], length: int
-    ) -> None:
+    def test_files_come_in_whole_units(self, run: Run, length: int) -> None:
         async def scenario(store: Store) -> None:
             with pytest.raises(ValueError, match="not in units of 4096"):
                 await store.put("f", [memoryview(bytes(length))])
@@ -204,7 +201,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_many_files_at_a_time(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_many_files_at_a_time(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             async def fill(index: int) -> None:
                 content = pages(chr(ord("a") + index % 26), 1 + index % 3)
@@ -221,9 +218,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_a_put_that_is_cancelled_has_ended_once_it_raises(
-        self, run: Callable[[Scenario], list[IOEvent]]
-    ) -> None:
+    def test_a_put_that_is_cancelled_has_ended_once_it_raises(self, run: Run) -> None:
         """Its memory is used for something else then, which must never be in the file."""
         length = 2048 * ALIGNMENT
         content = random.Random(3).randbytes(length)  # noqa: S311  any bytes
@@ -275,7 +270,7 @@ class StoreConformance:
 
     # --- reading --------------------------------------------------------------------------
 
-    def test_reads_start_and_end_anywhere(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_reads_start_and_end_anywhere(self, run: Run) -> None:
         whole = pages("a", 3) + pages("b", 2)
 
         async def scenario(store: Store) -> None:
@@ -286,7 +281,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_reads_end_with_the_file(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_reads_end_with_the_file(self, run: Run) -> None:
         whole = pages("a", 3) + pages("b", 2)
 
         async def scenario(store: Store) -> None:
@@ -298,9 +293,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_reads_into_memory_fill_it_in_order(
-        self, run: Callable[[Scenario], list[IOEvent]]
-    ) -> None:
+    def test_reads_into_memory_fill_it_in_order(self, run: Run) -> None:
         data = pages("a", 2) + pages("b", 3)
 
         async def scenario(store: Store) -> None:
@@ -325,7 +318,7 @@ class StoreConformance:
         reads = [event.length for event in events if event.kind == "read"]
         assert reads == [n * ALIGNMENT for n in (5, 4, 1, 0, 0)] + [4995]
 
-    def test_missing_files(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_missing_files(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, "a/file")
             for path in ("b", "a", "a/other", "a/file/below"):
@@ -342,7 +335,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_reads_have_bounds(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_reads_have_bounds(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, "f")
             with pytest.raises(ValueError, match="-1 bytes at 0"):
@@ -354,7 +347,7 @@ class StoreConformance:
 
     # --- names ----------------------------------------------------------------------------
 
-    def test_prefixes_end_where_they_say(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_prefixes_end_where_they_say(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             one = ["g/1/13-1/x", "g/1/3-1/x", "g/1/3-1/y", "g/1/3-10/x"]
             await put_pages(store, "g/10/3-1/x", *reversed(one), "h/1/z")
@@ -372,7 +365,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_deleting_a_prefix(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_deleting_a_prefix(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, "g/1/13-1/x", "g/1/3-1/x", "g/1/f", "g/10/3-1/x", "h/1/z")
             await store.delete_prefix("g/1/")
@@ -386,9 +379,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_a_prefix_is_deleted_by_two_at_a_time(
-        self, run: Callable[[Scenario], list[IOEvent]]
-    ) -> None:
+    def test_a_prefix_is_deleted_by_two_at_a_time(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, *(f"d/{index}/f" for index in range(12)), "e/f")
             await asyncio.gather(*(store.delete_prefix("d/") for _ in range(3)))
@@ -396,16 +387,14 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_listing_ascends_by_path_not_by_folder(
-        self, run: Callable[[Scenario], list[IOEvent]]
-    ) -> None:
+    def test_listing_ascends_by_path_not_by_folder(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, "a/z", "a-b", "a.b", "a0")
             assert await paths_of(store, "a") == ["a-b", "a.b", "a/z", "a0"]
 
         run(scenario)
 
-    def test_odd_names(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_odd_names(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, *_ODD_NAMES)
             assert await paths_of(store, "") == sorted(_ODD_NAMES)
@@ -420,9 +409,7 @@ class StoreConformance:
         run(scenario)
 
     @pytest.mark.parametrize("path", ["", "a/", *_OUTSIDE])
-    def test_paths_stay_in_the_store(
-        self, run: Callable[[Scenario], list[IOEvent]], path: str
-    ) -> None:
+    def test_paths_stay_in_the_store(self, run: Run, path: str) -> None:
         async def scenario(store: Store) -> None:
             with pytest.raises(ValueError, match=_REFUSED):
                 await store.put(path, cut(pages("a")))
@@ -434,9 +421,7 @@ class StoreConformance:
         run(scenario)
 
     @pytest.mark.parametrize("prefix", _OUTSIDE)
-    def test_prefixes_stay_in_the_store(
-        self, run: Callable[[Scenario], list[IOEvent]], prefix: str
-    ) -> None:
+    def test_prefixes_stay_in_the_store(self, run: Run, prefix: str) -> None:
         folder = prefix + "/"
 
         async def scenario(store: Store) -> None:
@@ -448,7 +433,7 @@ class StoreConformance:
 
         run(scenario)
 
-    def test_folders_end_in_a_slash(self, run: Callable[[Scenario], list[IOEvent]]) -> None:
+    def test_folders_end_in_a_slash(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await put_pages(store, "a/x")
             for prefix in ("", "a"):
@@ -462,9 +447,7 @@ class StoreConformance:
 
     # --- what is told ---------------------------------------------------------------------
 
-    def test_the_observer_is_told_of_reads_and_writes(
-        self, run: Callable[[Scenario], list[IOEvent]]
-    ) -> None:
+    def test_the_observer_is_told_of_reads_and_writes(self, run: Run) -> None:
         async def scenario(store: Store) -> None:
             await store.put("f", cut(pages("a", 3), 5, ALIGNMENT))
             await store.put("g", cut(pages("a", 1)))

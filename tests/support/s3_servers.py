@@ -106,4 +106,4 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
             time.sleep(0.02)  # there is nothing that would tell
         else:
             return
-    raise RuntimeError(f"{process.args} does not serve: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"a server of S3 does not serve: {log.read_text()[-2000:]}")

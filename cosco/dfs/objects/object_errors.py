@@ -79,13 +79,7 @@ class Torn(OSError):
 
 
 def explained(error: Exception, what: str) -> OSError:
-    """Return the error of the system that says what `error`, of obstore, means for `what`.
-
-    The same object, if it is one of Cosco's already.
-    """
-    if type(error).__module__.startswith("cosco."):
-        assert isinstance(error, OSError)
-        return error
+    """Return the error of the system that says what `error`, of obstore, means for `what`."""
     text = str(error)
     if (without := _without_credentials(text, what)) is not None:
         return without

@@ -273,7 +273,7 @@ class ObjectStore:
         raise AssertionError("the last attempt returns or raises")
 
     async def _hedged(self, path: str, offset: int, length: int) -> Any:
-        """Ask for a range, and once more if the answer takes long; the first answer counts."""
+        """Ask for a range, and once more if that takes long. The first answer counts."""
         started = time.perf_counter()
         asked = [asyncio.ensure_future(self._range(path, offset, length))]
         try:
@@ -369,6 +369,8 @@ class ObjectStore:
         try:
             result = await request()
             length, count = moved(result), requests(result)
+        except Torn:
+            raise
         except (BaseError, OSError) as error:
             raise explained(error, path) from None
         finally:
