@@ -26,6 +26,7 @@ from urllib.parse import unquote
 import obstore
 from obstore.exceptions import BaseError
 
+from cosco.dfs.bounded import answered_in
 from cosco.dfs.objects.hedging import Hedging
 from cosco.dfs.objects.object_errors import (
     PastTheEnd,
@@ -72,6 +73,7 @@ def open_object_store(url: str, *, threads: int, observer: Observer | None) -> O
         connect(url, bucket, 2 * threads + 2),
         threads=threads,
         observer=observer,
+        timeout_s=bucket.timeout_s,
         retry_s=bucket.retry_s,
         exclusive=bucket.exclusive,
         deleted_at_once=_DELETED[bucket.scheme],
@@ -95,7 +97,8 @@ class ObjectStore:
         *,
         threads: int = 4,
         observer: Observer | None = None,
-        retry_s: float = 20.0,
+        timeout_s: float,
+        retry_s: float,
         exclusive: bool = True,
         deleted_at_once: int = 1000,
     ) -> None:
@@ -104,6 +107,7 @@ class ObjectStore:
         self._bucket = bucket
         self._observer = observer
         self._retry_s = retry_s
+        self._call_s = timeout_s + retry_s
         self._exclusive = exclusive
         self._deleted_at_once = deleted_at_once
         self._hedging = Hedging()
@@ -253,8 +257,8 @@ class ObjectStore:
 
         An answer that broke off is asked for again, for as long as obstore would do so.
         """
-        give_up, pause_s = time.monotonic() + self._retry_s, _FIRST_PAUSE_S
-        async with self._calling(self._others):
+        async with self._calling(self._others), answered_in(self._call_s, "the store's server"):
+            give_up, pause_s = time.monotonic() + self._retry_s, _FIRST_PAUSE_S
             for attempt in range(_ATTEMPTS):
                 try:
                     # A file of which nothing is wanted may still be missing.
