@@ -45,7 +45,8 @@ _HINTS: Final = {
     "PermanentRedirect": "give the URL the region of the bucket: ?region=",
 }
 _STATUS: Final = re.compile(r"status code: (\d{3})")
-_CODE: Final = re.compile(r"<Code>\s*([\w.]+)\s*</Code>")
+#: As a server says it, and as obstore does of one object of many that were to be deleted.
+_CODE: Final = re.compile(r"<Code>\s*([\w.]+)\s*</Code>|\(code: (\w+)\)")
 _MESSAGE: Final = re.compile(r"<Message>\s*([^<\n]*)")
 _TIMED_OUT: Final = re.compile(r"\bkind: Timeout\b|\bTimedOut\b|operation timed out")
 _NO_CONNECTION: Final = re.compile(r"\bkind: Connect\b")
@@ -84,8 +85,8 @@ def explained(error: Exception, what: str) -> OSError:
     if (without := _without_credentials(text, what)) is not None:
         return without
     status = int(found[1]) if (found := _STATUS.search(text)) else 0
-    code = found[1] if (found := _CODE.search(text)) else ""
-    if isinstance(error, FileNotFoundError) and code in _NO_SUCH_OBJECT:
+    code = found[1] or found[2] if (found := _CODE.search(text)) else ""
+    if code in _NO_SUCH_OBJECT:
         return FileNotFoundError(errno.ENOENT, "no such file in the store", what)
     if isinstance(error, AlreadyExistsError):
         return FileExistsError(errno.EEXIST, "there is such a file in the store", what)
