@@ -52,6 +52,8 @@ class CallsUnderWay:
         try:
             more = list(more)
             while calls := [call for call in (*self._calls, *more) if not call.done()]:
-                await asyncio.wait(calls)
+                for call in (await asyncio.wait(calls))[0]:
+                    if not call.cancelled():
+                        call.exception()  # told to whoever made the call
         finally:
             self._abandoned.set()

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from hdfs_native import Client, WriteOptions
+from hdfs_native import Client, FileWriter, WriteOptions
 
 from cosco.dfs.hdfs.hdfs_call import HdfsCall
 from cosco.dfs.hdfs.hdfs_errors import as_os_error, missing
@@ -38,6 +38,11 @@ UNFINISHED: Final = ".cosco-put"
 #: A namenode refuses smaller blocks, unless it is told otherwise.
 _BLOCK_BYTES_MIN: Final = 1 << 20
 BLOCK_BYTES_MAX: Final = 128 << 20
+#: Until a namenode has noticed that a datanode is dead it gives it out for new files, and
+#: hdfs-native cannot ask it for others; another file is likely to get others.
+_PUT_ATTEMPTS: Final = 4
+_PUT_AGAIN_S: Final = 10.0
+_FINAL: Final = (StoreFull, PermissionError, FileNotFoundError, NotADirectoryError)
 #: What is copied out of the caller's memory at a time; blocks end where these do.
 _PIECE_BYTES: Final = 1 << 20
 _FOLDER_MODE: Final = 0o755
@@ -92,14 +97,12 @@ class HdfsClient:
         call.step(self._hdfs.mkdirs, self._root, _FOLDER_MODE, True)
         trial = f"{self._root}/{RESERVED}{uuid.uuid4().hex}"
         new = json.dumps({"format": _FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
-        try:
+        with suppress(StoreFull):  # one that has an identity can be read all the same
             self._write(call, trial, [memoryview(new.encode())], len(new))
-            with suppress(FileExistsError):  # unlike that of a put, this move never replaces
+            try:  # unlike that of a put, this move never replaces
                 call.step(self._hdfs.rename, trial, f"{self._root}/{IDENTITY}", False)
-        except StoreFull:
-            pass  # one that has an identity can be read all the same
-        finally:
-            self._discard(trial)
+            except FileExistsError:
+                self._discard(trial)
         content = self._read(call, f"{self._root}/{IDENTITY}", 0, _IDENTITY_BYTES_MAX)
         store_id = _store_id(content)
         if store_id is None:
@@ -114,9 +117,16 @@ class HdfsClient:
         """Write a file of the joined parts, which are `length` bytes long."""
         started = time.perf_counter()
         target = self._place(path)
-        unfinished = f"{target.rpartition('/')[0]}/{uuid.uuid4().hex}{UNFINISHED}"
+        for attempts_left in reversed(range(_PUT_ATTEMPTS)):
+            unfinished = f"{target.rpartition('/')[0]}/{uuid.uuid4().hex}{UNFINISHED}"
+            try:
+                self._write(call, unfinished, parts, length)
+                break
+            except OSError as error:
+                is_late = time.perf_counter() - started > _PUT_AGAIN_S
+                if not attempts_left or is_late or isinstance(error, _FINAL):
+                    raise
         try:
-            self._write(call, unfinished, parts, length)
             call.step(self._hdfs.rename, unfinished, target, True)
         except BaseException:
             self._discard(unfinished)
@@ -178,13 +188,26 @@ class HdfsClient:
         return "/".join([self._root, *map(_stored_name, parts)]) or "/"
 
     def _write(self, call: HdfsCall, place: str, parts: Sequence[memoryview], length: int) -> None:
-        """Write a new file. Without `fsync` it is left to the datanodes when it is on a disk."""
+        """Write a new file, or leave none.
+
+        Without `fsync` it is left to the datanodes when it is on a disk.
+        """
         # Not larger than the file: a namenode counts whole blocks where it compares with a quota.
         block_bytes = min(
             max(-(-length // ALIGNMENT) * ALIGNMENT, _BLOCK_BYTES_MIN), self._block_bytes_max
         )
         options = WriteOptions(block_size=block_bytes, replication=self._replication)
         file = call.step(self._hdfs.create, place, options)
+        try:
+            self._fill(call, file, parts, block_bytes)
+            call.step(file.close)
+        except BaseException:
+            self._discard(place)
+            raise
+
+    def _fill(
+        self, call: HdfsCall, file: FileWriter, parts: Sequence[memoryview], block_bytes: int
+    ) -> None:
         cursor = _Cursor(parts)
         while cursor.left:
             with call.memory():
@@ -193,7 +216,6 @@ class HdfsClient:
             # Of the block that is being written alone: each is synced before the next begins.
             if self._fsync and (not cursor.left or cursor.position % block_bytes == 0):
                 call.step(file.hsync)
-        call.step(file.close)
 
     def _discard(self, place: str) -> None:
         """Delete a file that was not finished, unless that fails: then it goes with its folder."""

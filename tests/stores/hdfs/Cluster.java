@@ -2,10 +2,13 @@ import java.io.BufferedReader;
 import java.io.File;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayDeque;
+import java.util.Deque;
 import java.util.HashMap;
 import java.util.Map;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.SafeModeAction;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.hdfs.DistributedFileSystem;
 import org.apache.hadoop.hdfs.HdfsConfiguration;
@@ -21,7 +24,7 @@ import org.apache.hadoop.hdfs.protocol.HdfsConstants;
  */
 public final class Cluster {
     private final MiniDFSCluster cluster;
-    private final Map<String, DataNodeProperties> stopped = new HashMap<>();
+    private final Deque<DataNodeProperties> stopped = new ArrayDeque<>();
     private final Map<String, FSDataOutputStream> writers = new HashMap<>();
 
     private Cluster(String directory, int datanodes) throws Exception {
@@ -30,6 +33,9 @@ public final class Cluster {
         // Dead datanodes are found in seconds, not in ten minutes.
         conf.set("dfs.heartbeat.interval", "1");
         conf.set("dfs.namenode.heartbeat.recheck-interval", "1000");
+        conf.set("dfs.namenode.avoid.write.stale.datanode", "true");
+        conf.set("dfs.namenode.avoid.read.stale.datanode", "true");
+        conf.set("dfs.namenode.stale.datanode.interval", "3000");
         conf.set("dfs.namenode.safemode.extension", "0");
         cluster = new MiniDFSCluster.Builder(conf, new File(directory))
             .numDataNodes(datanodes)
@@ -54,13 +60,16 @@ public final class Cluster {
     }
 
     private String obey(String[] words) throws Exception {
-        DistributedFileSystem files = cluster.getFileSystem();
+        // Not while there is no namenode, which has none.
+        DistributedFileSystem files = cluster.isNameNodeUp(0) ? cluster.getFileSystem() : null;
         switch (words[0]) {
             case "stop-datanode":
-                stopped.put(words[1], cluster.stopDataNode(Integer.parseInt(words[1])));
+                stopped.push(cluster.stopDataNode(Integer.parseInt(words[1])));
                 return "";
-            case "start-datanode":
-                cluster.restartDataNode(stopped.remove(words[1]), true);
+            case "start-datanodes":  // all that were stopped
+                while (!stopped.isEmpty()) {
+                    cluster.restartDataNode(stopped.pop(), true);
+                }
                 cluster.waitActive();
                 return "";
             case "stop-namenode":
@@ -68,6 +77,15 @@ public final class Cluster {
                 return "";
             case "start-namenode":
                 cluster.restartNameNode(0, true);
+                return "";
+            case "reserve":  // bytes of each disk that datanodes leave alone
+                for (int i = 0; i < cluster.getDataNodes().size(); i++) {
+                    DataNodeProperties node = cluster.stopDataNode(0);
+                    node.getDatanode().getConf().set("dfs.datanode.du.reserved", words[1]);
+                    cluster.restartDataNode(node, true);
+                }
+                cluster.waitActive();
+                cluster.triggerHeartbeats();
                 return "";
             case "quota":  // path, names, bytes
                 files.setQuota(new Path(words[1]), quota(words[2]), quota(words[3]));
@@ -89,12 +107,10 @@ public final class Cluster {
                 return String.valueOf(files.getFileStatus(new Path(words[1])).getReplication());
             case "block-bytes":
                 return String.valueOf(files.getFileStatus(new Path(words[1])).getBlockSize());
-            case "owner":
-                return files.getFileStatus(new Path(words[1])).getOwner();
             case "safe-mode":
                 files.setSafeMode("on".equals(words[1])
-                    ? org.apache.hadoop.fs.SafeModeAction.ENTER
-                    : org.apache.hadoop.fs.SafeModeAction.LEAVE);
+                    ? SafeModeAction.ENTER
+                    : SafeModeAction.LEAVE);
                 return "";
             default:
                 throw new IllegalArgumentException("no such command: " + words[0]);

@@ -12,12 +12,5 @@ from cosco.dfs.testing import MakeStore, StoreConformance
 class TestHdfs(StoreConformance):
     @pytest.fixture
     def make_store(self, hdfs: MiniCluster) -> MakeStore:
-        url = f"{hdfs.address}{hdfs.new_folder()}/store?replication=1"
-        return lambda observer: open_store(url, threads=2, observer=observer)
-
-
-class TestHdfsUnsynced(StoreConformance):
-    @pytest.fixture
-    def make_store(self, hdfs: MiniCluster) -> MakeStore:
-        url = f"{hdfs.address}{hdfs.new_folder()}?fsync=false&replication=2"
-        return lambda observer: open_store(url, threads=4, observer=observer)
+        url = f"{hdfs.address}{hdfs.new_folder()}/a store?replication=1"
+        return lambda observer: open_store(url, threads=3, observer=observer)
