@@ -97,13 +97,19 @@ class HdfsClient:
         call.step(self._hdfs.mkdirs, self._root, _FOLDER_MODE, True)
         trial = f"{self._root}/{RESERVED}{uuid.uuid4().hex}"
         new = json.dumps({"format": _FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
-        with suppress(StoreFull):  # one that has an identity can be read all the same
+        full: StoreFull | None = None
+        try:
             self._write(call, trial, [memoryview(new.encode())], len(new))
             try:  # unlike that of a put, this move never replaces
                 call.step(self._hdfs.rename, trial, f"{self._root}/{IDENTITY}", False)
             except FileExistsError:
                 self._discard(trial)
-        content = self._read(call, f"{self._root}/{IDENTITY}", 0, _IDENTITY_BYTES_MAX)
+        except StoreFull as error:  # one that has an identity can be read all the same
+            full = error
+        try:
+            content = self._read(call, f"{self._root}/{IDENTITY}", 0, _IDENTITY_BYTES_MAX)
+        except FileNotFoundError as error:
+            raise full or error from None
         store_id = _store_id(content)
         if store_id is None:
             raise OSError(
@@ -228,7 +234,10 @@ class HdfsClient:
 
     def _stream(self, call: HdfsCall, place: str, offset: int, length: int) -> Iterator[bytes]:
         """Yield what a file has at `offset`, up to `length` bytes, in pieces of some 64 KiB."""
-        file = call.step(self._hdfs.read, place)
+        try:
+            file = call.step(self._hdfs.read, place)
+        except FileNotFoundError:
+            raise missing(call.path) from None
         left = max(0, min(length, file.size - offset))
         if not left:
             return

@@ -18,7 +18,7 @@ import org.apache.hadoop.hdfs.protocol.HdfsConstants;
 
 /**
  * A HDFS in one process, in the directory of the first argument, with as many datanodes as the
- * second one says. Prints "port N" when it is up. Each line of its standard input is one command,
+ * second one says, which use as many bytes of their disk as the third one says, all of it for 0. Prints "port N" when it is up. Each line of its standard input is one command,
  * answered by a line "ok", "ok" and an answer, or "error" and a reason. It ends, and all of the
  * HDFS with it, when its input ends.
  */
@@ -27,7 +27,7 @@ public final class Cluster {
     private final Deque<DataNodeProperties> stopped = new ArrayDeque<>();
     private final Map<String, FSDataOutputStream> writers = new HashMap<>();
 
-    private Cluster(String directory, int datanodes) throws Exception {
+    private Cluster(String directory, int datanodes, long capacity) throws Exception {
         HdfsConfiguration conf = new HdfsConfiguration();
         conf.set("dfs.namenode.replication.min", "1");
         // Dead datanodes are found in seconds, not in ten minutes.
@@ -37,6 +37,10 @@ public final class Cluster {
         conf.set("dfs.namenode.avoid.read.stale.datanode", "true");
         conf.set("dfs.namenode.stale.datanode.interval", "3000");
         conf.set("dfs.namenode.safemode.extension", "0");
+        if (capacity > 0) {
+            long rest = new File(directory).getAbsoluteFile().getParentFile().getTotalSpace() - capacity;
+            conf.set("dfs.datanode.du.reserved", String.valueOf(rest));
+        }
         cluster = new MiniDFSCluster.Builder(conf, new File(directory))
             .numDataNodes(datanodes)
             .build();
@@ -44,7 +48,7 @@ public final class Cluster {
     }
 
     public static void main(String[] args) throws Exception {
-        Cluster main = new Cluster(args[0], Integer.parseInt(args[1]));
+        Cluster main = new Cluster(args[0], Integer.parseInt(args[1]), Long.parseLong(args[2]));
         System.out.println("port " + main.cluster.getNameNodePort());
         BufferedReader commands =
             new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
@@ -61,7 +65,7 @@ public final class Cluster {
 
     private String obey(String[] words) throws Exception {
         // Not while there is no namenode, which has none.
-        DistributedFileSystem files = cluster.isNameNodeUp(0) ? cluster.getFileSystem() : null;
+        DistributedFileSystem files = cluster.getNameNode(0) == null ? null : cluster.getFileSystem();
         switch (words[0]) {
             case "stop-datanode":
                 stopped.push(cluster.stopDataNode(Integer.parseInt(words[1])));
@@ -77,15 +81,6 @@ public final class Cluster {
                 return "";
             case "start-namenode":
                 cluster.restartNameNode(0, true);
-                return "";
-            case "reserve":  // bytes of each disk that datanodes leave alone
-                for (int i = 0; i < cluster.getDataNodes().size(); i++) {
-                    DataNodeProperties node = cluster.stopDataNode(0);
-                    node.getDatanode().getConf().set("dfs.datanode.du.reserved", words[1]);
-                    cluster.restartDataNode(node, true);
-                }
-                cluster.waitActive();
-                cluster.triggerHeartbeats();
                 return "";
             case "quota":  // path, names, bytes
                 files.setQuota(new Path(words[1]), quota(words[2]), quota(words[3]));

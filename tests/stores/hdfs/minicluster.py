@@ -25,7 +25,7 @@ def why_missing() -> str:
 class MiniCluster:
     """A HDFS of this process, with everything it stores in `directory`; started when made."""
 
-    def __init__(self, directory: Path, datanodes: int = 2) -> None:
+    def __init__(self, directory: Path, datanodes: int = 2, capacity_bytes: int = 0) -> None:
         java = shutil.which("java")
         assert java is not None
         directory.mkdir(parents=True)
@@ -33,10 +33,14 @@ class MiniCluster:
         jars = f"{INSTALLED}/classes:{INSTALLED}/jars/*"
         self._process = subprocess.Popen(
             [java, "-Xmx512m", "-XX:+UseSerialGC", "-cp", jars, "Cluster",
-             directory / "data", str(datanodes)],
+             directory / "data", str(datanodes), str(capacity_bytes)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, bufsize=1,
         )  # fmt: skip
-        self.port = int(self._answer(_START_S).removeprefix("port "))
+        try:
+            self.port = int(self._answer(_START_S).removeprefix("port "))
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def address(self) -> str:
