@@ -130,7 +130,7 @@ soak-engines: test-engines
 
 # An environment of its own, with libraries of stores and servers that are packages; what is not
 # to be had on this machine is said, and its tests are skipped.
-stores: .stores/venv/.installed
+stores: .stores/venv/.installed .stores/hdfs/.installed
 	@if [ -x .stores/bin/versitygw ]; then true; \
 	elif ! command -v go > /dev/null; then \
 		echo "go is not on the PATH: tests on versitygw, a server of S3, are skipped"; \
@@ -141,6 +141,10 @@ stores: .stores/venv/.installed
 	$(BIN)/python -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-stores]'
 	@touch $@
+
+# Not made where Java or Maven is missing, so that it is looked for again the next time.
+.stores/hdfs/.installed: $(addprefix tests/stores/hdfs/,pom.xml Cluster.java install.py) | $(STAMP)
+	@$(BIN)/python tests/stores/hdfs/install.py $(@D)
 
 test-stores: stores
 	.stores/venv/bin/python -m pytest tests/stores

@@ -23,7 +23,11 @@ PACKAGES = {
 #: Parts of `cosco` that need an engine, which is in the extra of their name and not installed here.
 ENGINES = ("daft", "dask", "ray")
 #: Parts that need another extra, which may be missing here.
-EXTRAS = {ROOT / "cosco/dfs/objects": "s3", ROOT / "cosco/dfs/testing.py": "testing"}
+EXTRAS = {
+    ROOT / "cosco/dfs/objects": "s3",
+    ROOT / "cosco/dfs/hdfs": "hdfs",
+    ROOT / "cosco/dfs/testing.py": "testing",
+}
 
 
 def names(requirements: list[str]) -> set[str]:

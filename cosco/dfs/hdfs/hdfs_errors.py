@@ -7,7 +7,6 @@ hdfs-native has no classes for most errors: it raises RuntimeError with the text
 from __future__ import annotations
 
 import errno
-import os
 import re
 from typing import Final
 
@@ -17,10 +16,10 @@ from cosco.dfs.protocol import StoreFull
 _RPC: Final = re.compile(r'^(?:Fatal)?RPCError\("([^"]*)", "(.*)"\)$', re.DOTALL)
 _OTHER: Final = re.compile(r'^(\w+)\("?(.*?)"?\)$', re.DOTALL)
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
-#: What a namenode says that finds no datanode for a block.
-_NO_DATANODE: Final = re.compile(
-    r"could only be (?:written|replicated) to .*There are (\d+) datanode\(s\) running "
-    r"and (\w+) node\(s\) are excluded"
+#: What a namenode says that has datanodes, of which none takes a block: they have no room, unless
+#: it takes all of them for unwell, which it does not tell apart.
+_NO_ROOM: Final = re.compile(
+    r"could only be (?:written|replicated) to .*There are [1-9]\d* datanode\(s\) running"
 )
 _NOT_A_FOLDER: Final = "(is not a directory)"
 _MAX_TEXT: Final = 300
@@ -60,7 +59,7 @@ def as_os_error(error: BaseException, path: str) -> OSError:
     kind, text = _kind_and_text(error)
     if kind in _QUOTA:
         return StoreFull(errno.EDQUOT, f"the quota of HDFS is used up: {text}", path)
-    if (refused := _NO_DATANODE.search(text)) and _has_full_datanodes(*refused.groups()):
+    if _NO_ROOM.search(text):
         return StoreFull(errno.ENOSPC, f"no datanode has room: {text}", path)
     return OSError(_errno(error, kind, text), f"HDFS: {text}", path)
 
@@ -100,16 +99,6 @@ def _errno(error: BaseException, kind: str, text: str) -> int:
     return _ERRNOS.get(kind, errno.EIO)
 
 
-def _has_full_datanodes(running: str, excluded: str) -> bool:
-    """Whether datanodes were left that did not take a block, as they have no room."""
-    return int(running) > (0 if excluded == "no" else int(excluded))
-
-
 def without_answer(seconds: float, path: str) -> TimeoutError:
     """Return the error of a call that HDFS does not answer."""
     return TimeoutError(errno.ETIMEDOUT, f"HDFS has not answered for {seconds:g} s", path)
-
-
-def strerror(error: OSError) -> str:
-    """Return what an OSError says, without its number and path."""
-    return error.strerror or os.strerror(error.errno or errno.EIO)

@@ -19,7 +19,11 @@ def why_missing() -> str:
     if (INSTALLED / ".installed").exists():
         return ""
     missing = INSTALLED / "missing"
-    return missing.read_text().strip() if missing.exists() else "first run: make test-hdfs"
+    return (
+        missing.read_text().strip()
+        if missing.exists()
+        else "HDFS for tests is not installed: make stores"
+    )
 
 
 class MiniCluster:
