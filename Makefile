@@ -22,9 +22,12 @@ PEERS := spark dask ray arrow
 RUNS := 20
 ENGINES := dask ray daft
 
+# A server of S3 for tests, of the Go module proxy.
+VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-seeds test-lowest test-pythons engines test-engines \
-	soak-engines \
+	soak-engines stores test-stores \
 	lint unit soak bench bench-engines peers protos config-docs clean
 # Kept when something fails: what is installed is good for the next time.
 .PRECIOUS: .engines/%/.installed
@@ -37,6 +40,8 @@ help:
 	@echo "make test-engines  the tests that need Dask, Ray or Daft, each in an environment of its own"
 	@echo "make soak-engines  the same with RUNS=20 runs of each fault, and all of Dask's own tests"
 	@echo "make engines install those environments alone"
+	@echo "make test-stores   what every store promises, and faults, on real servers of S3"
+	@echo "make stores  install the environment and the servers of make test-stores alone"
 	@echo "make lint    ruff, mypy and whether generated files are current"
 	@echo "make unit    the unit tests alone"
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
@@ -123,6 +128,27 @@ test-engine-%: .engines/%/.installed
 soak-engines: export COSCO_ENGINE_RUNS := $(RUNS)
 soak-engines: test-engines
 
+# An environment of its own, with libraries of stores and servers that are packages; what is not
+# to be had on this machine is said, and its tests are skipped.
+stores: .stores/venv/.installed .stores/hdfs/.installed
+	@if [ -x .stores/bin/versitygw ]; then true; \
+	elif ! command -v go > /dev/null; then \
+		echo "go is not on the PATH: tests on versitygw, a server of S3, are skipped"; \
+	else GOBIN="$(CURDIR)/.stores/bin" go install $(VERSITYGW); fi
+
+.stores/venv/.installed: pyproject.toml | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-stores]'
+	@touch $@
+
+# Not made where Java or Maven is missing, so that it is looked for again the next time.
+.stores/hdfs/.installed: $(addprefix tests/stores/hdfs/,pom.xml Cluster.java install.py) | $(STAMP)
+	@$(BIN)/python tests/stores/hdfs/install.py $(@D)
+
+test-stores: stores
+	.stores/venv/bin/python -m pytest tests/stores
+
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit
 
@@ -161,4 +187,4 @@ config-docs: $(STAMP)
 	$(BIN)/python tools/gen_config_docs.py
 
 clean:
-	rm -rf $(VENV) .engines .protoc .versions build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .protoc .stores .versions build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

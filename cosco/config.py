@@ -197,7 +197,9 @@ class DaemonConfig:
     advertise: str = option("host:port as others reach it; empty: the one it listens on", "")
     metadata: str = option("host:port of the metadata service", DEFAULT_METADATA)
     store: str = option(
-        "where segments go: file:///DIR (add ?fsync=false to give up durability) or memory://",
+        "where segments go: file:///DIR (add ?fsync=false to give up durability), memory://, or by "
+        "the extra cosco[s3] s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX: see "
+        "docs/stores.md",
         "memory://",
     )
     processes: int = option(

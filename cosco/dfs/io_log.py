@@ -1,9 +1,9 @@
 """The IO log: one line for each physical read and write, written by a thread of its own.
 
-A line is `kind start seconds offset length path`, separated by tabs: `read` or `write`,
+A line is `kind start seconds offset length path`, separated by tabs: the kind of an `IOEvent`,
 seconds with six decimals on the clock of `time.perf_counter`, bytes, and a path without tabs
-and line ends. A line `lost N` says that N events before it were not written, as they came
-faster than the file took them.
+and line ends. Where it was not one request, a tab and their number follow. A line `lost N` says
+that N events before it were not written, as they came faster than the file took them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from typing import Final, get_args
 
-from cosco.dfs.protocol import IOEvent
+from cosco.dfs.protocol import IOEvent, IOKind
 from cosco.errors import DataCorrupted, InvalidArgument
 
 #: Events that may wait for the thread, at about 200 bytes each; more are counted as lost.
 _WAITING_MAX: Final = 1 << 16
 #: How long the last lines may take to be written.
 _LAST_LINES_S: Final = 5.0
-_KINDS: Final[dict[str, Literal["read", "write"]]] = {"read": "read", "write": "write"}
+_KINDS: Final[dict[str, IOKind]] = {kind: kind for kind in get_args(IOKind)}
 
 
 class IoLog:
@@ -91,9 +91,10 @@ class IoLog:
 
 
 def _line(event: IOEvent) -> str:
+    requests = "" if event.requests == 1 else f"\t{event.requests}"
     return (
         f"{event.kind}\t{event.start:.6f}\t{event.seconds:.6f}\t{event.offset}\t{event.length}\t"
-        f"{event.path}\n"
+        f"{event.path}{requests}\n"
     )
 
 
@@ -104,9 +105,16 @@ def parse_io_log(lines: Iterable[str]) -> Iterator[IOEvent]:
         if kind == "lost":
             raise DataCorrupted(f"the IO log lacks {fields[0]} events: the disk was too slow")
         try:
-            start, seconds, offset, length, path = fields
+            start, seconds, offset, length, path, *more = fields
+            [requests] = map(int, more or ["1"])
             event = IOEvent(
-                _KINDS[kind], path, int(offset), int(length), float(start), float(seconds)
+                _KINDS[kind],
+                path,
+                int(offset),
+                int(length),
+                float(start),
+                float(seconds),
+                requests,
             )
         except (KeyError, ValueError):
             raise DataCorrupted(f"no line of an IO log: {line[:80]!r}") from None

@@ -43,22 +43,32 @@ class StoredFile:
     size_bytes: int
 
 
+#: What a store does that takes time, and that costs money where each request does: only reads
+#: and writes move bytes of files.
+IOKind = Literal["read", "write", "list", "delete", "head"]
+
+
 @dataclass(frozen=True, slots=True)
 class IOEvent:
     """One physical read or write: `length` bytes at `offset` took `seconds`.
 
-    `start` is on the clock of `time.perf_counter`, which all processes of a host share.
+    `start` is on the clock of `time.perf_counter`, which all processes of a host share. Stores
+    that are asked by requests also tell of the other kinds, whose path may be a prefix, and of
+    what failed or was given up, with a length of zero.
     """
 
-    kind: Literal["read", "write"]
+    kind: IOKind
     path: str
     offset: int
     length: int
     start: float
     seconds: float
+    #: Requests that were made for it; those that a library repeated by itself are not known.
+    requests: int = 1
 
 
-#: Told of every physical read and write, on the event loop; must neither block nor raise.
+#: Told of every physical read and write, and of every request, on the event loop; must neither
+#: block nor raise.
 Observer = Callable[[IOEvent], None]
 
 
@@ -122,7 +132,7 @@ class Store(Protocol):
     async def delete_prefix(self, prefix: str) -> None:
         """Delete every file below `prefix`, which ends in `/`; durable on return.
 
-        Deleting what is gone is no error. Others may delete and append below it meanwhile;
+        Deleting what is gone is no error. Others may delete and put files below it meanwhile;
         a file that appears during the call may stay.
         """
 

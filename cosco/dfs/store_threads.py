@@ -12,8 +12,9 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, TypeVar
+
+from cosco.dfs.under_way import CallsUnderWay
 
 T = TypeVar("T")
 
@@ -28,8 +29,8 @@ class StoreThreads:
             queue.SimpleQueue()
         )
         self._idle = threading.Semaphore(0)
-        self._under_way: set[Future[Any]] = set()
-        self._abandoned = asyncio.Event()
+        self._in_threads: set[Future[Any]] = set()
+        self._under_way = CallsUnderWay()
         self._is_closed = False
 
     def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
@@ -40,8 +41,8 @@ class StoreThreads:
         if self._is_closed:
             raise RuntimeError("a call of a store that is closed")
         called: Future[T] = Future()
-        self._under_way.add(called)
-        called.add_done_callback(self._under_way.discard)
+        self._in_threads.add(called)
+        called.add_done_callback(self._in_threads.discard)
         self._calls.put((called, function))
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
             thread = threading.Thread(target=self._work, name="cosco-store", daemon=True)
@@ -54,16 +55,7 @@ class StoreThreads:
 
         Or once the threads are abandoned: then the memory stays in use.
         """
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            given_up = asyncio.ensure_future(self._abandoned.wait())
-            ends: list[asyncio.Future[Any]] = [call, given_up]
-            while not (call.done() or self._abandoned.is_set()):
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            given_up.cancel()
-            raise
+        return await self._under_way.to_the_end(call)
 
     async def close(self) -> None:
         """Wait for the calls under way and end the threads; repeatable.
@@ -73,10 +65,8 @@ class StoreThreads:
         """
         self._is_closed = True
         try:
-            while calls := list(self._under_way):
-                await asyncio.wait(list(map(asyncio.wrap_future, calls)))
+            await self._under_way.wait(map(asyncio.wrap_future, list(self._in_threads)))
         finally:
-            self._abandoned.set()
             for _ in self._threads:
                 self._calls.put(None)
             self._threads.clear()

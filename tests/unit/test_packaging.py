@@ -22,6 +22,12 @@ PACKAGES = {
 }
 #: Parts of `cosco` that need an engine, which is in the extra of their name and not installed here.
 ENGINES = ("daft", "dask", "ray")
+#: Parts that need another extra, which may be missing here.
+EXTRAS = {
+    ROOT / "cosco/dfs/objects": "s3",
+    ROOT / "cosco/dfs/hdfs": "hdfs",
+    ROOT / "cosco/dfs/testing.py": "testing",
+}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -57,9 +63,9 @@ def test_a_package_imports_only_what_is_installed_with_it(package: Path) -> None
     extra = PACKAGES[package]
     asked = names(project["dependencies"]) | names(project["optional-dependencies"][extra])
     known = importlib.metadata.packages_distributions()
-    engines = [package / engine for engine in ENGINES]
+    apart = [*(package / engine for engine in ENGINES), *EXTRAS]
     for path in package.rglob("*.py"):
-        if not any(path.is_relative_to(engine) for engine in engines):
+        if not any(path.is_relative_to(part) for part in apart):
             for module in imported_from_elsewhere(path, package.name):
                 assert names(known.get(module, [])) & asked, f"{path} imports {module}"
 
@@ -69,6 +75,15 @@ def test_an_engine_imports_only_what_its_extra_installs(engine: str) -> None:
     project = PROJECT["project"]
     asked = names(project["dependencies"]) | names(project["optional-dependencies"][engine])
     for path in (ROOT / "cosco" / engine).rglob("*.py"):
+        assert imported_from_elsewhere(path, "cosco") <= asked, path
+
+
+@pytest.mark.parametrize("part", EXTRAS, ids=lambda part: str(part.name))
+def test_an_extra_has_what_its_part_imports(part: Path) -> None:
+    project = PROJECT["project"]
+    asked = names(project["dependencies"])
+    asked |= names(project["optional-dependencies"][EXTRAS[part]])
+    for path in part.rglob("*.py") if part.is_dir() else [part]:
         assert imported_from_elsewhere(path, "cosco") <= asked, path
 
 

@@ -259,11 +259,12 @@ def test_readme_names_commands_that_exist() -> None:
 
 
 def test_all_tests_are_run() -> None:
-    """By `make test`, or, if they need an engine, by `make test-engines`."""
+    """By `make test`, or, if they need an engine or a server, by a target of their own."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     folders = {f"tests/{path.relative_to(ROOT / 'tests').parts[0]}"
                for path in (ROOT / "tests").rglob("test_*.py")}  # fmt: skip
-    assert folders == {*options["testpaths"], "tests/engines"}
+    assert folders == {*options["testpaths"], "tests/engines", "tests/stores"}
+    assert re.search(r"pytest tests/stores$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     engines = re.search(r"^ENGINES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert engines is not None
     found = {path.relative_to(ROOT / "tests" / "engines").parts[0]

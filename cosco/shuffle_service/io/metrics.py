@@ -49,6 +49,11 @@ class DaemonMetrics:
         seconds = [0.0005 * 2**n for n in range(14)]
         self.store_write_seconds = histogram("store_write_seconds", "Times of writes", seconds)
         self.store_read_seconds = histogram("store_read_seconds", "Times of reads", seconds)
+        self.store_requests = counter(
+            "store_requests",
+            "Requests to the store: reads, writes, lists, deletions, heads",
+            "kind",
+        )
         self.pages_used_bytes = gauge("pages_used_bytes", "Bytes of pages in use")
         self.pages_capacity_bytes = gauge("pages_capacity_bytes", "Bytes of pages there are")
         self.copies_bytes = gauge("copies_bytes", "Bytes of pages that hold copies for others")
@@ -73,10 +78,11 @@ class DaemonMetrics:
         self.events.labels(event.kind.label).inc(event.times)
 
     def observe_io(self, event: IOEvent) -> None:
-        """Count one physical read or write of the store."""
+        """Count one physical read or write of the store, or another request to it."""
+        self.store_requests.labels(event.kind).inc(event.requests)
         if event.kind == "write":
             self.store_write_bytes.observe(event.length)
             self.store_write_seconds.observe(event.seconds)
-        else:
+        elif event.kind == "read":
             self.store_read_bytes.observe(event.length)
             self.store_read_seconds.observe(event.seconds)

@@ -43,7 +43,7 @@ def test_a_bounded_store_is_the_store_else() -> None:
         assert store.store_id == inner.store_id
         assert not store.durable
         part = memoryview(bytes(4096))
-        await store.append("a/b", 0, [part])
+        await store.put("a/b", [part])
         assert await store.read("a/b", 0, 9) == bytes(9)
         assert await store.read_into("a/b", 0, [memoryview(bytearray(4096))]) == 4096
         assert [file.path for file in await store.list("a/")] == ["a/b"]

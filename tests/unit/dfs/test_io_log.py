@@ -89,7 +89,34 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         IoLog(str(tmp_path / "missing" / "log"))
 
 
-@pytest.mark.parametrize("line", ["", "read\t1", "erase\t1\t1\t1\t1\tf", "read\tx\t1\t1\t1\tf"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "read\t1",
+        "erase\t1\t1\t1\t1\tf",
+        "list\t1\t1\t0\t0\tf\tx",
+        "read\t1\t1\t0\t0\tf\t1\t1",
+        "read\tx\t1\t1\t1\tf",
+    ],
+)
 def test_nonsense_is_refused(line: str) -> None:
     with pytest.raises(DataCorrupted):
         list(parse_io_log([line]))
+
+
+def test_requests_of_every_kind_come_back(tmp_path: Path) -> None:
+    events = [
+        IOEvent("list", "c/", 0, 0, 1.5, 0.25, 3),
+        IOEvent("delete", "c/", 0, 0, 1.5, 0.25, 2),
+        IOEvent("head", "c/f", 0, 0, 1.5, 0.25),
+        IOEvent("write", "c/f", 0, 4096, 1.5, 0.25, 7),
+        IOEvent("read", "c/f", 9, 10, 1.5, 0.25),
+    ]
+    log = IoLog(str(tmp_path / "log"))
+    for one in events:
+        log.observe(one)
+    log.close()
+    assert parsed(tmp_path / "log") == events
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [len(line.split("\t")) for line in lines] == [7, 7, 6, 7, 6]

@@ -57,7 +57,7 @@ def test_more_parts_than_one_call_takes(tmp_path: Path) -> None:
     parts = [data[i * ALIGNMENT : (i + 1) * ALIGNMENT] for i in range(count)]
 
     async def scenario(store: LocalStore) -> None:
-        await store.append("c/f", 0, parts)
+        await store.put("c/f", parts)
         assert await store.read("c/f", 0, len(data) + 1) == data
 
     run(tmp_path, scenario)
@@ -73,9 +73,8 @@ def test_parts_need_not_be_aligned(tmp_path: Path, skew: int) -> None:
     whole = b"".join(parts)
 
     async def scenario(store: LocalStore) -> None:
-        await store.append("f", 0, parts)
-        await store.append("f", len(whole), [memory[:ALIGNMENT]])
-        assert await store.read("f", 0, 1 << 20) == whole + memory[:ALIGNMENT]
+        await store.put("f", parts)
+        assert await store.read("f", 0, 1 << 20) == whole
 
     run(tmp_path, scenario)
 
@@ -86,7 +85,7 @@ def test_aligned_parts_bypass_the_page_cache(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     fd = os.open(tmp_path / "f", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
     try:
-        posix.write_at(fd, [memoryview(random_pages(4))], 0)
+        posix.write_parts(fd, [memoryview(random_pages(4))])
         assert posix._leave_direct_io(fd), "aligned parts must not leave direct IO"
         assert not posix._leave_direct_io(fd)
     finally:
@@ -104,13 +103,13 @@ def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     data = memoryview(random_pages(7))
 
     async def scenario(store: LocalStore) -> None:
-        await store.append("f", 0, [data[:100], data[100:20_000], data[20_000:]])
+        await store.put("f", [data[:100], data[100:20_000], data[20_000:]])
         assert await store.read("f", 0, 1 << 20) == data
 
     run(tmp_path, scenario)
 
 
-def test_a_cancelled_append_ends_after_its_thread(
+def test_a_cancelled_put_ends_after_its_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, started, proceed = os.pwritev, threading.Event(), threading.Event()
@@ -124,15 +123,15 @@ def test_a_cancelled_append_ends_after_its_thread(
 
     async def scenario(store: LocalStore) -> None:
         monkeypatch.setattr(os, "pwritev", held)
-        append = asyncio.create_task(store.append("f", 0, [data]))
+        put = asyncio.create_task(store.put("f", [data]))
         await asyncio.to_thread(started.wait, 10)
         for _ in range(2):
-            append.cancel()
-            await asyncio.wait({append}, timeout=0.05)
-            assert not append.done(), "the thread still reads the caller's memory"
+            put.cancel()
+            await asyncio.wait({put}, timeout=0.05)
+            assert not put.done(), "the thread still reads the caller's memory"
         proceed.set()
         with pytest.raises(asyncio.CancelledError):
-            await append
+            await put
         assert await store.read("f", 0, ALIGNMENT) == data
 
     run(tmp_path, scenario)
@@ -150,27 +149,28 @@ def test_names_and_folders_are_synced(tmp_path: Path, monkeypatch: pytest.Monkey
         assert synced == [".", "a", "a/b"]
         synced.clear()
         page = memoryview(random_pages(1))
-        await store.append("c/5/f", 0, [page])
+        await store.put("c/5/f", [page])
         assert synced == ["a/b/c/5", "a/b/c", "a/b"]
         synced.clear()
-        await store.append("c/5/f", ALIGNMENT, [page])
-        assert synced == []
-        await store.append("c/5/g", 0, [page])  # its folders' names are durable already
+        await store.put("c/5/f", [page])  # again, as after one that failed
         assert synced == ["a/b/c/5"]
         synced.clear()
-        await store.append("c/6/f", 0, [page])
+        await store.put("c/5/g", [page])  # its folders' names are durable already
+        assert synced == ["a/b/c/5"]
+        synced.clear()
+        await store.put("c/6/f", [page])
         assert synced == ["a/b/c/6", "a/b/c", "a/b"]  # folders were made
         synced.clear()
         await store.delete_prefix("c/5/")
         assert synced == ["a/b/c"]
         synced.clear()
-        await store.append("c/6/g", 0, [page])
+        await store.put("c/6/g", [page])
         assert synced == ["a/b/c/6", "a/b/c", "a/b"]  # what is there may be another one
         synced.clear()
         (tmp_path / "a/b/c/7").mkdir()  # of another daemon of the store, which moved it here
         (tmp_path / "a/b/c/6").rename(tmp_path / "a/b/c/8")
         (tmp_path / "a/b/c/7").rename(tmp_path / "a/b/c/6")
-        await store.append("c/6/f", 0, [page])
+        await store.put("c/6/f", [page])
         assert synced == ["a/b/c/6", "a/b/c"]
 
     monkeypatch.setattr(posix, "sync_folder", record)
@@ -201,17 +201,17 @@ def test_a_full_disk_keeps_what_was_durable(small_disk: Path) -> None:
     data = memoryview(random_pages(128))
 
     async def scenario(store: LocalStore) -> None:
-        await store.append("c/1/f", 0, [data])
+        await store.put("c/1/f", [data])
         with pytest.raises(StoreFull) as caught:
-            await store.append("c/1/f", len(data), [data])
+            await store.put("c/1/g", [data])
         assert caught.value.errno == errno.ENOSPC
-        assert "c/1/f" in str(caught.value)
-        assert [file.size_bytes for file in await store.list("c/")] == [len(data)]
-        await store.append("c/1/f", len(data), [data[: 64 * ALIGNMENT]])  # its room is back
+        assert "c/1/g" in str(caught.value)
+        assert [file.path for file in await store.list("c/")] == ["c/1/f"]
+        await store.put("c/1/h", [data[: 64 * ALIGNMENT]])  # its room is back
         with pytest.raises(StoreFull):
-            await store.append("c/2/g", 0, [data])
+            await store.put("c/2/g", [data])
         await store.delete_prefix("c/1/")
-        await store.append("c/2/g", 0, [data])
+        await store.put("c/2/g", [data])
         assert await store.read("c/2/g", 0, 1 << 20) == data
         (small_disk / "filler").write_bytes(bytes(os.statvfs(small_disk).f_bavail * ALIGNMENT))
 
@@ -219,22 +219,22 @@ def test_a_full_disk_keeps_what_was_durable(small_disk: Path) -> None:
     assert run(small_disk, nothing).store_id == first.store_id  # full, yet it can be served
 
 
-def test_another_failure_keeps_the_file_as_it_was(tmp_path: Path) -> None:
+def test_another_failure_leaves_nothing(tmp_path: Path) -> None:
     data = memoryview(random_pages(4))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     async def scenario(store: LocalStore) -> None:
-        await store.append("f", 0, [data])
+        await store.put("f", [data])
         resource.setrlimit(resource.RLIMIT_FSIZE, (6 * ALIGNMENT, hard))
         try:
             with pytest.raises(OSError, match="File too large") as caught:
-                await store.append("f", len(data), [data])
+                await store.put("g", [data, data])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert not isinstance(caught.value, StoreFull)
-        assert (await store.list("f"))[0].size_bytes == len(data)
-        await store.append("f", len(data), [data])
-        assert await store.read("f", 0, 1 << 20) == bytes(data) * 2
+        assert [file.path for file in await store.list("")] == ["f"]
+        await store.put("g", [data, data])
+        assert await store.read("g", 0, 1 << 20) == bytes(data) * 2
 
     run(tmp_path, scenario)
 
@@ -266,7 +266,7 @@ def test_the_identity_stays_and_is_no_file_of_the_store(tmp_path: Path) -> None:
     assert run(tmp_path / "one", scenario).store_id == one.store_id
 
 
-def test_appends_and_deletes_of_two_processes(tmp_path: Path) -> None:
+def test_puts_and_deletes_of_two_processes(tmp_path: Path) -> None:
     page = memoryview(random_pages(1))
 
     async def main() -> None:
@@ -282,7 +282,7 @@ def test_appends_and_deletes_of_two_processes(tmp_path: Path) -> None:
 
         async def write(name: str) -> None:
             for step in range(100):
-                await writer.append(f"c/1/{step}/{name}", 0, [page])
+                await writer.put(f"c/1/{step}/{name}", [page])
 
         sweeps = [asyncio.create_task(sweep()) for _ in range(2)]
         await asyncio.gather(write("a"), write("b"))
@@ -290,7 +290,7 @@ def test_appends_and_deletes_of_two_processes(tmp_path: Path) -> None:
         await asyncio.gather(*sweeps)
         await sweeper.delete_prefix("c/1/")
         assert await writer.list("") == []
-        await writer.append("c/1/5/a", 0, [page])
+        await writer.put("c/1/5/a", [page])
         assert await sweeper.read("c/1/5/a", 0, ALIGNMENT) == page
         await writer.close()
         await sweeper.close()
@@ -302,7 +302,7 @@ def test_a_store_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
     async def scenario(store: LocalStore) -> None:
         posix.remove_tree(tmp_path / "store")
         with pytest.raises(FileNotFoundError):
-            await store.append("c/f", 0, [memoryview(random_pages(1))])
+            await store.put("c/f", [memoryview(random_pages(1))])
 
     run(tmp_path / "store", scenario)
     assert not (tmp_path / "store").exists()

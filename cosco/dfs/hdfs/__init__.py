@@ -1,0 +1,1 @@
+"""Stores in HDFS, `hdfs://`, by hdfs-native (the extra `cosco[hdfs]`)."""
