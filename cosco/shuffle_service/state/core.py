@@ -343,7 +343,7 @@ class DaemonCore:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether buffers are flushed that are not full: memory is short, or all is to be stored."""
+        """Whether buffers are flushed that are not full: memory is short, or all is stored."""
         waiting_bytes = self.page_queue.waiting_bytes + self.copies.pages_wanted
         return self.flushes.writes_all or self.shares.is_low(
             waiting_bytes, hanging_bytes=self.flushes.hanging_bytes
