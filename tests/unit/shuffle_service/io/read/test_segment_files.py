@@ -165,7 +165,8 @@ def test_indexes_are_read_some_at_once_and_come_in_order() -> None:
         rig.store.gate.set()
         found = await asked
         assert found[5] is kept
-        assert [list(index.partitions) for index in found] == [[n] for n in range(1, 50)]
+        partitions = [list(one.partitions) for one in found if isinstance(one, SegmentIndex)]
+        assert partitions == [[n] for n in range(1, 50)]
         assert rig.store.most == 15
         assert len(rig.store.reads) == 49
 
