@@ -39,11 +39,11 @@ def chunk(id: SegmentId, partition: int, offset: int, body: bytes) -> bytes:
 
 def segment(id: SegmentId, bodies: Iterable[tuple[int, bytes]]) -> bytes:
     """A whole segment of some (partition, blocks), ascending."""
-    data, index = b"", SegmentIndex()
+    data, index = bytearray(), SegmentIndex()
     for partition, body in bodies:
         index.add(partition, 1, len(data), len(body))
         data += chunk(id, partition, len(data), body)
-    return data + encode_index(id, index, len(data))
+    return bytes(data) + encode_index(id, index, len(data))
 
 
 def path_of(id: SegmentId, first: int, last: int, cluster_id: str = "c") -> str:

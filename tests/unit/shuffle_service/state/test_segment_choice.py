@@ -135,7 +135,9 @@ def test_what_holds_of_every_choice(
 # --- what is written ----------------------------------------------------------------------
 
 
-def filled(pool: PagePool, arena: memoryview, bodies: Iterable[tuple[int, bytes, int]]):
+def filled(
+    pool: PagePool, arena: memoryview, bodies: Iterable[tuple[int, bytes, int]]
+) -> list[PartitionBuffer]:
     """Buffers with an open chunk each, of some (partition, body, number of blocks)."""
     found = []
     for partition, body, blocks in bodies:

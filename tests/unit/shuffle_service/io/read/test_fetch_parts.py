@@ -11,20 +11,22 @@ import pytest
 from pyroaring import BitMap
 from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
+from support.segments import path_of, segment
 
 from cosco.dfs import MemoryStore
 from cosco.errors import DataCorrupted, ExchangeClosed, InvalidArgument, ServiceUnavailable
 from cosco.format.block import HEADER_BYTES, parse_header, walk_blocks
-from cosco.format.chunk import CHUNK_HEADER_BYTES, ChunkHeader, encode_chunk_header, padded
+from cosco.format.chunk import ALIGNMENT, CHUNK_HEADER_BYTES
+from cosco.format.segment import SegmentId
 from cosco.protocol.fetch_records import FetchPart, FetchRequest
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import FetchReply, fetch_replies, spb
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.metrics import DaemonMetrics
-from cosco.shuffle_service.io.read import stored_files
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
+from cosco.shuffle_service.io.read.segment_files import SegmentsOfOthers
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
@@ -40,6 +42,7 @@ class CountingStore(MemoryStore):
         self.listed: list[str] = []
         self.reads = 0
         self.hangs = False
+        self.fails_at: int | None = None
 
     async def list(self, prefix: str) -> Any:
         self.listed.append(prefix)
@@ -49,10 +52,15 @@ class CountingStore(MemoryStore):
         self.reads += 1
         if self.hangs:
             raise TimeoutError(errno.ETIMEDOUT, "the store has not answered for 30 s")
+        if offset == self.fails_at:
+            raise OSError(errno.EIO, "Input/output error")
         return await super().read_into(path, offset, parts)
 
-    def put(self, path: str, data: bytes) -> None:
-        self._files[path] = bytearray(data)
+    def lay(self, id: SegmentId, bodies: dict[int, bytes]) -> str:
+        """Have a segment of some partitions; returns its path."""
+        path = path_of(id, min(bodies), max(bodies))
+        self._files[path] = segment(id, sorted(bodies.items()))
+        return path
 
 
 class Found:
@@ -182,13 +190,8 @@ def asked(*parts: FetchPart, mappers: Iterable[int] = ()) -> FetchRequest:
     return FetchRequest(EXCHANGE, parts, BitMap(mappers))
 
 
-def file_of(bodies: list[bytes], partition: int, index: int = 0, epoch: int = 1) -> bytes:
-    data = b""
-    for body in bodies:
-        header = ChunkHeader(EXCHANGE, OTHER, len(data), index, epoch, partition, 1, len(body))
-        one = encode_chunk_header(header) + body
-        data += one.ljust(padded(len(one)), b"\0")
-    return data
+def id_of(serial: int = 1, index: int = 0, incarnation: int = OTHER) -> SegmentId:
+    return SegmentId(EXCHANGE, index, 1, incarnation, serial)
 
 
 # --- order and packing --------------------------------------------------------------------
@@ -342,36 +345,62 @@ def test_a_reader_that_leaves_gives_its_memory_back() -> None:
 # --- the store ----------------------------------------------------------------------------
 
 
-def test_a_folder_is_listed_once_for_many_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_files, "LISTED_AT_ONCE", 100)
-
+def test_a_folder_is_listed_once_for_many_partitions() -> None:
     async def main(rig: Rig) -> None:
-        folder, bodies = f"c/{EXCHANGE}/0-1/", {}
+        folder, blocks = f"c/{EXCHANGE}/0-1/", {}
         for p in range(0, 250, 3):
-            bodies[p, 0] = [block(p, 0, b"a"), block(p, 1, b"b" * 5000)]
-            rig.store.put(f"{folder}{p}-{OTHER:016x}", file_of(bodies[p, 0], p))
-            rig.store.put(f"{folder}{p}-{INCARNATION:016x}", b"its own, of which it knows")
-        rig.store.put(f"{folder}01-{OTHER:016x}", file_of([block(1, 0)], 1))  # nobody's
-        rig.store.put(f"c/{EXCHANGE}/1-1/600-{OTHER:016x}", file_of([block(600, 0)], 600, 1))
+            blocks[p, 0] = [block(p, n, bytes([n]) * 2500 * n) for n in range(3)]
+        for n in range(3):  # segments with one block of some partitions each
+            for first in range(-n, 250, 20):
+                span = [p for p in range(first, first + 20) if (p, 0) in blocks]
+                rig.store.lay(id_of(1000 * (n + 1) + first), {p: blocks[p, 0][n] for p in span})
+        own = rig.store.lay(id_of(1, incarnation=INCARNATION), {3: b"of which it knows"})
+        rig.store._files[own.replace("3-3-", "03-3-")] = b"nobody's"
+        rig.store.lay(id_of(index=1), {600: block(600, 0)})
         found = await rig.ask(asked(part(range(250), files=True), part([600], 1)))
-        assert found.blocks == bodies  # files of range 1 were not asked for
-        assert rig.store.listed == [folder] * 3
+        assert found.blocks == blocks  # segments of range 1 were not asked for
+        assert not found.errors
+        assert rig.store.listed == [folder]
         rig.store.listed.clear()
         await rig.ask(asked(part([3], files=True), part([600], 1, files=True)))
-        assert rig.store.listed == [f"{folder}3-", f"c/{EXCHANGE}/1-1/600-"]
+        assert rig.store.listed == [folder, f"c/{EXCHANGE}/1-1/"]
 
     run(main)
 
 
-def test_of_a_folder_no_more_is_kept_than_is_asked_for() -> None:
+def test_of_a_folder_no_more_is_kept_than_may_have_what_is_asked_for() -> None:
     async def main(rig: Rig) -> None:
-        for p in range(20):
-            rig.store.put(f"c/{p}-{OTHER:016x}", b"x")
-        files = stored_files.FilesOfOthers(rig.store, "c/", BitMap([3, 7, 30]), INCARNATION)
-        assert [file.path for file in await files.of(3)] == [f"c/3-{OTHER:016x}"]
-        assert list(files._found) == [7]
+        paths = [rig.store.lay(id_of(p), {p: b"x", p + 2: b"y"}) for p in range(20)]
+        key = AssignmentKey(EXCHANGE, 0, 1)
+        files = SegmentsOfOthers(
+            rig.store, f"c/{EXCHANGE}/0-1/", key, BitMap([3, 7, 30]), INCARNATION
+        )
+        assert [one.path for one in await files.of(3)] == paths[1:4]
+        assert [one.path for one in await files.of(7)] == paths[5:8]
         assert await files.of(30) == []
-        assert rig.store.listed == ["c/"]
+        assert files._found is not None
+        assert len(files._found) == 6
+        assert len(rig.store.listed) == 1
+
+    run(main)
+
+
+def test_the_index_of_a_segment_is_read_once_for_all_its_partitions() -> None:
+    async def main(rig: Rig) -> None:
+        bodies = {p: block(p, 0, b"x" * 100) for p in range(100)}
+        rig.store.lay(id_of(), bodies)
+        looks = 0
+        read = rig.store.read
+
+        async def count(path: str, offset: int, length: int) -> bytes:
+            nonlocal looks
+            looks += 1
+            return await read(path, offset, length)
+
+        rig.store.read = count  # type: ignore[method-assign]
+        found = await rig.ask(asked(part(range(100), files=True)))
+        assert found.blocks == {(p, 0): [body] for p, body in bodies.items()}
+        assert (looks, rig.store.reads) == (1, 100)
 
     run(main)
 
@@ -381,8 +410,8 @@ def test_a_chunk_that_cannot_be_read_costs_the_other_partitions_nothing() -> Non
         rig.hold([block(p, 0, bytes([p]) * 1000) for p in range(5)])
         rig.flusher.start()
         await rig.flusher.flush_everything()
-        for file in await rig.store.list(f"c/{EXCHANGE}/0-1/2-"):
-            del rig.store._files[file.path]
+        assert len(await rig.store.list("")) == 1
+        rig.store.fails_at = 2 * ALIGNMENT
         found = await rig.ask(asked(part(range(5))))
         assert [p for p, _ in found.blocks] == [0, 1, 3, 4]
         assert list(found.errors) == [(2, 0)]
@@ -463,11 +492,11 @@ def test_blocks_longer_than_a_piece_of_the_store_are_chosen_as_well() -> None:
     run(main)
 
 
-def test_others_files_are_chosen_from_too() -> None:
+def test_others_segments_are_chosen_from_too() -> None:
     async def main(rig: Rig) -> None:
         made = mixed(count=5)
-        bodies = [b"".join(made[m]) for m in made]
-        rig.store.put(f"c/{EXCHANGE}/0-1/0-{OTHER:016x}", file_of(bodies, 0))
+        for m in made:
+            rig.store.lay(id_of(m), {0: b"".join(made[m]), 1: b"another's"})
         found = await rig.ask(asked(part([0], files=True), mappers=[3]))
         check_chosen(found, made, (0, 0))
 
@@ -498,7 +527,9 @@ def test_what_does_not_parse_is_sent_for_the_reader_to_judge(stored: bool) -> No
             rig.flusher.start()
             await rig.flusher.flush_everything()
             [file] = await rig.store.list(f"c/{EXCHANGE}/")
-            rig.store._files[file.path][at] ^= 1
+            changed = bytearray(rig.store._files[file.path])
+            changed[at] ^= 1
+            rig.store._files[file.path] = bytes(changed)
         else:
             held = rig.core.assignment(AssignmentKey(EXCHANGE, 0, 1))
             assert held is not None
@@ -517,7 +548,7 @@ def test_what_does_not_parse_is_sent_for_the_reader_to_judge(stored: bool) -> No
     run(main)
 
 
-def test_a_file_that_is_cut_while_its_blocks_are_chosen_is_an_error_of_its_own() -> None:
+def test_a_segment_that_is_cut_while_its_blocks_are_chosen_is_an_error_of_its_own() -> None:
     async def main(rig: Rig) -> None:
         made = mixed(count=6, length=(1 << 19) - 100)
         for m in made:
@@ -526,7 +557,7 @@ def test_a_file_that_is_cut_while_its_blocks_are_chosen_is_an_error_of_its_own()
         rig.flusher.start()
         await rig.flusher.flush_everything()
         [file] = await rig.store.list(f"c/{EXCHANGE}/0-1/0-")
-        del rig.store._files[file.path][5 << 20 :]
+        rig.store._files[file.path] = rig.store._files[file.path][: 5 << 20]
         found = await rig.ask(asked(part([0, 1]), mappers=[3]))
         assert [p for p, _ in found.errors] == [0]
         assert "cut short" in found.errors[0, 0][0]
