@@ -126,6 +126,12 @@ def _peers(names: Iterable[str], help: str, *, apart: bool = False) -> Any:
     return option(tuple(names), ListType(click.Choice(list(names))), help, apart=apart)
 
 
+def _store() -> Any:
+    return option(
+        "", str, "URL of a store that the daemons share; a directory without it", shown="none"
+    )
+
+
 def _timeout_s(*, apart: bool = False) -> Any:
     text = "a peer that has not ended after this many seconds has failed"
     return option(900.0, click.FloatRange(min=1), text, apart=apart)
@@ -184,6 +190,7 @@ class ThroughputSettings(Settings):
         "rows each stage of the ledger, and each call, is measured on; 0 leaves both out",
         apart=True,
     )
+    store: str = _store()
 
     def needs(self) -> Sequence[Needs]:
         size = self.rows * ROW_BYTES
@@ -255,6 +262,7 @@ class IoSettings(Settings):
         "spills the sort shuffle joins at a time; each further pass writes rows once more",
         shown="all, as Spark",
     )
+    store: str = _store()
 
     @property
     def rows(self) -> int:

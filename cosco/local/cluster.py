@@ -30,6 +30,7 @@ from cosco.client.argument_checks import seconds, switch, whole_number
 from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.leftovers import LEFTOVERS
 from cosco.config import DaemonConfig, parse_size
+from cosco.dfs import open_store
 from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
 from cosco.local import reaper
 from cosco.protocol.api_limits import INT64, shown_value
@@ -56,6 +57,7 @@ class LocalCluster:
     directory: where the cluster's own temporary directory goes; made if it is missing, and
         then removed at the end if that leaves it empty. None: the system's.
     shared_store: one store directory for all daemons, or one for each.
+    store: the URL of one for all, in the place of a directory; what is left there stays.
     daemon_options, metadata_options: further options of `cosco-shuffled` and `cosco-metadata`.
 
     Every daemon counts as a host of its own. Options in the environment (`COSCO_*`) do not
@@ -70,11 +72,14 @@ class LocalCluster:
         memory: str | int = "256MiB",
         directory: str | os.PathLike[str] | None = None,
         shared_store: bool = True,
+        store: str | None = None,
         daemon_options: Sequence[str] = (),
         metadata_options: Sequence[str] = (),
     ) -> None:
         daemons = whole_number("daemons", daemons, 1, _MAX_DAEMONS, "")
         memory_bytes = _memory_bytes(memory)
+        if store is not None:
+            open_store(store)  # which refuses a URL that makes no sense, and does no more
         DaemonConfig(memory=memory_bytes).validate()
         shared_store = switch("shared_store", shared_store)
         daemon_options = _options("daemon_options", daemon_options)
@@ -93,9 +98,10 @@ class LocalCluster:
             self.metadata_service.wait_until_ready()
             options = ["--metadata", self.metadata, "--memory", f"{memory_bytes}"]
             options += [*_METRICS, *daemon_options]
+            folders = ("store" if shared_store else f"store-{i}" for i in range(daemons))
             self.daemons = tuple(
-                self._start_daemon(i, "store" if shared_store else f"store-{i}", options)
-                for i in range(daemons)
+                self._start_daemon(i, store or (self.directory / folder).as_uri(), options)
+                for i, folder in enumerate(folders)
             )
             for daemon in self.daemons:
                 daemon.wait_until_ready()
@@ -125,12 +131,11 @@ class LocalCluster:
         self.close()
 
     def _start_daemon(self, index: int, store: str, options: list[str]) -> ServiceProcess:
-        url = (self.directory / store).as_uri()
         return ServiceProcess(
             self._home,
             f"daemon-{index}",
             "cosco-shuffled",
-            ["cosco.cli.shuffled", "--store", url, "--host-id", f"host-{index}", *options],
+            ["cosco.cli.shuffled", "--store", store, "--host-id", f"host-{index}", *options],
         )
 
     def __reduce__(self) -> NoReturn:

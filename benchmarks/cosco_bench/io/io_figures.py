@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,7 +24,8 @@ class ShuffleIo:
     """All IO of one shuffle of some rows.
 
     Spills are what is written and read before there is a file for readers. `bytes_stored`
-    are those of the rows after compression, one copy, without any file's overhead.
+    are those of the rows after compression, one copy, without any file's overhead. `requests`:
+    what the stores were asked for, by kind.
     """
 
     writes: Sequence[IOEvent]
@@ -32,6 +34,7 @@ class ShuffleIo:
     bytes_stored: int
     spill_writes: Sequence[IOEvent] = field(default=())
     spill_reads: Sequence[IOEvent] = field(default=())
+    requests: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_written(self) -> int:
@@ -50,6 +53,9 @@ class ShuffleIo:
             "bytes_written": self.bytes_written,
             "write_amplification": self.bytes_written / self.bytes_stored,
             "write_amplification_raw": self.bytes_written / self.bytes_raw,
+            "requests_per_stored_gb": {
+                kind: 1e9 * count / self.bytes_stored for kind, count in self.requests.items()
+            },
             "service_time_s": self.service_time(Coalescing.QUEUE),
             "service_time_without_coalescing_s": self.service_time(Coalescing.NONE),
         }
@@ -63,6 +69,14 @@ class ShuffleIo:
             + service_s(self.spill_reads, rule=rule),
         }
         return {**parts, "total": sum(parts.values())}
+
+
+def requests_of(events: Iterable[IOEvent]) -> dict[str, int]:
+    """Return how many requests of each kind there were."""
+    found: Counter[str] = Counter()
+    for event in events:
+        found[event.kind] += event.requests
+    return dict(sorted(found.items()))
 
 
 def sizes(events: Sequence[IOEvent]) -> dict[str, Any]:

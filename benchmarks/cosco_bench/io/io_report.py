@@ -93,6 +93,9 @@ def _sizes_table(settings: IoSettings, measured: dict[str, Any]) -> Table:
     add("rows, compressed", *(f"{one['bytes_stored'] / GB:.3f} GB" for one in both))
     add("written ÷ compressed", *(f"{one['write_amplification']:.3f}" for one in both))
     add("written ÷ raw", *(f"{one['write_amplification_raw']:.3f}" for one in both))
+    if settings.store:
+        for kind, count in measured["cosco"]["requests_per_stored_gb"].items():
+            add(f"requests of the store per GB, {kind}", f"{count:,.0f}", "")
     for part in ("reads", "writes", "spills", "total"):
         add(
             f"modelled service time, {part}",

@@ -35,7 +35,8 @@ from cosco_bench.harness.bench_rows import (
 )
 from cosco_bench.harness.capacity import BUFFER_BYTES, ROW_BYTES, even_parts
 from cosco_bench.harness.flow import reduce_rows
-from cosco_bench.io.io_figures import ShuffleIo
+from cosco_bench.harness.measuring import wait_until_deleted
+from cosco_bench.io.io_figures import ShuffleIo, requests_of
 from cosco_bench.io.sort_shuffle import U8, SortIo, SortReader, SortWriter
 from cosco_bench.settings import IoSettings
 
@@ -101,7 +102,11 @@ def run_cosco(
         options = ["--io-log", str(log), "--store-idle-s", str(_STORE_IDLE_S)]
         with (
             LocalCluster(
-                settings.daemons, memory=str(memory), directory=scratch, daemon_options=options
+                settings.daemons,
+                memory=str(memory),
+                directory=scratch,
+                store=settings.store or None,
+                daemon_options=options,
             ) as cluster,
             CoscoExchange(
                 shuffle_id,
@@ -122,6 +127,7 @@ def run_cosco(
             with Workers("reader", reduce_rows, reads) as readers:
                 received = sum((done.value for done in readers.results(on_read)), RowTally())
             exchange.close()
+            wait_until_deleted(cluster.metadata, shuffle_id)
             peak = max(peak_rss_bytes(daemon.pid) for daemon in cluster.daemons)
             for daemon in cluster.daemons:
                 daemon.stop()  # which writes its log to the end
@@ -136,6 +142,7 @@ def run_cosco(
             reads=[event for event in events if event.kind == "read"],
             bytes_raw=settings.rows * ROW_BYTES,
             bytes_stored=progress.bytes_stored,
+            requests=requests_of(events),
         ),
         problems=mismatches(settings.rows, sent, received, progress.rows),
     )

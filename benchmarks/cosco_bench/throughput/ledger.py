@@ -65,7 +65,7 @@ from cosco.protocol.wire import (
     push_request_from_bytes,
     push_request_to_bytes,
 )
-from cosco.shuffle_service.io.arena import Arena
+from cosco.shuffle_service.io.arena import Arena, aligned
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
@@ -81,7 +81,7 @@ from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES
 _MIB: Final = 1 << 20
 _EXCHANGE, _MAPPER, _ATTEMPT, _INCARNATION = 1, 0, 1, 1
 _KEY: Final = AssignmentKey(_EXCHANGE, 0, 1)
-_CHUNK_BYTES: Final = 4 << 20
+_SEGMENT_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 32 << 20
 _SERVICE: Final = "cosco.bench.Ledger"
 _OPTIONS: Final = (
@@ -302,7 +302,7 @@ async def _daemon_side(
     body_bytes = sum(frame.header.body_bytes for frame in frames)
     arena = Arena(pool_bytes(3 * body_bytes + partitions * 4 * padded(1) + 64 * _MIB))
     arena.memory[:] = bytes(len(arena.memory))  # a daemon's pages are warm after a while
-    core = DaemonCore(arena=arena.memory, incarnation=_INCARNATION, segment_bytes=_CHUNK_BYTES)
+    core = DaemonCore(arena=arena.memory, incarnation=_INCARNATION, segment_bytes=_SEGMENT_BYTES)
     core.cluster_id = "ledger"
     here = DaemonRef(_INCARNATION, "127.0.0.1:1")
     core.admit(_EXCHANGE, Assignment(0, 1, 1, here), PartitionRange(0, 0, partitions))
@@ -321,8 +321,8 @@ async def _daemon_side(
         with storing.running():
             core.flushes.everything = True
             while (flush := core.next_flush()) is not None:
-                await store.append(flush.buffer.path, flush.chunk.offset, flush.parts)
-                written += sum(map(len, flush.parts))
+                await store.put(flush.path, [*flush.parts, aligned(flush.index_bytes)])
+                written += flush.length
                 writes += 1
                 core.end_flush(flush, 0.0)
         mean = written / writes / _MIB

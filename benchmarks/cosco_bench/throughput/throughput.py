@@ -138,7 +138,10 @@ def run_throughput(
     with ExitStack() as stack:
         cluster = stack.enter_context(
             LocalCluster(
-                settings.daemons, memory=str(settings.memory), directory=settings.directory
+                settings.daemons,
+                memory=str(settings.memory),
+                directory=settings.directory,
+                store=settings.store or None,
             )
         )
         warm_up, exchange = (
