@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,15 @@ def services(tmp_path: Path) -> Iterator[Services]:
         yield services
 
 
-def files_of(url: str, server: S3Server) -> list[Path]:
-    """Return what lies in the bucket below a store's prefix, its identity apart."""
+def files_of(url: str, server: S3Server) -> dict[Path, int]:
+    """Return what lies in the bucket below a store's prefix, its identity apart, with lengths."""
     prefix = url.partition("?")[0].removeprefix("s3://").partition("/")[2]
-    found = [path for path in (server.folder / prefix).rglob("*") if path.is_file()]
-    return [path for path in found if path.name != "cosco-store.json"]
+    found = {}
+    for folder, _, names in os.walk(server.folder / prefix):  # which others change meanwhile
+        for path in (Path(folder, name) for name in names if name != "cosco-store.json"):
+            with suppress(FileNotFoundError):
+                found[path] = path.stat().st_size
+    return found
 
 
 def shuffle(
@@ -62,13 +67,14 @@ def test_rows_outlive_all_daemons_that_took_them(
     first = [services.daemon(*OPTIONS, store=url) for _ in range(2)]
     with shuffle(services, "outlive"):
         expected = MAPPERS * ROWS * 1000
-        stored = lambda: sum(p.stat().st_size for p in files_of(url, versity_server))  # noqa: E731
-        until(lambda: stored() > 0, 30, "a flush")
+        until(lambda: bool(files_of(url, versity_server)), 30, "a flush")
         for daemon in first:
             daemon.stop()
         services.daemon(*OPTIONS, store=url)
         check(services, "outlive")
-        assert 0 < stored() < expected, "rows are compressed, and in the bucket"
+        assert 0 < sum(files_of(url, versity_server).values()) < expected, (
+            "rows are compressed, and in the bucket"
+        )
     until(lambda: not files_of(url, versity_server), 30, "the end of all files")
 
 
@@ -82,9 +88,9 @@ def test_a_daemon_that_is_killed_amid_a_put_loses_nothing(
             stack.callback(proxy.close)
             services.daemon(*OPTIONS, store=url.replace(versity_server.address, proxy.address))
             proxy.fault("half_body", "PUT", "/0-", times=1)
-        held = [proxy.fault("hold", "PUT", "/0-") for proxy in proxies]
 
         def kill_one() -> None:
+            held = [proxy.fault("hold", "PUT", "/0-") for proxy in proxies]
             until(lambda: any(fault.done for fault in held), 30, "a put")
             writing = next(n for n, fault in enumerate(held) if fault.done)
             services.daemons[writing].kill()
