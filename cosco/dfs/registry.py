@@ -67,9 +67,7 @@ _EXTRAS: Final = {
     "s3": _objects("s3://BUCKET/PREFIX"),
     "gs": _objects("gs://BUCKET/PREFIX"),
     "az": _objects("az://CONTAINER/PREFIX?account=NAME"),
-    "hdfs": _Extra(
-        "hdfs://HOST:PORT/DIR", "cosco.dfs.hdfs.hdfs_store", "open_hdfs_store", "hdfs"
-    ),
+    "hdfs": _Extra("hdfs://HOST:PORT/DIR", "cosco.dfs.hdfs.hdfs_store", "open_hdfs_store", "hdfs"),
 }
 _PLAIN: Final = ("file:///DIR", "file:///DIR?fsync=false", "memory://")
 

@@ -219,7 +219,7 @@ class HdfsClient:
             with call.memory():
                 piece = cursor.take(_PIECE_BYTES)
             call.step(file.write, piece)
-            # Of the block that is being written alone: each is synced before the next begins.
+            # It syncs the block that is written, no other: so each before the next begins.
             if self._fsync and (not cursor.left or cursor.position % block_bytes == 0):
                 call.step(file.hsync)
 

@@ -69,11 +69,10 @@ async def measure(urls: Iterable[str]) -> None:
     for store in stores:
         await store.close()
     print("store, call: MB/s, processor seconds of the caller per GB")
-    for (url, kind), figures in found.items():
+    for (url, call), figures in found.items():
         seconds, cpu = (statistics.median(column) for column in zip(*figures[1:], strict=True))
-        print(
-            f"{url.partition(':')[0]}{'' if 'fsync' not in url else ', no fsync'}, {kind}: {1000 / seconds:.0f}, {cpu:.2f}"
-        )
+        kind = f"{url.partition(':')[0]}{', no fsync' if 'fsync' in url else ''}, {call}"
+        print(f"{kind}: {1000 / seconds:.0f}, {cpu:.2f}")
 
 
 def main() -> None:
