@@ -18,10 +18,13 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
-from hdfs_native import Client, FileWriter, WriteOptions
+from hdfs_native import Client, WriteOptions
+
+if TYPE_CHECKING:
+    from hdfs_native._internal import RawFileWriter
 
 from cosco.dfs.hdfs.hdfs_call import HdfsCall
 from cosco.dfs.hdfs.hdfs_errors import as_os_error, missing
@@ -204,15 +207,18 @@ class HdfsClient:
         )
         options = WriteOptions(block_size=block_bytes, replication=self._replication)
         file = call.step(self._hdfs.create, place, options)
+        # What is returned closes the file when it is collected: it would ask HDFS, and wait for
+        # it, in whichever thread lets go of an error that still holds it, the event loop's too.
+        file.close = _nothing
         try:
-            self._fill(call, file, parts, block_bytes)
-            call.step(file.close)
+            self._fill(call, file.inner, parts, block_bytes)
+            call.step(file.inner.close)
         except BaseException:
             self._discard(place)
             raise
 
     def _fill(
-        self, call: HdfsCall, file: FileWriter, parts: Sequence[memoryview], block_bytes: int
+        self, call: HdfsCall, file: RawFileWriter, parts: Sequence[memoryview], block_bytes: int
     ) -> None:
         cursor = _Cursor(parts)
         while cursor.left:
@@ -275,6 +281,10 @@ class HdfsClient:
                 if not folder and stored.startswith(RESERVED):
                     continue
                 yield unquote(stored), None if entry.isdir else entry.length
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class _Cursor:

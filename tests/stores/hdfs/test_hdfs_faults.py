@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from hdfs_native import FileWriter
 from stores.hdfs.hdfs_support import Gate, Wire
 from stores.hdfs.minicluster import MiniCluster
 
@@ -232,6 +234,26 @@ def test_a_quota_that_is_used_up_is_a_store_that_is_full(
             await store.put("c/g", content(2))
 
     asyncio.run(main())
+
+
+def test_an_error_that_is_let_go_asks_hdfs_nothing(
+    hdfs: MiniCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of hdfs-native close themselves when they are collected, which may be in the loop."""
+    asked: list[object] = []
+    monkeypatch.setattr(FileWriter, "close", asked.append)
+    folder = hdfs.new_folder()
+
+    async def main() -> None:
+        async with opened(f"{hdfs.address}{folder}?replication=1") as store:
+            hdfs.tell("quota", folder, "none", MIB)
+            with pytest.raises(StoreFull):
+                await store.put("c/f", content(2))
+        gc.collect()
+
+    asyncio.run(main())
+    gc.collect()
+    assert not asked
 
 
 def test_datanodes_without_room_are_a_store_that_is_full(hdfs: MiniCluster, tmp_path: Path) -> None:
