@@ -52,6 +52,8 @@ _PIECES_AT_A_TIME: Final = 4
 #: What one request lists, and what one deletes. S3 and Google's store take no more.
 _LISTED: Final = 1000
 _DELETED: Final = {"s3": 1000, "az": 256, "gs": 1}
+#: Reads at a time: a bucket is far away, and who asks has the memory for all of them already.
+READS_AT_A_TIME: Final = 32
 #: Reads of an answer that broke off, and rounds of a deletion that others were part of.
 _ATTEMPTS: Final = 4
 _ROUNDS: Final = 20
@@ -70,7 +72,7 @@ def open_object_store(url: str, *, threads: int, observer: Observer | None) -> O
     bucket = parse_bucket(url)
     return ObjectStore(
         url,
-        connect(url, bucket, 2 * threads + 2),
+        connect(url, bucket, 2 * threads + READS_AT_A_TIME),
         threads=threads,
         observer=observer,
         timeout_s=bucket.timeout_s,
@@ -83,9 +85,9 @@ def open_object_store(url: str, *, threads: int, observer: Observer | None) -> O
 class ObjectStore:
     """`cosco.dfs.protocol.Store` over a client of obstore, which is scoped to the prefix.
 
-    `threads` puts at a time, and as many other calls; beside these a read that is slow may be
-    asked for twice. Reads hold their bytes twice for a moment: in memory of obstore, and where
-    they are copied to.
+    `threads` puts at a time, READS_AT_A_TIME reads and `threads` other calls; beside these a read
+    that is slow may be asked for twice. Reads hold their bytes twice for a moment: in memory of
+    obstore, and where they are copied to.
     """
 
     durable = True
@@ -112,6 +114,7 @@ class ObjectStore:
         self._deleted_at_once = deleted_at_once
         self._hedging = Hedging()
         self._puts = asyncio.Semaphore(threads)
+        self._reads = asyncio.Semaphore(READS_AT_A_TIME)
         self._others = asyncio.Semaphore(threads)
         self._under_way = CallsUnderWay()
         self._closed = False
@@ -257,7 +260,7 @@ class ObjectStore:
 
         An answer that broke off is asked for again, for as long as obstore would do so.
         """
-        async with self._calling(self._others), answered_in(self._call_s, "the store's server"):
+        async with self._calling(self._reads), answered_in(self._call_s, "the store's server"):
             give_up, pause_s = time.monotonic() + self._retry_s, _FIRST_PAUSE_S
             for attempt in range(_ATTEMPTS):
                 try:
