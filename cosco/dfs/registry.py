@@ -25,8 +25,8 @@ GROUP: Final = "cosco.stores"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BOOLEANS: Final = {"true": True, "false": False}
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-#: A user, perhaps with a password, before the host.
-_USER: Final = re.compile(r"^[^:/?#]*://[^/?#]*@")
+#: A user, perhaps with a password, before the host, or before that of an endpoint.
+_USER: Final = re.compile(r"^[^:/?#]*://[^/?#]*@|[?&][^=&]*=[^&]*://[^/&]*@")
 #: Names of parameters that somebody would give a secret by.
 _SECRET: Final = re.compile(
     r"[?&;]([^=&;]*(?:secret|passw|token|credential|key|sas|sig)"
@@ -147,7 +147,7 @@ def _refuse_secrets(url: str) -> None:
     found = _SCHEME.match(url)
     shown = f"{found[1]}://…" if found else "…"
     advice = "give credentials by the environment, a profile or a role: docs/stores.md"
-    if _USER.match(url):
+    if _USER.search(url) or _USER.search(unquote(url)):
         raise InvalidArgument(f"store {shown!r} has a user or a password in it: {advice}")
     if secret := _SECRET.search(unquote(url)):
         raise InvalidArgument(f"store {shown!r} has the parameter {secret[1][:40]!r}: {advice}")

@@ -127,9 +127,9 @@ class ObjectStore:
 
     async def put(self, path: str, parts: Sequence[memoryview]) -> None:
         length = check_put(path, parts)
-        pieces = [part.cast("B") for part in parts if part.nbytes]
         requests = 1 if length <= MULTIPART_BYTES else -(-length // _PIECE_BYTES) + 2
         async with self._calling(self._puts):
+            pieces = [part.cast("B") for part in parts if part.nbytes]
             putting = asyncio.ensure_future(self._put(path, pieces, length, requests))
             await self._under_way.to_the_end(putting)
 
@@ -178,6 +178,7 @@ class ObjectStore:
     async def close(self) -> None:
         self._closed = True
         await self._under_way.wait()
+        self._bucket = None  # and with it its connections
 
     # --- opening --------------------------------------------------------------------------
 

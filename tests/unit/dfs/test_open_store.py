@@ -36,7 +36,9 @@ def test_every_memory_store_is_another() -> None:
     assert asyncio.run(open_and_close("memory://")) != asyncio.run(open_and_close("memory://"))
 
 
-@pytest.mark.parametrize("name", ["plain", "a b", "100%", "what?", "#1", "é", "new\nline"])
+@pytest.mark.parametrize(
+    "name", ["plain", "me@host", "a b", "100%", "what?", "#1", "é", "new\nline"]
+)
 def test_directories_of_any_name(tmp_path: Path, name: str) -> None:
     directory = tmp_path / name
     store_id = asyncio.run(open_and_close(directory.as_uri()))
@@ -92,6 +94,8 @@ def test_urls_that_are_refused(url: str, reason: str) -> None:
         ("s3://hush@bucket", "s3://…"),
         ("s3://[hush@x", "s3://…"),
         ("file://me:hush@host/data", "file://…"),
+        ("s3://bucket/x?region=a&endpoint=https://me:hush@host:9000", "s3://…"),
+        ("s3://bucket/x?endpoint=https%3A%2F%2Fme:hush%40host", "s3://…"),
         ("s3://bucket/x?secret_access_key=hush", "secret_access_key"),
         ("s3://bucket/x?region=a&AWS_SESSION_TOKEN=hush", "AWS_SESSION_TOKEN"),
         ("az://c/x?account=a&sas=hush", "sas"),
