@@ -65,7 +65,7 @@ def faulty_url(faults: HttpFaults, versity_server: S3Server) -> Callable[..., st
     """Give URLs of one store behind the proxy: of its own prefix, with short time-outs."""
     direct = versity_server.url()
 
-    def url(more: str = "&timeout_s=1&retry_s=3") -> str:
+    def url(more: str = "&timeout_s=2&retry_s=4") -> str:
         return direct.replace(versity_server.address, faults.address) + more
 
     return url

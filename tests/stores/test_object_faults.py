@@ -22,7 +22,7 @@ Url = Callable[..., str]
 #: More than one write of a socket takes, so that half of it is not all.
 CONTENT = b"".join(pages(chr(ord("a") + n % 26)) for n in range(1024))
 #: Time-outs and retries of `faulty_url`, and what a machine that is busy adds.
-BOUND_S = 1 + 3 + 4
+BOUND_S = 2 + 4 + 4
 
 
 def run(
@@ -136,7 +136,7 @@ def test_a_server_that_is_overloaded_for_long(faults: HttpFaults, faulty_url: Ur
             assert "503 SlowDown (as a test has it)" in str(error)
             assert not isinstance(error, FileNotFoundError | PermissionError | StoreFull)
 
-    run(faulty_url("&timeout_s=1&retry_s=0.5"), scenario)
+    run(faulty_url("&timeout_s=2&retry_s=0.5"), scenario)
 
 
 @pytest.mark.parametrize("action", ["hold", "late"])
@@ -169,7 +169,7 @@ def test_half_an_answer_is_never_taken_for_the_whole(faults: HttpFaults, faulty_
             assert 1 < fault.done < 40
             fault.times = 0
 
-    run(faulty_url("&timeout_s=1&retry_s=1"), scenario)
+    run(faulty_url("&timeout_s=2&retry_s=1"), scenario)
 
 
 def test_a_put_that_fails_is_put_again_whole(faults: HttpFaults, faulty_url: Url) -> None:
@@ -185,7 +185,7 @@ def test_a_put_that_fails_is_put_again_whole(faults: HttpFaults, faulty_url: Url
         assert await store.read("f", 0, 1 << 40) == CONTENT
         assert await store.list("") == [StoredFile("f", len(CONTENT))]
 
-    run(faulty_url("&timeout_s=1&retry_s=0.5"), scenario)
+    run(faulty_url("&timeout_s=2&retry_s=0.5"), scenario)
 
 
 def test_a_torn_object_is_seen_by_its_length_and_put_again(versity_server: S3Server) -> None:
@@ -242,7 +242,7 @@ def test_a_store_without_room(faults: HttpFaults, faulty_url: Url, status: int, 
         faults.fault("answer", "PUT", status=status, code=code, times=1000)
         assert isinstance(await failure(store.put("f", cut(CONTENT))), StoreFull)
 
-    run(faulty_url("&timeout_s=1&retry_s=0.3"), scenario)
+    run(faulty_url("&timeout_s=2&retry_s=0.3"), scenario)
 
 
 # --- credentials and places ---------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_what_cannot_be_opened_says_why(
     assert "NoSuchBucket" in refusal(versity_server.url(bucket="nobodys"))
     assert "make the bucket" in refusal(versity_server.url(bucket="nobodys"))
     assert "?region=" in refusal(re.sub("region=[^&]*", "region=us-east-9", url))
-    more = "&timeout_s=1&retry_s=0.3"
+    more = "&timeout_s=2&retry_s=0.3"
     assert "cannot be reached" in refusal(url_at("127.0.0.1:1", "p", more=more))
     ignoring = rclone_server.url().replace("&exclusive=false", "")
     assert "ignores If-None-Match" in refusal(ignoring)
