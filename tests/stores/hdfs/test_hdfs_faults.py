@@ -240,8 +240,8 @@ def test_an_error_that_is_let_go_asks_hdfs_nothing(
     hdfs: MiniCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files of hdfs-native close themselves when they are collected, which may be in the loop."""
-    asked: list[object] = []
-    monkeypatch.setattr(FileWriter, "close", asked.append)
+    asked: list[str] = []
+    monkeypatch.setattr(FileWriter, "close", lambda _: asked.append("closed"))
     folder = hdfs.new_folder()
 
     async def main() -> None:
