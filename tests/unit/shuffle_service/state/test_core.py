@@ -158,7 +158,7 @@ def test_when_all_is_to_be_stored_size_does_not_matter():
 
 def test_a_sealed_range_is_stored_in_few_segments():
     core, files = make_core(pages=4, segment_bytes=300_000), {}
-    for partition, size in ((0, 1), (1, 400_000), (2, 100), (3, 200_000), (4, 5), (50, 5)):
+    for partition, size in ((3, 200_000), (0, 1), (1, 400_000), (2, 100), (4, 5), (50, 5)):
         put(core, [block(partition, 0, b"x" * size)])
     core.seal([KEY])
     written = []
