@@ -14,6 +14,7 @@ import pytest
 from support.exchanges import Pairs, by_partition, describe, fetch_all, never, numbered, send, until
 
 from cosco import CoscoExchange, CoscoWriter
+from cosco.format.segment import parse_segment_name, segment_name
 from cosco.local.cluster import LocalCluster, ServiceProcess
 from cosco.observe import fetch_status
 from cosco.protocol.records import DaemonState
@@ -142,7 +143,7 @@ def test_one_that_serves_on_can_be_restarted_and_killed(name: str) -> None:
             check(name, wrote, metadata)
 
 
-def test_a_killed_daemon_adopts_what_it_left_but_for_torn_tails(name: str) -> None:
+def test_a_killed_daemon_adopts_what_it_left_torn_segments_too(name: str) -> None:
     with LocalCluster(1, memory="32MiB") as cluster:
         metadata, (daemon,) = cluster.metadata, cluster.daemons
         rows = numbered(1, 20_000, partitions=PARTITIONS)
@@ -151,24 +152,15 @@ def test_a_killed_daemon_adopts_what_it_left_but_for_torn_tails(name: str) -> No
             daemon.restart()  # stored, all of it
             daemon.kill()
             files = [f for f in (cluster.directory / "store").glob("*/*/*/*") if f.is_file()]
-            assert len(files) == PARTITIONS
-            for file, length in zip(files, (100, 4096, 5000, 100_000), strict=True):
-                with file.open("ab") as opened:
-                    opened.write(_next_chunk(file)[:length])
+            whole = files[0].read_bytes()
+            first = parse_segment_name(files[0].name)
+            assert first is not None
+            for serial, length in enumerate((0, 100, 4096, 5000, len(whole) - 4096), 1000):
+                torn = files[0].with_name(segment_name(first._replace(serial=serial)))
+                torn.write_bytes(whole[:length])
             daemon.restart()
             found = fetch_all(name, [1], PARTITIONS, metadata)
             assert found == by_partition(rows, PARTITIONS)
-
-
-def _next_chunk(file: Path) -> bytes:
-    """A chunk such as its daemon would have appended next."""
-    from dataclasses import replace
-
-    from cosco.format.chunk import CHUNK_HEADER_BYTES, encode_chunk_header, parse_chunk_header
-
-    first = parse_chunk_header(file.read_bytes()[:CHUNK_HEADER_BYTES])
-    header = replace(first, offset=file.stat().st_size, body_bytes=200_000)
-    return encode_chunk_header(header) + bytes(header.body_bytes)
 
 
 def test_without_the_metadata_service_a_daemon_stores_everything_and_ends(name: str) -> None:

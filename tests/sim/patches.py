@@ -39,6 +39,8 @@ from .loop import PROCESS
 from .world import OnPurpose, current, is_active
 
 _PACKAGES = ("client", "metadata", "shuffle_service", "dfs")
+#: What needs libraries of its own, and is not simulated.
+_APART = ("cosco.dfs.hdfs", "cosco.dfs.objects", "cosco.dfs.testing")
 _installed: list[bool] = []
 
 
@@ -232,7 +234,8 @@ def install() -> None:
     for package in _PACKAGES:
         folder = f"{next(iter(cosco.__path__))}/{package}"
         for info in pkgutil.walk_packages([folder], f"cosco.{package}."):
-            importlib.import_module(info.name)
+            if not info.name.startswith(_APART):
+                importlib.import_module(info.name)
     daemon = importlib.import_module("cosco.shuffle_service.server")
     daemon.DaemonCore = _shown(daemon.DaemonCore, "cores")
     daemon.FrameBudgets = _shown(daemon.FrameBudgets, "budgets")
