@@ -38,8 +38,8 @@ _WALK_BYTES: Final = 256 << 10
 _WALKED_S: Final = 5.0
 #: Indexes that are read at once for one reader.
 _AT_ONCE: Final = 16
-#: Walks that are remembered.
-_WALKED_MAX: Final = 64
+#: What walks that are remembered may take up together.
+_WALKED_BYTES: Final = 1 << 20
 
 
 class SegmentsOfOthers:
@@ -158,7 +158,7 @@ class SegmentIndexes:
     def _remember(self, segment: StoredSegment, index: SegmentIndex) -> None:
         self._walked.pop(segment, None)
         self._walked[segment] = self._now(), index
-        if len(self._walked) > _WALKED_MAX:
+        while sum(kept.cost_bytes for _, kept in self._walked.values()) > _WALKED_BYTES:
             del self._walked[next(iter(self._walked))]
 
 

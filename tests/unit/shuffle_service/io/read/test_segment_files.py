@@ -339,7 +339,11 @@ def test_a_segment_that_is_listed_with_another_length_is_looked_at_anew() -> Non
     run(main())
 
 
-def test_no_more_walks_are_remembered_than_some() -> None:
+def test_walks_that_are_remembered_take_up_no_more_than_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cosco.shuffle_service.io.read.segment_files._WALKED_BYTES", 64 * 424)
+
     async def main() -> None:
         rig = Rig()
         torn = [rig.lay(chunk(replace(ID, serial=n), 0, 0, b"x"), n) for n in range(1, 200)]
