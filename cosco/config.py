@@ -60,6 +60,10 @@ _NO_ADDRESSES: Final = (
 )
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
+_PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
+#: What lies between two stores: a URL may have commas, and blanks, in it.
+_BETWEEN_STORES: Final = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+
 
 def parse_size(text: str) -> int:
     """Return the bytes of `256MiB`, `1.5GB`, `4096`, …; raises InvalidArgument."""
@@ -70,6 +74,20 @@ def parse_size(text: str) -> int:
             f"{text[:_SHOWN_CHARACTERS]!r} is no size: write for example 256MiB, 1GB or 4096"
         )
     return int(float(match[1]) * unit)
+
+
+def parse_reserve(text: str) -> tuple[int, float]:
+    """Return (bytes, share of a disk) of `10GiB` or `5%`, one of them zero.
+
+    Raises InvalidArgument.
+    """
+    percent = _PERCENT.fullmatch(text.strip())
+    if percent is None:
+        return parse_size(text), 0.0
+    share = float(percent[1]) / 100
+    if share >= 1:
+        raise InvalidArgument(f"--store-reserve is {text}, which leaves nothing to write to")
+    return 0, share
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -144,9 +162,13 @@ def _check_metrics(metrics: str, listen: str, processes: int = 1) -> None:
         raise InvalidArgument(f"{what}: ports{of} go beyond {_PORT_MAX}; give --metrics HOST:PORT")
 
 
-def option(help: str, default: Any, *, size: bool = False) -> Any:
-    """Make a configuration field with its help text; `size`: it is a size in bytes."""
-    return field(default=default, metadata={"help": help, "size": size})
+def option(help: str, default: Any, *, size: bool = False, several: bool = False) -> Any:
+    """Make a configuration field with its help text.
+
+    size: it is a size in bytes. `several`: it may be given more than once; the field is text with
+    blanks between.
+    """
+    return field(default=default, metadata={"help": help, "size": size, "several": several})
 
 
 def _at_least(config: Any, name: str, low: float) -> None:
@@ -199,8 +221,18 @@ class DaemonConfig:
     store: str = option(
         "where segments go: file:///DIR (add ?fsync=false to give up durability), memory://, or by "
         "the extra cosco[s3] s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX: see "
-        "docs/stores.md",
+        "docs/stores.md. Give it once for each of several directories; in the environment with "
+        "blanks or commas between",
         "memory://",
+        several=True,
+    )
+    store_reserve: str = option(
+        "what stays free on the disk of each directory of --store: a size, or 5% of the disk", "0"
+    )
+    store_missing: int = option(
+        "how many of several directories may be missing at the start: rows that only they hold "
+        "are computed again",
+        0,
     )
     processes: int = option(
         "daemons to run on this host, in processes that share the memory evenly and the store; "
@@ -210,14 +242,15 @@ class DaemonConfig:
     memory: int = option("size of the page pool for rows, of all processes", 1 << 30, size=True)
     segment_bytes: int = option(
         "what is written to the store at a time: a partition of this size by itself, smaller ones "
-        "together when memory is short; 0: a twelfth of the memory, 64KiB to 64MiB",
+        "together when memory is short; 0: a twelfth of the memory, by the number of directories, "
+        "64KiB to 64MiB",
         0,
         size=True,
     )
     inflight_bytes: int = option(
         "bytes of frames granted to all writers and not yet in pages", 32 << 20, size=True
     )
-    flush_threads: int = option("store writes at a time", 3)
+    flush_threads: int = option("store writes at a time, in each directory of --store", 3)
     full_store_wait_s: float = option(
         "seconds writers wait for a store that takes nothing before CapacityExceeded", 20.0
     )
@@ -272,6 +305,7 @@ class DaemonConfig:
             _at_least(self, "segment_bytes", _SEGMENT_MIN_BYTES)
         _at_least(self, "inflight_bytes", 4 << 20)
         _at_least(self, "flush_threads", 1)
+        self._check_stores()
         _at_least(self, "full_store_wait_s", 0)
         _at_least(self, "store_timeout_s", 0.1)
         _at_least(self, "store_idle_s", 0)
@@ -283,6 +317,20 @@ class DaemonConfig:
             raise InvalidArgument(
                 f"--segment-bytes {self.segment_bytes} is more than a quarter of --memory {memory}"
                 + (" of a process" if self.processes > 1 else "")
+            )
+
+    def _check_stores(self) -> None:
+        """Raise InvalidArgument for options of directories without directories."""
+        parse_reserve(self.store_reserve)
+        for store in self.stores:
+            if self.has_directories and not store.lower().startswith("file:"):
+                raise InvalidArgument(
+                    f"--store {store}: several --store, and --store-reserve, are for file:///DIR"
+                )
+        if not 0 <= self.store_missing < len(self.stores):
+            raise InvalidArgument(
+                f"--store-missing is {self.store_missing}, and --store is given "
+                f"{len(self.stores)} times: one directory at least must be there"
             )
 
     def _check_ports(self, name: str) -> None:
@@ -311,11 +359,27 @@ class DaemonConfig:
         return _metrics_listen(self.metrics, self.listen)
 
     @property
+    def stores(self) -> tuple[str, ...]:
+        """The URLs of the stores; more than one are directories."""
+        return tuple(_BETWEEN_STORES.split(self.store))
+
+    @property
+    def has_directories(self) -> bool:
+        """Whether there are several directories, or a reserve is kept in one."""
+        return len(self.stores) > 1 or any(parse_reserve(self.store_reserve))
+
+    @property
+    def writers(self) -> int:
+        """How many writes of the store are under way at a time."""
+        return self.flush_threads * len(self.stores)
+
+    @property
     def segment_limit_bytes(self) -> int:
         """The size at which a buffer is written by itself, whatever memory is free.
 
-        With a twelfth of the memory what `flush_threads` have under way is a quarter at most;
-        beyond 64 MiB a disk seeks for less than 3 % of its time, and there is nothing to gain.
+        With a twelfth of the memory what three writers have under way is a quarter at most, and
+        each directory has three; beyond 64 MiB a disk seeks for less than 3 % of its time, and
+        there is nothing to gain.
         """
-        share = self.memory // 12
+        share = self.memory // (12 * len(self.stores))
         return self.segment_bytes or min(max(share, _SEGMENT_MIN_BYTES), _SEGMENT_MAX_BYTES)

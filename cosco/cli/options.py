@@ -57,7 +57,25 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
         return size
 
 
+class OneOfSeveral(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """Text of an option that may be given more than once; a variable has them all in one."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
 SIZE = SizeType()
+SEVERAL = OneOfSeveral()
+
+
+def _join(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> str:
+    """Return what was given more than once as the field has it."""
+    return " ".join(values)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +94,7 @@ def option_specs(config_class: ConfigClass) -> list[OptionSpec]:
     """Return the options of a configuration class, in the order of its fields."""
     specs = []
     for field in dataclasses.fields(config_class):
-        size = field.metadata["size"]
+        size, several = field.metadata["size"], field.metadata["several"]
         default: Any = field.default
         types: dict[type, click.ParamType[Any]] = {
             bool: click.BOOL,
@@ -92,7 +110,7 @@ def option_specs(config_class: ConfigClass) -> list[OptionSpec]:
                     if field.name == "metadata"
                     else config_class.env_prefix + field.name.upper()
                 ),
-                type=SIZE if size else types[type(default)],
+                type=SIZE if size else SEVERAL if several else types[type(default)],
                 default=default,
                 shown_default=format_size(default) if size else str(default),
                 help=field.metadata["help"],
@@ -111,8 +129,12 @@ def config_options(config_class: ConfigClass) -> Callable[[_Function], _Function
                 envvar=spec.variable,
                 show_envvar=True,
                 type=spec.type,
-                default=spec.default,
-                show_default=spec.shown_default if spec.type is SIZE else bool(spec.default),
+                default=[spec.default] if spec.type is SEVERAL else spec.default,
+                multiple=spec.type is SEVERAL,
+                callback=_join if spec.type is SEVERAL else None,
+                show_default=spec.shown_default
+                if spec.type in (SIZE, SEVERAL)
+                else bool(spec.default),
                 help=spec.help,
             )(function)
         return function

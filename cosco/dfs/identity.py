@@ -27,7 +27,8 @@ def read_or_create_identity(folder: Path) -> str:
     """
     path = folder / IDENTITY_FILE
     if not path.exists():
-        _create(path)
+        content = {"format": _FORMAT, "store_id": uuid.uuid4().hex}
+        create_exclusively(path, json.dumps(content) + "\n")
     try:
         with path.open("rb") as file:
             identity = json.loads(file.read(_MAX_BYTES))
@@ -41,10 +42,12 @@ def read_or_create_identity(folder: Path) -> str:
     return store_id
 
 
-def _create(path: Path) -> None:
-    """Make the file appear whole and durable, unless someone else's is there first."""
+def create_exclusively(path: Path, content: str) -> None:
+    """Make a file appear whole and durable, unless someone else's is there first.
+
+    Raises: OSError.
+    """
     temporary = path.with_name(RESERVED + uuid.uuid4().hex)
-    content = json.dumps({"format": _FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
     try:
         with temporary.open("x", encoding="ascii") as file:
             file.write(content)

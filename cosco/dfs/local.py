@@ -39,6 +39,7 @@ class LocalStore:
     """`cosco.dfs.protocol.Store` in one directory, made if it is missing.
 
     With `fsync=False` nothing is synced: files survive the process, not a power failure.
+    `identify` gives the store id of a directory that can be written.
     """
 
     durable = True
@@ -51,18 +52,26 @@ class LocalStore:
         fsync: bool = True,
         threads: int = 4,
         observer: Observer | None = None,
+        identify: Callable[[Path], str] = read_or_create_identity,
     ) -> None:
         self.url = url
         self.store_id = ""
+        self._identify = identify
         self._root = Path(directory).absolute()
         self._fsync = fsync
         self._observer = observer
         self._direct = False
+        self._device = -1  # of its file system
         self._scratch = posix.Scratch()
         self._named = posix.DurableNames(self._root)
         # Reads that hang must not keep writes from a thread, nor writes reads.
         self._writing = StoreThreads(threads)
         self._others = StoreThreads(threads)
+
+    @property
+    def directory(self) -> Path:
+        """The directory, as an absolute path."""
+        return self._root
 
     async def open(self) -> None:
         await self._run(self._open)
@@ -100,6 +109,33 @@ class LocalStore:
         check_folder(prefix)
         await self._run(self._delete, prefix)
 
+    # --- for a store over several of these -------------------------------------------------
+
+    async def call(self, function: Callable[[Path], T]) -> T:
+        """Call a function, which may block, with the directory; before `open`, too."""
+        return await self._run(self._call, function)
+
+    async def size_of(self, path: str) -> int | None:
+        """Return the length of a file in bytes; None if there is none."""
+        check_read(path, 0, 0)
+        return await self._run(self._size, path)
+
+    async def room(self) -> tuple[int, int]:
+        """Return the bytes of the file system that its user may still write, and all it has.
+
+        Raises OSError, also if it is not the file system that was there when it was opened.
+        """
+        return await self._run(self._room)
+
+    async def remove(self, path: str) -> None:
+        """Delete a file, which may be gone; what a put has left that failed."""
+        check_read(path, 0, 0)
+        await self._run(self._remove, path)
+
+    async def check(self) -> None:
+        """Try that the directory can be written and read; raises OSError."""
+        await self._writing.run(self._check)
+
     async def close(self) -> None:
         await asyncio.gather(self._writing.close(), self._others.close())
 
@@ -118,12 +154,36 @@ class LocalStore:
         try:
             posix.make_root(self._root)
             self._direct = posix.takes_direct_io(self._root / (RESERVED + uuid.uuid4().hex))
-            self.store_id = read_or_create_identity(self._root)
+            self._device = self._root.stat().st_dev
+            self.store_id = self._identify(self._root)
         except OSError as error:
             raise InvalidArgument(
                 f"store {self.url!r} cannot be written: {error.strerror}: "
                 f"give its user a directory to write to"
             ) from error
+
+    def _call(self, function: Callable[[Path], T]) -> T:
+        return function(self._root)
+
+    def _size(self, path: str) -> int | None:
+        try:
+            info = (self._root / path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+    def _room(self) -> tuple[int, int]:
+        if self._root.stat().st_dev != self._device:
+            raise OSError(errno.ENODEV, "its file system is not mounted any more", str(self._root))
+        found = os.statvfs(self._root)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (self._root / path).unlink()
+
+    def _check(self) -> None:
+        posix.try_page(self._root / (RESERVED + uuid.uuid4().hex))
 
     def _put(self, path: str, length: int, parts: Sequence[memoryview]) -> tuple[float, float]:
         """Write and sync the parts; return when that began, and the seconds it took."""

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from errno import EDQUOT, EINVAL, ENOSPC, ENOTEMPTY
+from errno import EDQUOT, EINVAL, EIO, ENOSPC, ENOTEMPTY
 from pathlib import Path
 from typing import Final
 
@@ -135,6 +135,20 @@ def takes_direct_io(path: Path) -> bool:
     finally:
         os.close(fd)
     return direct
+
+
+def try_page(path: Path) -> None:
+    """Write a page to a new file, sync it, read it and delete it; raises OSError."""
+    content = os.urandom(ALIGNMENT)
+    try:
+        with path.open("xb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        if path.read_bytes() != content:
+            raise OSError(EIO, "what was written is not what is read", str(path))
+    finally:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_parts(fd: int, parts: Sequence[memoryview]) -> None:

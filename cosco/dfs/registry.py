@@ -13,9 +13,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from cosco.dfs.identity import read_or_create_identity
 from cosco.dfs.local import LocalStore
 from cosco.dfs.memory import MemoryStore
 from cosco.dfs.protocol import Observer, Store
@@ -98,8 +100,37 @@ def open_store(url: str, *, threads: int = 4, observer: Observer | None = None) 
     return factory(url, threads=threads, observer=observer)
 
 
+def open_directory(
+    url: str, *, threads: int, observer: Observer | None, is_member: bool
+) -> LocalStore:
+    """Return the store of a directory, still to be opened; a member of several has no id itself.
+
+    Raises InvalidArgument for a URL that is none of a directory.
+    """
+    _refuse_secrets(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidArgument(f"store {url!r} is no URL: write file:///DIR") from None
+    if parts.scheme != "file":
+        raise InvalidArgument(
+            f"store {url!r} is no directory: several --store, and --store-reserve, are for "
+            "file:///DIR alone"
+        )
+    identify = _no_id if is_member else read_or_create_identity
+    return _open_local(url, parts, threads, observer, identify)
+
+
+def _no_id(_directory: Path) -> str:
+    return ""
+
+
 def _open_local(
-    url: str, parts: SplitResult, threads: int, observer: Observer | None
+    url: str,
+    parts: SplitResult,
+    threads: int,
+    observer: Observer | None,
+    identify: Callable[[Path], str] = read_or_create_identity,
 ) -> LocalStore:
     try:
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True))
@@ -117,7 +148,9 @@ def _open_local(
     fsync = _BOOLEANS.get(parameters.pop("fsync", "true"))
     if fsync is None or parameters or parts.fragment:
         raise InvalidArgument(f"store {url!r} has an unknown parameter: {_supported()}")
-    return LocalStore(url, directory, fsync=fsync, threads=threads, observer=observer)
+    return LocalStore(
+        url, directory, fsync=fsync, threads=threads, observer=observer, identify=identify
+    )
 
 
 def _of_others(url: str, scheme: str) -> Callable[..., Store]:

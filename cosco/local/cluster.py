@@ -131,11 +131,13 @@ class LocalCluster:
         self.close()
 
     def _start_daemon(self, index: int, store: str, options: list[str]) -> ServiceProcess:
+        # A second one would be another directory of the same store.
+        place = [] if "--store" in options else ["--store", store]
         return ServiceProcess(
             self._home,
             f"daemon-{index}",
             "cosco-shuffled",
-            ["cosco.cli.shuffled", "--store", store, "--host-id", f"host-{index}", *options],
+            ["cosco.cli.shuffled", *place, "--host-id", f"host-{index}", *options],
         )
 
     def __reduce__(self) -> NoReturn:

@@ -94,6 +94,8 @@ class EventKind(Enum):
     STORE_RECOVERED = "store_recovered", Severity.INFO
     STORE_HANGS = "store_hangs", Severity.WARNING
     STORE_ANSWERS = "store_answers", Severity.INFO
+    DIRECTORY_OUT = "directory_out", Severity.WARNING
+    DIRECTORY_BACK = "directory_back", Severity.INFO
     EPOCHS_FENCED = "epochs_fenced", Severity.INFO
     EXCHANGE_DROPPED = "exchange_dropped", Severity.INFO
 

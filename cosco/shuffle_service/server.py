@@ -13,8 +13,10 @@ from typing import Final
 
 import grpc
 
-from cosco.config import DaemonConfig, is_wildcard, parse_address
+from cosco.config import DaemonConfig, is_wildcard, parse_address, parse_reserve
 from cosco.dfs import BoundedStore, IOEvent, Observer, answered_in, open_store
+from cosco.dfs.directories.several_stores import SeveralStores, open_directories
+from cosco.dfs.directories.state.directory_table import Change, Reserve
 from cosco.dfs.io_log import IoLog
 from cosco.errors import CapacityExceeded, ServiceUnavailable
 from cosco.process.allocator import keep_large_blocks
@@ -81,8 +83,12 @@ class Daemon:
         self._ordered = asyncio.Event()  # while the metadata service orders to drain
         self._metrics = DaemonMetrics()
         self._io_log = IoLog(config.io_log) if config.io_log else None
+        self._directories = self._several_stores() if config.has_directories else None
         self._store = BoundedStore(
-            open_store(config.store, threads=config.flush_threads + 2, observer=self._observer()),
+            self._directories
+            or open_store(
+                config.store, threads=config.flush_threads + 2, observer=self._observer()
+            ),
             config.store_timeout_s,
         )
         self._arena = Arena(pool_bytes(config.memory))
@@ -95,7 +101,7 @@ class Daemon:
             store_idle_s=config.store_idle_s,
             store_timeout_s=config.store_timeout_s,
         )
-        self._flusher = Flusher(self._core, self._store, self._metrics, config.flush_threads)
+        self._flusher = Flusher(self._core, self._store, self._metrics, config.writers)
         self._link = MetadataLink(config.metadata)
         self._core.replication.volatile = not self._store.durable
         lookups = Lookups(self._core, self._link)
@@ -141,6 +147,18 @@ class Daemon:
             tell=self._core.events.add,
             heartbeat_s=self._config.heartbeat_s,
             sweep_s=self._config.sweep_s,
+        )
+
+    def _several_stores(self) -> SeveralStores:
+        size_bytes, share = parse_reserve(self._config.store_reserve)
+        return open_directories(
+            self._config.stores,
+            threads=self._config.flush_threads,
+            timeout_s=self._config.store_timeout_s,
+            reserve=Reserve(size_bytes, share),
+            may_miss=self._config.store_missing,
+            observer=self._observer(),
+            tell=self._tell_directory,
         )
 
     def _observer(self) -> Observer:
@@ -306,6 +324,20 @@ class Daemon:
             )
         )
 
+    def _tell_directory(self, url: str, change: Change) -> None:
+        kind = EventKind.DIRECTORY_OUT if change.is_out else EventKind.DIRECTORY_BACK
+        self._events.tell(
+            Event(kind=kind, store=url, cause=change.cause, reason=change.reason or None)
+        )
+
+    @property
+    def _store_fails(self) -> bool:
+        """Whether the store takes no writes; if others do, a directory that hangs is not it."""
+        others_take = self._directories is not None and self._directories.takes_puts
+        if self._core.flushes.hanging and others_take:
+            return False
+        return self._core.flushes.failing(time.monotonic())
+
     def _open_endpoint(self) -> HttpEndpoint | None:
         listen = self._config.metrics_listen
         if not listen:
@@ -329,11 +361,10 @@ class Daemon:
 
     def _readiness(self) -> list[str]:
         """Return why it would not serve."""
-        now = time.monotonic()
-        reasons = self._membership.not_ready(now)
+        reasons = self._membership.not_ready(time.monotonic())
         if self._drain.begun:
             reasons.append("the daemon drains")
-        if self._core.flushes.failing(now):
+        if self._store_fails:
             reasons.append(f"the store takes no writes: {self._core.flushes.failure}")
         return reasons
 
@@ -390,7 +421,7 @@ class Daemon:
             incarnation=self._core.incarnation,
             free_bytes=self._core.pool.free_bytes,
             draining=self._ending.is_set(),
-            store_failing=self._core.flushes.failing(time.monotonic()),
+            store_failing=self._store_fails,
             store_hangs=self._core.flushes.hanging > 0,
             unstored_bytes=self._core.unstored_bytes,
         )
@@ -433,6 +464,10 @@ class Daemon:
             self._metrics.followers.set(self._core.mark_boards.followers)
             self._metrics.assignments.set(self._core.assignments)
             self._metrics.store_writes_hanging.set(self._core.flushes.hanging)
+            for name, state in self._directories.states().items() if self._directories else ():
+                self._metrics.set_directory(
+                    name, free_bytes=state.free_bytes, is_well=state.is_well
+                )
             self._budgets.tick(time.monotonic())
             await asyncio.sleep(_GAUGES_S)
 

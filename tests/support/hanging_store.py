@@ -19,9 +19,9 @@ from cosco.dfs import LocalStore
 
 #: The calls that each gate stops. `landed` stops writes when all is written.
 _CALLS = {
-    "writes": ("_put",),
-    "reads": ("_read", "_read_into"),
-    "lists": ("_open", "_list", "_list_folders", "_delete"),
+    "writes": ("_put", "_check"),
+    "reads": ("_read", "_read_into", "_size"),
+    "lists": ("_open", "_list", "_list_folders", "_delete", "_call", "_room", "_remove"),
 }
 GATES = (*_CALLS, "landed")
 

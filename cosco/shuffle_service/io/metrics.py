@@ -21,8 +21,8 @@ class DaemonMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"cosco_{name}", text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"cosco_{name}", text, registry=self.registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"cosco_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: list[float]) -> Histogram:
             return Histogram(f"cosco_{name}", text, buckets=buckets, registry=self.registry)
@@ -64,6 +64,12 @@ class DaemonMetrics:
         self.followers = gauge("followers", "Readers that wait for marks")
         self.assignments = gauge("assignments", "Assignments with buffers")
         self.events = counter("events", "Events, as the log has them", "event")
+        self.directory_free_bytes = gauge(
+            "directory_free_bytes", "Free bytes of each of several directories", "directory"
+        )
+        self.directory_well = gauge(
+            "directory_well", "Whether each of several directories takes writes", "directory"
+        )
         self.store_writes_hanging = gauge(
             "store_writes_hanging", "Store writes under way for longer than --store-timeout-s"
         )
@@ -72,6 +78,11 @@ class DaemonMetrics:
         """Count something up, by the name of its counter here."""
         counter: Counter = getattr(self, what)
         counter.inc(amount)
+
+    def set_directory(self, name: str, *, free_bytes: int, is_well: bool) -> None:
+        """Say how one of several directories is."""
+        self.directory_free_bytes.labels(name).set(free_bytes)
+        self.directory_well.labels(name).set(is_well)
 
     def count_event(self, event: Event) -> None:
         """Count an event."""

@@ -1,0 +1,1 @@
+"""One store over several directories: docs/architecture/directories.md."""

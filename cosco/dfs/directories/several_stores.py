@@ -1,0 +1,495 @@
+"""One store over several directories: docs/architecture/directories.md.
+
+What is decided is in `cosco.dfs.directories.state`; here it is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import errno
+import math
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from cosco.dfs.bounded import answered_in
+from cosco.dfs.directories.agreement import agree
+from cosco.dfs.directories.set_files import look_at
+from cosco.dfs.directories.state.directory_table import (
+    Change,
+    DirectoryState,
+    DirectoryTable,
+    NoPick,
+    Pick,
+    Reserve,
+)
+from cosco.dfs.local import LocalStore
+from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
+from cosco.dfs.posix import FULL
+from cosco.dfs.protocol import Observer, StoredFile, StoreFull
+from cosco.dfs.registry import open_directory
+from cosco.dfs.under_way import CallsUnderWay
+from cosco.errors import CoscoError, InvalidArgument
+
+T = TypeVar("T")
+
+#: Paths of which it is remembered where they are, at about 300 bytes each.
+_KNOWN_MAX: Final = 1 << 15
+#: Threads of a directory beside those for its puts: for a probe, say.
+_MORE_THREADS: Final = 2
+#: Errors of one file, or of this process: they say nothing of the directory.
+_NOT_OF_DIRECTORY: Final = frozenset(
+    {errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+
+#: What a put is told, by the cause for which a directory is out.
+_CODES: Final = {"full": errno.ENOSPC, "hangs": errno.ETIMEDOUT}
+
+#: Told of each directory, by its URL, that is out or back.
+Tell = Callable[[str, Change], None]
+
+
+class SeveralStores:
+    """`cosco.dfs.protocol.Store` over directories, which keep a file each in one of them.
+
+    stores: one for each directory, still to be opened.
+    puts_max: puts that may be under way in one directory; its store has more threads than that.
+    timeout_s: a call that is under way for longer hangs, and its directory is out.
+    may_miss: how many directories may be missing when the store is opened.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        stores: Sequence[LocalStore],
+        *,
+        puts_max: int,
+        timeout_s: float = math.inf,
+        reserve: Reserve | None = None,
+        may_miss: int = 0,
+        tell: Tell = lambda _url, _change: None,
+    ) -> None:
+        self.url = ",".join(store.url for store in stores)
+        self.store_id = ""
+        self._stores = list(stores)
+        self._names = [str(store.directory) for store in stores]
+        self._timeout_s = timeout_s
+        self._may_miss = may_miss
+        self._tell = tell
+        self._table = DirectoryTable(len(stores), puts_max=puts_max, reserve=reserve)
+        #: Path → where it is, and whether a put of this process has told.
+        self._known: OrderedDict[str, tuple[int, bool]] = OrderedDict()
+        #: By directory, what puts have left that failed.
+        self._left: list[set[str]] = [set() for _ in stores]
+        self._changed = asyncio.Event()
+        self._under_way = CallsUnderWay()
+        self._probes: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    # --- for operators --------------------------------------------------------------------
+
+    @property
+    def takes_puts(self) -> bool:
+        """Whether any directory is well."""
+        return self._table.takes_puts
+
+    def states(self) -> Mapping[str, DirectoryState]:
+        """Return how each directory is, by its path."""
+        return {name: self._table.state(index) for index, name in enumerate(self._names)}
+
+    # --- opening --------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if len(self._stores) == 1:
+            await self._stores[0].open()
+            self.store_id = self._stores[0].store_id
+        else:
+            ready = await agree(self._stores, self._timeout_s, self._may_miss)
+            self.store_id = ready.store_id
+            gone = ready.gone
+            for index, name in enumerate(self._names):
+                reason = ready.missing.get(name)
+                if reason is None:
+                    try:
+                        await self._stores[index].open()
+                        continue
+                    except InvalidArgument as error:
+                        gone, reason = gone + 1, str(error)
+                        if gone > self._may_miss or gone == len(self._names):
+                            raise
+                self._table.failed(index, reason, time.monotonic(), cause="missing")
+        self._note_changes()
+
+    # --- the calls of a store -------------------------------------------------------------
+
+    async def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        length = check_put(path, parts)
+        refused: dict[int, OSError] = {}
+        async with self._waited_for():
+            while (index := await self._directory_for(length, refused)) is not None:
+                try:
+                    await self._put_to(index, path, length, parts)
+                except OSError as error:
+                    refused[index] = error
+                else:
+                    return
+        raise self._refusal(path, refused)
+
+    async def read(self, path: str, offset: int, length: int) -> bytes:
+        check_read(path, offset, length)
+
+        async def read(index: int) -> bytes:
+            return await self._ask(index, "a read", self._stores[index].read(path, offset, length))
+
+        return await self._from_holder(path, read)
+
+    async def read_into(self, path: str, offset: int, parts: Sequence[memoryview]) -> int:
+        check_read(path, offset, sum(map(len, parts)))
+
+        async def read(index: int) -> int:
+            self._refuse_if_hanging(index)
+            async with self._watched(index, "a read"):  # here, as memory of the caller is in use
+                return await self._stores[index].read_into(path, offset, parts)
+
+        async with self._waited_for():
+            return await self._from_holder(path, read)
+
+    async def list(self, prefix: str) -> builtins.list[StoredFile]:
+        check_prefix(prefix)
+        found: dict[str, tuple[StoredFile, int]] = {}
+        lists = await self._ask_all("a list", lambda store: store.list(prefix))
+        for index, files in _all_of(lists).items():
+            for file in files:
+                known = self._known.get(file.path)
+                is_own = known == (index, True)
+                before = found.get(file.path)
+                if (
+                    before is None
+                    or is_own
+                    or (before[0].size_bytes < file.size_bytes and known != (before[1], True))
+                ):
+                    found[file.path] = file, index
+        for path, (_, index) in found.items():
+            self._remember(path, index, is_own=self._known.get(path) == (index, True))
+        return [found[path][0] for path in sorted(found)]
+
+    async def list_folders(self, prefix: str) -> builtins.list[str]:
+        if prefix:
+            check_folder(prefix)
+        lists = await self._ask_all("a list", lambda store: store.list_folders(prefix))
+        return sorted({name for names in _all_of(lists).values() for name in names})
+
+    async def delete_prefix(self, prefix: str) -> None:
+        check_folder(prefix)
+
+        async def delete(index: int) -> None:
+            self._refuse_if_hanging(index)  # a large deletion may take its time
+            await self._stores[index].delete_prefix(prefix)
+
+        async with self._waited_for():
+            deletions = [delete(index) for index in self._present()]
+            for result in await asyncio.gather(*deletions, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for probe in self._probes:
+            probe.cancel()
+        try:
+            await self._under_way.wait()
+            await asyncio.gather(*(store.close() for store in self._stores))
+        except asyncio.CancelledError:  # abandoned, so is what is under way in each
+            closings = [asyncio.ensure_future(store.close()) for store in self._stores]
+            await asyncio.sleep(0)
+            for closing in closings:
+                closing.cancel()
+            await asyncio.gather(*closings, return_exceptions=True)
+            raise
+        finally:
+            await asyncio.gather(*self._probes, return_exceptions=True)
+
+    # --- puts -----------------------------------------------------------------------------
+
+    async def _directory_for(self, length: int, refused: dict[int, OSError]) -> int | None:
+        """Return where to put a file, once there is a directory that is not busy; or None."""
+        while True:
+            pick = self._table.pick(length, time.monotonic(), refused)
+            self._note_changes()
+            match pick:
+                case NoPick.NONE:
+                    return None
+                case NoPick.BUSY:
+                    await self._changed.wait()
+                case Pick(index, is_stale):
+                    if not is_stale:
+                        return index
+                    try:
+                        async with answered_in(self._timeout_s, self._names[index]):
+                            await self._measure(index)
+                    except OSError as error:
+                        refused[index] = error
+
+    async def _put_to(
+        self, index: int, path: str, length: int, parts: Sequence[memoryview]
+    ) -> None:
+        put = self._table.began(index, length, time.monotonic())
+        is_durable = False
+        try:
+            async with self._watched(index, "a write", length):
+                await self._stores[index].put(path, parts)
+            is_durable = True
+            self._left[index].discard(path)
+            self._remember(path, index, is_own=True)
+        except OSError:
+            if self._table.cause(index) is not None:  # else it could be deleted, and was
+                self._left[index].add(path)
+            raise
+        finally:
+            self._table.ended(index, put, time.monotonic(), ok=is_durable)
+            self._note_changes()
+
+    async def _measure(self, index: int) -> None:
+        free_bytes, total_bytes = await self._ask(
+            index, "a look at free bytes", self._stores[index].room()
+        )
+        self._table.measured(index, free_bytes, total_bytes, time.monotonic())
+
+    def _refusal(self, path: str, refused: Mapping[int, OSError]) -> OSError:
+        """Return why no directory has taken a put."""
+        reasons: list[str] = []
+        codes: list[int] = []
+        for index, name in enumerate(self._names):
+            if (error := refused.get(index)) is not None:
+                reasons.append(f"{name}: {error.strerror or error}")
+                codes.append(error.errno or errno.EIO)
+            else:
+                reasons.append(f"{name}: {self._table.reason(index)}")
+                codes.append(_CODES.get(self._table.cause(index) or "errs", errno.EIO))
+        text = f"no directory takes it: {'; '.join(reasons)}"
+        if all(code in FULL for code in codes):
+            return StoreFull(errno.ENOSPC, text, path)
+        return OSError(next(code for code in codes if code not in FULL), text, path)
+
+    # --- reads ----------------------------------------------------------------------------
+
+    async def _from_holder(self, path: str, read: Callable[[int], Awaitable[T]]) -> T:
+        """Read a file where it is; one that is not where it was is looked for once more."""
+        if (known := self._known.get(path)) is not None:
+            try:
+                return await read(known[0])
+            except FileNotFoundError:
+                self._known.pop(path, None)
+        return await read(await self._find(path))
+
+    async def _find(self, path: str) -> int:
+        """Return which directory has a file; raises FileNotFoundError if none has."""
+        sizes = await self._ask_all("a look at a file", lambda store: store.size_of(path))
+        found = {i: size for i, size in sizes.items() if isinstance(size, int)}
+        errors = [size for size in sizes.values() if isinstance(size, OSError)]
+        if found:
+            index = max(found, key=lambda i: found[i])
+            if not errors:
+                self._remember(path, index, is_own=False)
+            return index
+        if errors:
+            raise _worst(errors)
+        raise FileNotFoundError(errno.ENOENT, "no such file in the store", path)
+
+    def _remember(self, path: str, index: int, *, is_own: bool) -> None:
+        self._known[path] = index, is_own
+        self._known.move_to_end(path)
+        if len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    # --- calls of directories -------------------------------------------------------------
+
+    def _present(self) -> builtins.list[int]:
+        """Return the directories that are not missing since the start."""
+        return [i for i in range(len(self._stores)) if self._table.cause(i) != "missing"]
+
+    async def _ask_all(
+        self, what: str, call: Callable[[LocalStore], Coroutine[Any, Any, T]]
+    ) -> dict[int, T | OSError]:
+        """Return what each directory says; the error of one that cannot."""
+
+        async def ask(index: int) -> T | OSError:
+            try:
+                return await self._ask(index, what, call(self._stores[index]))
+            except OSError as error:
+                return error
+
+        indexes = self._present()
+        found = await asyncio.gather(*map(ask, indexes))
+        return dict(zip(indexes, found, strict=True))
+
+    async def _ask(self, index: int, what: str, call: Coroutine[Any, Any, T]) -> T:
+        """Make a call that uses no memory of the caller: it goes on if the caller does not wait."""
+        try:
+            self._refuse_if_hanging(index)
+        except OSError:
+            call.close()
+            raise
+
+        async def ask() -> T:
+            async with self._watched(index, what):
+                return await call
+
+        asking = self._under_way.add(asyncio.ensure_future(ask()))
+        asking.add_done_callback(_look_at_result)
+        return await asyncio.shield(asking)
+
+    def _refuse_if_hanging(self, index: int) -> None:
+        if self._table.is_hanging(index):
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"{self._names[index]} hangs: {self._table.reason(index)}"
+            )
+
+    @asynccontextmanager
+    async def _watched(self, index: int, what: str, put_bytes: int = 0) -> AsyncIterator[None]:
+        """Take a directory out whose call, in this block, hangs or fails."""
+        hung = asyncio.Event()
+
+        def hangs() -> None:
+            hung.set()
+            reason = f"{what} has been under way for {self._timeout_s:g} s"
+            self._table.hangs(index, reason, time.monotonic())
+            self._note_changes()
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._timeout_s, hangs) if self._timeout_s < math.inf else None
+        try:
+            yield
+        except StoreFull as error:
+            reason = error.strerror or str(error)
+            self._table.filled(index, put_bytes, reason, time.monotonic())
+            raise
+        except FileNotFoundError as error:
+            if put_bytes:  # of the directory itself
+                self._table.failed(index, f"{what} failed: {error}", time.monotonic())
+            raise
+        except OSError as error:
+            if error.errno not in _NOT_OF_DIRECTORY:
+                reason = f"{what} failed: {error.strerror or error}"
+                self._table.failed(index, reason, time.monotonic())
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if hung.is_set():
+                self._table.answered(index)
+            self._note_changes()
+
+    @asynccontextmanager
+    async def _waited_for(self) -> AsyncIterator[None]:
+        """Have `close` wait for what is in this block."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way.add(ended)
+        try:
+            yield
+        finally:
+            ended.set_result(None)
+
+    # --- out and back ---------------------------------------------------------------------
+
+    def _note_changes(self) -> None:
+        """Tell what was taken out or is back, and wake the puts that wait."""
+        for change in self._table.pop_changes():
+            self._tell(self._stores[change.index].url, change)
+            if change.is_out and not self._is_closed:
+                probe = asyncio.create_task(self._bring_back(change.index), name="probe")
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _bring_back(self, index: int) -> None:
+        """Try a directory that is out until it is back."""
+        while (wait_s := self._table.probe_in(index)) is not None:
+            await asyncio.sleep(wait_s)
+            if not self._table.may_probe(index):
+                continue
+            try:
+                await self._probe(index)
+            except (CoscoError, OSError) as error:
+                self._table.probe_failed(index, getattr(error, "strerror", None) or str(error))
+            else:
+                self._table.probed_well(index, time.monotonic())
+            self._note_changes()
+
+    async def _probe(self, index: int) -> None:
+        """Raise OSError, or InvalidArgument, if a directory is not well."""
+        store, cause = self._stores[index], self._table.cause(index)
+        if cause != "full":
+            await self._ask(index, "a probe", self._open_again(store))
+        for path in list(self._left[index]):
+            await self._ask(index, "a deletion", store.remove(path))
+            self._left[index].discard(path)
+        await self._measure(index)
+        if cause == "full" and not self._table.has_room_again(index):
+            raise StoreFull(errno.ENOSPC, self._table.reason(index))
+
+    async def _open_again(self, store: LocalStore) -> None:
+        """Try a directory; one of several that was mounted anew is opened, if it is a member."""
+        if len(self._stores) > 1:
+            seen = await store.call(look_at)
+            if seen.membership is None or seen.membership.store_id != self.store_id:
+                raise InvalidArgument(f"{store.directory} has no identity of this store")
+            await store.open()
+        await store.check()
+
+
+def _look_at_result(call: asyncio.Future[Any]) -> None:
+    """Have an error be no surprise where nobody waits for the call any more."""
+    if not call.cancelled():
+        call.exception()
+
+
+def _all_of(found: Mapping[int, T | OSError]) -> dict[int, T]:
+    """Return what all directories have said; raises the error of one that did not."""
+    errors = [one for one in found.values() if isinstance(one, OSError)]
+    if errors:
+        raise _worst(errors)
+    return {index: one for index, one in found.items() if not isinstance(one, OSError)}
+
+
+def _worst(errors: Sequence[OSError]) -> OSError:
+    """Return the error to raise: a TimeoutError, if there is one, as then nothing is lost."""
+    return next((error for error in errors if isinstance(error, TimeoutError)), errors[0])
+
+
+def open_directories(
+    urls: Sequence[str],
+    *,
+    threads: int,
+    timeout_s: float,
+    reserve: Reserve | None = None,
+    may_miss: int = 0,
+    observer: Observer | None = None,
+    tell: Tell = lambda _url, _change: None,
+) -> SeveralStores:
+    """Return the store of directories, still to be opened: this does no IO.
+
+    `threads` is the number of writes under way at a time in each of them. Raises InvalidArgument
+    for a URL that is none of a directory.
+    """
+    return SeveralStores(
+        [
+            open_directory(
+                url,
+                threads=threads + _MORE_THREADS,
+                observer=observer,
+                is_member=len(urls) > 1,
+            )
+            for url in urls
+        ],
+        puts_max=threads,
+        timeout_s=timeout_s,
+        reserve=reserve,
+        may_miss=may_miss,
+        tell=tell,
+    )

@@ -1,0 +1,1 @@
+"""What becomes of several directories, without IO: docs/architecture/directories.md."""
