@@ -16,6 +16,8 @@ from cosco.errors import InvalidArgument
 
 IDENTITY_FILE: Final = RESERVED + "json"
 _FORMAT: Final = 1
+#: What `cosco.dfs.directories.set_files` writes.
+SET_FORMAT: Final = 2
 _MAX_BYTES: Final = 4096
 _STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -34,7 +36,14 @@ def read_or_create_identity(folder: Path) -> str:
             identity = json.loads(file.read(_MAX_BYTES))
     except ValueError:
         identity = None
-    if not isinstance(identity, dict) or identity.get("format") != _FORMAT:
+    if not isinstance(identity, dict):
+        raise _broken(path)
+    if identity.get("format") == SET_FORMAT and isinstance(identity.get("members"), int):
+        raise InvalidArgument(
+            f"{str(folder)!r} is one of {identity['members']} directories of a store: give "
+            "--store for each of them"
+        )
+    if identity.get("format") != _FORMAT:
         raise _broken(path)
     store_id = identity.get("store_id")
     if not isinstance(store_id, str) or not _STORE_ID.fullmatch(store_id):

@@ -154,7 +154,7 @@ class Daemon:
         return open_directories(
             self._config.stores,
             threads=self._config.flush_threads,
-            timeout_s=self._config.store_timeout_s,
+            timeout_s=self._config.store_timeout_s / 2,  # so that another can be tried
             reserve=Reserve(size_bytes, share),
             may_miss=self._config.store_missing,
             observer=self._observer(),
@@ -330,14 +330,6 @@ class Daemon:
             Event(kind=kind, store=url, cause=change.cause, reason=change.reason or None)
         )
 
-    @property
-    def _store_fails(self) -> bool:
-        """Whether the store takes no writes; if others do, a directory that hangs is not it."""
-        others_take = self._directories is not None and self._directories.takes_puts
-        if self._core.flushes.hanging and others_take:
-            return False
-        return self._core.flushes.failing(time.monotonic())
-
     def _open_endpoint(self) -> HttpEndpoint | None:
         listen = self._config.metrics_listen
         if not listen:
@@ -361,10 +353,11 @@ class Daemon:
 
     def _readiness(self) -> list[str]:
         """Return why it would not serve."""
-        reasons = self._membership.not_ready(time.monotonic())
+        now = time.monotonic()
+        reasons = self._membership.not_ready(now)
         if self._drain.begun:
             reasons.append("the daemon drains")
-        if self._store_fails:
+        if self._core.flushes.failing(now):
             reasons.append(f"the store takes no writes: {self._core.flushes.failure}")
         return reasons
 
@@ -421,7 +414,7 @@ class Daemon:
             incarnation=self._core.incarnation,
             free_bytes=self._core.pool.free_bytes,
             draining=self._ending.is_set(),
-            store_failing=self._store_fails,
+            store_failing=self._core.flushes.failing(time.monotonic()),
             store_hangs=self._core.flushes.hanging > 0,
             unstored_bytes=self._core.unstored_bytes,
         )

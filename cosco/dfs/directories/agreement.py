@@ -23,7 +23,7 @@ from cosco.errors import InvalidArgument, ServiceUnavailable
 
 
 async def agree(stores: Sequence[LocalStore], timeout_s: float, may_miss: int) -> Ready:
-    """Have all directories know that they are one store, whose id and absent members it returns.
+    """Have all directories know that they are one store, and return what it is.
 
     may_miss: how many members may be missing.
 
@@ -32,7 +32,7 @@ async def agree(stores: Sequence[LocalStore], timeout_s: float, may_miss: int) -
     new_id = uuid.uuid4().hex
     by_name = {str(store.directory): store for store in stores}
     for _ in range(3 * len(stores) + 3):  # each step is made once, here or by others
-        seen = await _look(stores, timeout_s / 2)
+        seen = await _look(stores, timeout_s)
         step = next_step(seen, new_id, may_miss)
         match step:
             case Ready():

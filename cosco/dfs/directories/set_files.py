@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from cosco.dfs.directories.state.set_membership import Membership, Seen
-from cosco.dfs.identity import IDENTITY_FILE, create_exclusively
+from cosco.dfs.identity import IDENTITY_FILE, SET_FORMAT, create_exclusively
 from cosco.dfs.paths import RESERVED
 from cosco.dfs.posix import make_root
 
-_FORMAT: Final = 2
 _SINGLE_FORMAT: Final = 1
 _MAX_BYTES: Final = 1 << 20
 _COMPLETE: Final = RESERVED + "complete"
@@ -55,7 +54,7 @@ def make_member(folder: Path, membership: Membership) -> None:
     """
     make_root(folder)
     identity = {
-        "format": _FORMAT,
+        "format": SET_FORMAT,
         "store_id": membership.store_id,
         "member": membership.member,
         "members": membership.members,
@@ -72,7 +71,7 @@ def mark_complete(folder: Path) -> None:
 
 def _parsed(found: Any) -> Membership | None:
     """Return what an identity file says, if it makes sense."""
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+    if not isinstance(found, dict) or found.get("format") != SET_FORMAT:
         return None
     store_id, member = found.get("store_id"), found.get("member")
     members, directories = found.get("members"), found.get("directories")

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from cosco.dfs.bounded import answered_in
 from cosco.dfs.directories.agreement import agree
+from cosco.dfs.directories.put_copies import PutCopies, PutCopy
 from cosco.dfs.directories.set_files import look_at
 from cosco.dfs.directories.state.directory_table import (
     Change,
@@ -57,7 +58,8 @@ class SeveralStores:
 
     stores: one for each directory, still to be opened.
     puts_max: puts that may be under way in one directory; its store has more threads than that.
-    timeout_s: a call that is under way for longer hangs, and its directory is out.
+    timeout_s: a call that is under way for longer hangs, and its directory is out; a put then goes
+    to another one.
     may_miss: how many directories may be missing when the store is opened.
     """
 
@@ -86,6 +88,8 @@ class SeveralStores:
         #: By directory, what puts have left that failed.
         self._left: list[set[str]] = [set() for _ in stores]
         self._changed = asyncio.Event()
+        self._copies = PutCopies(puts_max * len(stores))
+        self._attempts: set[asyncio.Future[None]] = set()
         self._under_way = CallsUnderWay()
         self._probes: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -129,21 +133,29 @@ class SeveralStores:
     async def put(self, path: str, parts: Sequence[memoryview]) -> None:
         length = check_put(path, parts)
         refused: dict[int, OSError] = {}
+        copy: PutCopy | None = None
         async with self._waited_for():
-            while (index := await self._directory_for(length, refused)) is not None:
-                try:
-                    await self._put_to(index, path, length, parts)
-                except OSError as error:
-                    refused[index] = error
-                else:
-                    return
+            try:
+                if len(self._stores) > 1:
+                    copy = await self._copies.make(parts, length)
+                while (index := await self._directory_for(length, refused)) is not None:
+                    try:
+                        await self._put_to(index, path, length, copy or parts)
+                    except OSError as error:
+                        refused[index] = error
+                    else:
+                        return
+            finally:
+                if copy is not None:
+                    self._copies.release(copy)
         raise self._refusal(path, refused)
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         check_read(path, offset, length)
 
         async def read(index: int) -> bytes:
-            return await self._ask(index, "a read", self._stores[index].read(path, offset, length))
+            call = self._stores[index].read(path, offset, length)
+            return await self._ask(index, "a read", call, of_file=True)
 
         return await self._from_holder(path, read)
 
@@ -152,7 +164,9 @@ class SeveralStores:
 
         async def read(index: int) -> int:
             self._refuse_if_hanging(index)
-            async with self._watched(index, "a read"):  # here, as memory of the caller is in use
+            async with self._watched(
+                index, "a read", of_file=True
+            ):  # here, as memory of the caller is in use
                 return await self._stores[index].read_into(path, offset, parts)
 
         async with self._waited_for():
@@ -206,8 +220,8 @@ class SeveralStores:
         except asyncio.CancelledError:  # abandoned, so is what is under way in each
             closings = [asyncio.ensure_future(store.close()) for store in self._stores]
             await asyncio.sleep(0)
-            for closing in closings:
-                closing.cancel()
+            for abandoned in (*closings, *self._attempts):
+                abandoned.cancel()
             await asyncio.gather(*closings, return_exceptions=True)
             raise
         finally:
@@ -235,23 +249,61 @@ class SeveralStores:
                         refused[index] = error
 
     async def _put_to(
-        self, index: int, path: str, length: int, parts: Sequence[memoryview]
+        self, index: int, path: str, length: int, content: PutCopy | Sequence[memoryview]
     ) -> None:
+        """Put a file into a directory; raises OSError, for a copy also if the put hangs."""
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        settled.add_done_callback(_look_at_result)
         put = self._table.began(index, length, time.monotonic())
+        attempt = asyncio.ensure_future(self._attempt(index, put, path, length, content, settled))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+        attempt.add_done_callback(_look_at_result)
+        self._under_way.add(attempt)
+        await self._under_way.to_the_end(settled)
+
+    async def _attempt(
+        self,
+        index: int,
+        put: int,
+        path: str,
+        length: int,
+        content: PutCopy | Sequence[memoryview],
+        settled: asyncio.Future[None],
+    ) -> None:
+        """Put a file into a directory, and settle what that comes to, or that it hangs."""
+        copy = content if isinstance(content, PutCopy) else None
+        parts = [content.view] if isinstance(content, PutCopy) else content
+        if copy is not None:
+            copy.users += 1
+
+        def hangs(error: TimeoutError) -> None:
+            if copy is not None:  # else the caller's memory is in use
+                settled.set_exception(error)
+
         is_durable = False
         try:
-            async with self._watched(index, "a write", length):
+            async with self._watched(index, "a write", put_bytes=length, on_hang=hangs):
                 await self._stores[index].put(path, parts)
             is_durable = True
-            self._left[index].discard(path)
-            self._remember(path, index, is_own=True)
-        except OSError:
+            if settled.done():  # it hung, and was put elsewhere, or will be
+                self._left[index].add(path)
+            else:
+                self._left[index].discard(path)
+                self._remember(path, index, is_own=True)
+                settled.set_result(None)
+        except OSError as error:
             if self._table.cause(index) is not None:  # else it could be deleted, and was
                 self._left[index].add(path)
-            raise
+            if not settled.done():
+                settled.set_exception(error)
         finally:
+            if not settled.done():
+                settled.cancel()
             self._table.ended(index, put, time.monotonic(), ok=is_durable)
             self._note_changes()
+            if copy is not None:
+                self._copies.release(copy)
 
     async def _measure(self, index: int) -> None:
         free_bytes, total_bytes = await self._ask(
@@ -327,7 +379,9 @@ class SeveralStores:
         found = await asyncio.gather(*map(ask, indexes))
         return dict(zip(indexes, found, strict=True))
 
-    async def _ask(self, index: int, what: str, call: Coroutine[Any, Any, T]) -> T:
+    async def _ask(
+        self, index: int, what: str, call: Coroutine[Any, Any, T], *, of_file: bool = False
+    ) -> T:
         """Make a call that uses no memory of the caller: it goes on if the caller does not wait."""
         try:
             self._refuse_if_hanging(index)
@@ -336,7 +390,7 @@ class SeveralStores:
             raise
 
         async def ask() -> T:
-            async with self._watched(index, what):
+            async with self._watched(index, what, of_file=of_file):
                 return await call
 
         asking = self._under_way.add(asyncio.ensure_future(ask()))
@@ -350,8 +404,19 @@ class SeveralStores:
             )
 
     @asynccontextmanager
-    async def _watched(self, index: int, what: str, put_bytes: int = 0) -> AsyncIterator[None]:
-        """Take a directory out whose call, in this block, hangs or fails."""
+    async def _watched(
+        self,
+        index: int,
+        what: str,
+        *,
+        put_bytes: int = 0,
+        of_file: bool = False,
+        on_hang: Callable[[TimeoutError], None] = lambda _error: None,
+    ) -> AsyncIterator[None]:
+        """Take a directory out whose call, in this block, hangs or fails.
+
+        of_file: it may find that there is no such file.
+        """
         hung = asyncio.Event()
 
         def hangs() -> None:
@@ -359,6 +424,7 @@ class SeveralStores:
             reason = f"{what} has been under way for {self._timeout_s:g} s"
             self._table.hangs(index, reason, time.monotonic())
             self._note_changes()
+            on_hang(TimeoutError(errno.ETIMEDOUT, reason))
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._timeout_s, hangs) if self._timeout_s < math.inf else None
@@ -368,12 +434,9 @@ class SeveralStores:
             reason = error.strerror or str(error)
             self._table.filled(index, put_bytes, reason, time.monotonic())
             raise
-        except FileNotFoundError as error:
-            if put_bytes:  # of the directory itself
-                self._table.failed(index, f"{what} failed: {error}", time.monotonic())
-            raise
         except OSError as error:
-            if error.errno not in _NOT_OF_DIRECTORY:
+            is_missing = of_file and isinstance(error, FileNotFoundError)
+            if error.errno not in _NOT_OF_DIRECTORY and not is_missing:
                 reason = f"{what} failed: {error.strerror or error}"
                 self._table.failed(index, reason, time.monotonic())
             raise

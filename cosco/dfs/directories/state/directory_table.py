@@ -86,7 +86,7 @@ class _Directory:
     free_bytes: int = 0
     total_bytes: int = 0
     measured_at: float = -math.inf
-    #: Of puts that ended well since the free bytes were measured.
+    #: Bytes of puts that ended well since the free bytes were measured.
     written_bytes: int = 0
     puts: dict[int, _Put] = field(default_factory=dict)
     s_per_byte: float | None = None
