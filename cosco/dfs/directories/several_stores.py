@@ -11,21 +11,24 @@ import errno
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from cosco.dfs.bounded import answered_in
 from cosco.dfs.directories.agreement import agree
 from cosco.dfs.directories.put_copies import PutCopies, PutCopy
-from cosco.dfs.directories.set_files import look_at
 from cosco.dfs.directories.state.directory_table import (
-    Change,
     DirectoryState,
     DirectoryTable,
     NoPick,
     Pick,
     Reserve,
+)
+from cosco.dfs.directories.watched_directories import (
+    Tell,
+    WatchedDirectories,
+    look_at_result,
 )
 from cosco.dfs.local import LocalStore
 from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
@@ -33,7 +36,7 @@ from cosco.dfs.posix import FULL
 from cosco.dfs.protocol import Observer, StoredFile, StoreFull
 from cosco.dfs.registry import open_directory
 from cosco.dfs.under_way import CallsUnderWay
-from cosco.errors import CoscoError, InvalidArgument
+from cosco.errors import InvalidArgument
 
 T = TypeVar("T")
 
@@ -41,16 +44,8 @@ T = TypeVar("T")
 _KNOWN_MAX: Final = 1 << 15
 #: Threads of a directory beside those for its puts: for a probe, say.
 _MORE_THREADS: Final = 2
-#: Errors of one file, or of this process: they say nothing of the directory.
-_NOT_OF_DIRECTORY: Final = frozenset(
-    {errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-)
-
 #: What a put is told, by the cause for which a directory is out.
 _CODES: Final = {"full": errno.ENOSPC, "hangs": errno.ETIMEDOUT}
-
-#: Told of each directory, by its URL, that is out or back.
-Tell = Callable[[str, Change], None]
 
 
 class SeveralStores:
@@ -81,18 +76,16 @@ class SeveralStores:
         self._names = [str(store.directory) for store in stores]
         self._timeout_s = timeout_s
         self._may_miss = may_miss
-        self._tell = tell
+        self._under_way = CallsUnderWay()
         self._table = DirectoryTable(len(stores), puts_max=puts_max, reserve=reserve)
+        self._directories = WatchedDirectories(
+            self._stores, self._table, self._under_way, timeout_s, tell
+        )
         #: Path → where it is, and whether a put of this process has told.
         self._known: OrderedDict[str, tuple[int, bool]] = OrderedDict()
-        #: By directory, what puts have left that failed.
-        self._left: list[set[str]] = [set() for _ in stores]
-        self._changed = asyncio.Event()
+        self._left = self._directories.left
         self._copies = PutCopies(puts_max * len(stores))
         self._attempts: set[asyncio.Future[None]] = set()
-        self._under_way = CallsUnderWay()
-        self._probes: set[asyncio.Task[None]] = set()
-        self._is_closed = False
 
     # --- for operators --------------------------------------------------------------------
 
@@ -113,7 +106,7 @@ class SeveralStores:
             self.store_id = self._stores[0].store_id
         else:
             ready = await agree(self._stores, self._timeout_s, self._may_miss)
-            self.store_id = ready.store_id
+            self.store_id = self._directories.store_id = ready.store_id
             gone = ready.gone
             for index, name in enumerate(self._names):
                 reason = ready.missing.get(name)
@@ -126,7 +119,7 @@ class SeveralStores:
                         if gone > self._may_miss or gone == len(self._names):
                             raise
                 self._table.failed(index, reason, time.monotonic(), cause="missing")
-        self._note_changes()
+        self._directories.note_changes()
 
     # --- the calls of a store -------------------------------------------------------------
 
@@ -134,7 +127,7 @@ class SeveralStores:
         length = check_put(path, parts)
         refused: dict[int, OSError] = {}
         copy: PutCopy | None = None
-        async with self._waited_for():
+        async with _waited_for(self._under_way):
             try:
                 if len(self._stores) > 1:
                     copy = await self._copies.make(parts, length)
@@ -155,7 +148,7 @@ class SeveralStores:
 
         async def read(index: int) -> bytes:
             call = self._stores[index].read(path, offset, length)
-            return await self._ask(index, "a read", call, of_file=True)
+            return await self._directories.ask(index, "a read", call, of_file=True)
 
         return await self._from_holder(path, read)
 
@@ -163,19 +156,19 @@ class SeveralStores:
         check_read(path, offset, sum(map(len, parts)))
 
         async def read(index: int) -> int:
-            self._refuse_if_hanging(index)
-            async with self._watched(
+            self._directories.refuse_if_hanging(index)
+            async with self._directories.watched(
                 index, "a read", of_file=True
             ):  # here, as memory of the caller is in use
                 return await self._stores[index].read_into(path, offset, parts)
 
-        async with self._waited_for():
+        async with _waited_for(self._under_way):
             return await self._from_holder(path, read)
 
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
         check_prefix(prefix)
         found: dict[str, tuple[StoredFile, int]] = {}
-        lists = await self._ask_all("a list", lambda store: store.list(prefix))
+        lists = await self._directories.ask_all("a list", lambda store: store.list(prefix))
         for index, files in _all_of(lists).items():
             for file in files:
                 known = self._known.get(file.path)
@@ -194,26 +187,24 @@ class SeveralStores:
     async def list_folders(self, prefix: str) -> builtins.list[str]:
         if prefix:
             check_folder(prefix)
-        lists = await self._ask_all("a list", lambda store: store.list_folders(prefix))
+        lists = await self._directories.ask_all("a list", lambda store: store.list_folders(prefix))
         return sorted({name for names in _all_of(lists).values() for name in names})
 
     async def delete_prefix(self, prefix: str) -> None:
         check_folder(prefix)
 
         async def delete(index: int) -> None:
-            self._refuse_if_hanging(index)  # a large deletion may take its time
+            self._directories.refuse_if_hanging(index)  # a large deletion may take its time
             await self._stores[index].delete_prefix(prefix)
 
-        async with self._waited_for():
-            deletions = [delete(index) for index in self._present()]
+        async with _waited_for(self._under_way):
+            deletions = [delete(index) for index in self._directories.present()]
             for result in await asyncio.gather(*deletions, return_exceptions=True):
                 if isinstance(result, BaseException):
                     raise result
 
     async def close(self) -> None:
-        self._is_closed = True
-        for probe in self._probes:
-            probe.cancel()
+        self._directories.stop_probes()
         try:
             await self._under_way.wait()
             await asyncio.gather(*(store.close() for store in self._stores))
@@ -225,7 +216,7 @@ class SeveralStores:
             await asyncio.gather(*closings, return_exceptions=True)
             raise
         finally:
-            await asyncio.gather(*self._probes, return_exceptions=True)
+            await self._directories.probes_ended()
 
     # --- puts -----------------------------------------------------------------------------
 
@@ -233,18 +224,18 @@ class SeveralStores:
         """Return where to put a file, once there is a directory that is not busy; or None."""
         while True:
             pick = self._table.pick(length, time.monotonic(), refused)
-            self._note_changes()
+            self._directories.note_changes()
             match pick:
                 case NoPick.NONE:
                     return None
                 case NoPick.BUSY:
-                    await self._changed.wait()
+                    await self._directories.changed()
                 case Pick(index, is_stale):
                     if not is_stale:
                         return index
                     try:
                         async with answered_in(self._timeout_s, self._names[index]):
-                            await self._measure(index)
+                            await self._directories.measure(index)
                     except OSError as error:
                         refused[index] = error
 
@@ -253,12 +244,12 @@ class SeveralStores:
     ) -> None:
         """Put a file into a directory; raises OSError, for a copy also if the put hangs."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        settled.add_done_callback(_look_at_result)
+        settled.add_done_callback(look_at_result)
         put = self._table.began(index, length, time.monotonic())
         attempt = asyncio.ensure_future(self._attempt(index, put, path, length, content, settled))
         self._attempts.add(attempt)
         attempt.add_done_callback(self._attempts.discard)
-        attempt.add_done_callback(_look_at_result)
+        attempt.add_done_callback(look_at_result)
         self._under_way.add(attempt)
         await self._under_way.to_the_end(settled)
 
@@ -283,7 +274,7 @@ class SeveralStores:
 
         is_durable = False
         try:
-            async with self._watched(index, "a write", put_bytes=length, on_hang=hangs):
+            async with self._directories.watched(index, "a write", put_bytes=length, on_hang=hangs):
                 await self._stores[index].put(path, parts)
             is_durable = True
             if settled.done():  # it hung, and was put elsewhere, or will be
@@ -301,15 +292,9 @@ class SeveralStores:
             if not settled.done():
                 settled.cancel()
             self._table.ended(index, put, time.monotonic(), ok=is_durable)
-            self._note_changes()
+            self._directories.note_changes()
             if copy is not None:
                 self._copies.release(copy)
-
-    async def _measure(self, index: int) -> None:
-        free_bytes, total_bytes = await self._ask(
-            index, "a look at free bytes", self._stores[index].room()
-        )
-        self._table.measured(index, free_bytes, total_bytes, time.monotonic())
 
     def _refusal(self, path: str, refused: Mapping[int, OSError]) -> OSError:
         """Return why no directory has taken a put."""
@@ -340,7 +325,9 @@ class SeveralStores:
 
     async def _find(self, path: str) -> int:
         """Return which directory has a file; raises FileNotFoundError if none has."""
-        sizes = await self._ask_all("a look at a file", lambda store: store.size_of(path))
+        sizes = await self._directories.ask_all(
+            "a look at a file", lambda store: store.size_of(path)
+        )
         found = {i: size for i, size in sizes.items() if isinstance(size, int)}
         errors = [size for size in sizes.values() if isinstance(size, OSError)]
         if found:
@@ -358,158 +345,16 @@ class SeveralStores:
         if len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
 
-    # --- calls of directories -------------------------------------------------------------
 
-    def _present(self) -> builtins.list[int]:
-        """Return the directories that are not missing since the start."""
-        return [i for i in range(len(self._stores)) if self._table.cause(i) != "missing"]
-
-    async def _ask_all(
-        self, what: str, call: Callable[[LocalStore], Coroutine[Any, Any, T]]
-    ) -> dict[int, T | OSError]:
-        """Return what each directory says; the error of one that cannot."""
-
-        async def ask(index: int) -> T | OSError:
-            try:
-                return await self._ask(index, what, call(self._stores[index]))
-            except OSError as error:
-                return error
-
-        indexes = self._present()
-        found = await asyncio.gather(*map(ask, indexes))
-        return dict(zip(indexes, found, strict=True))
-
-    async def _ask(
-        self, index: int, what: str, call: Coroutine[Any, Any, T], *, of_file: bool = False
-    ) -> T:
-        """Make a call that uses no memory of the caller: it goes on if the caller does not wait."""
-        try:
-            self._refuse_if_hanging(index)
-        except OSError:
-            call.close()
-            raise
-
-        async def ask() -> T:
-            async with self._watched(index, what, of_file=of_file):
-                return await call
-
-        asking = self._under_way.add(asyncio.ensure_future(ask()))
-        asking.add_done_callback(_look_at_result)
-        return await asyncio.shield(asking)
-
-    def _refuse_if_hanging(self, index: int) -> None:
-        if self._table.is_hanging(index):
-            raise TimeoutError(
-                errno.ETIMEDOUT, f"{self._names[index]} hangs: {self._table.reason(index)}"
-            )
-
-    @asynccontextmanager
-    async def _watched(
-        self,
-        index: int,
-        what: str,
-        *,
-        put_bytes: int = 0,
-        of_file: bool = False,
-        on_hang: Callable[[TimeoutError], None] = lambda _error: None,
-    ) -> AsyncIterator[None]:
-        """Take a directory out whose call, in this block, hangs or fails.
-
-        of_file: it may find that there is no such file.
-        """
-        hung = asyncio.Event()
-
-        def hangs() -> None:
-            hung.set()
-            reason = f"{what} has been under way for {self._timeout_s:g} s"
-            self._table.hangs(index, reason, time.monotonic())
-            self._note_changes()
-            on_hang(TimeoutError(errno.ETIMEDOUT, reason))
-
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._timeout_s, hangs) if self._timeout_s < math.inf else None
-        try:
-            yield
-        except StoreFull as error:
-            reason = error.strerror or str(error)
-            self._table.filled(index, put_bytes, reason, time.monotonic())
-            raise
-        except OSError as error:
-            is_missing = of_file and isinstance(error, FileNotFoundError)
-            if error.errno not in _NOT_OF_DIRECTORY and not is_missing:
-                reason = f"{what} failed: {error.strerror or error}"
-                self._table.failed(index, reason, time.monotonic())
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if hung.is_set():
-                self._table.answered(index)
-            self._note_changes()
-
-    @asynccontextmanager
-    async def _waited_for(self) -> AsyncIterator[None]:
-        """Have `close` wait for what is in this block."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way.add(ended)
-        try:
-            yield
-        finally:
-            ended.set_result(None)
-
-    # --- out and back ---------------------------------------------------------------------
-
-    def _note_changes(self) -> None:
-        """Tell what was taken out or is back, and wake the puts that wait."""
-        for change in self._table.pop_changes():
-            self._tell(self._stores[change.index].url, change)
-            if change.is_out and not self._is_closed:
-                probe = asyncio.create_task(self._bring_back(change.index), name="probe")
-                self._probes.add(probe)
-                probe.add_done_callback(self._probes.discard)
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _bring_back(self, index: int) -> None:
-        """Try a directory that is out until it is back."""
-        while (wait_s := self._table.probe_in(index)) is not None:
-            await asyncio.sleep(wait_s)
-            if not self._table.may_probe(index):
-                continue
-            try:
-                await self._probe(index)
-            except (CoscoError, OSError) as error:
-                self._table.probe_failed(index, getattr(error, "strerror", None) or str(error))
-            else:
-                self._table.probed_well(index, time.monotonic())
-            self._note_changes()
-
-    async def _probe(self, index: int) -> None:
-        """Raise OSError, or InvalidArgument, if a directory is not well."""
-        store, cause = self._stores[index], self._table.cause(index)
-        if cause != "full":
-            await self._ask(index, "a probe", self._open_again(store))
-        for path in list(self._left[index]):
-            await self._ask(index, "a deletion", store.remove(path))
-            self._left[index].discard(path)
-        await self._measure(index)
-        if cause == "full" and not self._table.has_room_again(index):
-            raise StoreFull(errno.ENOSPC, self._table.reason(index))
-
-    async def _open_again(self, store: LocalStore) -> None:
-        """Try a directory; one of several that was mounted anew is opened, if it is a member."""
-        if len(self._stores) > 1:
-            seen = await store.call(look_at)
-            if seen.membership is None or seen.membership.store_id != self.store_id:
-                raise InvalidArgument(f"{store.directory} has no identity of this store")
-            await store.open()
-        await store.check()
-
-
-def _look_at_result(call: asyncio.Future[Any]) -> None:
-    """Have an error be no surprise where nobody waits for the call any more."""
-    if not call.cancelled():
-        call.exception()
+@asynccontextmanager
+async def _waited_for(under_way: CallsUnderWay) -> AsyncIterator[None]:
+    """Have `close` wait for what is in this block."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    under_way.add(ended)
+    try:
+        yield
+    finally:
+        ended.set_result(None)
 
 
 def _all_of(found: Mapping[int, T | OSError]) -> dict[int, T]:
