@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from cosco.config import DaemonConfig, MetadataConfig, parse_address, parse_size
+from cosco.config import (
+    DaemonConfig,
+    MetadataConfig,
+    parse_address,
+    parse_reserve,
+    parse_size,
+)
 from cosco.errors import InvalidArgument
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -143,3 +149,41 @@ def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is no size: write for example") as caught:
         parse_size(text)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("store", "found"),
+    [
+        ("memory://", ("memory://",)),
+        ("file:///a file:///b", ("file:///a", "file:///b")),
+        ("file:///a,file:///b\n\tfile:///c", ("file:///a", "file:///b", "file:///c")),
+        ("file:///a b,c ,d", ("file:///a b,c ,d",)),  # one, whose name is odd
+        ("x:1", ("x:1",)),
+    ],
+)
+def test_stores_have_blanks_or_commas_between(store: str, found: tuple[str, ...]) -> None:
+    assert DaemonConfig(store=store).stores == found
+
+
+@pytest.mark.parametrize(
+    ("reserve", "found"),
+    [("0", (0, 0.0)), ("10GiB", (10 * GIB, 0.0)), ("5%", (0, 0.05)), (" 2.5 % ", (0, 0.025))],
+)
+def test_a_reserve_is_a_size_or_a_share(reserve: str, found: tuple[int, float]) -> None:
+    size_bytes, share = parse_reserve(reserve)
+    assert (size_bytes, share) == (found[0], pytest.approx(found[1]))
+    DaemonConfig(store="file:///a", store_reserve=reserve).validate()
+
+
+@pytest.mark.parametrize("reserve", ["", "x", "-1", "100%", "999%", "5 % of it", "%"])
+def test_a_reserve_that_makes_no_sense_is_refused(reserve: str) -> None:
+    with pytest.raises(InvalidArgument):
+        DaemonConfig(store="file:///a", store_reserve=reserve).validate()
+
+
+def test_directories_share_the_memory_of_writes() -> None:
+    one = DaemonConfig(store="file:///a", memory=240 * MIB)
+    two = DaemonConfig(store="file:///a file:///b", memory=240 * MIB)
+    assert (one.writers, two.writers) == (3, 6)
+    assert two.segment_limit_bytes * two.writers == one.segment_limit_bytes * one.writers
+    assert (one.has_directories, two.has_directories) == (False, True)

@@ -49,7 +49,7 @@ class WatchedDirectories:
         self.stores = stores
         self.names = [str(store.directory) for store in stores]
         self.table = table
-        #: Of all of them together, once they are open.
+        #: The id that all of them have together, once they are open.
         self.store_id = ""
         #: By directory, what puts have left that failed.
         self.left: list[set[str]] = [set() for _ in stores]

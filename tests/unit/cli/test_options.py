@@ -59,6 +59,18 @@ def test_the_command_line_wins() -> None:
     assert made.memory == 64 << 20
 
 
+def test_stores_are_given_one_by_one_or_in_one_variable() -> None:
+    urls = ("file:///a b", "file:///c")
+    for made in (
+        options_given(DaemonConfig, "--store", urls[0], "--store", urls[1]),
+        options_given(DaemonConfig, COSCO_SHUFFLED_STORE=" ".join(urls)),
+        options_given(DaemonConfig, COSCO_SHUFFLED_STORE=",".join(urls)),
+    ):
+        assert made.stores == urls
+    made = options_given(DaemonConfig, "--store", "file:///d", COSCO_SHUFFLED_STORE=" ".join(urls))
+    assert made.stores == ("file:///d",)
+
+
 def test_metadata_takes_the_variable_of_all_clients() -> None:
     assert options_given(DaemonConfig, COSCO_METADATA="h:1").metadata == "h:1"
 
