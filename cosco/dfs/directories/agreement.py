@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -69,7 +70,7 @@ async def _look(stores: Sequence[LocalStore], timeout_s: float) -> dict[str, See
 async def _look_at(store: LocalStore, timeout_s: float) -> tuple[Path, Seen]:
     try:
         async with answered_in(timeout_s, "it"):
-            return await store.call(lambda root: (root.resolve(), look_at(root)))
+            return await store.call(lambda root: (Path(os.path.realpath(root)), look_at(root)))
     except TimeoutError as error:
         return store.directory, Seen(problem=error.strerror or "it hangs", is_slow=True)
     except OSError as error:

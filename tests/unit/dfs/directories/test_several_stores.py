@@ -365,6 +365,16 @@ def test_a_directory_may_be_missing_if_that_is_said(tmp_path: Path) -> None:
                 await store.read(gone, 0, 1)
             await fill(store, "new")
             await store.delete_prefix("d/")
+        (tmp_path / "b").symlink_to(tmp_path / "b")  # every call there fails
+        async with opened(tmp_path, "a", "b", may_miss=1) as store:
+            assert [file.path for file in await store.list("c/")] == left
+            assert set(await store.list_folders("")) == {"c"}
+            with pytest.raises(FileNotFoundError):
+                await store.read(gone, 0, 1)
+            await store.delete_prefix("d/")
+        (tmp_path / "b").unlink()
+        told.clear()
+        async with opened(tmp_path, "a", "b", may_miss=1, told=told) as store:
             (tmp_path / "away").rename(tmp_path / "b")
             await told.until(("b", "back", "missing"))
             assert [file.path for file in await store.list("c/")] == PATHS
