@@ -81,9 +81,14 @@ def test_a_directory_that_fills_is_left_and_a_restart_adopts_all(
     small, large = small_disk / "store", services.directory / "large"
     daemon = started(services, small, large, options=("--store-reserve", "4MiB"))
     with exchange(services, "fills"):
-        rows = rows_of(1, 1500)  # 75 MB
-        assert send("fills", 1, rows, services.metadata, buffer_bytes=1 << 20).won
-        until(lambda: told(daemon, "directory_out", small, "full"), 10, "its line")
+        rows: Pairs = []
+        mappers: list[int] = []
+        while not told(daemon, "directory_out", small, "full"):
+            assert len(mappers) < 20, "500 MB, and it is not full"
+            mappers.append(len(mappers))
+            more = rows_of(mappers[-1], 500)  # 25 MB
+            rows += more
+            assert send("fills", mappers[-1], more, services.metadata, buffer_bytes=1 << 20).won
         free = os.statvfs(small_disk)
         assert free.f_bavail * free.f_frsize >= 4 << 20
         assert stored(small) > 8 << 20
@@ -91,16 +96,17 @@ def test_a_directory_that_fills_is_left_and_a_restart_adopts_all(
         well = "cosco_directory_well"  # of both together
         until(lambda: metric(services, daemon, well) == 1, 10, "the metric")
         assert not any(d.store_failing for d in fetch_status(services.metadata).daemons)
-        assert read_all(services, "fills", [1]) == counted(rows)
+        assert read_all(services, "fills", mappers) == counted(rows)
         assert daemon.stop() == 0
         daemon.start()
         until(lambda: daemon.address in serving(services.metadata), 10, "its return")
-        assert read_all(services, "fills", [1]) == counted(rows)
+        assert read_all(services, "fills", mappers) == counted(rows)
     until(lambda: not stored(small) and not stored(large), 15, "the deletion in both")
+    assert not told(daemon, "directory_out", large, "full")
     with exchange(services, "again"):
-        rows = rows_of(1, 600)
+        rows = rows_of(1, 900)
         assert send("again", 1, rows, services.metadata, buffer_bytes=1 << 20).won
-        assert stored(small) > 1 << 20
+        until(lambda: stored(small) > 1 << 20, 10, "writes to it")
         assert read_all(services, "again", [1]) == counted(rows)
 
 

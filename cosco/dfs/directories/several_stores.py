@@ -12,7 +12,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from cosco.dfs.bounded import answered_in
@@ -119,6 +119,9 @@ class SeveralStores:
                         if gone > self._may_miss or gone == len(self._names):
                             raise
                 self._table.failed(index, reason, time.monotonic(), cause="missing")
+        for index in self._directories.present():
+            with suppress(OSError):  # which has taken it out
+                await self._directories.measure(index)
         self._directories.note_changes()
 
     # --- the calls of a store -------------------------------------------------------------

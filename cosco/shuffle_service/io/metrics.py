@@ -65,7 +65,9 @@ class DaemonMetrics:
         self.assignments = gauge("assignments", "Assignments with buffers")
         self.events = counter("events", "Events, as the log has them", "event")
         self.directory_free_bytes = gauge(
-            "directory_free_bytes", "Free bytes of each of several directories", "directory"
+            "directory_free_bytes",
+            "Free bytes of each of several directories before its last write",
+            "directory",
         )
         self.directory_well = gauge(
             "directory_well", "Whether each of several directories takes writes", "directory"

@@ -143,6 +143,7 @@ PATHS = [f"c/{n}" for n in range(8)]
 def test_files_are_spread_and_found_by_whoever_opens_them(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path, "a", "b", "c") as store:
+            assert all(state.free_bytes > 0 for state in store.states().values())
             await fill(store, *PATHS)
             first_id = store.store_id
         assert set(Counter(where(tmp_path).values())) == {"a", "b", "c"}
