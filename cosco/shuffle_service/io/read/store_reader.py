@@ -125,10 +125,15 @@ class StoreReader:
         return reading.result()
 
     def _piece_end(self, start: int) -> int:
-        """Return where a piece ends that begins at `start`."""
+        """Return where a piece ends that begins at `start`: with an extent, if that can be.
+
+        An extent that is cut in two is two reads, and two seeks if others come between.
+        """
         first = bisect_right(self._starts, start) - 1
         last = min(first + _EXTENTS_MAX, len(self.extents))
-        return min(start + self._memory.piece_bytes(), self._starts[last])
+        end = min(start + self._memory.piece_bytes(), self._starts[last])
+        whole = self._starts[bisect_right(self._starts, end) - 1]
+        return whole if whole > start else end
 
     def _read_ahead(self, start: int) -> None:
         end = self._piece_end(start)

@@ -95,6 +95,30 @@ def test_a_file_is_read_in_large_aligned_pieces(start: int, end: int) -> None:
     run(scenario, end)
 
 
+def test_a_piece_ends_with_an_extent_and_cuts_only_what_is_longer_than_a_piece() -> None:
+    lengths = [900_000, 900_000, 900_000, 5 * MIB, 40_000]
+    starts = [4096 + 2 * n * MIB for n in range(3)] + [0, 6 * MIB]
+    extents = [Extent("f", at, length) for at, length in zip(starts, lengths, strict=True)]
+
+    async def main() -> None:
+        store, memory = Recorder(), ReadMemory(memoryview(bytearray(4 * MIB)))
+        reader = StoreReader(store, memory, extents)
+        for index, extent in enumerate(extents):
+            found = b""
+            while len(found) < extent.length:
+                found += b"".join(await reader.at(index, len(found), extent.length))
+            assert found == DATA[extent.offset : extent.offset + extent.length]
+        reader.close()
+        assert store.reads[:3] == [(at, padded(900_000)) for at in starts[:3]]
+        assert store.reads[3:] == [
+            *[(at * MIB, 2 * MIB) for at in (0, 2)],
+            (4 * MIB, MIB),
+            (6 * MIB, padded(40_000)),
+        ]
+
+    asyncio.run(main())
+
+
 def test_the_next_piece_is_read_while_one_is_used() -> None:
     async def scenario(store: Recorder, memory: ReadMemory, reader: StoreReader) -> None:
         await reader.at(0, 0, 10)
