@@ -245,6 +245,8 @@ def install() -> None:
     _watch_ends(
         importlib.import_module("cosco.metadata.state.exchange.exchange_state").ExchangeState
     )
+    # So that indexes are forgotten here.
+    importlib.import_module("cosco.shuffle_service.state.buffers.limits")._INDEXES_MIN_BYTES = 0
     # So that groups' exchanges, whose partitions are few here, have several ranges.
     importlib.import_module("cosco.metadata.state.daemons.placement").GROUP_RANGE_PARTITIONS = 2
     kept = {

@@ -18,6 +18,9 @@ _BOOKKEEPING_SHARE: Final = 1 / 16
 _FORWARDS_SHARE: Final = 1 / 4
 _BOARDS_SHARE: Final = 1 / 4
 _INDEXES_SHARE: Final = 1 / 8
+#: What indexes may cost in any case, beside the memory: readers who go through all partitions of
+#: segments whose indexes do not fit read each index again for each partition.
+_INDEXES_MIN_BYTES: Final = 2 << 20
 #: What one forwarded frame costs: its record, its places in dicts, one entry a partition.
 _FORWARD_BYTES: Final = 2048
 #: Once no more than this share of the pool is left to buffers, the largest are flushed, whatever
@@ -57,7 +60,7 @@ def boards_bytes_max(capacity_bytes: int) -> int:
 
 def indexes_bytes_max(capacity_bytes: int) -> int:
     """Return what the indexes of segments that are kept may cost with such a pool."""
-    return int(_bookkeeping_bytes(capacity_bytes) * _INDEXES_SHARE)
+    return max(int(_bookkeeping_bytes(capacity_bytes) * _INDEXES_SHARE), _INDEXES_MIN_BYTES)
 
 
 def forwards_max(capacity_bytes: int) -> int:
