@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,14 @@ def exchange(services: Services, name: str) -> CoscoExchange:
 
 
 def stored(directory: Path) -> int:
-    """Bytes of rows in a directory."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return sum(path.stat().st_size for path in files if not path.name.startswith("cosco-store."))
+    """Bytes of rows in a directory, also while they are being removed."""
+    found = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            if not name.startswith("cosco-store."):
+                with suppress(FileNotFoundError):
+                    found += Path(root, name).stat().st_size
+    return found
 
 
 def told(daemon: Service, event: str, directory: Path, cause: str) -> bool:
