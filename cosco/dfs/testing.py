@@ -78,7 +78,7 @@ class StoreConformance:
     @pytest.fixture
     def make_store(self) -> MakeStore:
         """Give what makes a store of the kind under test; each of them overrides this."""
-        raise NotImplementedError("override the fixture `make_store`, as cosco.dfs.testing says")
+        pytest.fail("override the fixture `make_store`, as cosco.dfs.testing says")
 
     @pytest.fixture
     def run(self, make_store: MakeStore) -> Run:
