@@ -1,4 +1,4 @@
-"""The file by which all daemons that open one directory know that they share a store."""
+"""The file by which all daemons that open one place know that they share a store."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ import re
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cosco.dfs.paths import RESERVED
 from cosco.dfs.posix import sync_folder
 from cosco.errors import InvalidArgument
 
 IDENTITY_FILE: Final = RESERVED + "json"
-_FORMAT: Final = 1
+IDENTITY_FORMAT: Final = 1
 #: What `cosco.dfs.directories.set_files` writes.
 SET_FORMAT: Final = 2
 _MAX_BYTES: Final = 4096
 _STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def new_identity() -> str:
+    """Return the content of an identity file with a new store id."""
+    return json.dumps({"format": IDENTITY_FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
+
+
+def parse_identity(content: bytes) -> str | None:
+    """Return the store id in an identity file, None if it is none."""
+    return _store_id(_parsed(content))
 
 
 def read_or_create_identity(folder: Path) -> str:
@@ -29,25 +39,20 @@ def read_or_create_identity(folder: Path) -> str:
     """
     path = folder / IDENTITY_FILE
     if not path.exists():
-        content = {"format": _FORMAT, "store_id": uuid.uuid4().hex}
-        create_exclusively(path, json.dumps(content) + "\n")
-    try:
-        with path.open("rb") as file:
-            identity = json.loads(file.read(_MAX_BYTES))
-    except ValueError:
-        identity = None
-    if not isinstance(identity, dict):
-        raise _broken(path)
+        create_exclusively(path, new_identity())
+    with path.open("rb") as file:
+        identity = _parsed(file.read(_MAX_BYTES))
     if identity.get("format") == SET_FORMAT and isinstance(identity.get("members"), int):
         raise InvalidArgument(
             f"{str(folder)!r} is one of {identity['members']} directories of a store: give "
             "--store for each of them"
         )
-    if identity.get("format") != _FORMAT:
-        raise _broken(path)
-    store_id = identity.get("store_id")
-    if not isinstance(store_id, str) or not _STORE_ID.fullmatch(store_id):
-        raise _broken(path)
+    store_id = _store_id(identity)
+    if store_id is None:
+        raise InvalidArgument(
+            f"{str(path)!r} is no store identity of format {IDENTITY_FORMAT}: "
+            "restore the file, or use a directory of its own for the store"
+        )
     return store_id
 
 
@@ -69,8 +74,17 @@ def create_exclusively(path: Path, content: str) -> None:
     sync_folder(path.parent)
 
 
-def _broken(path: Path) -> InvalidArgument:
-    return InvalidArgument(
-        f"{str(path)!r} is no store identity of format {_FORMAT}: "
-        "restore the file, or use a directory of its own for the store"
-    )
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Return the object that a file is of JSON, an empty one if it is of none."""
+    try:
+        identity = json.loads(content)
+    except ValueError:
+        return {}
+    return identity if isinstance(identity, dict) else {}
+
+
+def _store_id(identity: dict[str, Any]) -> str | None:
+    store_id = identity.get("store_id")
+    if identity.get("format") != IDENTITY_FORMAT or not isinstance(store_id, str):
+        return None
+    return store_id if _STORE_ID.fullmatch(store_id) else None

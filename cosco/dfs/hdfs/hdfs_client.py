@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import json
 import re
 import time
 import uuid
@@ -28,13 +27,11 @@ if TYPE_CHECKING:
 
 from cosco.dfs.hdfs.hdfs_call import HdfsCall
 from cosco.dfs.hdfs.hdfs_errors import as_os_error, missing
+from cosco.dfs.identity import IDENTITY_FILE, IDENTITY_FORMAT, new_identity, parse_identity
 from cosco.dfs.paths import RESERVED
 from cosco.dfs.protocol import StoredFile, StoreFull
 from cosco.format.chunk import ALIGNMENT
 
-IDENTITY: Final = RESERVED + "json"
-_FORMAT: Final = 1
-_STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _IDENTITY_BYTES_MAX: Final = 4096
 #: How the names of files end that are not complete yet; they are never listed.
 UNFINISHED: Final = ".cosco-put"
@@ -99,25 +96,25 @@ class HdfsClient:
         """
         call.step(self._hdfs.mkdirs, self._root, _FOLDER_MODE, True)
         trial = f"{self._root}/{RESERVED}{uuid.uuid4().hex}"
-        new = json.dumps({"format": _FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
+        new = new_identity()
         full: StoreFull | None = None
         try:
             self._write(call, trial, [memoryview(new.encode())], len(new))
             try:  # unlike that of a put, this move never replaces
-                call.step(self._hdfs.rename, trial, f"{self._root}/{IDENTITY}", False)
+                call.step(self._hdfs.rename, trial, f"{self._root}/{IDENTITY_FILE}", False)
             except FileExistsError:
                 self._discard(trial)
         except StoreFull as error:  # one that has an identity can be read all the same
             full = error
         try:
-            content = self._read(call, f"{self._root}/{IDENTITY}", 0, _IDENTITY_BYTES_MAX)
+            content = self._read(call, f"{self._root}/{IDENTITY_FILE}", 0, _IDENTITY_BYTES_MAX)
         except FileNotFoundError as error:
             raise full or error from None
-        store_id = _store_id(content)
+        store_id = parse_identity(content)
         if store_id is None:
             raise OSError(
                 errno.EINVAL,
-                f"its file {IDENTITY} is no store identity of format {_FORMAT}: "
+                f"its file {IDENTITY_FILE} is no store identity of format {IDENTITY_FORMAT}: "
                 "restore the file, or use a folder of its own for the store",
             )
         return store_id
@@ -330,16 +327,3 @@ class _Cursor:
 def _stored_name(name: str) -> str:
     """Return how a component of a path is called in HDFS."""
     return _NOT_IN_NAMES.sub(lambda found: "".join(f"%{ord(c):02X}" for c in found[0]), name)
-
-
-def _store_id(content: bytes) -> str | None:
-    """Return the id in an identity file, if it is one."""
-    try:
-        identity = json.loads(content)
-    except ValueError:
-        return None
-    if not isinstance(identity, dict) or identity.get("format") != _FORMAT:
-        return None
-    store_id = identity.get("store_id")
-    is_id = isinstance(store_id, str) and _STORE_ID.fullmatch(store_id)
-    return store_id if is_id else None

@@ -13,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import errno
-import json
 import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -27,6 +25,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from cosco.dfs.bounded import answered_in
+from cosco.dfs.identity import IDENTITY_FILE, IDENTITY_FORMAT, new_identity, parse_identity
 from cosco.dfs.objects.hedging import Hedging
 from cosco.dfs.objects.object_errors import (
     PastTheEnd,
@@ -42,9 +41,6 @@ from cosco.errors import InvalidArgument
 
 T = TypeVar("T")
 
-IDENTITY: Final = RESERVED + "json"
-_FORMAT: Final = 1
-_STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
 #: A put of more than this is made in pieces, some at a time.
 MULTIPART_BYTES: Final = 64 << 20
 _PIECE_BYTES: Final = 16 << 20
@@ -185,21 +181,21 @@ class ObjectStore:
     async def _identity(self) -> str:
         """Return the store's id; whoever comes first makes it, all others agree."""
         try:
-            content = await self._whole(IDENTITY)
+            content = await self._whole(IDENTITY_FILE)
         except FileNotFoundError:
-            new = json.dumps({"format": _FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
-            await self._create(IDENTITY, new.encode())
-            content = await self._whole(IDENTITY)
-        store_id = _store_id(content)
+            new = new_identity()
+            await self._create(IDENTITY_FILE, new.encode())
+            content = await self._whole(IDENTITY_FILE)
+        store_id = parse_identity(content)
         if store_id is None:
             raise OSError(
                 errno.EINVAL,
-                f"its object {IDENTITY} is no store identity of format {_FORMAT}: restore it, "
-                "or give the store a prefix of its own",
+                f"its object {IDENTITY_FILE} is no store identity of format {IDENTITY_FORMAT}: "
+                "restore it, or give the store a prefix of its own",
             )
         # The same bytes once more: shows that the store can be written, and that the server
         # would have refused an identity beside one that was there already.
-        if await self._create(IDENTITY, content) and self._exclusive:
+        if await self._create(IDENTITY_FILE, content) and self._exclusive:
             raise OSError(
                 errno.ENOTSUP,
                 "its server ignores If-None-Match, so two that open it at once could disagree on "
@@ -432,17 +428,6 @@ async def _let_go(pieces: Sequence[memoryview]) -> None:
 def _always(number: int, _: object) -> int:
     """Return the number, whatever a request has given."""
     return number
-
-
-def _store_id(content: bytes) -> str | None:
-    try:
-        identity = json.loads(content)
-    except ValueError:
-        return None
-    if not isinstance(identity, dict) or identity.get("format") != _FORMAT:
-        return None
-    store_id = identity.get("store_id")
-    return store_id if isinstance(store_id, str) and _STORE_ID.fullmatch(store_id) else None
 
 
 def _key(path: str) -> str:
