@@ -176,11 +176,11 @@ class FlushPlan:
         flush.began_at, flush.hangs = None, False
         del self._under_way[flush]
 
-    def failed(self, flush: Flush, error: OSError | ValueError, now: float) -> None:
+    def failed(self, flush: Flush, error: OSError, now: float) -> None:
         """Note that a write has failed; it is to be tried again after `retry_s`."""
         if self.failing_since is None:
             self.failing_since = now
-        self.failure = getattr(error, "strerror", None) or str(error)
+        self.failure = error.strerror or str(error)
         flush.retry_s = min(max(_RETRY_MIN_S, 2 * flush.retry_s), _RETRY_MAX_S)
 
     def ended(self) -> None:
