@@ -13,6 +13,7 @@ from typing import Any, Final
 _VARIABLE: Final = "GRPC_ENABLE_FORK_SUPPORT"
 #: What gRPC takes for yes, in lower case.
 _YES: Final = frozenset({"1", "t", "true", "y", "yes"})
+_refused_threads: Final[list[int]] = []  # the processes in which gRPC was refused one
 
 
 def turn_on() -> None:
@@ -20,11 +21,26 @@ def turn_on() -> None:
     os.environ.setdefault(_VARIABLE, "1")
 
 
+def note_refused_thread() -> None:
+    """Note that gRPC could not start a thread, for which it waits in vain at every later fork.
+
+    It counts its threads before they start, and not back (grpcio 1.85, `ForkManagedThread`). After
+    five seconds it forks all the same, and its child does not work.
+    """
+    _refused_threads.append(os.getpid())
+
+
 def complaint() -> str:
     """Say why forked children of this process cannot use gRPC, and what to do about it.
 
     Returns: empty if they can, which is known once gRPC was imported.
     """
+    if _refused_threads:
+        return (
+            f"gRPC was refused a thread in process {_refused_threads[0]}: raise its limit of "
+            "threads (ulimit -u, the pids of its container) and start it anew, or start processes "
+            "with spawn or forkserver"
+        )
     setting = os.environ.get(_VARIABLE, "")
     if setting.lower() not in _YES:
         return (

@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Final, Self
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # no notices of forks on stderr
@@ -107,8 +106,7 @@ class _Channels(ProcessWide):
                 self._is_set_up = True
                 _gate.install(in_child=_in_child)
                 keep_large_blocks()
-                if why := fork_support.complaint():
-                    os.register_at_fork(before=partial(_LOG.warning, _FORK_WARNING, why))
+                os.register_at_fork(before=_warn_of_fork)
             shared = self._table.setdefault(address, _Shared(channel))
             shared.users += 1
         if shared.channel is not channel:  # another thread was faster
@@ -183,6 +181,7 @@ class Endpoint:
             try:
                 call = start()
             except RuntimeError as error:  # gRPC has no thread for it, and may have none later
+                fork_support.note_refused_thread()
                 raise ServiceUnavailable(
                     f"{self.address} cannot be called: {error}",
                     shuffle_id=scope.shuffle_id,
@@ -302,6 +301,11 @@ def _meant(detail: bytes, where: str, shuffle_id: str) -> CoscoError:
             shuffle_id=shuffle_id,
             retriable=False,
         )
+
+
+def _warn_of_fork() -> None:
+    if why := fork_support.complaint():
+        _LOG.warning(_FORK_WARNING, why)
 
 
 def _in_child() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.children import run_code
 
 from cosco.client.rpc import transport
 from cosco.client.rpc.scope import Scope, Unreachable
@@ -200,25 +201,52 @@ def test_not_picklable_is_what_pickle_expects() -> None:
     assert issubclass(NotPicklable, ValueError)
 
 
-@pytest.mark.parametrize("kind", ["unary", "fetch", "duplex"])
-def test_no_thread_can_be_started_for_a_call(
-    scope: Scope, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """As there are too many, or as the process ends, from Python 3.12 on."""
+def test_no_thread_can_be_started_for_a_call() -> None:
+    """As there are too many, or as the process ends, from Python 3.12 on.
 
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't create new thread at interpreter shutdown")
+    In a process of its own: gRPC waits for the threads at every later fork, and its children hang.
+    """
+    told = run_code(
+        """
+        import os, threading
+        from cosco import ServiceUnavailable
+        from cosco.client.rpc.scope import Scope
+        from cosco.client.rpc.transport import Endpoint
 
-    with Endpoint("127.0.0.1:1") as endpoint, monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(ServiceUnavailable, match="cannot be called: can't create"):
-            if kind == "unary":
-                endpoint.unary("/t/Echo", b"", WAIT_S, scope)
-            elif kind == "fetch":
-                endpoint.fetch_stream("/t/Count", b"", scope)
+        def check(said, work):
+            try:
+                work()
+            except ServiceUnavailable as error:
+                assert said in str(error) and not error.retriable, error
             else:
-                endpoint.duplex_stream("/t/Stream", iter(()), scope)
-    del _channels._idle["127.0.0.1:1"]  # whose close would wait for the thread
+                raise AssertionError("it worked")
+
+        def refuse(thread):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        start, threading.Thread.start = threading.Thread.start, refuse
+        scope = Scope("a test", "x")
+        one, two, three = [Endpoint(f"127.0.0.1:{port}") for port in (1, 2, 3)]
+        refused = "cannot be called: can't create"
+        check(refused, lambda: one.unary("/t/Echo", b"", 10.0, scope))
+        check(refused, lambda: two.fetch_stream("/t/Count", b"", scope))
+        check(refused, lambda: three.duplex_stream("/t/Stream", iter(()), scope))
+        threading.Thread.start = start
+
+        parent, pid = os.getpid(), os.fork()
+        if not pid:
+            try:
+                said = f"gRPC was refused a thread in process {parent}: raise its limit"
+                check(said, lambda: Endpoint("127.0.0.1:1"))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        os._exit(0)  # gRPC waits for the threads at its end, too
+        """
+    )
+    warned = [line for line in told.splitlines() if line.startswith("a child that is forked now")]
+    assert len(warned) == 1, told
 
 
 def test_an_address_that_failed_is_not_knocked_on_for_ever(
