@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import pickle
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from support.children import join, run_code
 from support.exchanges import until
+from support.threads import client_threads
 
 from cosco import (
     CommitTimeout,
@@ -35,19 +35,19 @@ from cosco.client.write.push_streams import STREAMS
 WAIT_S = 30.0
 
 
-def client_threads() -> list[str]:
-    """Those of this process that work for somebody."""
+def working_threads() -> list[str]:
+    """Those of the client that work for somebody."""
     STREAMS.close()
     FOLLOWING.close()
-    return [t.name for t in threading.enumerate() if t.name.startswith("cosco-")]
+    return client_threads()
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    before = len(client_threads())
+    before = len(working_threads())
     yield
     gc.collect()
-    until(lambda: len(client_threads()) <= before, WAIT_S, "the end of all threads")
+    until(lambda: len(working_threads()) <= before, WAIT_S, "the end of all threads")
 
 
 @contextmanager
@@ -86,13 +86,13 @@ def exchange(name: str, metadata: str) -> Iterator[CoscoExchange]:
 def test_a_writer_with_rows_under_way(
     exchange: CoscoExchange, metadata: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = client_threads()
+    before = working_threads()
     writer = CoscoWriter(exchange.shuffle_id, 3, buffer_bytes=64 << 10, metadata=metadata)
     writer.collect_batch([0] * 1000, [bytes(1000)] * 1000)
-    assert len(client_threads()) > len(before)
+    assert len(working_threads()) > len(before)
     with dropped("CoscoWriter"):
         del writer
-    until(lambda: client_threads() == before, WAIT_S)
+    until(lambda: working_threads() == before, WAIT_S)
     assert exchange.progress().mappers_committed == 0
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(told) == 1
@@ -188,12 +188,12 @@ def test_a_reader(
     exchange: CoscoExchange, metadata: str, use: Callable[[CoscoReader], object]
 ) -> None:
     write(exchange.shuffle_id, metadata)
-    before = client_threads()
+    before = working_threads()
     reader = CoscoReader(exchange.shuffle_id, [0], 0, metadata=metadata)
     use(reader)
     with dropped("CoscoReader"):
         del reader
-    until(lambda: client_threads() == before, WAIT_S)
+    until(lambda: working_threads() == before, WAIT_S)
 
 
 def test_a_reader_that_only_its_rows_hold(exchange: CoscoExchange, metadata: str) -> None:
@@ -243,7 +243,7 @@ def test_a_cell_that_is_run_again(name: str, metadata: str) -> None:
             exchange = CoscoExchange(f"{name}-{run}", 1, lease_s=1.0, metadata=metadata)
     assert exchange is not None
     exchange.close()
-    until(lambda: client_threads() == [], WAIT_S)
+    until(lambda: working_threads() == [], WAIT_S)
 
 
 def test_an_exchange_whose_callback_is_a_method_of_who_owns_it(name: str, metadata: str) -> None:
@@ -286,11 +286,11 @@ def test_an_exchange_that_was_let_go_is_taken_up_again(
     monkeypatch.setattr("cosco.client.driver.driver.LET_GO_S", 0.1)
     with dropped("CoscoExchange"):
         made = CoscoExchange(name, 1, lease_s=5.0, metadata=metadata).shuffle_id
-    until(lambda: "cosco-lease" not in client_threads(), WAIT_S, "the end of the renewal")
+    until(lambda: "cosco-lease" not in working_threads(), WAIT_S, "the end of the renewal")
     writer = CoscoWriter(made, 0, metadata=metadata)
-    assert "cosco-lease" in client_threads()
+    assert "cosco-lease" in working_threads()
     writer.close()
-    until(lambda: "cosco-lease" not in client_threads(), WAIT_S, "the end of the renewal")
+    until(lambda: "cosco-lease" not in working_threads(), WAIT_S, "the end of the renewal")
     CoscoExchange.attach(made, metadata=metadata).close()
 
 
@@ -360,7 +360,7 @@ def test_a_group_lives_while_a_handle_or_what_it_made_does(name: str, metadata: 
 def test_writers_and_readers_of_a_group(name: str, metadata: str) -> None:
     with CoscoExchangeGroup(name, 1, 2, 1, metadata=metadata) as group:
         handle = group.handle()
-        before = client_threads()
+        before = working_threads()
         writer = handle.writer(0, 0)
         writer.collect(0, b"row")
         with dropped("CoscoWriter"):
@@ -368,7 +368,7 @@ def test_writers_and_readers_of_a_group(name: str, metadata: str) -> None:
         reader = handle.reader(0, 0)
         with dropped("CoscoReader"):
             del reader
-        until(lambda: client_threads() == before, WAIT_S)
+        until(lambda: working_threads() == before, WAIT_S)
 
 
 # --- the end of a process ---------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.children import run_code
 from support.exchanges import until
+from support.threads import client_threads
 
 from cosco import (
     ClientClosed,
@@ -228,14 +229,6 @@ def test_a_writer_that_is_aborted_on_purpose_is_not_told(
 # --- interrupts -------------------------------------------------------------------------------
 
 
-def client_threads() -> list[str]:
-    return [
-        t.name
-        for t in threading.enumerate()
-        if t.name.startswith("cosco-") and not t.name.startswith(("cosco-push", "cosco-follow"))
-    ]
-
-
 CLOSES: dict[str, Callable[[str, str], Any]] = {
     "exchange": lambda name, metadata: CoscoExchange(
         name, 1, lambda mappers, reason: None, lease_s=1.0, metadata=metadata
@@ -284,7 +277,7 @@ def test_ctrl_c_while_it_closes(name: str, metadata: str, kind: str, line: int) 
         return False
 
     until(is_closed, WAIT_S)
-    until(lambda: not client_threads(), WAIT_S)
+    until(lambda: not client_threads(kept=False), WAIT_S)
 
 
 def test_ctrl_c_while_a_reader_waits(exchange: CoscoExchange, metadata: str) -> None:

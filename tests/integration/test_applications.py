@@ -16,6 +16,7 @@ import pytest
 from support.children import check_refused, fork, join
 from support.exchanges import until
 from support.processes import python
+from support.threads import client_threads
 
 from cosco import (
     ClientClosed,
@@ -43,10 +44,6 @@ def is_closed(name: str, metadata: str) -> bool:
     except ExchangeClosed:
         return True
     return False
-
-
-def client_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("cosco-")]
 
 
 def write(exchange: CoscoExchange, mapper: int, row: bytes) -> None:

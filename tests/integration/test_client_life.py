@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.exchanges import until
+from support.threads import client_threads
 
 from cosco import (
     CapacityExceeded,
@@ -43,10 +43,6 @@ WAIT_S = 20.0
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor() as pool:
         yield pool
-
-
-def client_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("cosco-")]
 
 
 # --- waiting ------------------------------------------------------------------------------

@@ -22,10 +22,12 @@ from support.exchanges import (
     until,
 )
 from support.processes import Services
+from support.segments import chunks_of
 
 from cosco import CommitTimeout, CoscoExchange, CoscoReader, CoscoWriter, DataLost, LocalCluster
 from cosco.client.read import row_source
 from cosco.client.read.state import read_plan
+from cosco.format.chunk import CHUNK_HEADER_BYTES
 
 MAPPERS = [1, 2]
 BOUND_S = 30.0
@@ -106,7 +108,7 @@ def test_they_wait_for_their_mappers(name: str, metadata: str) -> None:
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     with Services(tmp_path_factory.mktemp("several")) as started:
         for _ in range(2):
-            started.daemon("--segment-bytes", "64KiB", "--memory", "16MiB")
+            started.daemon("--segment-bytes", "64KiB", "--memory", "16MiB", "--store-idle-s", "0.1")
         yield started
 
 
@@ -114,14 +116,17 @@ def stored_files(services: Services, name: str) -> list[Path]:
     """Wait until everything is stored, and return the files."""
     number = describe(name, services.metadata).number
     store = services.directory / "store"
-    sizes: list[list[int]] = [[]]
+    with CoscoExchange.attach(name, metadata=services.metadata) as exchange:
+        bytes_stored = exchange.progress().bytes_stored
 
     def files() -> list[Path]:
-        return sorted(f for f in store.glob(f"*/{number}/*/*") if f.stat().st_size)
+        return sorted(store.glob(f"*/{number}/*/*"))
 
     def is_all() -> bool:
-        sizes.append([file.stat().st_size for file in files()])
-        return bool(sizes[-1]) and sizes[-1] == sizes[-2]
+        segments = (chunks_of(file.read_bytes()) for file in files())
+        found = sum(len(blocks) for chunks in segments for blocks in chunks.values())
+        assert found <= bytes_stored
+        return found == bytes_stored
 
     until(is_all, BOUND_S, "storing")
     return files()
@@ -185,9 +190,12 @@ def test_a_partition_that_was_given_in_part_is_read_again_by_another_reader(
         runs.run()
         ranges = describe(name, metadata).ranges
         broken = ranges[-1].first
-        for file in stored_files(services, name):
-            if file.name.split("-")[0] == str(broken):
-                os.truncate(file, file.stat().st_size * 2 // 3)
+        last = max(
+            (file for file in stored_files(services, name) if file.name.startswith(f"{broken}-")),
+            key=lambda file: int(file.name.split("-")[3], 16),  # its serial: what is read last
+        )
+        lost = chunks_of(last.read_bytes())[broken]
+        os.truncate(last, CHUNK_HEADER_BYTES + len(lost) // 2)  # its first chunk
         with reader(name, range(runs.partitions), metadata) as rows:
             with pytest.raises(DataLost, match="rows of it were lost after others") as caught:
                 taken(rows, runs.found)
