@@ -8,18 +8,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from support.exchanges import by_partition, fetch_all, never, numbered, send, until
+from support.exchanges import until
 from support.http_faults import HttpFaults
 from support.processes import Services
 from support.s3_servers import S3Server
-
-from cosco import CoscoExchange
-
-PARTITIONS = 4
-MAPPERS = 3
-ROWS = 4000
-#: Everything is stored as soon as it is quiet.
-OPTIONS = ("--memory", "16MiB", "--store-idle-s", "0.2", "--sweep-s", "1")
+from support.store_shuffles import MAPPERS, OPTIONS, ROWS, check, check_close_amid_reads, shuffle
 
 
 @pytest.fixture
@@ -38,25 +31,6 @@ def files_of(url: str, server: S3Server) -> dict[Path, int]:
             with suppress(FileNotFoundError):
                 found[path] = path.stat().st_size
     return found
-
-
-def shuffle(
-    services: Services, name: str, halfway: Callable[[], object] | None = None
-) -> CoscoExchange:
-    """Send the rows of all mappers; `halfway` is called amid the last one."""
-    exchange = CoscoExchange(name, PARTITIONS, never, metadata=services.metadata)
-    for mapper in range(MAPPERS):
-        rows = numbered(mapper, ROWS, partitions=PARTITIONS)
-        last = mapper == MAPPERS - 1
-        send(name, mapper, rows, services.metadata, halfway=halfway if last else None)
-    return exchange
-
-
-def check(services: Services, name: str) -> None:
-    """Read everything, each row once."""
-    rows = [row for m in range(MAPPERS) for row in numbered(m, ROWS, partitions=PARTITIONS)]
-    found = fetch_all(name, range(MAPPERS), PARTITIONS, services.metadata)
-    assert found == by_partition(rows, PARTITIONS)
 
 
 def test_rows_outlive_all_daemons_that_took_them(
@@ -113,3 +87,16 @@ def test_a_bucket_that_is_overloaded_is_waited_for(
         until(lambda: fault.done == fault.times, 30, "the end of the overload")
         check(services, "overloaded")
     until(lambda: not files_of(url, versity_server), 30, "the end of all files")
+
+
+def test_an_exchange_that_is_closed_amid_reads(
+    services: Services, versity_server: S3Server
+) -> None:
+    url = versity_server.url()
+    for _ in range(2):
+        services.daemon(*OPTIONS, store=url)
+
+    def is_empty() -> bool:
+        return until(lambda: not files_of(url, versity_server), 30, "the end of all files") >= 0
+
+    check_close_amid_reads(services, "amid-reads", is_empty)
