@@ -63,8 +63,10 @@ def at_stand_ins(folder: Path) -> dd.DataFrame:
     return gated(folder).shuffle("key", npartitions=4)
 
 
-def lose_a_worker(client: Client) -> None:
-    """Have those transfers that a worker held get stand-ins, which nobody has the time to run."""
+def lose_a_worker(client: Client, folder: Path) -> None:
+    """Have those transfers that a worker held get stand-ins, which nobody has the time to run:
+    the other one waits at the gate."""
+    until(lambda: len([*folder.glob("source.*")]) >= FREE + 2, 60.0, "a source for each to wait in")
     progress_until(client, lambda one: one["mappers_done"] >= FREE - 2, "the first rows")
     holder = holder_of(client, "('cosco-transfer")
     assert holder is not None
@@ -75,7 +77,7 @@ def lose_a_worker(client: Client) -> None:
 def test_a_cancel_leaves_no_task_behind(client: Client, metadata: str, tmp_path: Path) -> None:
     """Those neither that a transfer read which had a stand-in."""
     future = client.compute(at_stand_ins(tmp_path / "runs"))
-    lose_a_worker(client)
+    lose_a_worker(client, tmp_path / "runs")
     future.cancel()
     (tmp_path / "runs" / "gate").touch()
     until(lambda: not tasks(client), 20.0, "the end of all tasks")
@@ -85,7 +87,7 @@ def test_a_cancel_leaves_no_task_behind(client: Client, metadata: str, tmp_path:
 def test_an_error_leaves_no_task_behind(client: Client, metadata: str, tmp_path: Path) -> None:
     shuffled = at_stand_ins(tmp_path / "runs")
     future = client.compute(shuffled)
-    lose_a_worker(client)
+    lose_a_worker(client, tmp_path / "runs")
     gate = tmp_path / "runs" / "gate"
     gate.write_text("a bad source")
     assert isinstance(future.exception(timeout=60), ZeroDivisionError)
@@ -97,7 +99,9 @@ def test_an_error_leaves_no_task_behind(client: Client, metadata: str, tmp_path:
     assert len(client.compute(shuffled).result(timeout=60)) == MAPPERS * 100
 
 
-def with_dropped_sources(client: Client, shuffled: dd.DataFrame) -> tuple[dd.DataFrame, list[int]]:
+def with_dropped_sources(
+    client: Client, shuffled: dd.DataFrame, folder: Path
+) -> tuple[dd.DataFrame, list[int]]:
     """Three partitions of which some transfers have lost what they read, and those transfers.
 
     The fourth partition is read from the same, and cancelled while they have stand-ins.
@@ -109,7 +113,7 @@ def with_dropped_sources(client: Client, shuffled: dd.DataFrame) -> tuple[dd.Dat
         20.0,
         "the first rows of both",
     )
-    lose_a_worker(client)
+    lose_a_worker(client, folder)
     before = operations(client)
     del other
     until(lambda: len(cosco.dask.progress(client)) == 1, 20.0, "the end of the other one")
@@ -133,7 +137,7 @@ def operations(client: Client) -> list[str]:
 
 def test_a_source_that_is_dropped_meanwhile_is_not_missed(client: Client, tmp_path: Path) -> None:
     shuffled = at_stand_ins(tmp_path / "runs")
-    kept, _ = with_dropped_sources(client, shuffled)
+    kept, _ = with_dropped_sources(client, shuffled, tmp_path / "runs")
     (tmp_path / "runs" / "gate").touch()
     wait(kept, timeout=60)
     kill_workers(client, *worker_pids(client))  # its outputs are read again
@@ -148,7 +152,7 @@ def test_a_source_that_was_dropped_is_there_in_the_next_graph(
 ) -> None:
     """Tasks of the same names have their own work, and run again if rows of theirs are lost."""
     shuffled = at_stand_ins(tmp_path / "runs")
-    kept, alone = with_dropped_sources(client, shuffled)
+    kept, alone = with_dropped_sources(client, shuffled, tmp_path / "runs")
     (tmp_path / "runs" / "gate").touch()
     wait(kept, timeout=60)
     rows = len(client.compute(kept).result(timeout=60))
@@ -167,7 +171,7 @@ def test_a_source_that_was_dropped_and_is_needed_again_ends_the_shuffle(
 ) -> None:
     """Rows that are lost when their source is gone too are not there: nobody waits for them."""
     shuffled = at_stand_ins(tmp_path / "runs")
-    kept, alone = with_dropped_sources(client, shuffled)
+    kept, alone = with_dropped_sources(client, shuffled, tmp_path / "runs")
     if before:
         client.run_on_scheduler(lose_rows, mappers=alone[:1])
     (tmp_path / "runs" / "gate").touch()
