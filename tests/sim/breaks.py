@@ -38,7 +38,12 @@ from cosco.shuffle_service.io import flusher, membership
 from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
 from cosco.shuffle_service.state import core, flush_plan, known_assignments, segment_indexes
-from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
+from cosco.shuffle_service.state.buffers import (
+    assignments,
+    limits,
+    mark_boards,
+    partition_buffer,
+)
 from cosco.shuffle_service.state.replication import copy_log, replica
 
 from . import patches
@@ -249,16 +254,16 @@ def _pages_freed_early() -> None:
                 freed.add(id(chunk))
         return flush
 
-    def release(self: core.DaemonCore, chunk: Any) -> None:
-        if id(chunk) in freed:
-            freed.discard(id(chunk))
-            chunk.pages = []
-        before_release(self, chunk)
+    def release(self: partition_buffer.Chunk, pool: Any) -> None:
+        if id(self) in freed:
+            freed.discard(id(self))
+            self.pages = []
+        before_release(self, pool)
 
     freed: set[int] = set()
-    before, before_release = core.DaemonCore.next_flush, core.DaemonCore._release
+    before, before_release = core.DaemonCore.next_flush, partition_buffer.Chunk.release
     core.DaemonCore.next_flush = next_flush
-    core.DaemonCore._release = release
+    partition_buffer.Chunk.release = release
 
 
 @_break("no-other-files", "readers are not given the files that others wrote for an epoch")

@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.daemon_parts import DaemonParts
 
+from cosco.dfs import MemoryStore
 from cosco.errors import InvalidArgument, ServiceUnavailable
 from cosco.protocol import wire
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.io.membership import Membership
 
 REGISTRATION = DaemonRegistration(11, "a:1", "h", "s", 10, 5)
@@ -39,6 +42,9 @@ class Rig:
         self.drop_fails = False
         self.register: Callable[[], DaemonOrders] = orders
         self.changed = asyncio.Event()
+        parts = DaemonParts(MemoryStore(), link=self)
+        self.core = parts.core
+        old_epochs = EpochRemoval(parts.core, parts.flusher, MemoryStore(), timeout_s=5.0)
         self.membership = Membership(
             self,  # type: ignore[arg-type]
             describe=self.describe,
@@ -46,6 +52,7 @@ class Rig:
             listed=self.listed,
             forget=self.forgotten.append,
             remove=self.remove,
+            old_epochs=old_epochs,
             told=lambda told, _now: self.told.append(told),
             heartbeat_s=heartbeat_s,
             sweep_s=sweep_s,

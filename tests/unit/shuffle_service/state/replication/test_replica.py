@@ -12,6 +12,7 @@ from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.messages import PushReply, Refusal, RefusalCode
 from cosco.protocol.push.sender import MAX_RESENDS, ProtocolBroken
 from cosco.protocol.records import DaemonRef
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import (
     STALL_OLDEST_S,
@@ -429,7 +430,7 @@ def test_a_dropped_exchange_leaves_nothing():
         rig.replica.taken(frame, [one])
     rig.reply(frames[0])
     error = ExchangeClosed("closed")
-    rig.log.drop(EXCHANGE, [held], error)
+    rig.log.drop(Going(EXCHANGE), [held], error)
     assert rig.told == [None, error]
     assert sorted(rig.released()) == [frames[0].sequence, frames[1].sequence]
     assert len(rig.log) == 1
