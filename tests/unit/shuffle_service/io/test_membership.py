@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 from support.daemon_parts import DaemonParts
+from support.frame_making import EXCHANGE
 
 from cosco.dfs import MemoryStore
 from cosco.errors import InvalidArgument, ServiceUnavailable
 from cosco.protocol import wire
-from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.protocol.records import (
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRegistration,
+    EpochsDrop,
+    EpochsDropped,
+)
 from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.io.membership import Membership
 
@@ -290,3 +297,20 @@ def test_it_ends_when_another_daemon_answers_at_its_address() -> None:
             await rig.membership.register(5.0)
 
     asyncio.run(main(Rig()))
+
+
+def test_old_epochs_go_by_order_and_that_is_said_with_sweeps_alone() -> None:
+    async def main(rig: Rig) -> None:
+        rig.stored = (EXCHANGE, 9)
+        drop = (EpochsDrop(EXCHANGE, 0, 2, 5),)
+
+        def answer(heartbeat: DaemonHeartbeat) -> DaemonOrders:
+            return orders(epochs_drop=() if heartbeat.epochs_dropped else drop)
+
+        rig.answer = answer
+        await rig.until(lambda: bool(rig.heartbeats and rig.heartbeats[-1].epochs_dropped))
+        assert rig.heartbeats[-1].epochs_dropped == (EpochsDropped(EXCHANGE, 5),)
+        assert all(h.exchanges for h in rig.heartbeats if h.epochs_dropped)
+        assert rig.core.exchanges() == set()
+
+    run(main, sweep_s=0.001)
