@@ -103,6 +103,11 @@ def test_the_files_of_a_lost_build_go_from_all_daemons(services: Services, name:
         for index in lost:
             until(lambda i=index: not files_of(stores[1], number, i, 2), BOUND_S, "a drop")
         assert fetch_all(name, MAPPERS, PARTITIONS, metadata) == every
+        # What lands later than that goes with the exchange, if not before.
+        late = next(stores[0].glob(f"*/{number}")) / f"{lost[0]}-1" / "0-0-63-1"
+        late.parent.mkdir()
+        late.write_bytes(bytes(4096))
+    until(lambda: not late.exists(), BOUND_S, "the end of the exchange")
     assert calls == [MAPPERS]
 
 

@@ -17,7 +17,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Iterable,
     Iterator,
     Sequence,
 )
@@ -104,7 +103,7 @@ class FetchService:
 
     async def _messages(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
         parts = [_Part(_key_of(request, part), part) for part in request.parts]
-        self._check_there(parts)
+        self._check_there(*parts)
         if request.several:
             for part in parts:
                 self._check_range(part)
@@ -114,7 +113,7 @@ class FetchService:
             ReplyPack(packs=request.several),
             self._metrics,
             self._message_bytes,
-            lambda: self._check_there(parts),
+            lambda: self._check_there(*parts),
         )
         try:
             async with aclosing(self._each(request, parts, sender)) as sent:
@@ -141,7 +140,7 @@ class FetchService:
                 async with aclosing(self._partition(part, partition, sender)) as sent:
                     async for message in sent:
                         yield message
-            self._check_there((part,))  # or what is gone looks like nothing
+            self._check_there(part)  # or what is gone looks like nothing
             if request.several:
                 for message in sender.full():
                     yield message
@@ -212,13 +211,13 @@ class FetchService:
                 async for message in found:
                     yield message
 
-    def _check_there(self, parts: Iterable[_Part]) -> None:
+    def _check_there(self, *parts: _Part) -> None:
         core = self._core
-        for key in (part.key for part in parts):
-            if core.is_dropped(key.number):
+        for part in parts:
+            if core.is_dropped(part.key.number):
                 raise ExchangeClosed("the exchange is closed, or was while it was read")
-            if key in core.old_epochs:
-                raise ExchangeClosed(f"{key} is over: its rows were written anew since")
+            if part.key in core.old_epochs:
+                raise ExchangeClosed(f"{part.key} is over: its rows were written anew since")
 
     def _message_bytes(self) -> int:
         share = _BUFFERED_BYTES // (2 * max(1, self._active))

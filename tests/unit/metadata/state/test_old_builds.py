@@ -349,3 +349,24 @@ def test_a_second_driver_or_a_move_changes_nothing_of_it() -> None:
     cluster.sleep(OLD_BUILD_GRACE_S - 9, 2)
     orders = cluster.beat(2, exchanges=(1,))
     assert orders.epochs_drop == (EpochsDrop(1, 0, 2, 1),)
+
+
+def test_a_store_that_has_only_old_epochs_may_go_without_a_loss() -> None:
+    cluster = Cluster()
+    cluster.register(1, "own")
+    cluster.create("a", partitions=PARTITIONS)
+    cluster.register(2, "other")
+    cluster.state.describe_exchange("a", OWNER, cluster.now, used=False, callback=True)
+    for mapper in MAPPERS:
+        cluster.commit(mapper, *range(PARTITIONS))
+    cluster.kill(1)
+    cluster.fence()
+    lose(cluster)
+    lose(cluster, PARTITIONS - 1)
+    rerun(cluster)
+    cluster.sleep(OLD_BUILD_GRACE_S + 2, 2)
+    assert len(cluster.beat(2, exchanges=(1,)).epochs_drop) == 2
+    cluster.state.forget_store("own")
+    assert cluster.state.lost_stores.lose_with(1, "own", cluster.now) == (0, 0)
+    assert not cluster.state.poll_driver(1, OWNER, cluster.now).calls
+    assert [daemons for _, _, daemons in cluster.sources(0)] == [[2]]

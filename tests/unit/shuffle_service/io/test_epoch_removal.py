@@ -224,6 +224,24 @@ def test_what_is_said_is_of_what_a_sweep_found_and_closed_exchanges_are_let_be()
     run(main)
 
 
+def test_an_exchange_that_is_closed_while_its_old_epochs_are_deleted() -> None:
+    async def main(rig: Rig) -> None:
+        store = rig.store
+        assert isinstance(store, HangingStore)
+        await rig.parts.take(block(0, 0, b"x" * (64 << 10)))
+        await store.asked.wait()
+        rig.order((0, 2, 1))
+        await rig.turns()  # it waits for the write by now
+        rig.core.drop(EXCHANGE)
+        store.go.set()
+        await rig.until_dropped(1)
+        assert await rig.folders() == []
+        assert rig.core.pool.free_bytes == rig.core.pool.capacity_bytes
+        assert len(rig.core.old_epochs) == 0
+
+    run(main, HangingStore)
+
+
 def test_what_came_late_is_refused_after_it_has_gone() -> None:
     async def main(rig: Rig) -> None:
         rig.order((0, 2, 1))
