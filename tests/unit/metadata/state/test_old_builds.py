@@ -153,7 +153,8 @@ def test_a_late_commit_to_the_old_build_makes_it_wait() -> None:
     cluster.sleep(5, 1)
     assert not told(cluster)
     rerun(cluster, 3)
-    pass_grace(cluster)
+    pass_grace(cluster, but_s=1)  # from now on, and not from when it was complete before
+    assert not told(cluster)
     cluster.sleep(2, 1)
     assert told(cluster)
 

@@ -439,6 +439,24 @@ def test_a_dropped_exchange_leaves_nothing():
     assert rig.replica.cost == 0
 
 
+def test_dropped_epochs_leave_what_was_forwarded_of_later_ones():
+    rig = Rig()
+    old, later, other = (AssignmentKey(EXCHANGE, *place) for place in ((0, 1), (0, 2), (1, 1)))
+    held, others = chunk(), chunk()
+    frames = [rig.forward(key=key) for key in (old, later, other)]
+    rig.send()
+    for frame, one in zip(frames, (held, others, others), strict=True):
+        rig.replica.taken(frame, [one])
+    error = NotAssigned("over")
+    rig.log.drop(Going(EXCHANGE, {0: 2}), [held], error)
+    assert rig.told == [error]
+    assert rig.released() == [frames[0].sequence]
+    assert len(rig.log) == 2
+    rig.log.stored(others)
+    assert rig.told == [error, None, None]
+    assert rig.replica.cost == 0
+
+
 def test_only_those_who_have_waited_too_long_are_given_up():
     rig = Rig()
     first = rig.forward()
