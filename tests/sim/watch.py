@@ -14,6 +14,7 @@ import numpy as np
 from cosco.format.block import BlockHeader, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.protocol.keys import AssignmentKey
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 
 from .loop import PROCESS
 from .programs import ADOPTION_GRACE_S
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cosco.protocol.mark import Mark
     from cosco.protocol.records import Assignment
     from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
-    from cosco.shuffle_service.state.buffers.old_epochs import Going
     from cosco.shuffle_service.state.core import DaemonCore
 
     from .world import World
@@ -89,17 +89,18 @@ def _watch_old_epochs(world: World, core: Any) -> None:
     def watched_admit(number: int, assignment: Assignment, *rest: Any) -> None:
         key = AssignmentKey(number, assignment.range_index, assignment.epoch)
         admit(number, assignment, *rest)
-        if key in core.old_epochs and core.assignment(key) is not None:
+        if any(key in one for one in over) and core.assignment(key) is not None:
             world.problem(f"{key} is over and was admitted again")
 
-    def watched_drop_epochs(number: int, before: Mapping[int, int]) -> Going:
+    def watched_drop_epochs(number: int, before: Mapping[int, int]) -> None:
         held = len(core._assignments)
         _check_drop(world, number, before)
-        going: Going = drop_epochs(number, before)
+        over.append(Going(number, dict(before)))
+        drop_epochs(number, before)
         if len(core._assignments) < held:
             world.count("old epochs dropped from memory")
-        return going
 
+    over: list[Going] = []
     admit, drop_epochs = core.admit, core.drop_epochs
     core.admit, core.drop_epochs = watched_admit, watched_drop_epochs
 

@@ -66,7 +66,9 @@ class EpochRemoval:
             self._has_orders.set()
 
     def dropped(self, listed: Collection[int]) -> tuple[EpochsDropped, ...]:
-        """Return what has gone of the exchanges that a sweep found, and forget about others."""
+        """Return what has gone of the exchanges that a sweep found, and forget about others: of
+        these nothing is held, and readers find nothing."""
+        self._core.old_epochs.keep(frozenset(listed))
         self._done = {number: self._done[number] for number in listed if number in self._done}
         return tuple(EpochsDropped(number, done) for number, done in self._done.items())
 

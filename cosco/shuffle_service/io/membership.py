@@ -127,7 +127,7 @@ class Membership:
         self._to_remove: set[int] = set()  # of these, those that memory holds nothing of
         self._forgotten = asyncio.Event()
         self._dropped: set[int] = set()  # done, and not yet told
-        self._found: tuple[int, ...] = ()  # of the last sweep, and not yet told
+        self._found: tuple[int, ...] | None = None  # of the last sweep, and not yet told
 
     async def register(self, timeout_s: float) -> DaemonOrders:
         """Register for the first time; raises ServiceUnavailable after `timeout_s`.
@@ -221,10 +221,10 @@ class Membership:
 
     async def _heartbeat(self) -> DaemonOrders:
         dropped = tuple(sorted(self._dropped))
-        found, self._found = self._found, ()
-        gone = self._old_epochs.dropped(found) if found else ()
+        found, self._found = self._found, None
+        gone = () if found is None else self._old_epochs.dropped(found)
         heartbeat = replace(
-            self._condition(), dropped=dropped, exchanges=found, epochs_dropped=gone
+            self._condition(), dropped=dropped, exchanges=found or (), epochs_dropped=gone
         )
         self._asked_at = time.monotonic()
         reply = await self._link.call("Heartbeat", wire.to_pb(heartbeat))

@@ -419,13 +419,13 @@ class DaemonCore:
         if any(not held.mappers for held in dropped):  # of groups there are too many
             self.events.add(_dropped(number, len(dropped)))
 
-    def drop_epochs(self, number: int, before: Mapping[int, int]) -> Going:
+    def drop_epochs(self, number: int, before: Mapping[int, int]) -> None:
         """Forget the epochs of ranges before some, in the same way: they are of old builds."""
         going = Going(number, before)
         self.old_epochs.add(going)
+        self.alike.end(going)
         self.seal(list(self._assignments.keys_of(going)))  # who waits finds that they are
         self._drop(going, NotAssigned("the epoch is over, and its rows were written anew"))
-        return going
 
     def _drop(self, going: Going, error: CoscoError) -> list[AssignmentBuffers]:
         """Forget assignments; `error`: what is told to who waits. Returns them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +59,11 @@ class OldEpochs:
         self._ranges += len(known)
         while self._ranges > self._max_ranges:
             self.forget(next(iter(self._before)))
+
+    def keep(self, numbers: Container[int]) -> None:
+        """Remember nothing of other exchanges than these."""
+        for number in [number for number in self._before if number not in numbers]:
+            self.forget(number)
 
     def forget(self, number: int) -> None:
         """Remember nothing of an exchange."""

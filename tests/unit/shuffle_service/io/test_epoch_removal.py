@@ -212,6 +212,7 @@ def test_what_is_said_is_of_what_a_sweep_found_and_closed_exchanges_are_let_be()
         rig.order((0, 2, 3))
         await rig.until_dropped(3)
         assert rig.removal.dropped([EXCHANGE + 1]) == ()
+        assert len(rig.core.old_epochs) == 0
         assert rig.removal.dropped([EXCHANGE]) == ()  # it was forgotten, and is told again
         rig.core.drop(EXCHANGE)
         await rig.lay("0-1")

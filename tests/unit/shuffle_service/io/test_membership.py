@@ -312,5 +312,7 @@ def test_old_epochs_go_by_order_and_that_is_said_with_sweeps_alone() -> None:
         assert rig.heartbeats[-1].epochs_dropped == (EpochsDropped(EXCHANGE, 5),)
         assert all(h.exchanges for h in rig.heartbeats if h.epochs_dropped)
         assert rig.core.exchanges() == set()
+        rig.stored = ()
+        await rig.until(lambda: not len(rig.core.old_epochs))  # as nothing is there of it
 
     run(main, sweep_s=0.001)

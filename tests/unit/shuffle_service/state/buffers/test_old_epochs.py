@@ -60,6 +60,17 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(old) == 0
 
 
+def test_what_nothing_is_held_of_is_forgotten() -> None:
+    old = OldEpochs()
+    for number in (1, 2, 3):
+        old.add(Going(number, {0: 2}))
+    old.keep({2, 9})
+    assert [key(0, 1, number) in old for number in (1, 2, 3)] == [False, True, False]
+    assert len(old) == 1
+    old.keep(())
+    assert len(old) == 0
+
+
 def test_assignments_go_by_exchange_or_by_epoch() -> None:
     table = HeldAssignments()
     for one in (key(0, 1), key(0, 2), key(1, 1), key(0, 1, 8)):
