@@ -44,6 +44,8 @@ _REPEATED = 0.1
 #: how many seconds at most.
 _LAGGING = 0.8
 _LAG_S = 15.0
+#: There, of readers in peace, the share that reads all partitions.
+_OF_ALL = 0.3
 
 
 class Source:
@@ -304,6 +306,9 @@ class Engine(Clients):
             others = self.world.rng.sample(range(self.scenario.partitions), 1)
             others += self.world.rng.sample(range(self.scenario.partitions), 1)
             partitions = sorted({partition, *others})
+        drops = self.scenario.drops_old_builds
+        if self.is_peaceful and drops and self._lags.random() < _OF_ALL:
+            partitions = list(range(self.scenario.partitions))
         done: list[bool] = []
         self._starts += 1
         process = self._spawn(
