@@ -191,6 +191,11 @@ class MetadataConfig:
     adoption_grace_s: float = option(
         "seconds in which a dead daemon may be started again before its rows count as lost", 10.0
     )
+    old_build_grace_s: float = option(
+        "seconds for which rows that were lost in part, and are all written anew, are kept for who "
+        "reads them still",
+        900.0,
+    )
     metrics: str = option(_METRICS_HELP, AUTO)
 
     def validate(self) -> None:
@@ -202,6 +207,7 @@ class MetadataConfig:
         _at_least(self, "daemon_lease_s", 1.0)
         _at_least(self, "ranges_per_daemon", 1)
         _at_least(self, "adoption_grace_s", 0)
+        _at_least(self, "old_build_grace_s", 0)
 
     @property
     def metrics_listen(self) -> str:

@@ -154,6 +154,7 @@ class MetadataService:
                 daemon_lease_s=self._config.daemon_lease_s,
                 ranges_per_daemon=self._config.ranges_per_daemon,
                 adoption_grace_s=self._config.adoption_grace_s,
+                old_build_grace_s=self._config.old_build_grace_s,
                 now=time.monotonic(),
             )
 

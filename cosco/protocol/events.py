@@ -76,6 +76,7 @@ class EventKind(Enum):
     RECOMPUTE_ARRANGED = "recompute_arranged", Severity.INFO
     RECOMPUTE_FAILED = "recompute_failed", Severity.ERROR
     REBUILT = "rebuilt", Severity.INFO
+    OLD_BUILDS_DROPPED = "old_builds_dropped", Severity.INFO
     COMMIT_CONTRADICTED = "commit_contradicted", Severity.ERROR
     RANGE_CONDEMNED = "range_condemned", Severity.ERROR
     GENERATION_BEGAN = "generation_began", Severity.WARNING
@@ -98,6 +99,7 @@ class EventKind(Enum):
     DIRECTORY_BACK = "directory_back", Severity.INFO
     EPOCHS_FENCED = "epochs_fenced", Severity.INFO
     EXCHANGE_DROPPED = "exchange_dropped", Severity.INFO
+    EPOCHS_DROPPED = "epochs_dropped", Severity.INFO
 
     @property
     def label(self) -> str:

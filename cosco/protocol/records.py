@@ -79,12 +79,34 @@ class DaemonRegistration:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochsDrop:
+    """An order: the epochs of a range before `before` are of builds that have ended, and must go.
+
+    sequence: of such orders of one exchange, ascending.
+    """
+
+    number: int
+    range_index: int
+    before: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochsDropped:
+    """A daemon, and its store, have nothing any more of what orders up to `sequence` named."""
+
+    number: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonHeartbeat:
     """A daemon's sign of life. `dropped` are exchanges it holds nothing of any more.
 
     `draining`: it was asked to end, by more than an order. `store_failing`: its store has taken
     nothing for a while, or hangs. `store_hangs`: a write has been under way for too long.
     `exchanges`: now and then, the numbers of those with files in its store, listed before.
+    `epochs_dropped`: with these, of which of them old epochs are gone.
     """
 
     incarnation: int
@@ -95,6 +117,7 @@ class DaemonHeartbeat:
     exchanges: tuple[int, ...] = ()
     unstored_bytes: int = 0
     store_hangs: bool = False
+    epochs_dropped: tuple[EpochsDropped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +127,8 @@ class DaemonOrders:
     `known` False: register again; also told to who registers while a daemon that had its
     address may live. `drop`: exchanges whose memory and files must go. `drain`: take nothing new
     and store everything. `may_exit`: it drains, and no open exchange needs it any more.
-    `was_forgotten`: its store was, before it came back.
+    `was_forgotten`: its store was, before it came back. `epochs_drop`: old epochs whose memory and
+    files must go, of exchanges that it listed.
     """
 
     known: bool
@@ -114,6 +138,7 @@ class DaemonOrders:
     drain: bool = False
     may_exit: bool = False
     was_forgotten: bool = False
+    epochs_drop: tuple[EpochsDrop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistra
 from cosco.protocol.wire import SHUFFLE_SERVICE
 from cosco.shuffle_service.grpc_server import DaemonHandlers
 from cosco.shuffle_service.io.arena import Arena
+from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.membership import Membership, MetadataLink
@@ -50,6 +51,7 @@ from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory, read_arena_bytes
 from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.draining import Drain, Step
 from cosco.shuffle_service.state.intake import Intakes
@@ -143,6 +145,9 @@ class Daemon:
             listed=self._listed_exchanges,
             forget=self._forget,
             remove=self._remove,
+            old_epochs=EpochRemoval(
+                self._core, self._flusher, self._store, timeout_s=self._config.store_timeout_s
+            ),
             told=self._told,
             tell=self._core.events.add,
             heartbeat_s=self._config.heartbeat_s,
@@ -445,7 +450,7 @@ class Daemon:
     async def _remove(self, number: int) -> None:
         """Delete the files of an exchange that was forgotten, after the writes under way."""
         async with answered_in(self._config.store_timeout_s, f"a write to {self._store.url}"):
-            await self._flusher.ended(number)
+            await self._flusher.ended(Going(number))
         await self._store.delete_prefix(f"{self._core.cluster_id}/{number}/")
 
     async def _update_gauges(self) -> None:

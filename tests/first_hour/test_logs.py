@@ -28,7 +28,8 @@ OPTIONS = (*JSON, "--heartbeat-s", "0.2", "--memory", "16MiB")
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """Three daemons, whose lease is short."""
-    options = (*JSON, "--daemon-lease-s", f"{LEASE_S:g}", "--adoption-grace-s", "0")
+    graces = ("--adoption-grace-s", "0", "--old-build-grace-s", "0")
+    options = (*JSON, "--daemon-lease-s", f"{LEASE_S:g}", *graces)
     with Services(tmp_path_factory.mktemp("logs"), metadata_options=options) as started:
         for _ in range(3):
             started.daemon(*OPTIONS)
@@ -170,6 +171,8 @@ def test_rows_that_are_lost_and_written_again(cluster: Services, log: LogReader,
             send(name, mapper, numbered(mapper, 20), metadata)
         assert log.wait("rebuilt", exchange=name)["build"] == 2
         assert reading.result().total() == 40
+        line = log.wait("old_builds_dropped", exchange=name)
+        assert (line["level"], line["range"], line["build"]) == ("info", "0", 2)
 
 
 def test_a_reader_that_is_told_data_lost(cluster: Services, log: LogReader, name: str) -> None:

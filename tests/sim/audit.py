@@ -17,6 +17,7 @@ from .network import Call
 from .programs import STORE_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from cosco.metadata.state.exchange.exchange_state import ExchangeState
     from cosco.shuffle_service.state.buffers.pool import Page
     from cosco.shuffle_service.state.core import DaemonCore
 
@@ -153,6 +154,35 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     return True
 
 
+def old_files(world: World) -> list[str]:
+    """The files of builds that have ended, of ranges that are complete in the next one."""
+    states = [state for process, state in world.states.items() if process.runs]
+    if not states:
+        return ["all there was, as there is no metadata service"]
+    kept = {
+        (number, index): _present_begins(exchange, index)
+        for number, exchange in states[-1]._exchanges.open.items()
+        for index in range(len(exchange.ranges))
+    }
+    found = []
+    for name, disk in world.disks.items():
+        for path in disk.files:
+            _, number, folder, _ = path.split("/")
+            index, epoch = map(int, folder.split("-"))
+            if epoch < kept.get((int(number), index), 0):
+                found.append(f"{name}/{path}")
+    return found
+
+
+def _present_begins(exchange: ExchangeState, index: int) -> int:
+    """The first epoch of a range's present build; 0 if rows are missing in that."""
+    losses, build = exchange.losses, exchange.build(index)
+    if index in losses._pending or None in losses._pending or index in losses.verdicts:
+        return 0
+    epochs = (placed.assignment for placed in exchange.placed[index])
+    return min((one.epoch for one in epochs if one.build == build), default=0)
+
+
 #: Tables that keep what was used, and daemons; what is closing is looked at by itself.
 _STAYING = {
     "daemons", "closing", "closed", "used_groups", "forgotten_stores", "numbers_given",
@@ -197,6 +227,7 @@ def _left_in(core: DaemonCore) -> Iterator[str]:
         "bytes of boards and followers": core.mark_boards.used_bytes,
         "answers for alike exchanges": len(core.alike),
         "look-ups": len(core.alike._under_way),
+        "ranges with old epochs": len(core.old_epochs),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)
 
@@ -214,5 +245,6 @@ def _left_in_state(state: Any) -> Iterator[str]:
         "groups": len(state.groups._groups),
         "exchanges of groups": len(state.groups._of),
         "exchanges of applications": len(state.applications._of),
+        "exchanges with old builds": len(state._old_builds),
     }
     return (f"{count} {what}" for what, count in counted.items() if count)

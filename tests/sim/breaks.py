@@ -23,22 +23,28 @@ from cosco.client.write.state import routes
 from cosco.errors import ServiceUnavailable
 from cosco.format import block, segment
 from cosco.metadata.service import journal
-from cosco.metadata.state import lost_stores
+from cosco.metadata.state import lost_stores, old_builds
 from cosco.metadata.state.applications import application_table
 from cosco.metadata.state.daemons import claims, failover, forgotten_stores, members
-from cosco.metadata.state.exchange import builds, epochs, exchange_state, losses
+from cosco.metadata.state.exchange import builds, dropped_builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
 from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameBudget
 from cosco.protocol.push.sender import OutFrame, PushSender
-from cosco.protocol.records import DaemonOrders, RowKind
-from cosco.shuffle_service.io import flusher, membership
+from cosco.protocol.records import DaemonOrders, EpochsDrop, RowKind
+from cosco.shuffle_service.io import epoch_removal, flusher, membership
 from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
 from cosco.shuffle_service.state import core, flush_plan, known_assignments, segment_indexes
-from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
+from cosco.shuffle_service.state.buffers import (
+    assignments,
+    limits,
+    mark_boards,
+    partition_buffer,
+)
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.replication import copy_log, replica
 
 from . import patches
@@ -249,16 +255,16 @@ def _pages_freed_early() -> None:
                 freed.add(id(chunk))
         return flush
 
-    def release(self: core.DaemonCore, chunk: Any) -> None:
-        if id(chunk) in freed:
-            freed.discard(id(chunk))
-            chunk.pages = []
-        before_release(self, chunk)
+    def release(self: partition_buffer.Chunk, pool: Any) -> None:
+        if id(self) in freed:
+            freed.discard(id(self))
+            self.pages = []
+        before_release(self, pool)
 
     freed: set[int] = set()
-    before, before_release = core.DaemonCore.next_flush, core.DaemonCore._release
+    before, before_release = core.DaemonCore.next_flush, partition_buffer.Chunk.release
     core.DaemonCore.next_flush = next_flush
-    core.DaemonCore._release = release
+    partition_buffer.Chunk.release = release
 
 
 @_break("no-other-files", "readers are not given the files that others wrote for an epoch")
@@ -615,6 +621,61 @@ def _lost_half() -> None:
 
 
 # --- ends ---------------------------------------------------------------------------------
+
+
+@_break("old-build-early", "an old build goes before all is written anew")
+def _old_build_early() -> None:
+    dropped_builds.DroppedBuilds.first_kept = lambda self, index: self._first(index, 0)
+
+
+@_break("old-build-graceless", "an old build goes as soon as the next one is complete")
+def _old_build_graceless() -> None:
+    def look(self: old_builds.OldBuilds, exchange: Any, graces: Any, now: float) -> bool:
+        before(self, exchange, graces, now)
+        return before(self, exchange, graces, now + self._grace_s)
+
+    before = old_builds.OldBuilds._look
+    old_builds.OldBuilds._look = look
+
+
+@_break(
+    "old-build-beyond", "with the old builds of a range the first epoch of the present one goes"
+)
+def _old_build_beyond() -> None:
+    def after(self: dropped_builds.DroppedBuilds, sequence: int, most: int) -> list[EpochsDrop]:
+        return [replace(drop, before=drop.before + 1) for drop in before(self, sequence, most)]
+
+    before = dropped_builds.DroppedBuilds.after
+    dropped_builds.DroppedBuilds.after = after
+
+
+@_break("old-build-kept", "the files of old builds are not deleted")
+def _old_build_kept() -> None:
+    async def remove(self: epoch_removal.EpochRemoval, number: int, order: Any) -> None:
+        pass
+
+    epoch_removal.EpochRemoval._remove = remove
+
+
+@_break("old-build-own", "of old builds daemons delete the files alone that they hold in memory")
+def _old_build_own() -> None:
+    async def remove(self: epoch_removal.EpochRemoval, number: int, order: Any) -> None:
+        if held.get(self):
+            await before(self, number, order)
+
+    async def forget_all(self: epoch_removal.EpochRemoval) -> None:
+        keys = [one.key for one in self._core._assignments.values()]
+        going = [Going(number, order.before) for number, order in self._to_forget.items()]
+        held[self] = any(key in one for key in keys for one in going)
+        await before_forget(self)
+
+    held: dict[Any, bool] = {}
+    before, before_forget = (
+        epoch_removal.EpochRemoval._remove,
+        epoch_removal.EpochRemoval._forget_all,
+    )
+    epoch_removal.EpochRemoval._remove = remove
+    epoch_removal.EpochRemoval._forget_all = forget_all
 
 
 @_break("awaited-store", "a forgotten store is waited for all the same")

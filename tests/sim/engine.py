@@ -5,6 +5,7 @@ The engine itself is the world's: it never fails, and runs again what failed.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -39,6 +40,12 @@ SOURCE_ROW = b"the source's row"
 SOURCE_WAIT_S = 120.0
 #: The share of runs that are run once more by the process that has done them.
 _REPEATED = 0.1
+#: The share of readers that rest before another partition, where old builds go meanwhile, and for
+#: how many seconds at most.
+_LAGGING = 0.8
+_LAG_S = 15.0
+#: There, of readers in peace, the share that reads all partitions.
+_OF_ALL = 0.3
 
 
 class Source:
@@ -101,6 +108,7 @@ class Engine(Clients):
         self._has_begun = False
         self._finish = threads.Event()
         self._starts = 0
+        self._lags = random.Random(f"lags {world.seed}")
         self._source: Source | None = None
 
     # --- driver ----------------------------------------------------------------------------
@@ -298,6 +306,9 @@ class Engine(Clients):
             others = self.world.rng.sample(range(self.scenario.partitions), 1)
             others += self.world.rng.sample(range(self.scenario.partitions), 1)
             partitions = sorted({partition, *others})
+        drops = self.scenario.drops_old_builds
+        if self.is_peaceful and drops and self._lags.random() < _OF_ALL:
+            partitions = list(range(self.scenario.partitions))
         done: list[bool] = []
         self._starts += 1
         process = self._spawn(
@@ -332,6 +343,8 @@ class Engine(Clients):
             ) as reader:
                 met = timeout_s is None  # which bounds its waits for the service as well
                 for partition, rows in way(reader):
+                    if found and partition not in found:
+                        self._lag()
                     if partition in found and partition != next(reversed(found)):
                         self.world.problem(f"partition {partition} was given again")
                     found.setdefault(partition, []).extend(rows)
@@ -355,6 +368,12 @@ class Engine(Clients):
             self._explain(f"reader of partitions {partitions}", failure, met=met)
             return self._read_failed((0, wanted), failure, peaceful=peaceful)
         return bool(whole)
+
+    def _lag(self) -> None:
+        """Be slow with one partition, so that much may become of the next one meanwhile."""
+        if self.scenario.drops_old_builds and self._lags.random() < _LAGGING:
+            self.world.count("readers that lagged")
+            threads.sleep(_LAG_S * self._lags.random())
 
     def _check_partition(
         self, mappers: list[int], partition: int, rows: list[bytes], way: Any

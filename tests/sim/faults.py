@@ -279,11 +279,16 @@ class Nemesis:
             disk.hanging.clear()
         for process in list(self.world.processes):
             self.world.loop.resume(process)
-        for service in (self.metadata, *self.daemons):
-            service.start()
+        self._start_all()
         if self.metadata.is_ending:
             self._start(self.metadata)
+        # One that was being started on a disk that hung may end yet, as that took too long.
+        self.world.later(2 * STORE_TIMEOUT_S, self._start_all)
         self.engine.be_peaceful()
+
+    def _start_all(self) -> None:
+        for service in (self.metadata, *self.daemons):
+            service.start()
 
     # --- services --------------------------------------------------------------------------
 

@@ -150,11 +150,34 @@ def _watch_ends(exchange_state: Any) -> None:
     def lose(self: Any, indexes: list[int], why: str, cause: str) -> Any:
         watch.check_ends(current(), self, [i for i in indexes if i != last.get(self)])
         last.pop(self, None)
-        return end(self, indexes, why, cause)
+        ended = end(self, indexes, why, cause)
+        for index in ended:
+            current().ended_builds[self.number, index] = current().loop.now
+        return ended
 
     last: dict[Any, Any] = {}
     take_report, end = exchange_state.reported, exchange_state.lose
     exchange_state.reported, exchange_state.lose = reported, lose
+
+
+def _watch_drops(old_builds: Any, fetch_service: Any) -> None:
+    """See that old builds go only when they may, and who reads them still."""
+
+    def look(self: Any, exchange: Any, graces: Any, now: float) -> Any:
+        before = dict(exchange.dropped._gone)
+        result = look_at(self, exchange, graces, now)
+        for index, gone in exchange.dropped._gone.items():
+            if before.get(index) != gone:
+                watch.check_gone(current(), exchange, index)
+        return result
+
+    def check_there(self: Any, *parts: Any) -> None:
+        if any(part.key in self._core.old_epochs for part in parts):
+            current().count("readers met a dropped build")
+        check(self, *parts)
+
+    look_at, check = old_builds._look, fetch_service._check_there
+    old_builds._look, fetch_service._check_there = look, check_there
 
 
 def _count_losses(losses: Any) -> None:
@@ -244,6 +267,10 @@ def install() -> None:
     _count_losses(importlib.import_module("cosco.metadata.state.exchange.losses").Losses)
     _watch_ends(
         importlib.import_module("cosco.metadata.state.exchange.exchange_state").ExchangeState
+    )
+    _watch_drops(
+        importlib.import_module("cosco.metadata.state.old_builds").OldBuilds,
+        importlib.import_module("cosco.shuffle_service.io.read.fetch_service").FetchService,
     )
     # So that indexes are forgotten here.
     importlib.import_module("cosco.shuffle_service.state.buffers.limits")._INDEXES_MIN_BYTES = 0

@@ -105,6 +105,7 @@ class MetadataService(Service):
             listen=METADATA_ADDRESS,
             daemon_lease_s=scenario.daemon_lease_s,
             adoption_grace_s=ADOPTION_GRACE_S,
+            old_build_grace_s=scenario.old_build_grace_s,
             metrics="",
         )
 
@@ -145,6 +146,7 @@ class Daemon(Service):
             full_store_wait_s=3.0,
             store_timeout_s=STORE_TIMEOUT_S,
             register_timeout_s=60.0,
+            sweep_s=1.0 if scenario.drops_old_builds else 15.0,
         )
 
     @property

@@ -26,6 +26,8 @@ AUDIT_S = 0.5
 RECOVERY_S = 400.0
 #: And from the close of its exchange on, until nothing is left of it anywhere.
 CLEANING_S = 120.0
+#: And what is left of old builds after their grace.
+OLD_BUILDS_S = 60.0
 #: A daemon with the address of another one has ended by then.
 TWINS_S = 60.0
 #: Messages that were repeated may come until then.
@@ -106,6 +108,7 @@ def run_seed(seed: int, *, echo: bool = False) -> Result:
 
 
 def _live(world: World, scenario: Scenario, engine: Clients) -> None:
+    world.old_build_grace_s = scenario.old_build_grace_s
     metadata = MetadataService(world, scenario)
     daemons = [Daemon(world, scenario, i) for i in range(scenario.daemons)]
     loop = world.loop
@@ -142,6 +145,7 @@ def _live(world: World, scenario: Scenario, engine: Clients) -> None:
         return
     if not engine.is_ending:
         _read_again(world, daemons, engine)
+        _check_old_builds(world, scenario)
     _check_twins(world, nemesis)
     engine.finish()
 
@@ -184,6 +188,19 @@ def _read_again(world: World, daemons: list[Daemon], engine: Clients) -> None:
         world.problem(f"no end of the second reading: {engine.unread()}")
     elif world.known_losses > losses and not engine.damages:  # which may be found late
         world.problem("rows were lost after everything was read, and nothing failed")
+
+
+def _check_old_builds(world: World, scenario: Scenario) -> None:
+    """While the exchange is open, no file is left of builds that others have made up for."""
+    if not scenario.drops_old_builds or world.problems:
+        return
+    end = world.loop.now + scenario.old_build_grace_s + OLD_BUILDS_S
+
+    def is_over() -> bool:
+        return bool(world.problems) or not audit.old_files(world)
+
+    if not world.loop.run(is_over, end, MAX_STEPS):
+        world.problem(f"of old builds there is left: {audit.old_files(world)}")
 
 
 def _digest(world: World) -> str:

@@ -21,7 +21,8 @@ COLUMNS = 0.15
 DRAINED = 0.04
 #: The share of all in which a host dies for good with its own disk, and nothing else fails.
 LOST_HOSTS = 0.04
-
+#: How long old builds are kept, in seconds: in the last case for longer than any run takes.
+OLD_BUILD_GRACES_S = (0.0, 0.0, 3.0, 900.0)
 
 #: The share of exchanges that an application owns, beside another one.
 APPLICATIONS = 0.2
@@ -92,12 +93,18 @@ class Scenario:
     callbacks_fail: bool  # the driver's callback raises now and then
     weather: Weather
     ending: Ending
+    old_build_grace_s: float  # how long old builds are kept once the next one is complete
     forged: bool = False  # one commit is made twice, and says two things
     drained: bool = False  # an operator drains a daemon, and takes that back
     lost_host: bool = False  # one host goes with its disk, and nothing else goes wrong
     columns: bool = False  # rows are of Arrow, see `columns.py`
     application: bool = False  # one owns the exchange, and a source that its re-runs read
     group: GroupWork | None = None  # None: one exchange of its own
+
+    @property
+    def drops_old_builds(self) -> bool:
+        """Whether old builds go while the run lasts."""
+        return self.old_build_grace_s < max(OLD_BUILD_GRACES_S)
 
     def describe(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
@@ -151,6 +158,7 @@ def draw(seed: int) -> Scenario:
         if rough
         else Weather(),
         ending=rng.choices(list(Ending), (17, 2, 1))[0],
+        old_build_grace_s=random.Random(f"old builds {seed}").choice(OLD_BUILD_GRACES_S),
     )
     drained = random.Random(f"drained {seed}").random() < DRAINED
     scenario = replace(scenario, drained=drained)

@@ -6,7 +6,7 @@ has it, or all its rows are durable. And no build ends unasked of which a copy m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from cosco.format.block import BlockHeader, walk_blocks
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.protocol.keys import AssignmentKey
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 
 from .loop import PROCESS
 from .programs import ADOPTION_GRACE_S
@@ -79,6 +80,50 @@ def watch(world: World, core: DaemonCore) -> None:
     instance: Any = core
     instance.admit, instance.seal, instance.drop = watched_admit, watched_seal, watched_drop
     instance.count = watched_count
+    _watch_old_epochs(world, instance)
+
+
+def _watch_old_epochs(world: World, core: Any) -> None:
+    """Look at which epochs a daemon drops of open exchanges, and that they do not come again."""
+
+    def watched_admit(number: int, assignment: Assignment, *rest: Any) -> None:
+        key = AssignmentKey(number, assignment.range_index, assignment.epoch)
+        admit(number, assignment, *rest)
+        if any(key in one for one in over) and core.assignment(key) is not None:
+            world.problem(f"{key} is over and was admitted again")
+
+    def watched_drop_epochs(number: int, before: Mapping[int, int]) -> None:
+        held = len(core._assignments)
+        _check_drop(world, number, before)
+        over.append(Going(number, dict(before)))
+        drop_epochs(number, before)
+        if len(core._assignments) < held:
+            world.count("old epochs dropped from memory")
+
+    over: list[Going] = []
+    admit, drop_epochs = core.admit, core.drop_epochs
+    core.admit, core.drop_epochs = watched_admit, watched_drop_epochs
+
+
+def _check_drop(world: World, number: int, before: Mapping[int, int]) -> None:
+    """Look at what a daemon is to drop: nothing of any present build, for all that is durable."""
+    builds = {key[:2]: row[0] for key, row in world.database.tables["builds"].items()}
+    for key, row in world.database.tables["assignments"].items():
+        exchange, index, epoch = (int(str(part)) for part in key)
+        is_present = row[0] == builds.get((exchange, index), 1)
+        if exchange == number and epoch < before.get(index, 0) and is_present:
+            world.problem(f"a daemon drops epoch {epoch} of range {index} of a present build")
+
+
+def check_gone(world: World, exchange: ExchangeState, index: int) -> None:
+    """Look at a range whose old builds go now."""
+    world.count("old builds dropped")
+    pending = exchange.losses._pending
+    if pending.get(index) or pending.get(None):
+        world.problem(f"old builds of range {index} go, and mappers are to run again for it")
+    since = world.loop.now - world.ended_builds.get((exchange.number, index), world.loop.now)
+    if since < world.old_build_grace_s:
+        world.problem(f"an old build of range {index} goes {since:.1f} s after it has ended")
 
 
 def check_ends(world: World, exchange: ExchangeState, indexes: Iterable[int]) -> None:

@@ -54,6 +54,9 @@ class World:
         self.deaths = 0  # of daemons, with what they had in memory
         self.cuts = 0  # of hosts from each other
         self.known_losses = 0  # that metadata services heard of
+        #: When the build of a range that was the present one ended last: (exchange, range) → then.
+        self.ended_builds: dict[tuple[int, int], float] = {}
+        self.old_build_grace_s = 0.0
         self.forged: tuple[int, int] | None = None  # mapper and attempt somebody committed for
         self.is_forgery_known = False  # the service has answered what the attempt itself said
         #: How often things happened that a run may be about.

@@ -32,6 +32,7 @@ OWNER = b"o" * 16
 OTHER = b"p" * 16
 LEASE_S = 10.0
 GRACE_S = 4.0
+OLD_BUILD_GRACE_S = 30.0
 
 
 def ref(incarnation: int) -> DaemonRef:
@@ -54,6 +55,7 @@ class Cluster:
             daemon_lease_s=LEASE_S,
             ranges_per_daemon=2,
             adoption_grace_s=GRACE_S,
+            old_build_grace_s=OLD_BUILD_GRACE_S,
             now=self.now,
         )
 

@@ -17,6 +17,7 @@ from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import one_line
+from cosco.metadata.state.old_builds import OldBuilds
 from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.records import LossReport
 
@@ -33,11 +34,16 @@ class LostStores:
     """Ends builds. What follows of an event is done by `pop_next` and `lose_with`, in turn."""
 
     def __init__(
-        self, directory: Directory, members: Members, told: Callable[[ExchangeState], None]
+        self,
+        directory: Directory,
+        members: Members,
+        old_builds: OldBuilds,
+        told: Callable[[ExchangeState], None],
     ) -> None:
         """`told` is called with an exchange that may have other losses than before."""
         self._directory = directory
         self._members = members
+        self._old_builds = old_builds
         self._told = told
         #: The stores of events that not every exchange was looked through for, and those left.
         self._stores: set[str] = set()
@@ -110,6 +116,7 @@ class LostStores:
     ) -> None:
         for index in exchange.lose(indexes, why, cause):
             self._members.failover.seal(exchange, index, seal)
+        self._old_builds.lost(exchange)
         self._told(exchange)
 
     def _gone_with(self, epochs: list[Placed], now: float) -> set[str]:

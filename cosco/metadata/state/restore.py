@@ -23,6 +23,7 @@ _PARTS: Final[dict[str, Callable[[ExchangeState], Callable[..., None]]]] = {
     "pending": lambda exchange: exchange.losses.restore_pending,
     "failures": lambda exchange: exchange.losses.verdicts.restore,
     "tries": lambda exchange: exchange.losses.tries.restore,
+    "dropped_builds": lambda exchange: exchange.dropped.restore,
 }
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from pyroaring import BitMap
@@ -31,6 +32,7 @@ from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.groups.group_table import Groups
 from cosco.metadata.state.lost_stores import LostStores
+from cosco.metadata.state.old_builds import OldBuilds
 from cosco.metadata.state.overview import Overview
 from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
 from cosco.metadata.state.restore import restore_exchanges
@@ -89,6 +91,7 @@ class MetadataState:
         daemon_lease_s: float,
         ranges_per_daemon: int,
         adoption_grace_s: float = 10.0,
+        old_build_grace_s: float = 900.0,
         now: float,
     ) -> None:
         """Go on with what is `stored`; every lease, and every grace, begins in full now."""
@@ -111,7 +114,10 @@ class MetadataState:
         self.failover = self.members.failover
         self.groups = Groups(stored.tables, self._exchanges, self.members, self._changes, now)
         #: Called by whoever calls the state, as well.
-        self.lost_stores = LostStores(self._exchanges, self.members, self.groups.told)
+        self._old_builds = OldBuilds(self._exchanges.open, old_build_grace_s)
+        self.lost_stores = LostStores(
+            self._exchanges, self.members, self._old_builds, self.groups.told
+        )
         self.applications = Applications(
             stored.tables, self._exchanges, self.members, self._changes, now
         )
@@ -123,6 +129,7 @@ class MetadataState:
             if self.groups.id_of(number) is None and self.applications.id_of(number) is None:
                 self._exchanges.renew(exchange, now)
             self.failover.opened(exchange)
+            self._old_builds.lost(exchange)
         self.failover.resume()
         self._last_tick = now
 
@@ -163,6 +170,7 @@ class MetadataState:
             return []
         self._last_tick = now
         self.members.tick(now)
+        self._old_builds.tick(now)
         closed = self._exchanges.expire(now)
         for number in closed:
             self._close(self._exchanges.get(number), "lease")
@@ -179,6 +187,7 @@ class MetadataState:
         self.groups.restart_leases(now, longest_s)
         self.applications.restart_leases(now, longest_s)
         self.members.stalled(now, longest_s)
+        self._old_builds.restart_graces(now, longest_s)
 
     # --- daemons ---------------------------------------------------------------------------
 
@@ -191,7 +200,10 @@ class MetadataState:
     def heartbeat(self, heartbeat: DaemonHeartbeat, now: float) -> DaemonOrders:
         """Renew a daemon's lease and take what it says, if it is known."""
         over = self._exchanges.over(heartbeat.exchanges)
-        return self.members.heartbeat(heartbeat, over, now)
+        orders = self.members.heartbeat(heartbeat, over, now)
+        listed = heartbeat.exchanges if orders.known else ()
+        drop = self._old_builds.orders(listed, heartbeat.epochs_dropped)
+        return replace(orders, epochs_drop=drop) if drop else orders
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
         """Take how a daemon answered that `members.pop_probes` gave."""

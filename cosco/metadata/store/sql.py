@@ -26,6 +26,8 @@ and `counters`, and one of `sums` per range it wrote to and batch.
     pending      number, range → mappers that must run again for it
     failures     number, range → the error it has ended in for good, reason
     tries        number, mapper → attempts of a called-back mapper so far, the latest one
+    dropped_builds  number, range → the epoch before which all are gone, with old builds; the
+                 sequence of the order that said so
     closing      number → what is shown of it, its daemons, who is waited for, whether it was
                  of a group
     closed       number → the id, which stays used; none of groups' exchanges
@@ -54,7 +56,7 @@ from cosco.protocol.group_records import group_of
 
 #: Another program that looks at the file, and locks it, is waited for; then the caller is told.
 _LOCKED_S: Final = 1.0
-SCHEMA_VERSION: Final = "5"
+SCHEMA_VERSION: Final = "6"
 
 
 class _Table(NamedTuple):
@@ -122,6 +124,7 @@ _TABLES: Final = {
     "pending": _Table((_NUMBER, _RANGE), ("mappers BLOB",)),
     "failures": _Table((_NUMBER, _RANGE), ("error TEXT", "reason TEXT")),
     "tries": _Table((_NUMBER, "mapper INTEGER"), ("tries INTEGER", "attempt INTEGER")),
+    "dropped_builds": _Table((_NUMBER, _RANGE), ("first_kept INTEGER", "sequence INTEGER")),
     "closing": _Table(
         (_NUMBER,),
         ("shuffle_id TEXT", "partitions INTEGER", "mappers_committed INTEGER",

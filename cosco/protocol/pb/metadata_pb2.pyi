@@ -103,7 +103,7 @@ class RegisterDaemonRequest(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs")
+    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +112,7 @@ class HeartbeatRequest(_message.Message):
     EXCHANGES_FIELD_NUMBER: _ClassVar[int]
     UNSTORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     free_bytes: int
     dropped: _containers.RepeatedScalarFieldContainer[int]
@@ -120,10 +121,31 @@ class HeartbeatRequest(_message.Message):
     exchanges: _containers.RepeatedScalarFieldContainer[int]
     unstored_bytes: int
     store_hangs: bool
-    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ...) -> None: ...
+    epochs_dropped: _containers.RepeatedCompositeFieldContainer[EpochsDropped]
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ...) -> None: ...
+
+class EpochsDropped(_message.Message):
+    __slots__ = ("number", "sequence")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    sequence: int
+    def __init__(self, number: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class EpochsDrop(_message.Message):
+    __slots__ = ("number", "range_index", "before", "sequence")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    range_index: int
+    before: int
+    sequence: int
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., before: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class DaemonOrdersReply(_message.Message):
-    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit", "was_forgotten")
+    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit", "was_forgotten", "epochs_drop")
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +153,7 @@ class DaemonOrdersReply(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     MAY_EXIT_FIELD_NUMBER: _ClassVar[int]
     WAS_FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_DROP_FIELD_NUMBER: _ClassVar[int]
     known: bool
     cluster_id: str
     lease_s: float
@@ -138,7 +161,8 @@ class DaemonOrdersReply(_message.Message):
     drain: bool
     may_exit: bool
     was_forgotten: bool
-    def __init__(self, known: bool = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: bool = ..., may_exit: bool = ..., was_forgotten: bool = ...) -> None: ...
+    epochs_drop: _containers.RepeatedCompositeFieldContainer[EpochsDrop]
+    def __init__(self, known: bool = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: bool = ..., may_exit: bool = ..., was_forgotten: bool = ..., epochs_drop: _Optional[_Iterable[_Union[EpochsDrop, _Mapping]]] = ...) -> None: ...
 
 class ReportDaemonRequest(_message.Message):
     __slots__ = ("daemon", "reporter", "insist")

@@ -42,6 +42,8 @@ plain(keys.AssignmentKey, spb.AssignmentKey)
 
 plain(records.DaemonRef, mpb.DaemonRef)
 plain(DaemonRegistration, mpb.RegisterDaemonRequest, check=_check_registration)
+plain(records.EpochsDrop, mpb.EpochsDrop)
+plain(records.EpochsDropped, mpb.EpochsDropped)
 plain(records.DaemonHeartbeat, mpb.HeartbeatRequest)
 plain(records.DaemonOrders, mpb.DaemonOrdersReply)
 plain(records.DaemonStatus, mpb.DaemonStatus)

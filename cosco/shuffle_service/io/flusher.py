@@ -12,6 +12,7 @@ from cosco.protocol.events import Event, EventKind
 from cosco.shuffle_service.io.arena import aligned
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.task_runner import TaskRunner
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.segment_choice import Flush
 
@@ -122,9 +123,9 @@ class Flusher(TaskRunner):
         while not condition():
             await self._changed.wait()
 
-    async def ended(self, number: int) -> None:
-        """Wait until nothing of an exchange, which is dropped, is being written any more."""
-        await self.until(lambda: not self._core.flushes.is_writing(number))
+    async def ended(self, going: Going) -> None:
+        """Wait until nothing of assignments, which are dropped, is being written any more."""
+        await self.until(lambda: not self._core.flushes.is_writing(going))
 
     def store_all(self) -> None:
         """From now on write whatever there is at once, however little."""

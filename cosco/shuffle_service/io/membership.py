@@ -19,6 +19,7 @@ from cosco.protocol import wire
 from cosco.protocol.events import Event
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.state.lease_watch import LeaseWatch
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Membership:
     listed: the numbers of the exchanges that the daemon or its store holds anything of.
     forget: forgets what memory holds of an exchange, at once.
     remove: deletes its files, after the writes that are under way.
+    old_epochs: has epochs of open exchanges go.
     told: is given every answer, and when it came in monotonic seconds.
     tell: has operators told of an event.
 
@@ -100,6 +102,7 @@ class Membership:
         listed: Callable[[], Awaitable[tuple[int, ...]]],
         forget: Callable[[int], None],
         remove: Callable[[int], Awaitable[None]],
+        old_epochs: EpochRemoval,
         told: Callable[[DaemonOrders, float], None],
         tell: Callable[[Event], None] = lambda _: None,
         heartbeat_s: float,
@@ -111,6 +114,7 @@ class Membership:
         self._listed = listed
         self._forget = forget
         self._remove = remove
+        self._old_epochs = old_epochs
         self._told = told
         self._lease = LeaseWatch(tell)
         self._asked_at = time.monotonic()  # when the last call began
@@ -123,7 +127,7 @@ class Membership:
         self._to_remove: set[int] = set()  # of these, those that memory holds nothing of
         self._forgotten = asyncio.Event()
         self._dropped: set[int] = set()  # done, and not yet told
-        self._found: tuple[int, ...] = ()  # of the last sweep, and not yet told
+        self._found: tuple[int, ...] | None = None  # of the last sweep, and not yet told
 
     async def register(self, timeout_s: float) -> DaemonOrders:
         """Register for the first time; raises ServiceUnavailable after `timeout_s`.
@@ -184,6 +188,7 @@ class Membership:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forget_ordered(), name="forget")
                 group.create_task(self._remove_forgotten(), name="remove")
+                group.create_task(self._old_epochs.run(), name="old-epochs")
                 group.create_task(self._send_heartbeats(), name="heartbeats")
                 group.create_task(self._sweep(), name="sweep")
         except ExceptionGroup as errors:  # the first one ended the other tasks
@@ -216,8 +221,11 @@ class Membership:
 
     async def _heartbeat(self) -> DaemonOrders:
         dropped = tuple(sorted(self._dropped))
-        found, self._found = self._found, ()
-        heartbeat = replace(self._condition(), dropped=dropped, exchanges=found)
+        found, self._found = self._found, None
+        gone = () if found is None else self._old_epochs.dropped(found)
+        heartbeat = replace(
+            self._condition(), dropped=dropped, exchanges=found or (), epochs_dropped=gone
+        )
         self._asked_at = time.monotonic()
         reply = await self._link.call("Heartbeat", wire.to_pb(heartbeat))
         self._dropped.difference_update(dropped)
@@ -245,6 +253,7 @@ class Membership:
         now = time.monotonic()
         self._lease.answered(orders, now, self._asked_at)
         self._told(orders, now)
+        self._old_epochs.order(orders.epochs_drop)
         self._to_drop.update(number for number in orders.drop if number not in self._dropped)
         if self._to_drop:
             self._ordered.set()

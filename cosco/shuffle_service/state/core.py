@@ -9,7 +9,7 @@ for bookkeeping, which is bounded by counting (`cosco.shuffle_service.state.buff
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from cosco.protocol.records import Assignment, PartitionRange
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.dedupe import DedupeBound
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
+from cosco.shuffle_service.state.buffers.held_assignments import HeldAssignments
 from cosco.shuffle_service.state.buffers.limits import (
     PoolShares,
     boards_bytes_max,
@@ -31,11 +32,8 @@ from cosco.shuffle_service.state.buffers.limits import (
     indexes_bytes_max,
 )
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoards
-from cosco.shuffle_service.state.buffers.partition_buffer import (
-    Chunk,
-    ChunkState,
-    PartitionBuffer,
-)
+from cosco.shuffle_service.state.buffers.old_epochs import Going, OldEpochs
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.buffers.pool import PagePool
 from cosco.shuffle_service.state.flush_plan import FlushPlan
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
@@ -95,14 +93,14 @@ class DaemonCore:
         self.cluster_id = ""  # known after registration
         #: What operators are told.
         self.events = EventLog()
-        self._assignments: dict[AssignmentKey, AssignmentBuffers] = {}
+        self._assignments = HeldAssignments()
+        self.old_epochs = OldEpochs()
         self.flushes = FlushPlan(self.replication, store_idle_s, store_timeout_s)
         self.page_queue = PageQueue(self.flushes, full_store_wait_s)
         #: Called when there is something to flush.
         self.on_work: Callable[[], None] = lambda: None
         #: Called when something changed that whoever waits for it may look at.
         self.on_change: Callable[[], None] = lambda: None
-        self._numbers: dict[int, list[AssignmentKey]] = {}
         self.alike = AlikeAssignments()
         self.mark_boards = MarkBoards(boards_bytes_max(len(arena)))
         self._dedupe = DedupeBound(dedupe_entries_max(len(arena)))
@@ -134,7 +132,7 @@ class DaemonCore:
         daemon neither as primary nor as replica.
         """
         key = AssignmentKey(number, assignment.range_index, assignment.epoch)
-        if key in self._assignments or self.is_dropped(number):
+        if key in self._assignments or self.is_dropped(number) or key in self.old_epochs:
             return
         primary = assignment.primary.incarnation
         if primary == self.incarnation:
@@ -149,8 +147,7 @@ class DaemonCore:
         held.mappers = mappers
         if mappers and not held.sealed:
             held.board = self.mark_boards.open(mappers, partition_range.count)
-        self._assignments[key] = held
-        self._numbers.setdefault(number, []).append(key)
+        self._assignments.add(held)
 
     def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
         """Admit what a look-up of `key` found, for as many exchanges as it holds for."""
@@ -344,10 +341,9 @@ class DaemonCore:
     @property
     def is_pressed(self) -> bool:
         """Whether buffers are flushed that are not full: memory is short, or all is stored."""
-        waiting_bytes = self.page_queue.waiting_bytes + self.copies.pages_wanted
-        return self.flushes.writes_all or self.shares.is_low(
-            waiting_bytes, hanging_bytes=self.flushes.hanging_bytes
-        )
+        wanted_bytes, hanging = self.page_queue.waiting_bytes, self.flushes.hanging_bytes
+        wanted_bytes += self.copies.pages_wanted
+        return self.flushes.writes_all or self.shares.is_low(wanted_bytes, hanging_bytes=hanging)
 
     def next_flush(self) -> Flush | None:
         """Begin the next write, None if there is no need of one; see FlushPlan."""
@@ -389,7 +385,7 @@ class DaemonCore:
             self.indexes.put(flush.path, flush.length, flush.index)
         for chunk in flush.chunks:
             chunk.buffer.end_flush()
-            self._release(chunk)
+            chunk.release(self.pool)
             if is_stored:
                 self.replication.stored(chunk)
                 self._go_on(held, chunk.buffer)
@@ -403,11 +399,6 @@ class DaemonCore:
             self.flushes.filled(buffer)
         if held.sealed:
             self.flushes.hurry(buffer)
-
-    def _release(self, chunk: Chunk) -> None:
-        self.pool.free(chunk.pages)
-        chunk.pages = []
-        chunk.capacity = 0
 
     # --- reading --------------------------------------------------------------------------
 
@@ -423,30 +414,40 @@ class DaemonCore:
     def drop(self, number: int) -> None:
         """Forget an exchange. What is being written of it keeps its pages until that has ended."""
         self.alike.drop(number)
-        dropped = [self._assignments.pop(key) for key in self._numbers.pop(number, ())]
+        self.old_epochs.forget(number)
+        dropped = self._drop(Going(number), ExchangeClosed(f"exchange {number} is closed"))
         if any(not held.mappers for held in dropped):  # of groups there are too many
-            self.events.add(
-                Event(kind=EventKind.EXCHANGE_DROPPED, number=number, ranges=len(dropped))
-            )
+            self.events.add(_dropped(number, len(dropped)))
+
+    def drop_epochs(self, number: int, before: Mapping[int, int]) -> None:
+        """Forget the epochs of ranges before some, in the same way: they are of old builds."""
+        going = Going(number, before)
+        self.old_epochs.add(going)
+        self.alike.end(going)
+        self.seal(list(self._assignments.keys_of(going)))  # who waits finds that they are
+        self._drop(going, NotAssigned("the epoch is over, and its rows were written anew"))
+
+    def _drop(self, going: Going, error: CoscoError) -> list[AssignmentBuffers]:
+        """Forget assignments; `error`: what is told to who waits. Returns them."""
+        dropped = self._assignments.pop(going)
         chunks = [chunk for held in dropped for chunk in held.in_memory()]
-        self.replication.drop(number, chunks, ExchangeClosed(f"exchange {number} is closed"))
-        self.copies.drop(number)
+        self.replication.drop(going, chunks, error)
+        self.copies.drop(going, error)
         for held in dropped:
             for buffer in held.buffers.values():
                 self.flushes.forget(buffer)
-                for chunk in buffer.chunks():
-                    chunk.state = ChunkState.DROPPED
-                if buffer.open is not None:
-                    self._release(buffer.open)
-                    buffer.open = None
+            for chunk in held.drop():
+                chunk.release(self.pool)
+            self.indexes.forget_all(held.segments)
             self._dedupe.dropped(held.dedupe)
             if held.board is not None:
                 self.mark_boards.close(held.board)
         self.copies.keep_waiting()
+        return dropped
 
     def exchanges(self) -> set[int]:
         """Return the numbers of the exchanges it holds anything of."""
-        return set(self._numbers)
+        return set(self._assignments.numbers())
 
     @property
     def assignments(self) -> int:
@@ -461,6 +462,10 @@ class DaemonCore:
     def unstored_bytes(self) -> int:
         """Return the bytes of pages that are in use, by buffers and copies alike."""
         return self.pool.capacity_bytes - self.pool.free_bytes
+
+
+def _dropped(number: int, ranges: int) -> Event:
+    return Event(kind=EventKind.EXCHANGE_DROPPED, number=number, ranges=ranges)
 
 
 def _fenced(key: AssignmentKey) -> Event:

@@ -19,6 +19,7 @@ import math
 from collections import OrderedDict
 from typing import Final
 
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
 from cosco.shuffle_service.state.segment_choice import Flush
@@ -197,9 +198,9 @@ class FlushPlan:
         """Return the bytes of pages whose writes hang."""
         return sum(flush.capacity for flush in self._under_way if flush.hangs)
 
-    def is_writing(self, number: int) -> bool:
-        """Whether a write of an exchange is under way, be it dropped or not."""
-        return any(flush.key.number == number for flush in self._under_way)
+    def is_writing(self, going: Going) -> bool:
+        """Whether a write of any of these assignments is under way, be it dropped or not."""
+        return any(flush.key in going for flush in self._under_way)
 
     def failing(self, now: float) -> bool:
         """Whether nothing should come here, as what is taken in may not be stored.

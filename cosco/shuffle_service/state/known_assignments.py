@@ -19,6 +19,7 @@ from pyroaring import BitMap
 
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.keys import AssignmentKey, RangeEpoch
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 
 #: Dropped exchanges that are remembered, to refuse what still comes for them.
 REMEMBERED_DROPS: Final = 4096
@@ -149,10 +150,15 @@ class AlikeAssignments:
         self._dropped[number] = None
         if len(self._dropped) > REMEMBERED_DROPS:
             self._dropped.popitem(last=False)
+        self.end(Going(number))
+
+    def end(self, going: Going) -> None:
+        """Never admit assignments as open that are dropped, held or not."""
         for place in {*self._firsts, *self._under_way}:
-            self._end(place, number)
+            if AssignmentKey(going.number, *place) in going:
+                self._end(place, going.number)
         for key in self._looked_up:
-            if key.number == number:  # its answer may come when the drop is forgotten
+            if key in going:  # its answer may come when the drop is forgotten
                 self._looked_up[key] = True
 
     def is_dropped(self, number: int) -> bool:

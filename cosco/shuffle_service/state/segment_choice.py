@@ -50,7 +50,7 @@ class Flush:
         return sum(self.index.body_bytes)
 
     def is_dropped(self) -> bool:
-        """Whether its exchange is closed; may change while something else is awaited."""
+        """Whether its assignment was dropped; may change while something else is awaited."""
         return self.chunks[0].is_dropped()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from cosco.format.segment import SegmentIndex
+from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 
 
 class KeptIndexes:
@@ -39,3 +41,8 @@ class KeptIndexes:
         index = self._kept.pop((path, size_bytes), None)
         if index is not None:
             self.used_bytes -= index.cost_bytes
+
+    def forget_all(self, segments: Iterable[StoredSegment]) -> None:
+        """Keep the indexes of segments no longer that are not wanted any more."""
+        for segment in segments:
+            self.forget(segment.path, segment.size_bytes)

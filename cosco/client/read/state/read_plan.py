@@ -182,7 +182,7 @@ class ReadPlan:
         self._down: set[DaemonRef] = set()  # in this round
         self._bad = ""  # a reason, once anything was bad in this pass
         self._must_renew = True  # before a loss is reported
-        self._is_closed = False  # a daemon said that the exchange is
+        self._is_closed = False  # a daemon said that the exchange is, or the source is over
         self._pause_s = _MIN_PAUSE_S
         self._reask_gap_s = _REASK_AFTER_S
         self._reask_at: float | None = None
@@ -331,9 +331,10 @@ class ReadPlan:
             self._answered_well.add(_key(fetch.source))
 
     def closed(self, fetch: Fetch) -> None:
-        """Note that the daemon says that the exchange is closed: the metadata service knows."""
+        """Note that the daemon has dropped the exchange, as that is closed, or this epoch of it, as
+        its build has ended: the metadata service knows."""
         self._is_closed = True
-        self.answered(fetch, f"{fetch.daemon.address} dropped the exchange")
+        self.answered(fetch, f"{fetch.daemon.address} dropped it")
 
     def unreachable(
         self, fetch: Fetch, now: float, reason: str, *, stalled: bool = False, busy: bool = False

@@ -39,6 +39,10 @@ class Epochs:
         """Return the epochs of a range's build, ascending."""
         return [placed for placed in self.placed[index] if placed.assignment.build == build]
 
+    def first_of(self, index: int, build: int) -> int:
+        """Return the first epoch of a range's build, the last one there is; 0: it has none yet."""
+        return int(self._firsts[index]) if self._builds[index] == build else 0
+
     def find(self, index: int, epoch: int) -> Placed | None:
         """Return the epoch of a range, if there is one."""
         if index >= len(self.placed):

@@ -17,6 +17,7 @@ from cosco.errors import DataCorrupted, RecomputeMismatch
 from cosco.metadata.state.exchange.attempts import Attempts
 from cosco.metadata.state.exchange.builds import Builds, Resent
 from cosco.metadata.state.exchange.commit_digest import commit_digest
+from cosco.metadata.state.exchange.dropped_builds import DroppedBuilds
 from cosco.metadata.state.exchange.epochs import Epochs
 from cosco.metadata.state.exchange.exchange_checks import (
     Written,
@@ -59,7 +60,7 @@ from cosco.protocol.records import (
 #: The tables that have rows of an open exchange.
 _TABLES: Final = (
     "exchanges", "counters", "ranges", "assignments", "sums", "mappers", "builds",
-    "resent", "losses", "pending", "failures", "tries",
+    "resent", "losses", "pending", "failures", "tries", "dropped_builds",
 )  # fmt: skip
 
 
@@ -95,6 +96,9 @@ class ExchangeState:
         self.builds = Builds(number, spec.partitions, ranges, changes)
         self.losses = Losses(number, changes, callback=callback, shuffle_id=spec.shuffle_id)
         self._epochs = Epochs(number, placed, changes)
+        self.dropped = DroppedBuilds(
+            number, spec.shuffle_id, self.builds, self.losses, self._epochs, changes
+        )
         self._readers = ReaderAnswers(spec, self.attempts, self.builds, self.losses, self._epochs)
         self._events = ExchangeEvents(spec, number, changes.tell)
         self._changes = changes

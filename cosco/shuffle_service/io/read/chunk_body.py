@@ -91,7 +91,7 @@ class HeldBody:
         """Return up to `length` bytes of the blocks from `position` on, as `StoredBody.at`."""
         chunk = self._chunk
         if chunk.is_dropped():
-            raise ExchangeClosed("the exchange is closed, or was while it was read")
+            raise ExchangeClosed("it was dropped while it was read: with its exchange, or epoch")
         if not self.is_stored:
             start = CHUNK_HEADER_BYTES + position
             return chunk.memory(self._arena, start, start + length)

@@ -80,7 +80,10 @@ class FetchService:
         self._active = 0
 
     async def serve(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
-        """Yield the messages of one Fetch call; raises ExchangeClosed if it is dropped meanwhile.
+        """Yield the messages of one Fetch call.
+
+        Raises ExchangeClosed if what it is of is dropped meanwhile, or was before: the exchange, or
+        an old epoch. Either way the metadata service knows what there is to read.
 
         Of segments that others wrote a part is sent what it asks for, and in any case by a daemon
         that is not the assignment's primary. Raises InvalidArgument for partitions that are not of
@@ -99,8 +102,8 @@ class FetchService:
                 self._active -= 1
 
     async def _messages(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
-        self._check_open(request.number)
         parts = [_Part(_key_of(request, part), part) for part in request.parts]
+        self._check_there(*parts)
         if request.several:
             for part in parts:
                 self._check_range(part)
@@ -110,7 +113,7 @@ class FetchService:
             ReplyPack(packs=request.several),
             self._metrics,
             self._message_bytes,
-            lambda: self._check_open(request.number),
+            lambda: self._check_there(*parts),
         )
         try:
             async with aclosing(self._each(request, parts, sender)) as sent:
@@ -137,7 +140,7 @@ class FetchService:
                 async with aclosing(self._partition(part, partition, sender)) as sent:
                     async for message in sent:
                         yield message
-            self._check_open(request.number)  # or what is gone looks like nothing
+            self._check_there(part)  # or what is gone looks like nothing
             if request.several:
                 for message in sender.full():
                     yield message
@@ -208,9 +211,13 @@ class FetchService:
                 async for message in found:
                     yield message
 
-    def _check_open(self, number: int) -> None:
-        if self._core.is_dropped(number):
-            raise ExchangeClosed("the exchange is closed, or was while it was read")
+    def _check_there(self, *parts: _Part) -> None:
+        core = self._core
+        for part in parts:
+            if core.is_dropped(part.key.number):
+                raise ExchangeClosed("the exchange is closed, or was while it was read")
+            if part.key in core.old_epochs:
+                raise ExchangeClosed(f"{part.key} is over: its rows were written anew since")
 
     def _message_bytes(self) -> int:
         share = _BUFFERED_BYTES // (2 * max(1, self._active))

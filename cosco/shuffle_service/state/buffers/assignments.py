@@ -14,7 +14,11 @@ from cosco.protocol.records import DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, Run
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
+from cosco.shuffle_service.state.buffers.partition_buffer import (
+    Chunk,
+    ChunkState,
+    PartitionBuffer,
+)
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 
 
@@ -112,3 +116,13 @@ class AssignmentBuffers:
     def unstored_bytes(self) -> int:
         """Return the bytes of blocks in buffers that are in no store yet."""
         return sum(chunk.body_bytes for chunk in self.in_memory())
+
+    def drop(self) -> Iterator[Chunk]:
+        """Give up all rows in memory. Yields the chunks whose pages are free now: one that is
+        being written keeps its own until that has ended."""
+        for chunk in self.in_memory():
+            chunk.state = ChunkState.DROPPED
+        for buffer in self.buffers.values():
+            if buffer.open is not None:
+                yield buffer.open
+                buffer.open = None

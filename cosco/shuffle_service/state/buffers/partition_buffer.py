@@ -51,8 +51,14 @@ class Chunk:
         return self.length - CHUNK_HEADER_BYTES
 
     def is_dropped(self) -> bool:
-        """Whether its exchange is closed; may change while something else is awaited."""
+        """Whether nobody wants it any more; may change while something else is awaited."""
         return self.state is ChunkState.DROPPED
+
+    def release(self, pool: PagePool) -> None:
+        """Give its pages back."""
+        pool.free(self.pages)
+        self.pages = []
+        self.capacity = 0
 
     def room_needed(self, length: int) -> int:
         """Return the bytes of pages to add before `length` bytes can be appended."""

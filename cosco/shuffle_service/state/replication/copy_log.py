@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
+from cosco.errors import CoscoError, DataCorrupted
 from cosco.protocol.keys import AssignmentKey, CopyId
 from cosco.protocol.push.answers import Answer
 from cosco.shuffle_service.state.buffers.limits import PoolShares
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.pool import Page, PagePool, round_up
 
 #: Copies that have been waiting for this long have older ones absorbed, as their primaries
@@ -129,12 +130,11 @@ class CopyLog:
             self._forget_waiting(copy.id)
         self.keep_waiting()
 
-    def drop(self, number: int) -> None:
-        """Forget all copies of an exchange."""
-        closed = ExchangeClosed(f"exchange {number} is closed")
-        keys = {copy.key for copy in self._waiting.values() if copy.key.number == number}
-        self.refuse(dict.fromkeys(keys, closed))
-        for key in [key for key in self._by_key if key.number == number]:
+    def drop(self, going: Going, error: CoscoError) -> None:
+        """Forget all copies of assignments; what waits is refused with `error`."""
+        keys = {copy.key for copy in self._waiting.values() if copy.key in going}
+        self.refuse(dict.fromkeys(keys, error))
+        for key in [key for key in self._by_key if key in going]:
             for copy in self.of(key):
                 self._free(copy)
         self.keep_waiting()

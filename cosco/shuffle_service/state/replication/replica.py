@@ -26,6 +26,7 @@ from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal, RefusalCode
 from cosco.protocol.push.sender import OutFrame, ProtocolBroken, PushSender
 from cosco.protocol.records import DaemonRef
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkState
 
 #: A replica that has frames to answer and acknowledges none for this time is stalled.
@@ -178,12 +179,13 @@ class Replica:
         """Return the frames whose writers wait."""
         return (frame for frame in list(self._frames.values()) if frame.answer is not None)
 
-    def drop(self, number: int, chunks: Iterable[Chunk], error: CoscoError) -> None:
-        """Forget a dropped exchange with its chunks; writers who wait are told why.
+    def drop(self, going: Going, chunks: Iterable[Chunk], error: CoscoError) -> None:
+        """Forget dropped assignments with their chunks; writers who wait are told why.
 
         chunks: those that are not durable.
         """
-        frames = list(self._of_number.get(number, {}).values())
+        of_number = self._of_number.get(going.number, {}).values()
+        frames = [frame for frame in of_number if frame.key in going]
         for frame in frames:
             if frame.answer is not None:
                 self.refuse(frame, error)
@@ -398,13 +400,13 @@ class ReplicationLog:
                 if frame.since <= before:
                     replica.refuse(frame, error)
 
-    def drop(self, number: int, chunks: Collection[Chunk], error: CoscoError) -> None:
-        """Forget a closed exchange: `error` is what writers who wait are told.
+    def drop(self, going: Going, chunks: Collection[Chunk], error: CoscoError) -> None:
+        """Forget dropped assignments: `error` is what writers who wait are told.
 
         chunks: those that are not durable.
         """
         for replica in list(self.replicas.values()):
-            replica.drop(number, chunks, error)
+            replica.drop(going, chunks, error)
 
     def gone(self, incarnation: int) -> None:
         """Note that a daemon is gone, and never comes back as this incarnation."""

@@ -206,7 +206,7 @@ def test_a_schema_of_another_version(path: str, version: int) -> None:
     SqlStore(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
-    message = rf"schema version {version}, this cosco-metadata knows 5; run the version that"
+    message = rf"schema version {version}, this cosco-metadata knows 6; run the version that"
     with pytest.raises(InvalidArgument, match=message):
         SqlStore(path)
 

@@ -47,6 +47,8 @@ from cosco.protocol.records import (
     DaemonState,
     DaemonStatus,
     DriverOrders,
+    EpochsDrop,
+    EpochsDropped,
     ExchangeInfo,
     ExchangeProgress,
     ExchangeSpec,
@@ -76,6 +78,8 @@ SHARE = DaemonShare(REF, "store", DaemonState.DEAD, 1, 2, 3)
 RANGE_STATUS = RangeStatus(RANGE, 1, 2, True, 3, "hosts")
 LOSS = LossStatus(1, (2, 4), 5, LossState.FAILED, 3, "lost", "raised")
 FAILURE = RangeFailure(1, "DataLost", "lost")
+GONE = EpochsDrop(1, 2, 3, 2**64 - 1)
+DROPPED = EpochsDropped(1, 2**64 - 1)
 COUNTS = np.array([1, 2**64 - 1], dtype=np.uint64)
 
 RECORDS: list[Any] = [
@@ -83,8 +87,10 @@ RECORDS: list[Any] = [
     AssignmentKey(1, 2, 3),
     REF,
     DaemonRegistration(7, "a:1", "host", "store", 100, 50, "a:2", (3, 4), True),
-    DaemonHeartbeat(7, 50, (1, 2), True, True, (3,), 9, True),
-    DaemonOrders(True, "cluster", 1.5, (8,), True, True, True),
+    GONE,
+    DROPPED,
+    DaemonHeartbeat(7, 50, (1, 2), True, True, (3,), 9, True, (DROPPED, DROPPED)),
+    DaemonOrders(True, "cluster", 1.5, (8,), True, True, True, (GONE,)),
     DaemonStatus(REF, "host", "store", DaemonState.DRAINING, 100, 50, "a:2", 6, True, True),
     SPEC,
     RANGE,

@@ -25,6 +25,7 @@ from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
@@ -167,7 +168,7 @@ def test_a_dropped_exchange_is_not_retried_for_ever():
         rig.put(block(0, 0, b"x" * (64 << 10)))
         await store.asked.wait()
         rig.core.drop(EXCHANGE)
-        await rig.flusher.ended(EXCHANGE)
+        await rig.flusher.ended(Going(EXCHANGE))
         await rig.flusher.until(lambda: not rig.core.unstored_bytes)
         assert await store.list("") == []
         await rig.flusher.stop()
@@ -386,7 +387,7 @@ def test_a_store_whose_failing_writes_were_dropped_is_not_thought_to_fail_for_ev
         rig.put(block(0, 0, b"x" * (64 << 10)))
         await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
         rig.core.drop(EXCHANGE)
-        await rig.flusher.ended(EXCHANGE)
+        await rig.flusher.ended(Going(EXCHANGE))
         await rig.flusher.until(lambda: not rig.core.unstored_bytes)
         assert rig.core.flushes.failing_since is None
         await rig.flusher.stop()
@@ -510,7 +511,7 @@ def test_a_dropped_exchange_frees_the_pages_of_a_write_that_hangs_when_it_ends()
         await rig.flusher.until(lambda: rig.core.flushes.hanging == 1)
         rig.core.drop(EXCHANGE)
         assert rig.core.unstored_bytes == rig.core.flushes.hanging_bytes > 0
-        ended = asyncio.ensure_future(rig.flusher.ended(EXCHANGE))
+        ended = asyncio.ensure_future(rig.flusher.ended(Going(EXCHANGE)))
         await asyncio.sleep(0.01)
         assert not ended.done()
         store.go.set()

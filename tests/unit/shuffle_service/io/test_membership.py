@@ -9,10 +9,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.daemon_parts import DaemonParts
+from support.frame_making import EXCHANGE
 
+from cosco.dfs import MemoryStore
 from cosco.errors import InvalidArgument, ServiceUnavailable
 from cosco.protocol import wire
-from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
+from cosco.protocol.records import (
+    DaemonHeartbeat,
+    DaemonOrders,
+    DaemonRegistration,
+    EpochsDrop,
+    EpochsDropped,
+)
+from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.io.membership import Membership
 
 REGISTRATION = DaemonRegistration(11, "a:1", "h", "s", 10, 5)
@@ -39,6 +49,9 @@ class Rig:
         self.drop_fails = False
         self.register: Callable[[], DaemonOrders] = orders
         self.changed = asyncio.Event()
+        parts = DaemonParts(MemoryStore(), link=self)
+        self.core = parts.core
+        old_epochs = EpochRemoval(parts.core, parts.flusher, MemoryStore(), timeout_s=5.0)
         self.membership = Membership(
             self,  # type: ignore[arg-type]
             describe=self.describe,
@@ -46,6 +59,7 @@ class Rig:
             listed=self.listed,
             forget=self.forgotten.append,
             remove=self.remove,
+            old_epochs=old_epochs,
             told=lambda told, _now: self.told.append(told),
             heartbeat_s=heartbeat_s,
             sweep_s=sweep_s,
@@ -283,3 +297,22 @@ def test_it_ends_when_another_daemon_answers_at_its_address() -> None:
             await rig.membership.register(5.0)
 
     asyncio.run(main(Rig()))
+
+
+def test_old_epochs_go_by_order_and_that_is_said_with_sweeps_alone() -> None:
+    async def main(rig: Rig) -> None:
+        rig.stored = (EXCHANGE, 9)
+        drop = (EpochsDrop(EXCHANGE, 0, 2, 5),)
+
+        def answer(heartbeat: DaemonHeartbeat) -> DaemonOrders:
+            return orders(epochs_drop=() if heartbeat.epochs_dropped else drop)
+
+        rig.answer = answer
+        await rig.until(lambda: bool(rig.heartbeats and rig.heartbeats[-1].epochs_dropped))
+        assert rig.heartbeats[-1].epochs_dropped == (EpochsDropped(EXCHANGE, 5),)
+        assert all(h.exchanges for h in rig.heartbeats if h.epochs_dropped)
+        assert rig.core.exchanges() == set()
+        rig.stored = ()
+        await rig.until(lambda: not len(rig.core.old_epochs))  # as nothing is there of it
+
+    run(main, sweep_s=0.001)

@@ -17,6 +17,7 @@ from cosco.format.segment import FOOTER_BYTES, index_place, parse_index
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
@@ -353,6 +354,53 @@ def test_a_dropped_exchange_gives_its_pages_back(flushing):
     core.admit(EXCHANGE, Assignment(0, 1, 1, DaemonRef(INCARNATION, "a")), PartitionRange(0, 0, 1))
     assert core.assignment(KEY) is None  # a late look-up does not bring it back
     assert flush_any(core) is None
+
+
+@pytest.mark.parametrize("flushing", [False, True])
+def test_dropped_epochs_give_their_pages_back_and_the_present_ones_stay(flushing):
+    core = make_core()
+    put(core, [block(0, 0, b"x" * 70_000)])
+    flush = core.next_flush() if flushing else None
+    present = AssignmentKey(EXCHANGE, 0, 2)
+    assignment = Assignment(0, 2, 2, DaemonRef(INCARNATION, "a"))
+    core.admit(EXCHANGE, assignment, PartitionRange(0, 0, 100))
+    new = block(1, 0, b"y" * 1_000)
+    checked = check_frame(memoryview(frame([new], epoch=2)), EXCHANGE, MAPPER_ATTEMPT)
+    core.append_frame(core.assignment(present), checked, 0)
+    old = core.assignment(KEY)
+    core.drop_epochs(EXCHANGE, {0: 2, 1: 9})
+    assert old.sealed  # so that a frame that waits for pages is not taken in
+    assert core.assignment(KEY) is None
+    assert core.snapshot(KEY, 0) is None
+    if flush is not None:
+        assert flush.is_dropped()
+        assert core.flushes.is_writing(Going(EXCHANGE)) is False  # nobody has begun it here
+        core.end_flush(flush, 0.0)
+    assert read_held(core, present, 1) == [new]
+    first = Assignment(0, 1, 1, DaemonRef(INCARNATION, "a"))
+    core.admit(EXCHANGE, first, PartitionRange(0, 0, 100))
+    assert core.assignment(KEY) is None  # a late look-up does not bring it back
+    assert core.exchanges() == {EXCHANGE}
+    core.drop_epochs(EXCHANGE, {0: 3})
+    assert core.exchanges() == set()
+    assert core.pool.free_bytes == core.pool.capacity_bytes
+    assert flush_any(core) is None
+
+
+def test_the_indexes_of_dropped_segments_are_forgotten():
+    core, files = make_core(), {}
+    put(core, [block(0, 0, b"x" * 70_000)])
+    flush = core.next_flush()
+    write(files, flush)
+    core.end_flush(flush, 0.0)
+    assert core.indexes.used_bytes
+    core.drop_epochs(EXCHANGE, {0: 2})
+    assert not core.indexes.used_bytes
+
+
+def read_held(core, key, partition):
+    """The blocks of a partition that are in memory."""
+    return blocks_in(core, {}, core.snapshot(key, partition), partition)
 
 
 def test_deduplication_is_bounded_and_forgets_who_has_hung_up_first():

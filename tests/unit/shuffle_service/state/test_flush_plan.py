@@ -8,6 +8,7 @@ import math
 import pytest
 
 from cosco.protocol.keys import AssignmentKey
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
 from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, FlushPlan
@@ -145,9 +146,9 @@ def test_a_write_that_hung_and_failed_is_tried_again_with_all_its_time() -> None
 
 def test_what_is_written_of_an_exchange_is_known_until_it_has_ended() -> None:
     plan, flush = make_plan(), make_flush()
-    assert not plan.is_writing(7)
+    assert not plan.is_writing(Going(7))
     assert plan.began(flush, 0.0) == math.inf
-    assert plan.is_writing(7)
-    assert not plan.is_writing(8)
+    assert plan.is_writing(Going(7))
+    assert not plan.is_writing(Going(8))
     plan.returned(flush)
-    assert not plan.is_writing(7)
+    assert not plan.is_writing(Going(7))

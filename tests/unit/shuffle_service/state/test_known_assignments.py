@@ -9,6 +9,7 @@ from support.mark_making import found
 
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state import known_assignments as module
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 
 FIRST, SIZE = 100, 10
@@ -53,13 +54,18 @@ def test_an_answer_for_one_exchange_is_not_kept():
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
-@pytest.mark.parametrize("how", ["sealed", "dropped"])
+@pytest.mark.parametrize("how", ["sealed", "dropped", "over"])
 def test_what_ends_is_not_admitted_by_an_answer(how, when):
     """An answer may be as old as its question; one to a later question knows of the end."""
     known = AlikeAssignments()
 
     def end() -> None:
-        known.sealed(key(105)) if how == "sealed" else known.drop(105)
+        if how == "sealed":
+            known.sealed(key(105))
+        elif how == "over":
+            known.end(Going(105, {key(105).range_index: 2}))
+        else:
+            known.drop(105)
 
     if when == "before":
         end()
@@ -71,7 +77,7 @@ def test_what_ends_is_not_admitted_by_an_answer(how, when):
         end()
     known.end_look_up(key(FIRST))
     is_open = known.find(key(105)) is not None
-    assert is_open == (when == "before" and how == "sealed")
+    assert is_open == (when == "before" and how != "dropped")
     assert len(open_numbers(known)) == SIZE - (not is_open)
 
 
@@ -83,6 +89,18 @@ def test_what_is_sealed_in_one_epoch_is_open_in_the_next():
     assert known.find(key(105, 2)) is not None
     known.drop(105)
     assert known.find(key(105, 2)) is None
+
+
+def test_old_epochs_end_and_later_ones_do_not():
+    known = learnt()
+    look_up(known, epoch=2)
+    known.begin_look_up(key(106))
+    known.end(Going(105, {key(105).range_index: 2}))
+    assert known.find(key(105)) is None
+    assert known.find(key(105, 2)) is not None
+    assert not known.was_sealed(key(106))
+    known.end(Going(106, {key(106).range_index: 2}))
+    assert known.was_sealed(key(106))
 
 
 def test_an_end_during_a_second_look_up_is_remembered_for_the_first():

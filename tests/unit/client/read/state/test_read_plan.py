@@ -200,6 +200,38 @@ def test_a_closed_exchange_is_asked_for_first() -> None:
     assert fetch(plan).daemon == B
 
 
+def test_an_epoch_that_is_over_is_no_loss_and_the_present_build_is_read_instead() -> None:
+    plan = begun(source(A, B))
+    plan.closed(fetch(plan))
+    assert isinstance(plan.step(0.0), AwaitCommits)  # before anybody else, or a report
+    new = snapshot(source(B, epoch=2), build=2)
+    plan.told(CommitWait(new), 0.0)
+    step = plan.step(0.0)
+    assert isinstance(step, Begin)
+    assert step.snapshot is new
+
+
+def test_an_epoch_that_is_over_ends_the_read_of_who_has_given_rows() -> None:
+    plan = begun(source(A, B))
+    plan.gave()
+    plan.closed(fetch(plan))
+    assert isinstance(plan.step(0.0), AwaitCommits)
+    plan.told(CommitWait(snapshot(source(B, epoch=2), build=2)), 0.0)
+    assert plan.step(0.0) == GiveUp(Failure.BROKEN_OFF)
+
+
+def test_files_of_an_old_build_that_are_gone_are_no_loss_either() -> None:
+    """A daemon that has been started again finds nothing, and has not been told why."""
+    plan = begun(source(A, B))
+    plan.answered(fetch(plan), "no such file")
+    plan.answered(fetch(plan))
+    while isinstance(plan.step(0.0), Fetch):  # all of them, once more
+        plan.answered(fetch(plan))
+    assert isinstance(plan.step(0.0), AwaitCommits)  # and no report
+    plan.told(CommitWait(snapshot(source(B, epoch=2), build=2)), 0.0)
+    assert isinstance(plan.step(0.0), Begin)
+
+
 # --- daemons out of reach -------------------------------------------------------------------------
 
 

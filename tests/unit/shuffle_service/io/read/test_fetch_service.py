@@ -490,6 +490,68 @@ def test_a_closed_exchange_is_said_to_be_closed_and_not_broken() -> None:
     run(main)
 
 
+def test_an_epoch_that_is_over_is_said_to_be_over_and_not_empty_or_broken() -> None:
+    async def main(rig: Rig) -> None:
+        rig.store.lay(PATH, WHOLE)
+        assert await rig.ask(3) == ([BODIES[3]], [])
+
+        def drop(_path: str, offset: int, _length: int) -> None:
+            if offset > THIRD and offset < INDEX:  # in the middle of the body
+                rig.core.drop_epochs(EXCHANGE, {0: 2})
+                rig.store.remove(PATH)
+
+        rig.store.before_read = drop
+        for _ in range(2):
+            with pytest.raises(ExchangeClosed, match=r"epoch 1 is over|is over: its rows"):
+                await rig.ask(3)
+        rig.store.before_read = lambda *_: None
+        rig.core.old_epochs.forget(EXCHANGE)  # by a restart, say: it finds nothing
+        assert await rig.ask(3) == ([], [])
+
+    run(main)
+
+
+def test_an_epoch_that_goes_while_its_copies_are_absorbed_does_not_look_empty() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold(BODIES[0])
+        absorb = rig.absorb
+
+        async def absorb_and_drop(key: AssignmentKey) -> None:
+            await absorb(key)
+            rig.core.drop_epochs(EXCHANGE, {0: 2})
+
+        rig.fetch._absorb = absorb_and_drop
+        with pytest.raises(ExchangeClosed):
+            await rig.ask()
+
+    run(main)
+
+
+def test_a_chunk_in_memory_that_is_dropped_while_it_is_sent_ends_the_call() -> None:
+    async def main(rig: Rig) -> None:
+        for row in range(3):
+            rig.hold(block(3, row, b"c" * (1 << 20)))
+        asked = rig.fetch.serve(one_partition(KEY, 3))
+        rig.fetch._message_bytes = lambda: 1 << 20  # type: ignore[method-assign]
+        assert await anext(asked)
+        rig.core.drop_epochs(EXCHANGE, {0: 2})
+        with pytest.raises(ExchangeClosed):
+            async for _ in asked:
+                pass
+        assert rig.core.pool.free_bytes == rig.core.pool.capacity_bytes
+
+    run(main)
+
+
+def test_a_present_epoch_is_served_beside_one_that_is_over() -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold(BODIES[0])
+        rig.core.drop_epochs(EXCHANGE, {0: 1, 1: 7})
+        assert await rig.ask() == ([BODIES[0]], [])
+
+    run(main)
+
+
 def test_a_chunk_that_is_stored_while_it_is_sent_goes_on_from_its_segment() -> None:
     async def main(rig: Rig) -> None:
         made = [block(0, n, bytes([n]) * 900_000) for n in range(3)]

@@ -13,6 +13,7 @@ from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.limits import PoolShares
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
 from cosco.shuffle_service.state.replication.copy_log import PRESSED_S, Copy, CopyLog
 from cosco.shuffle_service.state.replication.replica import Replica
@@ -137,12 +138,14 @@ def test_a_dropped_exchange_takes_its_copies_along_and_no_others():
     rig.offer(2, 8192, key=OTHER)
     rig.offer(3, MOST)
     rig.offer(4, 8192, key=OTHER)
-    rig.log.drop(EXCHANGE)
+    rig.log.drop(Going(EXCHANGE), ExchangeClosed("closed"))
     assert [sequence for sequence, error in rig.told if error is None] == [1, 2, 4]
     assert [type(error) for sequence, error in rig.told if sequence == 3] == [ExchangeClosed]
     assert not rig.log.has(KEY)
     assert rig.log.bytes_of(OTHER) == 2 * 8192
-    rig.log.drop(OTHER[0])
+    rig.log.drop(Going(OTHER.number, {OTHER.range_index: 1}), ExchangeClosed("closed"))
+    assert rig.log.bytes_of(OTHER) == 2 * 8192  # as it is of no epoch before that
+    rig.log.drop(Going(OTHER.number, {OTHER.range_index: 2}), ExchangeClosed("closed"))
     assert rig.pool.free_bytes == rig.pool.capacity_bytes
 
 

@@ -12,6 +12,7 @@ from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.messages import PushReply, Refusal, RefusalCode
 from cosco.protocol.push.sender import MAX_RESENDS, ProtocolBroken
 from cosco.protocol.records import DaemonRef
+from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import (
     STALL_OLDEST_S,
@@ -429,12 +430,30 @@ def test_a_dropped_exchange_leaves_nothing():
         rig.replica.taken(frame, [one])
     rig.reply(frames[0])
     error = ExchangeClosed("closed")
-    rig.log.drop(EXCHANGE, [held], error)
+    rig.log.drop(Going(EXCHANGE), [held], error)
     assert rig.told == [None, error]
     assert sorted(rig.released()) == [frames[0].sequence, frames[1].sequence]
     assert len(rig.log) == 1
     rig.log.stored(others)
     assert rig.told == [None, error, None]
+    assert rig.replica.cost == 0
+
+
+def test_dropped_epochs_leave_what_was_forwarded_of_later_ones():
+    rig = Rig()
+    old, later, other = (AssignmentKey(EXCHANGE, *place) for place in ((0, 1), (0, 2), (1, 1)))
+    held, others = chunk(), chunk()
+    frames = [rig.forward(key=key) for key in (old, later, other)]
+    rig.send()
+    for frame, one in zip(frames, (held, others, others), strict=True):
+        rig.replica.taken(frame, [one])
+    error = NotAssigned("over")
+    rig.log.drop(Going(EXCHANGE, {0: 2}), [held], error)
+    assert rig.told == [error]
+    assert rig.released() == [frames[0].sequence]
+    assert len(rig.log) == 2
+    rig.log.stored(others)
+    assert rig.told == [error, None, None]
     assert rig.replica.cost == 0
 
 
