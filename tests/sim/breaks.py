@@ -20,6 +20,8 @@ from cosco.client.groups import commit_outbox, mark_watch
 from cosco.client.read import commit_watch, gather, row_source
 from cosco.client.read.state import merge, read_plan, shared_reading
 from cosco.client.write.state import routes
+from cosco.dfs.tiers import flash_tier, mover, tiered_store
+from cosco.dfs.tiers.state import tier_table
 from cosco.errors import ServiceUnavailable
 from cosco.format import block, segment
 from cosco.metadata.service import journal
@@ -34,10 +36,16 @@ from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameBudget
 from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import DaemonOrders, RowKind
-from cosco.shuffle_service.io import flusher, membership
+from cosco.shuffle_service.io import daemon_store, flusher, membership
 from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
-from cosco.shuffle_service.state import core, flush_plan, known_assignments, segment_indexes
+from cosco.shuffle_service.state import (
+    core,
+    flush_plan,
+    known_assignments,
+    segment_indexes,
+    waiting_segments,
+)
 from cosco.shuffle_service.state.buffers import assignments, limits, mark_boards
 from cosco.shuffle_service.state.replication import copy_log, replica
 
@@ -46,23 +54,29 @@ from . import patches
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """`what` is wrong with the code once `apply` was called; `groups`, `applications`: that of
-    these alone."""
+    """`what` is wrong with the code once `apply` was called; `groups`, `applications`, `tiers`:
+    that of these alone."""
 
     what: str
     apply: Callable[[], None]
     groups: bool
     applications: bool
+    tiers: bool
 
 
 BREAKS: dict[str, Break] = {}
 
 
 def _break(
-    name: str, what: str, *, groups: bool = False, applications: bool = False
+    name: str,
+    what: str,
+    *,
+    groups: bool = False,
+    applications: bool = False,
+    tiers: bool = False,
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(function: Callable[[], None]) -> Callable[[], None]:
-        BREAKS[name] = Break(what, function, groups, applications)
+        BREAKS[name] = Break(what, function, groups, applications, tiers)
         return function
 
     return register
@@ -270,6 +284,90 @@ def _no_other_files() -> None:
             yield nothing
 
     fetch_service.FetchService._from_files = from_files
+
+
+# --- tiers --------------------------------------------------------------------------------
+
+
+@_break("flash-is-durable", "copies may go when flash has the rows", tiers=True)
+def _flash_is_durable() -> None:
+    tiered_store.TieredStore.is_durable = lambda self, path: True
+
+
+@_break("moved-early", "a move counts before the slow tier has the segment", tiers=True)
+def _moved_early() -> None:
+    async def try_move(self: mover.Mover, move: Any) -> None:
+        self._on_durable(move.path)
+        await before(self, move)
+
+    before = mover.Mover._try_move
+    mover.Mover._try_move = try_move
+
+
+@_break("gone-early", "a segment goes from flash before the slow tier has it", tiers=True)
+def _gone_early() -> None:
+    def moved(self: tier_table.TierTable, move: Any, now: float) -> bool:
+        return True
+
+    async def try_move(self: mover.Mover, move: Any) -> None:
+        file = self._table._moving[move]
+        self._table._set_moved(file, -tier_table.GRACE_S)
+        self.wake()
+        await before(self, move)
+
+    before = mover.Mover._try_move
+    mover.Mover._try_move = try_move
+    tier_table.TierTable.moved = moved
+
+
+@_break("moved-after-deletion", "a deletion does not wait for moves, nor do they stop", tiers=True)
+def _moved_after_deletion() -> None:
+    tier_table.TierTable.drop = lambda self, prefix: []
+    tier_table.TierTable.dropped = lambda self, prefix: (0, 0)
+
+
+@_break("moved-unchecked", "a segment is copied from flash as it is", tiers=True)
+def _moved_unchecked() -> None:
+    def init(self: flash_tier.FlashTier, *args: Any, **options: Any) -> None:
+        before(self, *args, **options | {"check": lambda path, data: None})
+
+    before = flash_tier.FlashTier.__init__
+    flash_tier.FlashTier.__init__ = init
+
+
+@_break("moved-out-of-order", "a chunk counts as durable before earlier ones do", tiers=True)
+def _moved_out_of_order() -> None:
+    def durable(self: waiting_segments.WaitingSegments, path: str) -> None:
+        for chunk in self._forget(path):
+            chunk.is_durable = True
+            chunk.buffer.waiting.remove(chunk)
+            self._replication.stored(chunk)
+
+    waiting_segments.WaitingSegments.durable = durable
+
+
+@_break("left-forgotten", "what an earlier start left on flash is forgotten", tiers=True)
+def _left_forgotten() -> None:
+    tier_table.TierTable.found = lambda self, path, length, now: None
+
+
+@_break("sealed-not-hurried", "what a sealed range has on flash alone moves by age", tiers=True)
+def _sealed_not_hurried() -> None:
+    def stored(
+        self: waiting_segments.WaitingSegments, held: Any, flush: Any, *, is_durable: bool
+    ) -> None:
+        sealed, held.sealed = held.sealed, False
+        before(self, held, flush, is_durable=is_durable)
+        held.sealed = sealed
+
+    before = waiting_segments.WaitingSegments.stored
+    waiting_segments.WaitingSegments.stored = stored
+
+
+@_break("drained-with-flash", "a daemon ends with segments on flash alone", tiers=True)
+def _drained_with_flash() -> None:
+    daemon_store.DaemonStore.unmoved_bytes = 0
+    daemon_store.DaemonStore.nothing_pending = lambda self: asyncio.sleep(0)
 
 
 # --- segments -----------------------------------------------------------------------------

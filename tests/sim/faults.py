@@ -200,6 +200,8 @@ class Nemesis:
                 (5, self._hang_disk),
                 (2, self._take_address),
             ]
+            if self.scenario.tiers is not None:
+                choices += [(5, self._lose_flash)]
         if self.scenario.damage:
             choices += [(3, self._flip), (2, self._delete), (1, self._truncate)]
             if not self.scenario.shared_store:
@@ -231,6 +233,7 @@ class Nemesis:
             *(self._kill_after_lag, self._kill_after_lag, self._kill_after_lag),
             *(self._stop_daemon, self._fill_disk, self._fail_disk),
             *(self._hang_disk, self._hang_disk, self._take_address),
+            *((self._lose_flash,) * 4 if self.scenario.tiers is not None else ()),
         )
         self._do(self.rng.choice(faults))
 
@@ -253,7 +256,7 @@ class Nemesis:
 
     def _fails(self, seconds: float) -> float:
         """A daemon or a disk fails for so long, which two copies bear if nothing else does."""
-        if self._is_busy():
+        if self._is_busy() or self.world.is_flash_durable:
             self.is_too_much = True
         return self._away(seconds)
 
@@ -283,7 +286,14 @@ class Nemesis:
             service.start()
         if self.metadata.is_ending:
             self._start(self.metadata)
+        if self.scenario.tiers is not None:
+            self.world.later(2.0, self._start_daemons)
         self.engine.be_peaceful()
+
+    def _start_daemons(self) -> None:
+        """Start those again that have ended since, as their flash hung when they were started."""
+        for daemon in self.daemons:
+            daemon.start()
 
     # --- services --------------------------------------------------------------------------
 
@@ -556,6 +566,21 @@ class Nemesis:
             self.world.later(15.0 * self.people.random(), self._restart_metadata)
         self.world.later(30.0 * self.people.random(), self._end)
 
+    def _lose_flash(self) -> None:
+        """A daemon dies with its flash, and comes back with an empty one."""
+        daemon = self._a_daemon()
+        self.world.trace(f"lose {daemon.flash_name}")
+        seconds = self._fails(self._outage())
+        daemon.kill()
+        self._clear_flash(daemon)
+        self._start_later(daemon, seconds)
+
+    def _clear_flash(self, daemon: Daemon) -> None:
+        if daemon.flash_name:
+            flash = self.world.disks[daemon.flash_name]
+            flash.files.clear()
+            flash.durable.clear()
+
     def _lose_disk(self) -> None:
         """A host with its own disk goes, and another one comes in its place."""
         daemon = self.rng.choice(self.daemons)
@@ -563,6 +588,7 @@ class Nemesis:
         daemon.kill()
         daemon.disk.files.clear()
         daemon.disk.durable.clear()
+        self._clear_flash(daemon)
         self.world.lost_stores.add(daemon.disk.store_id)
         if self.people.random() < 0.6:
             delay_s = 10 * self.people.random()
