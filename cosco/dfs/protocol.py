@@ -168,6 +168,8 @@ class DurableLater(Protocol):
 
     #: Called, on the event loop, with the path of a file that has become durable after its put.
     on_durable: Callable[[str], None]
+    #: Called with the path of a file that never will be, as it is damaged, or gone.
+    on_lost: Callable[[str], None]
 
     def is_durable(self, path: str) -> bool:
         """Whether a file, which was put, is durable."""

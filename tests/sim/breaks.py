@@ -297,7 +297,7 @@ def _flash_is_durable() -> None:
 @_break("moved-early", "a move counts before the slow tier has the segment", tiers=True)
 def _moved_early() -> None:
     async def try_move(self: mover.Mover, move: Any) -> None:
-        self._on_durable(move.path)
+        self.on_durable(move.path)
         await before(self, move)
 
     before = mover.Mover._try_move
@@ -311,7 +311,8 @@ def _gone_early() -> None:
 
     async def try_move(self: mover.Mover, move: Any) -> None:
         file = self._table._moving[move]
-        self._table._set_moved(file, -tier_table.GRACE_S)
+        file.put_at = -1e9
+        self._table._set_moved(file, -1e9)
         self.wake()
         await before(self, move)
 

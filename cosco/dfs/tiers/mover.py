@@ -48,7 +48,7 @@ class TierNews:
 class Mover:
     """The moves of one daemon; `run` once.
 
-    timeout_s: a put that is under way for longer hangs. on_durable: called with what has moved.
+    timeout_s: a put that is under way for longer hangs.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class Mover:
         under_way: CallsUnderWay,
         timeout_s: float,
         news: TierNews,
-        on_durable: Callable[[str], None],
     ) -> None:
         self._flash = flash
         self._then = then
@@ -68,7 +67,9 @@ class Mover:
         self._timeout_s = timeout_s
         self._tell = news.tell_moves
         self._count = news.count
-        self._on_durable = on_durable
+        #: Called with the paths of what has moved, and of what never will.
+        self.on_durable: Callable[[str], None] = lambda _path: None
+        self.on_lost: Callable[[str], None] = lambda _path: None
         self._is_failing = False  # for all that was told
         self._ends: dict[Move, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
@@ -152,14 +153,15 @@ class Mover:
             self._count("moves", 1, move.reason)
             self._count("moved_bytes", move.length, move.reason)
             if self._table.moved(move, time.monotonic()):
-                self._on_durable(move.path)
+                self.on_durable(move.path)
 
     def _read(self, move: Move, reading: asyncio.Future[None]) -> bool:
         """Whether what was read may be put."""
         try:
             reading.result()
         except FileNotFoundError:
-            self._table.lost(move)
+            if self._table.lost(move):
+                self.on_lost(move.path)
             self._tell("damaged", f"{move.path}: it is not on flash any more")
         except OSError:  # flash is out by now, and that was told
             self._count("move_failures", 1, "")
@@ -167,6 +169,7 @@ class Mover:
         except DataCorrupted as error:
             if self._table.damaged(move):
                 self._count("damaged", 1, "")
+                self.on_lost(move.path)
                 self._tell("damaged", f"{move.path}: {error}")
         else:
             return True

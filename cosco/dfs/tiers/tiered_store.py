@@ -56,6 +56,7 @@ class TieredStore:
         self.store_id = ""
         #: See `DurableLater`.
         self.on_durable: Callable[[str], None] = lambda _path: None
+        self.on_lost: Callable[[str], None] = lambda _path: None
         self._then = then
         self._claim = claim
         self._flash_is_durable = options.flash_is_durable
@@ -72,9 +73,8 @@ class TieredStore:
             tell=news.tell_flash,
             check=check,
         )
-        self._mover = Mover(
-            self._flash, then, table, self._under_way, options.timeout_s, news, self._moved
-        )
+        self._mover = Mover(self._flash, then, table, self._under_way, options.timeout_s, news)
+        self._mover.on_durable, self._mover.on_lost = self._moved, self._lost
         self._flash.on_put = self._mover.wake
 
     # --- for the daemon, and its operators ---------------------------------------------------
@@ -118,6 +118,9 @@ class TieredStore:
 
     def _moved(self, path: str) -> None:
         self.on_durable(path)
+
+    def _lost(self, path: str) -> None:
+        self.on_lost(path)
 
     # --- the calls of a store ----------------------------------------------------------------
 

@@ -89,7 +89,11 @@ class DaemonStore:
             core.waiting.durable(path)
             core.changed(time.monotonic())
 
-        tiers.on_durable = durable
+        def lost(path: str) -> None:
+            core.waiting.lost(path)
+            core.changed(time.monotonic())
+
+        tiers.on_durable, tiers.on_lost = durable, lost
         core.waiting.hurry = tiers.hurry
         core.flushes.moves = lambda: tiers.trouble
 

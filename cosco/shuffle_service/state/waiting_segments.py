@@ -53,9 +53,22 @@ class WaitingSegments:
         chunks = self._forget(path)
         for chunk in chunks:
             chunk.is_durable = True
-            waiting = chunk.buffer.waiting
-            while waiting and waiting[0].is_durable:
-                self._replication.stored(waiting.popleft())
+            self._go_on(chunk)
+
+    def lost(self, path: str) -> None:
+        """Take note of a segment that never will be durable: it holds up no others.
+
+        Copies of its own rows stay until the exchange is dropped, as they are all there is.
+        """
+        for chunk in self._forget(path):
+            chunk.buffer.waiting.remove(chunk)
+            self._go_on(chunk)
+
+    def _go_on(self, chunk: Chunk) -> None:
+        """Let copies go of what is durable, up to what is not, of the partition of a chunk."""
+        waiting = chunk.buffer.waiting
+        while waiting and waiting[0].is_durable:
+            self._replication.stored(waiting.popleft())
 
     def drop(self, dropped: Sequence[AssignmentBuffers]) -> list[Chunk]:
         """Forget assignments. Returns the chunks that somebody may have waited for."""

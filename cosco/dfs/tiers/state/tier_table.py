@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Final, Literal
 
@@ -23,7 +24,7 @@ Reason = Literal["waited", "age", "room", "left", "all"]
 #: Segments move on when flash has more than this share of what it may have, down to the second one.
 HIGH_SHARE: Final = 0.8
 LOW_SHARE: Final = 0.6
-#: How long what has moved stays on flash, for reads that are under way.
+#: How long what has moved stays on flash at least, for reads that are under way.
 GRACE_S: Final = 10.0
 #: Moves under way at a time, and their bytes; one that is longer moves alone.
 MOVES_MAX: Final = 2
@@ -57,7 +58,7 @@ class _File:
     was_left: bool = False
     failures: int = 0
     retry_at: float = -math.inf
-    moved_at: float = 0.0
+    goes_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,9 @@ class TierTable:
         #: What waits or moves, oldest first, and those of it that somebody waits for.
         self._waiting: OrderedDict[str, _File] = OrderedDict()
         self._urgent: OrderedDict[str, _File] = OrderedDict()
-        self._moved: OrderedDict[str, _File] = OrderedDict()
+        self._moved: dict[str, _File] = {}
+        self._going: list[tuple[float, int, _File]] = []  # a heap of those, and of what has gone
+        self._next_going = 0
         self._unread: dict[str, _File] = {}  # of what waits, what flash has not given
         self._moving: dict[Move, _File] = {}
         self._moved_bytes = 0
@@ -273,19 +276,19 @@ class TierTable:
     # --- what goes from flash ----------------------------------------------------------------
 
     def next_removal(self, now: float) -> str | None:
-        """Return the path of a file to delete from flash, as the slow tier has it."""
-        for file in self._moved.values():
-            if file.is_dropped:
-                continue
-            if now >= file.moved_at + GRACE_S or self._used_bytes > self._high:
-                return file.path
-            return None
+        """Return the path of a file to delete from flash, as the slow tier has it.
+
+        It stays for reads while it is young, and there is room.
+        """
+        file = self._first_to_go()
+        if file is not None and (now >= file.goes_at or self._used_bytes > self._high):
+            return file.path
         return None
 
     def removal_wait_s(self, now: float) -> float:
         """Return the seconds after which there may be a removal, though nothing else happens."""
-        oldest = next((f for f in self._moved.values() if not f.is_dropped), None)
-        return max(0.0, oldest.moved_at + GRACE_S - now) if oldest is not None else math.inf
+        file = self._first_to_go()
+        return max(0.0, file.goes_at - now) if file is not None else math.inf
 
     def removed(self, path: str) -> None:
         """Note that a file is not on flash any more."""
@@ -293,10 +296,14 @@ class TierTable:
         if file is not None and file.state is not _State.MOVES:
             self._forget(file)
 
-    def lost(self, move: Move) -> None:
-        """Note that a file which was to move is not on flash any more."""
+    def lost(self, move: Move) -> bool:
+        """Note that a file which was to move is not on flash any more.
+
+        Returns: whether nobody dropped it.
+        """
         file = self._end(move)
         self._forget(file)
+        return not file.is_dropped
 
     def drop(self, prefix: str) -> list[Move]:
         """Have nothing below a folder move from now on, as it is to be deleted.
@@ -382,9 +389,19 @@ class TierTable:
 
     def _set_moved(self, file: _File, now: float) -> None:
         self._settle(file)
-        file.state, file.moved_at = _State.MOVED, now
+        file.state, file.goes_at = _State.MOVED, max(now + GRACE_S, file.put_at + self._age_s)
         self._moved[file.path] = file
+        self._next_going += 1
+        heappush(self._going, (file.goes_at, self._next_going, file))
         self._moved_bytes += file.length
+
+    def _first_to_go(self) -> _File | None:
+        while self._going:
+            file = self._going[0][2]
+            if self._moved.get(file.path) is file and not file.is_dropped:
+                return file
+            heappop(self._going)
+        return None
 
     def _forget(self, file: _File) -> None:
         self._settle(file)

@@ -75,6 +75,8 @@ class Rig:
             check=lambda path, data: self.check(path, data),  # noqa: PLW0108  a test may change it
         )
         self.store.on_durable = self.durable.put_nowait
+        self.lost: list[str] = []
+        self.store.on_lost = self.lost.append
 
     async def put(self, path: str = PATH, content: bytes = pages("a")) -> None:
         await self.store.put(path, cut(content))
@@ -274,6 +276,7 @@ def test_what_is_damaged_on_flash_is_told_and_not_copied(tmp_path: Path) -> None
             rig.store.hurry(PATH)
             await rig.until(lambda: bool(rig.news))
             assert rig.news == [f"damaged {PATH}: a flipped bit"]
+            assert rig.lost == [PATH]
             assert not rig.in_then()
             assert rig.on_flash()
             assert not rig.store.is_durable(PATH)

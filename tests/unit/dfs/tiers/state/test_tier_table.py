@@ -173,11 +173,29 @@ def test_it_counts_as_moved_when_the_put_has_returned() -> None:
     assert made.has_moved(FOLDER + "a")
     assert made.figures.pending_bytes == 0
     assert made.next_removal(5.0) is None, "reads may be under way"
-    assert made.removal_wait_s(6.0) == GRACE_S - 1
-    assert made.next_removal(5.0 + GRACE_S) == FOLDER + "a"
+    assert made.removal_wait_s(6.0) == AGE_S - 6.0
+    assert made.next_removal(AGE_S - 1) is None, "it is young, and there is room"
+    assert made.next_removal(AGE_S) == FOLDER + "a"
     made.removed(FOLDER + "a")
     assert not made.has(FOLDER + "a")
     assert made.figures.flash_bytes == 0
+
+
+def test_what_is_old_when_it_moves_stays_for_reads_that_are_under_way() -> None:
+    made = table()
+    put(made, "new", "old")
+    made.hurry(FOLDER + "new")
+    made.moved(moving(made, 0.0), 0.0)
+    put(made, "other", now=200.0)
+    made.hurry(FOLDER + "other")
+    made.moved(moving(made, 200.0), 200.0)
+    made.moved(moving(made, AGE_S), AGE_S + 1)
+    assert made.next_removal(AGE_S + 1) == FOLDER + "new"
+    made.removed(FOLDER + "new")
+    assert made.removal_wait_s(AGE_S + 1) == GRACE_S
+    assert made.next_removal(AGE_S + 1 + GRACE_S) == FOLDER + "old", "before one that is younger"
+    made.removed(FOLDER + "old")
+    assert made.next_removal(200.0 + AGE_S) == FOLDER + "other"
 
 
 def test_a_slow_tier_that_fails_is_tried_again_with_growing_pauses() -> None:
