@@ -206,6 +206,8 @@ class Nemesis:
             choices += [(3, self._flip), (2, self._delete), (1, self._truncate)]
             if not self.scenario.shared_store:
                 choices += [(2, self._lose_disk)]
+            if self.scenario.tiers is not None:
+                choices += [(6, self._flip_on_flash)]
         total = sum(weight for weight, _ in choices)
         at = self.rng.random() * total
         for weight, fault in choices:
@@ -524,8 +526,16 @@ class Nemesis:
         files = [(name, path) for name, disk in self.world.disks.items() for path in disk.files]
         return self.rng.choice(sorted(files)) if files else None
 
-    def _flip(self) -> None:
-        if (found := self._a_file()) is not None:
+    def _flip_on_flash(self) -> None:
+        """Of a segment that has not moved, if there is one."""
+        names = [daemon.flash_name for daemon in self.daemons]
+        disks = self.world.disks
+        slow = {path for name in disks.keys() - set(names) for path in disks[name].files}
+        alone = [(name, path) for name in names for path in disks[name].files.keys() - slow]
+        self._flip(self.rng.choice(sorted(alone)) if alone else None)
+
+    def _flip(self, found: tuple[str, str] | None = None) -> None:
+        if (found := found or self._a_file()) is not None:
             file = self.world.disks[found[0]].files[found[1]]
             if file:
                 at = self.rng.randrange(len(file) * 8)

@@ -45,6 +45,7 @@ HAPPENINGS = (
     "fault: truncate",
     "fault: lose disk",
     "fault: lose flash",
+    "fault: flip on flash",
     "daemon tier_put_bytes flash",
     "daemon tier_put_bytes then",
     "daemon tier_moves waited",

@@ -161,8 +161,7 @@ class Mover:
             reading.result()
         except FileNotFoundError:
             if self._table.lost(move):
-                self.on_lost(move.path)
-            self._tell("damaged", f"{move.path}: it is not on flash any more")
+                self.tell_lost(move.path)
         except OSError:  # flash is out by now, and that was told
             self._count("move_failures", 1, "")
             self._table.read_failed(move, time.monotonic())
@@ -174,6 +173,13 @@ class Mover:
         else:
             return True
         return False
+
+    def tell_lost(self, path: str) -> None:
+        """Tell of a file that flash alone had, and has no more."""
+        self._count("damaged", 1, "")
+        self.on_lost(path)
+        self._tell("damaged", f"{path}: it is not on flash any more")
+        self.wake()
 
     def _note_trouble(self) -> None:
         failure = self._table.failure

@@ -10,6 +10,7 @@ import asyncio
 import builtins
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from cosco.dfs.local import LocalStore
 from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
@@ -27,6 +28,9 @@ from cosco.dfs.tiers.state.tier_table import (
 from cosco.dfs.under_way import CallsUnderWay
 from cosco.errors import ServiceUnavailable
 from cosco.format.segment_check import check_segment
+
+#: Folders of exchanges that are looked at in the slow tier at once, when the store is opened.
+_LISTS_AT_ONCE: Final = 16
 
 
 class TieredStore:
@@ -141,13 +145,19 @@ class TieredStore:
         What is longer in the slow tier was put there in one piece, past a flash that had failed; an
         empty file is one of which nothing was written.
         """
-        theirs: dict[str, dict[str, int]] = {}
-        for file in await self._flash.left():
-            folder = "/".join(file.path.split("/")[:2])
-            if folder not in theirs:
+        found = await self._flash.left()
+        theirs: dict[str, int] = {}
+        turns = asyncio.Semaphore(_LISTS_AT_ONCE)
+
+        async def look(folder: str) -> None:
+            async with turns:
                 files = await self._then.list(folder)
-                theirs[folder] = {one.path: one.size_bytes for one in files}
-            if not file.size_bytes or theirs[folder].get(file.path, 0) > file.size_bytes:
+            theirs.update((one.path, one.size_bytes) for one in files)
+
+        folders = {"/".join(file.path.split("/")[:2]): None for file in found}
+        await asyncio.gather(*map(look, folders))
+        for file in found:
+            if not file.size_bytes or theirs.get(file.path, 0) > file.size_bytes:
                 await self._flash.remove(file.path)
             else:
                 self._table.found(file.path, file.size_bytes, time.monotonic())
@@ -186,7 +196,8 @@ class TieredStore:
     def _go_on(self, path: str, error: OSError) -> None:
         """Go on with the slow tier, if that may have the file; else raise the error."""
         if isinstance(error, FileNotFoundError):
-            self._table.removed(path)
+            if self._table.gone(path):
+                self._mover.tell_lost(path)
         elif not self._table.has_moved(path):
             raise error
 

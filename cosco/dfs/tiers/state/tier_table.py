@@ -296,6 +296,17 @@ class TierTable:
         if file is not None and file.state is not _State.MOVES:
             self._forget(file)
 
+    def gone(self, path: str) -> bool:
+        """Note that a read has not found a file on flash.
+
+        Returns: whether it was nowhere else, and is lost; what moves is left to its move.
+        """
+        file = self._find(path)
+        if file is None or file.is_dropped or file.state is _State.MOVES:
+            return False
+        self._forget(file)
+        return file.state is _State.WAITS
+
     def lost(self, move: Move) -> bool:
         """Note that a file which was to move is not on flash any more.
 

@@ -308,6 +308,23 @@ def test_what_is_cut_short_or_gone_from_flash_is_told(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_a_read_finds_gone_from_flash_is_told(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        async with running(rig):
+            await rig.put()
+            (rig.flash.directory / PATH).unlink()
+            for _ in range(2):
+                with pytest.raises(FileNotFoundError):
+                    await rig.store.read(PATH, 0, 1)
+            assert rig.news == [f"damaged {PATH}: it is not on flash any more"]
+            assert rig.lost == [PATH]
+            assert rig.store.figures.pending_bytes == 0
+            assert await rig.store.list("c/") == []
+
+    run(main())
+
+
 # --- deletions ----------------------------------------------------------------------------
 
 
