@@ -71,6 +71,7 @@ class Nemesis:
         self.world = world
         self.rng = world.rng
         self.people = random.Random(f"people {world.seed}")
+        self.tiers = random.Random(f"trouble of tiers {world.seed}")
         self.scenario = scenario
         self.metadata = metadata
         self.daemons = daemons
@@ -99,6 +100,8 @@ class Nemesis:
         if self.scenario.ending is not Ending.ALL_READ:
             when = self.rng.random() * (self.scenario.work_s + self.scenario.mapper_s)
             self.world.later(when, self._end_early)
+        if self.scenario.tiers is not None and not self.scenario.lost_host:
+            self._trouble_tiers()
         if self.scenario.drained:
             self.world.later(self.people.random() * self.scenario.faults_s, self._drain_for)
         if self.scenario.lost_host:
@@ -526,13 +529,41 @@ class Nemesis:
         files = [(name, path) for name, disk in self.world.disks.items() for path in disk.files]
         return self.rng.choice(sorted(files)) if files else None
 
+    def _trouble_tiers(self) -> None:
+        """Have flash, and the slow tier, fail while rows are written."""
+        writing_s = self.scenario.work_s + self.scenario.mapper_s
+        for _ in range(self.tiers.choice((0, 1, 2))):
+            self.world.later(0.05 + writing_s * self.tiers.random(), self._trouble_tier)
+
+    def _trouble_tier(self) -> None:
+        if self.is_over:
+            return
+        if self._is_busy():
+            self.world.later(0.1 + 0.2 * self.tiers.random(), self._trouble_tier)
+            return
+        daemon = self.tiers.choice(self.daemons)
+        name = daemon.flash_name if self.tiers.random() < 0.6 else daemon.disk_name
+        disk, kind = self.world.disks[name], self.tiers.choice(("full", "failing", "hanging"))
+        self.world.trace(f"{name} is {kind}")
+        self.world.count("fault: trouble tier")
+        seconds = self._fails(0.5 + 6.0 * self.tiers.random())
+        if kind == "hanging":
+            disk.hanging[daemon.host] = 1.0
+            self.world.later(seconds, self._go_on, disk, [daemon.host])
+        else:
+            setattr(disk, kind, True)
+            self.world.later(seconds, setattr, disk, kind, False)
+
     def _flip_on_flash(self) -> None:
-        """Of a segment that has not moved, if there is one."""
+        """Of a segment that has not moved, once there is one."""
         names = [daemon.flash_name for daemon in self.daemons]
         disks = self.world.disks
         slow = {path for name in disks.keys() - set(names) for path in disks[name].files}
         alone = [(name, path) for name in names for path in disks[name].files.keys() - slow]
-        self._flip(self.rng.choice(sorted(alone)) if alone else None)
+        if alone:
+            self._flip(self.rng.choice(sorted(alone)))
+        elif not self.is_over:
+            self.world.later(0.2, self._flip_on_flash)
 
     def _flip(self, found: tuple[str, str] | None = None) -> None:
         if (found := found or self._a_file()) is not None:

@@ -66,6 +66,7 @@ class Tiers:
     age_s: float
     flash_bytes: int  # 0: as much as there is
     flash_is_durable: bool
+    segment_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,9 @@ def draw(seed: int) -> Scenario:
     )
     drained = random.Random(f"drained {seed}").random() < DRAINED
     scenario = replace(scenario, drained=drained, tiers=_tiers(random.Random(f"tiers {seed}")))
+    if scenario.tiers is not None and not tight:  # so that segments are many
+        segment_bytes = min(scenario.segment_bytes, scenario.tiers.segment_bytes)
+        scenario = replace(scenario, segment_bytes=segment_bytes)
     kind = random.Random(f"kind {seed}")
     lost_host = random.Random(f"lost host {seed}")
     is_lost = lost_host.random() < LOST_HOSTS
@@ -212,6 +216,7 @@ def _tiers(rng: random.Random) -> Tiers | None:
         age_s=rng.choice((0.0, 1.0, 10.0, 300.0)),
         flash_bytes=rng.choice((0, 0, 60 << 10, 400 << 10)),
         flash_is_durable=rng.random() < 0.3,
+        segment_bytes=rng.choice((8, 16, 16, 512)) << 10,
     )
 
 

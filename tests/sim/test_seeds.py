@@ -44,6 +44,7 @@ HAPPENINGS = (
     "fault: delete",
     "fault: truncate",
     "fault: lose disk",
+    "fault: trouble tier",
     "fault: lose flash",
     "fault: flip on flash",
     "daemon tier_put_bytes flash",
