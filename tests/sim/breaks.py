@@ -416,11 +416,11 @@ def _last_partition_missed() -> None:
 
 @_break("one-chunk-durable", "of a segment that is durable one chunk counts as stored")
 def _one_chunk_durable() -> None:
-    def end_flush(self: core.DaemonCore, flush: Any, now: float) -> bool:
+    def end_flush(self: core.DaemonCore, flush: Any, now: float, **options: bool) -> bool:
         stored = self.replication.stored
         self.replication.stored = lambda chunk: stored(chunk) if chunk is flush.chunks[0] else None
         try:
-            return before(self, flush, now)
+            return before(self, flush, now, **options)
         finally:
             self.replication.stored = stored
 
@@ -430,8 +430,8 @@ def _one_chunk_durable() -> None:
 
 @_break("segment-late", "the pages of a segment are free before readers are told of it")
 def _segment_late() -> None:
-    def end_flush(self: core.DaemonCore, flush: Any, now: float) -> bool:
-        is_stored = before(self, flush, now)
+    def end_flush(self: core.DaemonCore, flush: Any, now: float, **options: bool) -> bool:
+        is_stored = before(self, flush, now, **options)
         held = self._assignments.get(flush.key)
         if is_stored and held is not None:
             late = held.segments.pop()
