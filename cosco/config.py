@@ -13,7 +13,7 @@ import ipaddress
 import math
 import re
 import socket
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Final
 
 from cosco.errors import InvalidArgument
@@ -61,6 +61,10 @@ _NO_ADDRESSES: Final = (
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
+_TIER: Final = re.compile(r"(?:^|[\s,])(?:flash|then)=[A-Za-z0-9+.-]*(?::|$)")
+_TIERS: Final = re.compile(r"flash=([^,\s]+),\s*then=([A-Za-z][A-Za-z0-9+.-]*:\S+)")
+#: Where a segment of two tiers may be durable.
+TIERS: Final = ("then", "flash")
 #: What lies between two stores: a URL may have commas, and blanks, in it.
 _BETWEEN_STORES: Final = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
@@ -88,6 +92,47 @@ def parse_reserve(text: str) -> tuple[int, float]:
     if share >= 1:
         raise InvalidArgument(f"--store-reserve is {text}, which leaves nothing to write to")
     return 0, share
+
+
+@dataclass(frozen=True, slots=True)
+class TierUrls:
+    """The stores of two tiers: what is fast, and what it moves on to."""
+
+    flash: str
+    then: str
+
+    def __str__(self) -> str:
+        return f"flash={self.flash},then={self.then}"
+
+    def of_daemon(self, index: int, daemons: int) -> str:
+        """Return the store of one of several daemons on a host: each has a folder on flash."""
+        if daemons == 1:
+            return str(self)
+        path, mark, query = self.flash.partition("?")
+        return str(TierUrls(f"{path.rstrip('/')}/daemon-{index}{mark}{query}", self.then))
+
+
+def parse_tiers(text: str) -> TierUrls | None:
+    """Return the tiers of `flash=file:///DIR,then=URL`; None for any other store.
+
+    Raises InvalidArgument.
+    """
+    if not _TIER.search(text):
+        return None
+    found = _TIERS.fullmatch(text.strip())
+    if found is None or _TIER.search(found[2]) or _BETWEEN_STORES.search(found[2]):
+        raise InvalidArgument(
+            "--store: two tiers are flash=file:///DIR,then=URL, given once, and nothing beside them"
+        )
+    flash, then = found[1], found[2]
+    if not flash.lower().startswith("file:///"):
+        raise InvalidArgument("--store: flash is to be one directory, file:///DIR")
+    if then.lower().startswith("memory:"):
+        raise InvalidArgument("--store: then is memory://, which is not durable: name a slow store")
+    folders = [url.partition("?")[0].rstrip("/") + "/" for url in (flash, then)]
+    if folders[0].startswith(folders[1]) or folders[1].startswith(folders[0]):
+        raise InvalidArgument(f"--store: of flash={flash} and then one is in the other")
+    return TierUrls(flash, then)
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -228,7 +273,8 @@ class DaemonConfig:
         "where segments go: file:///DIR (add ?fsync=false to give up durability), memory://, or by "
         "the extra cosco[s3] s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX: see "
         "docs/stores.md. Give it once for each of several directories; in the environment with "
-        "blanks or commas between",
+        "blanks or commas between. flash=file:///DIR,then=URL is a fast tier of this daemon's own "
+        "before a slow one",
         "memory://",
         several=True,
     )
@@ -239,6 +285,20 @@ class DaemonConfig:
         "how many of several directories may be missing at the start: rows that only they hold "
         "are computed again",
         0,
+    )
+    tier_age_s: float = option(
+        "of two tiers: seconds after which a segment moves on from flash, if it did not before",
+        300.0,
+    )
+    tier_flash_bytes: int = option(
+        "of two tiers: what flash may have at most; 0: all of its disk but --store-reserve",
+        0,
+        size=True,
+    )
+    tier_durable: str = option(
+        "of two tiers: where a segment is durable, so that copies of its rows in memory may go: "
+        "then, or flash, which is faster and loses them with this host",
+        "then",
     )
     processes: int = option(
         "daemons to run on this host, in processes that share the memory evenly and the store; "
@@ -318,6 +378,7 @@ class DaemonConfig:
         _at_least(self, "register_timeout_s", 0)
         _at_least(self, "heartbeat_s", 0.05)
         _at_least(self, "sweep_s", 0.05)
+        _at_least(self, "tier_age_s", 0)
         memory = self.memory // self.processes
         if self.segment_bytes > memory // 4:
             raise InvalidArgument(
@@ -328,6 +389,7 @@ class DaemonConfig:
     def _check_stores(self) -> None:
         """Raise InvalidArgument for options of directories without directories."""
         parse_reserve(self.store_reserve)
+        self._check_tiers()
         for store in self.stores:
             if self.has_directories and not store.lower().startswith("file:"):
                 raise InvalidArgument(
@@ -338,6 +400,18 @@ class DaemonConfig:
                 f"--store-missing is {self.store_missing}, and --store is given "
                 f"{len(self.stores)} times: one directory at least must be there"
             )
+
+    def _check_tiers(self) -> None:
+        """Raise InvalidArgument for tiers, or options of them, that make no sense."""
+        if self.tier_durable not in TIERS:
+            raise InvalidArgument(f"--tier-durable is {self.tier_durable!r}: write then or flash")
+        if self.tiers is not None:
+            return
+        defaults = {f.name: f.default for f in fields(self)}
+        for name in ("tier_age_s", "tier_flash_bytes", "tier_durable"):
+            if getattr(self, name) != defaults[name]:
+                shown = "--" + name.replace("_", "-")
+                raise InvalidArgument(f"{shown} is for --store flash=file:///DIR,then=URL alone")
 
     def _check_ports(self, name: str) -> None:
         """Raise InvalidArgument unless there are ports for all processes."""
@@ -357,6 +431,7 @@ class DaemonConfig:
             advertise=_count_up(self.advertise, index),
             # Once and for all: a port that was picked for `listen` says nothing of this one.
             metrics=_count_up(self.metrics_listen, index),
+            store=self.store if self.tiers is None else self.tiers.of_daemon(index, self.processes),
         )
 
     @property
@@ -372,7 +447,14 @@ class DaemonConfig:
     @property
     def has_directories(self) -> bool:
         """Whether there are several directories, or a reserve is kept in one."""
+        if self.tiers is not None:
+            return False
         return len(self.stores) > 1 or any(parse_reserve(self.store_reserve))
+
+    @property
+    def tiers(self) -> TierUrls | None:
+        """The fast and the slow tier, if there are two."""
+        return parse_tiers(self.store)
 
     @property
     def writers(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import click
 
 from cosco.cli.options import SIZE, SizeType
+from cosco.config import TIERS, parse_tiers
 from cosco.errors import InvalidArgument
 from cosco_bench.harness.capacity import (
     BUFFER_BYTES,
@@ -128,7 +129,10 @@ def _peers(names: Iterable[str], help: str, *, apart: bool = False) -> Any:
 
 def _store() -> Any:
     return option(
-        "", str, "URL of a store that the daemons share; a directory without it", shown="none"
+        "",
+        str,
+        "URL of a store that the daemons share, or flash=URL,then=URL; a directory without it",
+        shown="none",
     )
 
 
@@ -263,10 +267,31 @@ class IoSettings(Settings):
         shown="all, as Spark",
     )
     store: str = _store()
+    tier_durable: str = option(
+        "then",
+        click.Choice(list(TIERS)),
+        "of two tiers: where a segment is durable, so that copies may go",
+        apart=True,
+    )
+    tier_flash_bytes: int = option(
+        0,
+        SIZE,
+        "of two tiers: what flash of each daemon may have",
+        shown="all of its disk",
+        apart=True,
+    )
 
     @property
     def rows(self) -> int:
         return self.bytes // ROW_BYTES
+
+    @property
+    def tier_options(self) -> list[str]:
+        """Options of the daemons if there are two tiers."""
+        if parse_tiers(self.store) is None:
+            return []
+        flash_bytes = str(self.tier_flash_bytes)
+        return ["--tier-durable", self.tier_durable, "--tier-flash-bytes", flash_bytes]
 
     @property
     def mapper_rows(self) -> list[int]:

@@ -18,6 +18,8 @@ IDENTITY_FILE: Final = RESERVED + "json"
 IDENTITY_FORMAT: Final = 1
 #: What `cosco.dfs.directories.set_files` writes.
 SET_FORMAT: Final = 2
+#: What `cosco.dfs.tiers.flash_files` writes.
+FLASH_FORMAT: Final = 3
 _MAX_BYTES: Final = 4096
 _STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -29,7 +31,7 @@ def new_identity() -> str:
 
 def parse_identity(content: bytes) -> str | None:
     """Return the store id in an identity file, None if it is none."""
-    return _store_id(_parsed(content))
+    return _store_id(parsed_object(content))
 
 
 def read_or_create_identity(folder: Path) -> str:
@@ -41,11 +43,16 @@ def read_or_create_identity(folder: Path) -> str:
     if not path.exists():
         create_exclusively(path, new_identity())
     with path.open("rb") as file:
-        identity = _parsed(file.read(_MAX_BYTES))
+        identity = parsed_object(file.read(_MAX_BYTES))
     if identity.get("format") == SET_FORMAT and isinstance(identity.get("members"), int):
         raise InvalidArgument(
             f"{str(folder)!r} is one of {identity['members']} directories of a store: give "
             "--store for each of them"
+        )
+    if identity.get("format") == FLASH_FORMAT:
+        raise InvalidArgument(
+            f"{str(folder)!r} is the flash of a store of two tiers: give it as "
+            "--store flash=URL,then=URL"
         )
     store_id = _store_id(identity)
     if store_id is None:
@@ -74,7 +81,7 @@ def create_exclusively(path: Path, content: str) -> None:
     sync_folder(path.parent)
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
+def parsed_object(content: bytes) -> dict[str, Any]:
     """Return the object that a file is of JSON, an empty one if it is of none."""
     try:
         identity = json.loads(content)

@@ -2,8 +2,9 @@
 
 A line is `kind start seconds offset length path`, separated by tabs: the kind of an `IOEvent`,
 seconds with six decimals on the clock of `time.perf_counter`, bytes, and a path without tabs
-and line ends. Where it was not one request, a tab and their number follow. A line `lost N` says
-that N events before it were not written, as they came faster than the file took them.
+and line ends, which begins with `flash:` for the fast one of two tiers. Where it was not one
+request, a tab and their number follow. A line `lost N` says that N events before it were not
+written, as they came faster than the file took them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from cosco.errors import DataCorrupted, InvalidArgument
 
 #: Events that may wait for the thread, at about 200 bytes each; more are counted as lost.
 _WAITING_MAX: Final = 1 << 16
+#: What paths of the fast one of two tiers begin with.
+FLASH_PREFIX: Final = "flash:"
 #: How long the last lines may take to be written.
 _LAST_LINES_S: Final = 5.0
 _KINDS: Final[dict[str, IOKind]] = {kind: kind for kind in get_args(IOKind)}

@@ -91,9 +91,10 @@ class Store(Protocol):
     async def put(self, path: str, parts: Sequence[memoryview]) -> None:
         """Write a file that holds the joined `parts`.
 
-        Durable on return, the file's name included. A path has one put at a time. Another one of
-        the same path, after a put that failed or whose process died, has the same bytes, and
-        leaves the file with exactly these. The length of all parts together is a multiple of
+        Durable on return, the file's name included, but for a store that is `DurableLater`. A
+        path has one put at a time. Another one of the same path, after a put that failed or whose
+        process died, has the same bytes, and leaves the file with exactly these. The length of all
+        parts together is a multiple of
         `cosco.format.chunk.ALIGNMENT`, and not zero. The parts are in use until this returns or
         raises, also when it is cancelled.
 
@@ -143,3 +144,39 @@ class Store(Protocol):
         raise at once when they are cancelled, the process can end, and until it does the medium
         may use their memory.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTrouble:
+    """Since when nothing became durable that somebody waits for, and why.
+
+    hangs: whether a call of the medium is under way for too long.
+    """
+
+    since: float
+    reason: str
+    hangs: bool
+
+
+class DurableLater(Protocol):
+    """What a store has beside the calls of `Store` whose files may become durable after `put`.
+
+    What `put` has written can be read from then on, by whoever has this store open; it is durable,
+    and others can read it, once `is_durable` says so or `on_durable` was called. A store without
+    these is durable when `put` returns.
+    """
+
+    #: Called, on the event loop, with the path of a file that has become durable after its put.
+    on_durable: Callable[[str], None]
+    #: Called with the path of a file that never will be, as it is damaged, or gone.
+    on_lost: Callable[[str], None]
+
+    def is_durable(self, path: str) -> bool:
+        """Whether a file, which was put, is durable."""
+
+    def hurry(self, prefix: str) -> None:
+        """Make what is below a folder, or one file, durable soon: somebody waits for it."""
+
+    @property
+    def trouble(self) -> MoveTrouble | None:
+        """Why nothing becomes durable that somebody waits for; None while it does."""

@@ -121,6 +121,20 @@ def open_directory(
     return _open_local(url, parts, threads, observer, identify)
 
 
+def open_flash(
+    url: str, *, threads: int, observer: Observer | None, identify: Callable[[Path], str]
+) -> LocalStore:
+    """Return the fast tier of a store of two, still to be opened, whose id `identify` gives.
+
+    Raises InvalidArgument for a URL that is none of a directory.
+    """
+    _refuse_secrets(url)
+    parts = urlsplit(url)
+    if parts.scheme != "file":
+        raise InvalidArgument(f"flash is {url!r}: it is to be a directory, file:///DIR")
+    return _open_local(url, parts, threads, observer, identify)
+
+
 def _no_id(_directory: Path) -> str:
     return ""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +28,16 @@ class CallsUnderWay:
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return call
+
+    @asynccontextmanager
+    async def waited_for(self) -> AsyncIterator[None]:
+        """Have `wait` wait for what is in this block."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add(ended)
+        try:
+            yield
+        finally:
+            ended.set_result(None)
 
     async def to_the_end(self, call: asyncio.Future[T]) -> T:
         """Wait for a call that uses the caller's memory. A cancelled wait ends after it, too.

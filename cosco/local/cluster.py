@@ -29,7 +29,7 @@ from typing import Final, NoReturn, Self, TypeVar
 from cosco.client.argument_checks import seconds, switch, whole_number
 from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.leftovers import LEFTOVERS
-from cosco.config import DaemonConfig, parse_size
+from cosco.config import DaemonConfig, parse_size, parse_tiers
 from cosco.dfs import open_store
 from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
 from cosco.local import reaper
@@ -57,7 +57,8 @@ class LocalCluster:
     directory: where the cluster's own temporary directory goes; made if it is missing, and
         then removed at the end if that leaves it empty. None: the system's.
     shared_store: one store directory for all daemons, or one for each.
-    store: the URL of one for all, in the place of a directory; what is left there stays.
+    store: the URL of one for all, in the place of a directory; what is left there stays. Of two
+    tiers, as `flash=URL,then=URL`, each daemon has a folder of its own on flash.
     daemon_options, metadata_options: further options of `cosco-shuffled` and `cosco-metadata`.
 
     Every daemon counts as a host of its own. Options in the environment (`COSCO_*`) do not
@@ -78,8 +79,10 @@ class LocalCluster:
     ) -> None:
         daemons = whole_number("daemons", daemons, 1, _MAX_DAEMONS, "")
         memory_bytes = _memory_bytes(memory)
+        tiers = parse_tiers(store) if store is not None else None
         if store is not None:
-            open_store(store)  # which refuses a URL that makes no sense, and does no more
+            # Which refuses a URL that makes no sense, and does no more.
+            open_store(tiers.then if tiers is not None else store)
         DaemonConfig(memory=memory_bytes).validate()
         shared_store = switch("shared_store", shared_store)
         daemon_options = _options("daemon_options", daemon_options)
@@ -99,10 +102,10 @@ class LocalCluster:
             options = ["--metadata", self.metadata, "--memory", f"{memory_bytes}"]
             options += [*_METRICS, *daemon_options]
             folders = ("store" if shared_store else f"store-{i}" for i in range(daemons))
-            self.daemons = tuple(
-                self._start_daemon(i, store or (self.directory / folder).as_uri(), options)
-                for i, folder in enumerate(folders)
-            )
+            urls = [store or (self.directory / folder).as_uri() for folder in folders]
+            if tiers is not None:
+                urls = [tiers.of_daemon(i, daemons) for i in range(daemons)]
+            self.daemons = tuple(self._start_daemon(i, url, options) for i, url in enumerate(urls))
             for daemon in self.daemons:
                 daemon.wait_until_ready()
         except BaseException:

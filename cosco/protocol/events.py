@@ -97,6 +97,11 @@ class EventKind(Enum):
     STORE_ANSWERS = "store_answers", Severity.INFO
     DIRECTORY_OUT = "directory_out", Severity.WARNING
     DIRECTORY_BACK = "directory_back", Severity.INFO
+    FLASH_OUT = "flash_out", Severity.WARNING
+    FLASH_BACK = "flash_back", Severity.INFO
+    FLASH_DAMAGED = "flash_damaged", Severity.WARNING
+    MOVES_FAILING = "moves_failing", Severity.WARNING
+    MOVES_RECOVERED = "moves_recovered", Severity.INFO
     EPOCHS_FENCED = "epochs_fenced", Severity.INFO
     EXCHANGE_DROPPED = "exchange_dropped", Severity.INFO
     EPOCHS_DROPPED = "epochs_dropped", Severity.INFO

@@ -13,11 +13,8 @@ from typing import Final
 
 import grpc
 
-from cosco.config import DaemonConfig, is_wildcard, parse_address, parse_reserve
-from cosco.dfs import BoundedStore, IOEvent, Observer, answered_in, open_store
-from cosco.dfs.directories.several_stores import SeveralStores, open_directories
-from cosco.dfs.directories.state.directory_table import Change, Reserve
-from cosco.dfs.io_log import IoLog
+from cosco.config import DaemonConfig, is_wildcard, parse_address
+from cosco.dfs import answered_in
 from cosco.errors import CapacityExceeded, ServiceUnavailable
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.build import VERSION
@@ -40,6 +37,7 @@ from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistra
 from cosco.protocol.wire import SHUFFLE_SERVICE
 from cosco.shuffle_service.grpc_server import DaemonHandlers
 from cosco.shuffle_service.io.arena import Arena
+from cosco.shuffle_service.io.daemon_store import DaemonStore
 from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.lookups import Lookups
@@ -84,15 +82,8 @@ class Daemon:
         self._ending = ending
         self._ordered = asyncio.Event()  # while the metadata service orders to drain
         self._metrics = DaemonMetrics()
-        self._io_log = IoLog(config.io_log) if config.io_log else None
-        self._directories = self._several_stores() if config.has_directories else None
-        self._store = BoundedStore(
-            self._directories
-            or open_store(
-                config.store, threads=config.flush_threads + 2, observer=self._observer()
-            ),
-            config.store_timeout_s,
-        )
+        self._stores = DaemonStore(config, self._metrics)
+        self._store = self._stores.store
         self._arena = Arena(pool_bytes(config.memory))
         self._read_arena = Arena(read_arena_bytes(config.memory))
         self._core = DaemonCore(
@@ -103,7 +94,9 @@ class Daemon:
             store_idle_s=config.store_idle_s,
             store_timeout_s=config.store_timeout_s,
         )
-        self._flusher = Flusher(self._core, self._store, self._metrics, config.writers)
+        self._flusher = Flusher(
+            self._core, self._store, self._metrics, config.writers, self._stores.is_durable
+        )
         self._link = MetadataLink(config.metadata)
         self._core.replication.volatile = not self._store.durable
         lookups = Lookups(self._core, self._link)
@@ -126,6 +119,7 @@ class Daemon:
         self._machine = this_machine(config.host_id)
         self._events = EventWriter(self._core.events, EVENTS)
         self._events.listeners.append(self._metrics.count_event)
+        self._stores.serve(self._core, self._events)
         self._drain = Drain(config.full_store_wait_s + _DRAIN_MORE_S)
         self._membership = self._new_membership()
         self._endpoint: HttpEndpoint | None = None
@@ -154,31 +148,6 @@ class Daemon:
             sweep_s=self._config.sweep_s,
         )
 
-    def _several_stores(self) -> SeveralStores:
-        size_bytes, share = parse_reserve(self._config.store_reserve)
-        return open_directories(
-            self._config.stores,
-            threads=self._config.flush_threads,
-            timeout_s=self._config.store_timeout_s / 2,  # so that another can be tried
-            reserve=Reserve(size_bytes, share),
-            may_miss=self._config.store_missing,
-            observer=self._observer(),
-            tell=self._tell_directory,
-        )
-
-    def _observer(self) -> Observer:
-        """Return what counts each read and write of the store, and writes it down if asked to."""
-        count = self._metrics.observe_io
-        if self._io_log is None:
-            return count
-        write = self._io_log.observe
-
-        def observe(event: IOEvent) -> None:
-            count(event)
-            write(event)
-
-        return observe
-
     async def start(self) -> None:
         """Serve and register; raises CoscoError in one line if that cannot be."""
         await self._store.open()
@@ -204,6 +173,8 @@ class Daemon:
         self._own.run("membership", self._membership.run(orders))
         self._own.run("gauges", self._update_gauges())
         self._own.run("events", self._events.run())
+        if self._stores.tiers is not None:
+            self._own.run("tiers", self._stores.tiers.run())
         self._started = True
         self._tell(EventKind.SERVICE_STARTED)
 
@@ -225,11 +196,13 @@ class Daemon:
             self._drain.begin(time.monotonic())
             self._tell(EventKind.DRAIN_BEGAN, bytes=self._core.unstored_bytes)
             self._flusher.store_all()
+            self._stores.move_all(True)
             self._membership.hurry()
             if await self._drained(drained):
                 break
             self._drain.cancel()
             self._flusher.store_as_usual()
+            self._stores.move_all(False)
             self._membership.calm()
             self._tell(EventKind.DRAIN_CANCELLED)
 
@@ -248,6 +221,7 @@ class Daemon:
                 time.monotonic(),
                 unstored_bytes=self._core.unstored_bytes,
                 takes_in=self._core.takes_in,
+                unmoved_bytes=self._stores.unmoved_bytes,
             )
         if not serves_on:
             self._tell(EventKind.DRAINED, bytes=self._core.unstored_bytes)
@@ -264,14 +238,16 @@ class Daemon:
             await self._server.stop(grace=0)
         try:
             if store and self._store.durable:
-                left_s = self._drain.store_left_s(
-                    time.monotonic(), store_hangs=self._core.flushes.hanging > 0
-                )
+                hangs = self._core.flushes.hangs
+                left_s = self._drain.store_left_s(time.monotonic(), store_hangs=hangs)
                 await asyncio.wait_for(self._store_everything(), left_s)
         except TimeoutError:
-            lost = self._core.unstored_bytes
+            lost, unmoved = self._core.unstored_bytes, self._stores.unmoved_bytes
             why = self._core.flushes.failure or "the store is too slow"
-            raise CapacityExceeded(f"{lost} bytes of pages could not be stored ({why})") from None
+            what = f"{lost} bytes of pages could not be stored"
+            if unmoved:
+                what += f", and {unmoved} are on flash alone: start the daemon with it again"
+            raise CapacityExceeded(f"{what} ({why})") from None
         finally:
             for part in (self._own, self._populating, *reversed(self._parts)):
                 await part.stop()
@@ -279,8 +255,7 @@ class Daemon:
             self._close_memory(is_unused=await self._close_store())
             if self._endpoint is not None:
                 await asyncio.to_thread(self._endpoint.close)
-            if self._io_log is not None:
-                self._io_log.close()
+            self._stores.close_log()
             if self._started:  # else why it could not start is the only line
                 self._events.flush()
                 self._tell(EventKind.SERVICE_STOPPED)
@@ -305,9 +280,11 @@ class Daemon:
 
     async def _store_everything(self) -> None:
         self._flusher.store_all()
+        self._stores.move_all(True)
         while (copy := self._core.copies.oldest(None)) is not None:
             await self._copies.absorb(copy.key)
         await self._flusher.flush_everything()
+        await self._stores.nothing_pending()
 
     # --- for operators ---------------------------------------------------------------------
 
@@ -327,12 +304,6 @@ class Daemon:
                 bytes=bytes,
                 cause=cause,
             )
-        )
-
-    def _tell_directory(self, url: str, change: Change) -> None:
-        kind = EventKind.DIRECTORY_OUT if change.is_out else EventKind.DIRECTORY_BACK
-        self._events.tell(
-            Event(kind=kind, store=url, cause=change.cause, reason=change.reason or None)
         )
 
     def _open_endpoint(self) -> HttpEndpoint | None:
@@ -420,8 +391,8 @@ class Daemon:
             free_bytes=self._core.pool.free_bytes,
             draining=self._ending.is_set(),
             store_failing=self._core.flushes.failing(time.monotonic()),
-            store_hangs=self._core.flushes.hanging > 0,
-            unstored_bytes=self._core.unstored_bytes,
+            store_hangs=self._core.flushes.hangs,
+            unstored_bytes=self._core.unstored_bytes + self._stores.unmoved_bytes,
         )
 
     def _told(self, orders: DaemonOrders, now: float) -> None:
@@ -462,10 +433,7 @@ class Daemon:
             self._metrics.followers.set(self._core.mark_boards.followers)
             self._metrics.assignments.set(self._core.assignments)
             self._metrics.store_writes_hanging.set(self._core.flushes.hanging)
-            for name, state in self._directories.states().items() if self._directories else ():
-                self._metrics.set_directory(
-                    name, free_bytes=state.free_bytes, is_well=state.is_well
-                )
+            self._stores.update_gauges()
             self._budgets.tick(time.monotonic())
             await asyncio.sleep(_GAUGES_S)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from . import sweep
-from .scenario import seeds_of_groups
+from .scenario import seeds_of_groups, seeds_of_tiers
 
 
 def main() -> int:
@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of a row of seeds")
     parser.add_argument("--count", type=int, default=0, help="run so many seeds from --first on")
     parser.add_argument("--groups", action="store_true", help="only those that are of groups")
+    parser.add_argument("--tiers", action="store_true", help="only those with flash")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--coverage", action="store_true", help="print what happened in them")
     parser.add_argument("--break", dest="broken", metavar="NAME", help="break the code like this")
@@ -32,6 +33,8 @@ def main() -> int:
         seeds: Iterable[int] = range(arguments.first, arguments.first + arguments.count)
         if arguments.groups:
             seeds = islice(seeds_of_groups(arguments.first), arguments.count)
+        if arguments.tiers:
+            seeds = islice(seeds_of_tiers(arguments.first), arguments.count)
         return sweep.run_many(
             seeds, arguments.workers, arguments.broken, coverage=arguments.coverage
         )

@@ -149,7 +149,8 @@ def is_overcome(world: World, daemons: list[Daemon]) -> bool:
     for core in cores:
         assert core is not None
         for held in core._assignments.values():
-            if held.sealed and (held.unstored_bytes() or core.copies.has(held.key)):
+            is_stored = not (held.unstored_bytes() or core.waiting.of(held.key))
+            if held.sealed and (not is_stored or core.copies.has(held.key)):
                 return False
     return True
 

@@ -20,6 +20,8 @@ from cosco.client.groups import commit_outbox, mark_watch
 from cosco.client.read import commit_watch, gather, row_source
 from cosco.client.read.state import merge, read_plan, shared_reading
 from cosco.client.write.state import routes
+from cosco.dfs.tiers import flash_tier, mover, tiered_store
+from cosco.dfs.tiers.state import tier_table
 from cosco.errors import ServiceUnavailable
 from cosco.format import block, segment
 from cosco.metadata.service import journal
@@ -34,10 +36,16 @@ from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameBudget
 from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import DaemonOrders, EpochsDrop, RowKind
-from cosco.shuffle_service.io import epoch_removal, flusher, membership
+from cosco.shuffle_service.io import daemon_store, epoch_removal, flusher, membership
 from cosco.shuffle_service.io.push import copy_keeper
 from cosco.shuffle_service.io.read import fetch_service
-from cosco.shuffle_service.state import core, flush_plan, known_assignments, segment_indexes
+from cosco.shuffle_service.state import (
+    core,
+    flush_plan,
+    known_assignments,
+    segment_indexes,
+    waiting_segments,
+)
 from cosco.shuffle_service.state.buffers import (
     assignments,
     limits,
@@ -52,23 +60,29 @@ from . import patches
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """`what` is wrong with the code once `apply` was called; `groups`, `applications`: that of
-    these alone."""
+    """`what` is wrong with the code once `apply` was called; `groups`, `applications`, `tiers`:
+    that of these alone."""
 
     what: str
     apply: Callable[[], None]
     groups: bool
     applications: bool
+    tiers: bool
 
 
 BREAKS: dict[str, Break] = {}
 
 
 def _break(
-    name: str, what: str, *, groups: bool = False, applications: bool = False
+    name: str,
+    what: str,
+    *,
+    groups: bool = False,
+    applications: bool = False,
+    tiers: bool = False,
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(function: Callable[[], None]) -> Callable[[], None]:
-        BREAKS[name] = Break(what, function, groups, applications)
+        BREAKS[name] = Break(what, function, groups, applications, tiers)
         return function
 
     return register
@@ -278,6 +292,91 @@ def _no_other_files() -> None:
     fetch_service.FetchService._from_files = from_files
 
 
+# --- tiers --------------------------------------------------------------------------------
+
+
+@_break("flash-is-durable", "copies may go when flash has the rows", tiers=True)
+def _flash_is_durable() -> None:
+    tiered_store.TieredStore.is_durable = lambda self, path: True
+
+
+@_break("moved-early", "a move counts before the slow tier has the segment", tiers=True)
+def _moved_early() -> None:
+    async def try_move(self: mover.Mover, move: Any) -> None:
+        self.on_durable(move.path)
+        await before(self, move)
+
+    before = mover.Mover._try_move
+    mover.Mover._try_move = try_move
+
+
+@_break("gone-early", "a segment goes from flash before the slow tier has it", tiers=True)
+def _gone_early() -> None:
+    def moved(self: tier_table.TierTable, move: Any, now: float) -> bool:
+        return True
+
+    async def try_move(self: mover.Mover, move: Any) -> None:
+        file = self._table._moving[move]
+        file.put_at = -1e9
+        self._table._set_moved(file, -1e9)
+        self.wake()
+        await before(self, move)
+
+    before = mover.Mover._try_move
+    mover.Mover._try_move = try_move
+    tier_table.TierTable.moved = moved
+
+
+@_break("moved-after-deletion", "a deletion does not wait for moves, nor do they stop", tiers=True)
+def _moved_after_deletion() -> None:
+    tier_table.TierTable.drop = lambda self, prefix: []
+    tier_table.TierTable.dropped = lambda self, prefix: (0, 0)
+
+
+@_break("moved-unchecked", "a segment is copied from flash as it is", tiers=True)
+def _moved_unchecked() -> None:
+    def init(self: flash_tier.FlashTier, *args: Any, **options: Any) -> None:
+        before(self, *args, **options | {"check": lambda path, data: None})
+
+    before = flash_tier.FlashTier.__init__
+    flash_tier.FlashTier.__init__ = init
+
+
+@_break("moved-out-of-order", "a chunk counts as durable before earlier ones do", tiers=True)
+def _moved_out_of_order() -> None:
+    def durable(self: waiting_segments.WaitingSegments, path: str) -> None:
+        for chunk in self._forget(path):
+            chunk.is_durable = True
+            chunk.buffer.waiting.remove(chunk)
+            self._replication.stored(chunk)
+
+    waiting_segments.WaitingSegments.durable = durable
+
+
+@_break("left-forgotten", "what an earlier start left on flash is forgotten", tiers=True)
+def _left_forgotten() -> None:
+    tier_table.TierTable.found = lambda self, path, length, now: None
+
+
+@_break("sealed-not-hurried", "what a sealed range has on flash alone moves by age", tiers=True)
+def _sealed_not_hurried() -> None:
+    def stored(
+        self: waiting_segments.WaitingSegments, held: Any, flush: Any, *, is_durable: bool
+    ) -> None:
+        sealed, held.sealed = held.sealed, False
+        before(self, held, flush, is_durable=is_durable)
+        held.sealed = sealed
+
+    before = waiting_segments.WaitingSegments.stored
+    waiting_segments.WaitingSegments.stored = stored
+
+
+@_break("drained-with-flash", "a daemon ends with segments on flash alone", tiers=True)
+def _drained_with_flash() -> None:
+    daemon_store.DaemonStore.unmoved_bytes = 0
+    daemon_store.DaemonStore.nothing_pending = lambda self: asyncio.sleep(0)
+
+
 # --- segments -----------------------------------------------------------------------------
 
 
@@ -323,11 +422,11 @@ def _last_partition_missed() -> None:
 
 @_break("one-chunk-durable", "of a segment that is durable one chunk counts as stored")
 def _one_chunk_durable() -> None:
-    def end_flush(self: core.DaemonCore, flush: Any, now: float) -> bool:
+    def end_flush(self: core.DaemonCore, flush: Any, now: float, **options: bool) -> bool:
         stored = self.replication.stored
         self.replication.stored = lambda chunk: stored(chunk) if chunk is flush.chunks[0] else None
         try:
-            return before(self, flush, now)
+            return before(self, flush, now, **options)
         finally:
             self.replication.stored = stored
 
@@ -337,8 +436,8 @@ def _one_chunk_durable() -> None:
 
 @_break("segment-late", "the pages of a segment are free before readers are told of it")
 def _segment_late() -> None:
-    def end_flush(self: core.DaemonCore, flush: Any, now: float) -> bool:
-        is_stored = before(self, flush, now)
+    def end_flush(self: core.DaemonCore, flush: Any, now: float, **options: bool) -> bool:
+        is_stored = before(self, flush, now, **options)
         held = self._assignments.get(flush.key)
         if is_stored and held is not None:
             late = held.segments.pop()

@@ -71,6 +71,7 @@ class Nemesis:
         self.world = world
         self.rng = world.rng
         self.people = random.Random(f"people {world.seed}")
+        self.tiers = random.Random(f"trouble of tiers {world.seed}")
         self.scenario = scenario
         self.metadata = metadata
         self.daemons = daemons
@@ -99,6 +100,8 @@ class Nemesis:
         if self.scenario.ending is not Ending.ALL_READ:
             when = self.rng.random() * (self.scenario.work_s + self.scenario.mapper_s)
             self.world.later(when, self._end_early)
+        if self.scenario.tiers is not None and not self.scenario.lost_host:
+            self._trouble_tiers()
         if self.scenario.drained:
             self.world.later(self.people.random() * self.scenario.faults_s, self._drain_for)
         if self.scenario.lost_host:
@@ -200,10 +203,14 @@ class Nemesis:
                 (5, self._hang_disk),
                 (2, self._take_address),
             ]
+            if self.scenario.tiers is not None:
+                choices += [(5, self._lose_flash)]
         if self.scenario.damage:
             choices += [(3, self._flip), (2, self._delete), (1, self._truncate)]
             if not self.scenario.shared_store:
                 choices += [(2, self._lose_disk)]
+            if self.scenario.tiers is not None:
+                choices += [(6, self._flip_on_flash)]
         total = sum(weight for weight, _ in choices)
         at = self.rng.random() * total
         for weight, fault in choices:
@@ -231,6 +238,7 @@ class Nemesis:
             *(self._kill_after_lag, self._kill_after_lag, self._kill_after_lag),
             *(self._stop_daemon, self._fill_disk, self._fail_disk),
             *(self._hang_disk, self._hang_disk, self._take_address),
+            *((self._lose_flash,) * 4 if self.scenario.tiers is not None else ()),
         )
         self._do(self.rng.choice(faults))
 
@@ -253,7 +261,7 @@ class Nemesis:
 
     def _fails(self, seconds: float) -> float:
         """A daemon or a disk fails for so long, which two copies bear if nothing else does."""
-        if self._is_busy():
+        if self._is_busy() or self.world.is_flash_durable:
             self.is_too_much = True
         return self._away(seconds)
 
@@ -519,8 +527,44 @@ class Nemesis:
         files = [(name, path) for name, disk in self.world.disks.items() for path in disk.files]
         return self.rng.choice(sorted(files)) if files else None
 
-    def _flip(self) -> None:
-        if (found := self._a_file()) is not None:
+    def _trouble_tiers(self) -> None:
+        """Have flash, and the slow tier, fail while rows are written."""
+        writing_s = self.scenario.work_s + self.scenario.mapper_s
+        for _ in range(self.tiers.choice((0, 1, 2))):
+            self.world.later(0.05 + writing_s * self.tiers.random(), self._trouble_tier)
+
+    def _trouble_tier(self) -> None:
+        if self.is_over:
+            return
+        if self._is_busy():
+            self.world.later(0.1 + 0.2 * self.tiers.random(), self._trouble_tier)
+            return
+        daemon = self.tiers.choice(self.daemons)
+        name = daemon.flash_name if self.tiers.random() < 0.6 else daemon.disk_name
+        disk, kind = self.world.disks[name], self.tiers.choice(("full", "failing", "hanging"))
+        self.world.trace(f"{name} is {kind}")
+        self.world.count("fault: trouble tier")
+        seconds = self._fails(0.5 + 6.0 * self.tiers.random())
+        if kind == "hanging":
+            disk.hanging[daemon.host] = 1.0
+            self.world.later(seconds, self._go_on, disk, [daemon.host])
+        else:
+            setattr(disk, kind, True)
+            self.world.later(seconds, setattr, disk, kind, False)
+
+    def _flip_on_flash(self) -> None:
+        """Of a segment that has not moved, once there is one."""
+        names = [daemon.flash_name for daemon in self.daemons]
+        disks = self.world.disks
+        slow = {path for name in disks.keys() - set(names) for path in disks[name].files}
+        alone = [(name, path) for name in names for path in disks[name].files.keys() - slow]
+        if alone:
+            self._flip(self.rng.choice(sorted(alone)))
+        elif not self.is_over:
+            self.world.later(0.2, self._flip_on_flash)
+
+    def _flip(self, found: tuple[str, str] | None = None) -> None:
+        if (found := found or self._a_file()) is not None:
             file = self.world.disks[found[0]].files[found[1]]
             if file:
                 at = self.rng.randrange(len(file) * 8)
@@ -561,6 +605,21 @@ class Nemesis:
             self.world.later(15.0 * self.people.random(), self._restart_metadata)
         self.world.later(30.0 * self.people.random(), self._end)
 
+    def _lose_flash(self) -> None:
+        """A daemon dies with its flash, and comes back with an empty one."""
+        daemon = self._a_daemon()
+        self.world.trace(f"lose {daemon.flash_name}")
+        seconds = self._fails(self._outage())
+        daemon.kill()
+        self._clear_flash(daemon)
+        self._start_later(daemon, seconds)
+
+    def _clear_flash(self, daemon: Daemon) -> None:
+        if daemon.flash_name:
+            flash = self.world.disks[daemon.flash_name]
+            flash.files.clear()
+            flash.durable.clear()
+
     def _lose_disk(self) -> None:
         """A host with its own disk goes, and another one comes in its place."""
         daemon = self.rng.choice(self.daemons)
@@ -568,6 +627,7 @@ class Nemesis:
         daemon.kill()
         daemon.disk.files.clear()
         daemon.disk.durable.clear()
+        self._clear_flash(daemon)
         self.world.lost_stores.add(daemon.disk.store_id)
         if self.people.random() < 0.6:
             delay_s = 10 * self.people.random()

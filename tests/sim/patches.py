@@ -86,6 +86,13 @@ class SimMetrics:
     def count(self, what: str, amount: int) -> None:
         getattr(self, what).inc(amount)
 
+    def count_tier(self, what: str, amount: int, label: str) -> None:
+        metric = getattr(self, f"tier_{what}")
+        (metric.labels(label) if label else metric).inc(amount)
+
+    def observe_flash(self, event: object) -> None:
+        pass
+
     def count_event(self, event: Any) -> None:
         self.events.labels(event.kind.label).inc(event.times)
 
@@ -227,6 +234,7 @@ def install() -> None:
     following.Waiter.__hash__ = _number_of
     replaced: list[tuple[Any, Any]] = [
         (cosco.dfs.open_store, storage.open_store),
+        (cosco.dfs.registry.open_flash, storage.open_flash),
         (cosco.metadata.store.database.open_database, database.open_database),
         (arena.Arena, SimArena),
         (metrics.DaemonMetrics, SimMetrics),
@@ -272,6 +280,7 @@ def install() -> None:
         importlib.import_module("cosco.metadata.state.old_builds").OldBuilds,
         importlib.import_module("cosco.shuffle_service.io.read.fetch_service").FetchService,
     )
+    watch.watch_tiers(importlib.import_module("cosco.dfs.tiers.state.tier_table").TierTable)
     # So that indexes are forgotten here.
     importlib.import_module("cosco.shuffle_service.state.buffers.limits")._INDEXES_MIN_BYTES = 0
     # So that groups' exchanges, whose partitions are few here, have several ranges.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 from cosco.config import DaemonConfig, MetadataConfig
 from cosco.errors import CoscoError
@@ -131,12 +132,25 @@ class Daemon(Service):
             self.disk_name = twin_of.disk_name
         disk = world.disks.setdefault(self.disk_name, Disk(f"store-{self.disk_name}"))
         disk.slowness = scenario.store_slowness
+        self.flash_name = f"flash{index}" if scenario.tiers is not None else ""
+        store = f"file:///{self.disk_name}"
+        options: dict[str, Any] = {}
+        if scenario.tiers is not None:
+            flash = world.disks.setdefault(self.flash_name, Disk(self.flash_name))
+            flash.slowness = min(scenario.store_slowness, 2.0)
+            store = f"flash=file:///{self.flash_name},then={store}"
+            is_durable = world.is_flash_durable = scenario.tiers.flash_is_durable
+            options = {
+                "tier_age_s": scenario.tiers.age_s,
+                "tier_flash_bytes": scenario.tiers.flash_bytes,
+                "tier_durable": "flash" if is_durable else "then",
+            }
         self._boards_bytes = scenario.group.boards_bytes if scenario.group is not None else 0
         self._config = DaemonConfig(
             listen=self.address,
             advertise=twin_of.address if twin_of is not None else "",
             metadata=METADATA_ADDRESS,
-            store=f"file:///{self.disk_name}",
+            store=store,
             memory=scenario.memory_bytes,
             segment_bytes=scenario.segment_bytes,
             inflight_bytes=scenario.inflight_bytes,
@@ -147,6 +161,7 @@ class Daemon(Service):
             store_timeout_s=STORE_TIMEOUT_S,
             register_timeout_s=60.0,
             sweep_s=1.0 if scenario.drops_old_builds else 15.0,
+            **options,
         )
 
     @property
@@ -166,6 +181,14 @@ class Daemon(Service):
             stop_now=stop_now,
             drained=self._on_drained,
         )
+        self._check_flash()
+
+    def _check_flash(self) -> None:
+        """A daemon that has ended in good order leaves nothing on flash alone."""
+        if self.flash_name and not self.world.counts["daemon tier_damaged"]:
+            alone = self.world.disks[self.flash_name].durable.keys() - self.disk.ever
+            if any(self.world.disks[self.flash_name].durable[path] for path in alone):
+                self.world.problem(f"{self.name} has ended, and {alone} are on flash alone")
 
     def _on_ready(self, line: str) -> None:
         super()._on_ready(line)

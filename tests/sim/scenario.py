@@ -24,6 +24,9 @@ LOST_HOSTS = 0.04
 #: How long old builds are kept, in seconds: in the last case for longer than any run takes.
 OLD_BUILD_GRACES_S = (0.0, 0.0, 3.0, 900.0)
 
+#: The share of all whose daemons have flash before their stores.
+TIERS = 0.15
+
 #: The share of exchanges that an application owns, beside another one.
 APPLICATIONS = 0.2
 
@@ -55,6 +58,16 @@ class GroupWork:
     released: float  # of exchanges that are released once they were read
     early_released: float  # of exchanges that are released at any moment
     boards_bytes: int  # what boards and waiting readers of a daemon may take; 0: as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """How daemons use their flash."""
+
+    age_s: float
+    flash_bytes: int  # 0: as much as there is
+    flash_is_durable: bool
+    segment_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ class Scenario:
     lost_host: bool = False  # one host goes with its disk, and nothing else goes wrong
     columns: bool = False  # rows are of Arrow, see `columns.py`
     application: bool = False  # one owns the exchange, and a source that its re-runs read
+    tiers: Tiers | None = None  # None: one store a daemon
     group: GroupWork | None = None  # None: one exchange of its own
 
     @property
@@ -161,7 +175,10 @@ def draw(seed: int) -> Scenario:
         old_build_grace_s=random.Random(f"old builds {seed}").choice(OLD_BUILD_GRACES_S),
     )
     drained = random.Random(f"drained {seed}").random() < DRAINED
-    scenario = replace(scenario, drained=drained)
+    scenario = replace(scenario, drained=drained, tiers=_tiers(random.Random(f"tiers {seed}")))
+    if scenario.tiers is not None and not tight:  # so that segments are many
+        segment_bytes = min(scenario.segment_bytes, scenario.tiers.segment_bytes)
+        scenario = replace(scenario, segment_bytes=segment_bytes)
     kind = random.Random(f"kind {seed}")
     lost_host = random.Random(f"lost host {seed}")
     is_lost = lost_host.random() < LOST_HOSTS
@@ -193,6 +210,22 @@ def seeds_of_groups(first: int) -> Iterator[int]:
 def seeds_of_applications(first: int) -> Iterator[int]:
     """The seeds from `first` on in which an application owns the exchange."""
     return (seed for seed in itertools.count(first) if draw(seed).application)
+
+
+def seeds_of_tiers(first: int) -> Iterator[int]:
+    """The seeds from `first` on in which daemons have flash."""
+    return (s for s in itertools.count(first) if _tiers(random.Random(f"tiers {s}")) is not None)
+
+
+def _tiers(rng: random.Random) -> Tiers | None:
+    if rng.random() >= TIERS:
+        return None
+    return Tiers(
+        age_s=rng.choice((0.0, 1.0, 10.0, 300.0)),
+        flash_bytes=rng.choice((0, 0, 60 << 10, 400 << 10)),
+        flash_is_durable=rng.random() < 0.3,
+        segment_bytes=rng.choice((8, 16, 16, 512)) << 10,
+    )
 
 
 def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:

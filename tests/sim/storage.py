@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import builtins
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from cosco.dfs.paths import check_folder, check_prefix, check_put, check_read
 from cosco.dfs.protocol import Observer, StoredFile, StoreFull
 from cosco.protocol.records import VOLATILE_STORE
 
-from .loop import PROCESS
+from .loop import PROCESS, Process
 from .world import current
 
 _SECTOR_BYTES = 512
@@ -36,8 +38,8 @@ class Disk:
         self.hanging: dict[str, float] = {}
         #: Bytes that were said to be durable, by path.
         self.durable: dict[str, int] = {}
-        #: CRC of what each path was first put with.
-        self.given: dict[str, int] = {}
+        #: Paths that were durable at some time.
+        self.ever: set[str] = set()
 
     def under(self, prefix: str) -> list[str]:
         return sorted(path for path in self.files if path.startswith(prefix))
@@ -52,10 +54,12 @@ class SimStore:
 
     def __init__(self, url: str, disk: Disk, *, durable: bool, observer: Observer | None) -> None:
         self.url = url
+        self.directory = Path(url.removeprefix("file://"))
         self.store_id = ""
         self.durable = durable
         self._disk = disk
         self._world = current()
+        self._deleted: list[str] = []  # prefixes of which nothing was left
 
     async def open(self) -> None:
         await self._takes(0.001)
@@ -66,7 +70,8 @@ class SimStore:
         disk, process = self._disk, PROCESS.get()
         assert process is not None
         self._check_room()
-        if disk.given.setdefault(path, crc32(b"".join(parts))) != crc32(b"".join(parts)):
+        given = crc32(b"".join(parts))
+        if self._world.given.setdefault(path, given) != given:
             self._world.problem(f"{path} is put with other bytes than before")
 
         def torn() -> None:
@@ -87,8 +92,11 @@ class SimStore:
             torn()
             raise OSError(errno.EIO, "the simulated disk fails")
         self._check_room()
+        if path.startswith(tuple(self._deleted)):
+            self._world.problem(f"{path} is put after what it belongs to was deleted")
         disk.files[path] = bytearray(b"".join(parts))
         disk.durable[path] = length
+        disk.ever.add(path)
 
     def _check_room(self) -> None:
         if self._disk.full:
@@ -132,6 +140,30 @@ class SimStore:
             await self._takes(0.0005)
             await self._hangs()
             self._disk.delete(path)
+        if prefix.count("/") > 1:  # an exchange, which never comes back
+            self._deleted.append(prefix)
+
+    # --- of a directory ----------------------------------------------------------------------
+
+    async def call(self, function: Callable[[Path], Any]) -> Any:
+        await self._takes(0.0005)
+        return function(self.directory)
+
+    async def room(self) -> tuple[int, int]:
+        await self._takes(0.0002)
+        await self._hangs()
+        return 0 if self._disk.full else 1 << 40, 1 << 40
+
+    async def remove(self, path: str) -> None:
+        await self._takes(0.0005)
+        await self._hangs()
+        self._disk.delete(path)
+
+    async def check(self) -> None:
+        await self._takes(0.001)
+        await self._hangs()
+        if self._disk.failing and self._world.rng.random() < 0.3:
+            raise OSError(errno.EIO, "the simulated disk fails")
 
     async def close(self) -> None:
         await asyncio.sleep(0)
@@ -165,8 +197,24 @@ def open_store(url: str, *, threads: int = 4, observer: Observer | None = None) 
             durable=False,
             observer=observer,
         )
-    name = url.removeprefix("file:///")
-    return SimStore(url, world.disks[name], durable=True, observer=observer)
+    disk = world.disks[url.removeprefix("file:///")]
+    world.slow_disks[_process()] = disk
+    return SimStore(url, disk, durable=True, observer=observer)
+
+
+def open_flash(
+    url: str, *, threads: int, observer: Observer | None, identify: Callable[[Path], str]
+) -> SimStore:
+    """`cosco.dfs.registry.open_flash`, for the one daemon that has the disk."""
+    world = current()
+    world.flashes[_process()] = disk = world.disks[url.removeprefix("file:///")]
+    return SimStore(url, disk, durable=True, observer=observer)
+
+
+def _process() -> Process:
+    process = PROCESS.get()
+    assert process is not None
+    return process
 
 
 def _missing(path: str) -> FileNotFoundError:

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import takewhile
 
 from .runner import Result, run_seed
-from .scenario import seeds_of_applications, seeds_of_groups
+from .scenario import seeds_of_applications, seeds_of_groups, seeds_of_tiers
 
 _CHUNK = 8
 #: Of one worker process, as worlds leave a little behind.
@@ -105,6 +105,8 @@ def measure_breaks(limit: int, workers: int, only: str | None) -> int:
             tried = takewhile(lambda seed: seed < limit, seeds_of_groups(0))
         elif breaks.BREAKS[name].applications:
             tried = takewhile(lambda seed: seed < limit, seeds_of_applications(0))
+        elif breaks.BREAKS[name].tiers:
+            tried = takewhile(lambda seed: seed < limit, seeds_of_tiers(0))
         for result in results(tried, workers, name):
             seeds = result.seed + 1
             if result.problems:

@@ -18,12 +18,14 @@ from cosco.shuffle_service.state.buffers.old_epochs import Going
 
 from .loop import PROCESS
 from .programs import ADOPTION_GRACE_S
+from .world import current
 
 if TYPE_CHECKING:
     from cosco.metadata.state.exchange.exchange_state import ExchangeState
     from cosco.protocol.mark import Mark
     from cosco.protocol.records import Assignment
     from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
+    from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
     from cosco.shuffle_service.state.core import DaemonCore
 
     from .world import World
@@ -77,6 +79,7 @@ def watch(world: World, core: DaemonCore) -> None:
                 world.problem(f"mapper {mark.mapper} is done in {key}, and its replica lacks rows")
         return counts
 
+    _watch_durable(world, core)
     instance: Any = core
     instance.admit, instance.seal, instance.drop = watched_admit, watched_seal, watched_drop
     instance.count = watched_count
@@ -124,6 +127,44 @@ def check_gone(world: World, exchange: ExchangeState, index: int) -> None:
     since = world.loop.now - world.ended_builds.get((exchange.number, index), world.loop.now)
     if since < world.old_build_grace_s:
         world.problem(f"an old build of range {index} goes {since:.1f} s after it has ended")
+
+
+def _watch_durable(world: World, core: DaemonCore) -> None:
+    """See that copies may go of what everybody can find, not of what is on one's flash alone."""
+    process = PROCESS.get()
+    assert process is not None
+    stored = core.replication.stored
+
+    def watched_stored(chunk: Chunk) -> None:
+        has_flash = process in world.flashes and not world.is_flash_durable
+        if has_flash and chunk.path not in world.slow_disks[process].ever:
+            world.problem(f"copies of {chunk.path} may go, and the slow tier lacks it")
+        if any(_serial(other) < _serial(chunk) for other in chunk.buffer.waiting):
+            world.problem(f"{chunk.path} is durable, and counts before an earlier one is")
+        stored(chunk)
+
+    replication: Any = core.replication
+    replication.stored = watched_stored
+
+
+def _serial(chunk: Chunk) -> int:
+    return int(chunk.path.rpartition("-")[2], 16)
+
+
+def watch_tiers(table: Any) -> None:
+    """Look at everything that goes from flash since it has moved."""
+
+    def next_removal(self: Any, now: float) -> str | None:
+        path: str | None = removal(self, now)
+        process = PROCESS.get()
+        assert process is not None
+        world = current()
+        if path is not None and path not in world.slow_disks[process].ever:
+            world.problem(f"{path} goes from flash, and the slow tier lacks it")
+        return path
+
+    removal = table.next_removal
+    table.next_removal = next_removal
 
 
 def check_ends(world: World, exchange: ExchangeState, indexes: Iterable[int]) -> None:

@@ -40,6 +40,12 @@ class World:
         self.hub = greenlet.getcurrent()
         self.network = Network(self)
         self.disks: dict[str, Disk] = {}
+        #: What was put first, by path: its CRC.
+        self.given: dict[str, int] = {}
+        #: Of daemons with two tiers, by process: the disks of both.
+        self.flashes: dict[Process, Disk] = {}
+        self.slow_disks: dict[Process, Disk] = {}
+        self.is_flash_durable = False  # by their options
         self.lost_stores: set[str] = set()  # ids of those whose disk is no more
         self.forgotten_stores: set[str] = set()  # of these, what an operator has said so of
         self.database: TableStore
@@ -89,6 +95,8 @@ class World:
         self.cores.clear()
         self.budgets.clear()
         self.states.clear()
+        self.flashes.clear()
+        self.slow_disks.clear()
         self.network.servers.clear()
         self.loop.clear()
         gc.collect()  # now, rather than in the middle of the next world

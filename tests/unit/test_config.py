@@ -13,6 +13,7 @@ from cosco.config import (
     parse_address,
     parse_reserve,
     parse_size,
+    parse_tiers,
 )
 from cosco.errors import InvalidArgument
 
@@ -187,3 +188,44 @@ def test_directories_share_the_memory_of_writes() -> None:
     assert (one.writers, two.writers) == (3, 6)
     assert two.segment_limit_bytes * two.writers == one.segment_limit_bytes * one.writers
     assert (one.has_directories, two.has_directories) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("store", "flash", "then"),
+    [
+        ("flash=file:///nvme,then=s3://b/p?region=x", "file:///nvme", "s3://b/p?region=x"),
+        (
+            " flash=file:///nvme?fsync=false, then=file:///d ",
+            "file:///nvme?fsync=false",
+            "file:///d",
+        ),
+    ],
+)
+def test_two_tiers(store: str, flash: str, then: str) -> None:
+    config = DaemonConfig(store=store, store_reserve="5%")
+    config.validate()
+    assert config.tiers is not None
+    assert (config.tiers.flash, config.tiers.then) == (flash, then)
+    assert (config.has_directories, config.writers) == (False, 3)
+
+
+@pytest.mark.parametrize("store", ["file:///a", "file:///then=x", "s3://b/flash=1", "memory://"])
+def test_other_stores_are_no_tiers(store: str) -> None:
+    assert parse_tiers(store) is None
+
+
+def test_processes_have_a_folder_each_on_flash() -> None:
+    store = "flash=file:///nvme/?fsync=false,then=file:///d"
+    config = DaemonConfig(store=store, processes=2, memory=64 * MIB)
+    config.validate()
+    folders = [config.of_process(index).store for index in range(2)]
+    assert folders == [
+        f"flash=file:///nvme/daemon-{n}?fsync=false,then=file:///d" for n in range(2)
+    ]
+    assert DaemonConfig(store=store).of_process(0).store == store
+
+
+def test_a_secret_in_the_url_of_a_tier_is_not_repeated() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        parse_tiers("flash=s3://user:hidden@b/p,then=file:///d")
+    assert "hidden" not in str(caught.value)

@@ -38,7 +38,12 @@ def measure(settings: IoSettings, bars: Bars) -> Report:
     figures = _figures(settings, runs, sort.to_json(), problems)
     return Report(
         figures,
-        [_sizes_table(settings, figures), _ratios_table(figures), _memory_table(figures)],
+        [
+            _sizes_table(settings, figures),
+            _ratios_table(figures),
+            _memory_table(figures),
+            *([_tiers_table(figures)] if settings.tier_options else []),
+        ],
         [f"NOT VERIFIED: {problem}" for problem in problems],
         failed=bool(problems),
         draw=partial(draw, figures),
@@ -61,6 +66,8 @@ def _figures(
                 "ratios": ratios(cosco, sort),
             }
         )
+        if one.tiers is not None:
+            levels[-1]["tiers"] = one.tiers.to_json()
     return {
         "verified": not problems,
         "segment_bytes": sort["bytes_stored"] / (settings.mappers * settings.partitions),
@@ -150,6 +157,33 @@ def _memory_table(measured: dict[str, Any]) -> Table:
             f"{cosco['service_time_s']['total']:.1f} s",
             f"{level['ratios']['service_time']:.2f}",
         )
+    return made
+
+
+def _tiers_table(measured: dict[str, Any]) -> Table:
+    levels = measured["memory_levels"]
+    made = table(
+        "what each tier was asked for; seconds are those of one spindle below the slow tier",
+        "",
+        *(f"{level['memory_bytes'] / MIB:.0f} MiB" for level in levels),
+    )
+    tiers = [level["tiers"] for level in levels]
+    rows = [
+        ("flash, writes", [one["flash"]["writes"] for one in tiers]),
+        ("flash, reads", [one["flash"]["reads"] for one in tiers]),
+        ("moved", [one["moved"] for one in tiers]),
+        ("slow tier, writes", [one["slow"]["write"] for one in tiers]),
+        ("slow tier, reads", [one["slow"]["read"] for one in tiers]),
+    ]
+    for name, figures in rows:
+        made.add_row(name, *(f"{one['count']:,}: {one['bytes'] / GB:.2f} GB" for one in figures))
+    for name, key in (("modelled", "slow"), ("modelled, without flash", "without_flash")):
+        made.add_row(name, *(f"{one['service_time_s'][key]:.1f} s" for one in tiers))
+    saved = [one["saved"] for one in tiers]
+    made.add_row("saved", *(f"{one['bytes'] / GB:.2f} GB" for one in saved))
+    for kind in sorted({kind for one in saved for kind in one["requests"]}):
+        counts = (one["requests"].get(kind, 0) for one in saved)
+        made.add_row(f"saved, requests: {kind}", *(f"{count:,}" for count in counts))
     return made
 
 

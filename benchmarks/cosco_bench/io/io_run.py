@@ -38,6 +38,7 @@ from cosco_bench.harness.flow import reduce_rows
 from cosco_bench.harness.measuring import wait_until_deleted
 from cosco_bench.io.io_figures import ShuffleIo, requests_of
 from cosco_bench.io.sort_shuffle import U8, SortIo, SortReader, SortWriter
+from cosco_bench.io.tier_figures import TierIo, tier_io
 from cosco_bench.settings import IoSettings
 
 #: Longer than any mapper needs to make its rows.
@@ -53,12 +54,13 @@ MapperShare = list[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class CoscoRun:
-    """One run through daemons with `memory` bytes each."""
+    """One run through daemons with `memory` bytes each. `tiers`: None if there is one."""
 
     memory: int
     buffers_bytes: int
     peak_rss_bytes: int
     io: ShuffleIo
+    tiers: TierIo | None
     problems: list[str]
 
 
@@ -100,6 +102,7 @@ def run_cosco(
     with tempfile.TemporaryDirectory(prefix="cosco-io-", dir=settings.directory) as scratch:
         log = Path(scratch) / "io.log"
         options = ["--io-log", str(log), "--store-idle-s", str(_STORE_IDLE_S)]
+        options += settings.tier_options
         with (
             LocalCluster(
                 settings.daemons,
@@ -144,6 +147,7 @@ def run_cosco(
             bytes_stored=progress.bytes_stored,
             requests=requests_of(events),
         ),
+        tiers=tier_io(events) if settings.tier_options else None,
         problems=mismatches(settings.rows, sent, received, progress.rows),
     )
 

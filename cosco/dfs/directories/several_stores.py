@@ -11,8 +11,8 @@ import errno
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from cosco.dfs.bounded import answered_in
@@ -130,7 +130,7 @@ class SeveralStores:
         length = check_put(path, parts)
         refused: dict[int, OSError] = {}
         copy: PutCopy | None = None
-        async with _waited_for(self._under_way):
+        async with self._under_way.waited_for():
             try:
                 if len(self._stores) > 1:
                     copy = await self._copies.make(parts, length)
@@ -165,7 +165,7 @@ class SeveralStores:
             ):  # here, as memory of the caller is in use
                 return await self._stores[index].read_into(path, offset, parts)
 
-        async with _waited_for(self._under_way):
+        async with self._under_way.waited_for():
             return await self._from_holder(path, read)
 
     async def list(self, prefix: str) -> builtins.list[StoredFile]:
@@ -200,7 +200,7 @@ class SeveralStores:
             self._directories.refuse_if_hanging(index)  # a large deletion may take its time
             await self._stores[index].delete_prefix(prefix)
 
-        async with _waited_for(self._under_way):
+        async with self._under_way.waited_for():
             deletions = [delete(index) for index in self._directories.present()]
             for result in await asyncio.gather(*deletions, return_exceptions=True):
                 if isinstance(result, BaseException):
@@ -347,17 +347,6 @@ class SeveralStores:
         self._known.move_to_end(path)
         if len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
-
-
-@asynccontextmanager
-async def _waited_for(under_way: CallsUnderWay) -> AsyncIterator[None]:
-    """Have `close` wait for what is in this block."""
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    under_way.add(ended)
-    try:
-        yield
-    finally:
-        ended.set_result(None)
 
 
 def _all_of(found: Mapping[int, T | OSError]) -> dict[int, T]:

@@ -18,16 +18,25 @@ from cosco.shuffle_service.state.segment_choice import Flush
 
 
 class Flusher(TaskRunner):
-    """`writers` tasks that write what `core` says; `start` to `stop` once."""
+    """`writers` tasks that write what `core` says; `start` to `stop` once.
+
+    is_durable: whether a file is, of which the store has said that it was put.
+    """
 
     def __init__(
-        self, core: DaemonCore, store: Store, metrics: DaemonMetrics, writers: int
+        self,
+        core: DaemonCore,
+        store: Store,
+        metrics: DaemonMetrics,
+        writers: int,
+        is_durable: Callable[[str], bool] = lambda _path: True,
     ) -> None:
         super().__init__()
         self._core = core
         self._store = store
         self._metrics = metrics
         self._writers = writers
+        self._is_durable = is_durable
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
         self._is_failing = False  # for all that was told
@@ -62,7 +71,8 @@ class Flusher(TaskRunner):
                 await self._work.wait()
                 continue
             await self._write(flush)
-            if self._core.end_flush(flush, time.monotonic()):
+            is_durable = self._is_durable(flush.path)
+            if self._core.end_flush(flush, time.monotonic(), is_durable=is_durable):
                 self._metrics.segments_stored.inc()
                 self._metrics.chunks_stored.inc(len(flush.chunks))
                 self._metrics.bytes_stored.inc(flush.body_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -64,6 +65,13 @@ class DaemonMetrics:
         self.followers = gauge("followers", "Readers that wait for marks")
         self.assignments = gauge("assignments", "Assignments with buffers")
         self.events = counter("events", "Events, as the log has them", "event")
+        self._add_parts(counter, gauge)
+        self.store_writes_hanging = gauge(
+            "store_writes_hanging", "Store writes under way for longer than --store-timeout-s"
+        )
+
+    def _add_parts(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        """Add what a store of several directories, or of two tiers, tells."""
         self.directory_free_bytes = gauge(
             "directory_free_bytes",
             "Free bytes of each of several directories before its last write",
@@ -72,9 +80,28 @@ class DaemonMetrics:
         self.directory_well = gauge(
             "directory_well", "Whether each of several directories takes writes", "directory"
         )
-        self.store_writes_hanging = gauge(
-            "store_writes_hanging", "Store writes under way for longer than --store-timeout-s"
+        self.tier_put_bytes = counter(
+            "tier_put_bytes", "Bytes of segments put, by the tier that took them", "tier"
         )
+        self.tier_moves = counter(
+            "tier_moves", "Segments moved from flash to the slow tier, by why", "reason"
+        )
+        self.tier_moved_bytes = counter(
+            "tier_moved_bytes", "Bytes moved from flash to the slow tier, by why", "reason"
+        )
+        self.tier_move_failures = counter("tier_move_failures", "Moves that failed")
+        self.tier_damaged = counter("tier_damaged", "Segments found damaged on flash")
+        self.tier_saved = counter("tier_saved", "Segments that never reached the slow tier")
+        self.tier_saved_bytes = counter(
+            "tier_saved_bytes", "Bytes of segments that never reached the slow tier"
+        )
+        self.flash_requests = counter("flash_requests", "Reads and writes of flash", "kind")
+        self.flash_io_bytes = counter(
+            "flash_io_bytes", "Bytes read from and written to flash", "kind"
+        )
+        self.flash_bytes = gauge("flash_bytes", "Bytes of segments on flash")
+        self.flash_pending_bytes = gauge("flash_pending_bytes", "Bytes that are on flash alone")
+        self.flash_well = gauge("flash_well", "Whether flash takes writes")
 
     def count(self, what: str, amount: int) -> None:
         """Count something up, by the name of its counter here."""
@@ -85,6 +112,16 @@ class DaemonMetrics:
         """Say how one of several directories is."""
         self.directory_free_bytes.labels(name).set(free_bytes)
         self.directory_well.labels(name).set(is_well)
+
+    def count_tier(self, what: str, amount: int, label: str) -> None:
+        """Count something of two tiers up, by the name of its counter here without `tier_`."""
+        counter: Counter = getattr(self, f"tier_{what}")
+        (counter.labels(label) if label else counter).inc(amount)
+
+    def observe_flash(self, event: IOEvent) -> None:
+        """Count one physical read or write of the fast one of two tiers."""
+        self.flash_requests.labels(event.kind).inc(event.requests)
+        self.flash_io_bytes.labels(event.kind).inc(event.length)
 
     def count_event(self, event: Event) -> None:
         """Count an event."""

@@ -48,6 +48,7 @@ from cosco.shuffle_service.state.segment_choice import (
 )
 from cosco.shuffle_service.state.segment_indexes import KeptIndexes
 from cosco.shuffle_service.state.snapshots import Snapshot, look_at
+from cosco.shuffle_service.state.waiting_segments import WaitingSegments
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,11 @@ class DaemonCore:
         self.pool = PagePool(len(arena))
         self.shares = PoolShares(self.pool)
         self.copies = CopyLog(self.pool, arena, self.shares)
-        self.copies.on_last_gone = self._copies_gone
+        self.copies.on_last_gone = lambda key: self._hurry(self._assignments.get(key))
         self.replication = ReplicationLog(
             incarnation=incarnation, frames_max=forwards_max(len(arena))
         )
+        self.waiting = WaitingSegments(self.replication)
         self.cluster_id = ""  # known after registration
         #: What operators are told.
         self.events = EventLog()
@@ -182,17 +184,13 @@ class DaemonCore:
             if held.board is not None:
                 held.board.end()
             self._hurry(held)
+            self.waiting.hurry(self.folder(held.key))
         self.kick()
         return sum(held.unstored_bytes() + self.copies.bytes_of(held.key) for held in known)
 
-    def _copies_gone(self, key: AssignmentKey) -> None:
-        held = self._assignments.get(key)
-        if held is not None:
-            self._hurry(held)
-
-    def _hurry(self, held: AssignmentBuffers) -> None:
+    def _hurry(self, held: AssignmentBuffers | None) -> None:
         """Have what a sealed assignment has in memory stored, once its copies are gone."""
-        if held.sealed and not self.copies.has(held.key):
+        if held is not None and held.sealed and not self.copies.has(held.key):
             for buffer in held.buffers.values():
                 if buffer.flushing is None:
                     self.flushes.hurry(buffer)
@@ -374,8 +372,11 @@ class DaemonCore:
         self.flushes.failed(flush, error, now)
         self.changed(now)  # who waits for pages may want to give up
 
-    def end_flush(self, flush: Flush, now: float) -> bool:
-        """Free the pages of a segment that is durable. Returns whether its exchange is open."""
+    def end_flush(self, flush: Flush, now: float, *, is_durable: bool = True) -> bool:
+        """Free the pages of a segment that is stored. Returns whether its exchange is open.
+
+        is_durable: whether its copies may go; else `waiting` is to be told later.
+        """
         self.flushes.ended()
         self.shares.flushing -= flush.capacity
         is_stored = not flush.is_dropped()
@@ -387,8 +388,9 @@ class DaemonCore:
             chunk.buffer.end_flush()
             chunk.release(self.pool)
             if is_stored:
-                self.replication.stored(chunk)
                 self._go_on(held, chunk.buffer)
+        if is_stored:
+            self.waiting.stored(held, flush, is_durable=is_durable)
         self.copies.keep_waiting()
         self.changed(now)
         return is_stored
@@ -431,6 +433,7 @@ class DaemonCore:
         """Forget assignments; `error`: what is told to who waits. Returns them."""
         dropped = self._assignments.pop(going)
         chunks = [chunk for held in dropped for chunk in held.in_memory()]
+        chunks += self.waiting.drop(dropped)
         self.replication.drop(going, chunks, error)
         self.copies.drop(going, error)
         for held in dropped:

@@ -43,6 +43,7 @@ class Drain:
         self._answers = 0
         self._may_exit = False
         self._empty_at = 0.0  # when there was nothing left to store, last
+        self._unmoved_bytes = 0  # when it was asked last
         self._done_since: float | None = None
         self._needed = False  # the service has not let it go, though all is stored and sealed
         self.begun = False
@@ -66,10 +67,18 @@ class Drain:
             self._answers += 1
             self._may_exit = orders.may_exit
 
-    def step(self, now: float, *, unstored_bytes: int, takes_in: bool) -> Step:
-        """To be asked often. `takes_in`: an assignment that is not sealed is held."""
-        if not unstored_bytes:
+    def step(
+        self, now: float, *, unstored_bytes: int, takes_in: bool, unmoved_bytes: int = 0
+    ) -> Step:
+        """To be asked often. `takes_in`: an assignment that is not sealed is held.
+
+        unmoved_bytes: what is on the fast one of two tiers alone. It may be much, so it has time
+        for as long as it becomes less.
+        """
+        if not unstored_bytes and (not unmoved_bytes or unmoved_bytes < self._unmoved_bytes):
             self._empty_at = now
+        self._unmoved_bytes = unmoved_bytes
+        unstored_bytes += unmoved_bytes
         # The answer before the last one may be to a heartbeat that told of no drain.
         if unstored_bytes or takes_in or self._answers < 2:
             self._done_since = None

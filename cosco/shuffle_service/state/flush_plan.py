@@ -17,8 +17,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
+from cosco.dfs.protocol import MoveTrouble
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
@@ -54,7 +56,9 @@ class FlushPlan:
         self._came_at: float | None = None  # the last frame; None since the rest began
         #: Since when no write has succeeded, and why; None while it works.
         self.failing_since: float | None = None
-        self.failure = ""
+        self._failure = ""
+        #: Says why nothing moves on from the fast of two tiers that somebody waits for.
+        self.moves: Callable[[], MoveTrouble | None] = lambda: None
         self._timeout_s = timeout_s
         self._under_way: dict[Flush, None] = {}
 
@@ -169,7 +173,7 @@ class FlushPlan:
         flush.hangs = True
         if self.failing_since is None:
             self.failing_since = now
-        self.failure = f"a write has been under way for {now - flush.began_at:.0f} s"
+        self._failure = f"a write has been under way for {now - flush.began_at:.0f} s"
         return _HANGS_STILL_S
 
     def returned(self, flush: Flush) -> None:
@@ -181,12 +185,24 @@ class FlushPlan:
         """Note that a write has failed; it is to be tried again after `retry_s`."""
         if self.failing_since is None:
             self.failing_since = now
-        self.failure = error.strerror or str(error)
+        self._failure = error.strerror or str(error)
         flush.retry_s = min(max(_RETRY_MIN_S, 2 * flush.retry_s), _RETRY_MAX_S)
 
     def ended(self) -> None:
         """Note that a write has succeeded, or is of no use any more."""
         self.failing_since = None  # if it fails still, the next write finds out
+
+    @property
+    def failure(self) -> str:
+        """Why writes, or moves, fail."""
+        moves = self.moves()
+        return moves.reason if moves is not None and self.failing_since is None else self._failure
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a write hangs, or a move that somebody waits for."""
+        moves = self.moves()
+        return self.hanging > 0 or (moves is not None and moves.hangs)
 
     @property
     def hanging(self) -> int:
@@ -207,8 +223,10 @@ class FlushPlan:
 
         The store has taken nothing for a while, or a write hangs, though others succeed.
         """
-        return self.hanging > 0 or self.takes_nothing(now, FAILING_AFTER_S)
+        return self.hangs or self.takes_nothing(now, FAILING_AFTER_S)
 
     def takes_nothing(self, now: float, patience_s: float) -> bool:
-        """Whether no write has succeeded for `patience_s`, and some have failed."""
-        return self.failing_since is not None and now - self.failing_since >= patience_s
+        """Whether no write has succeeded for `patience_s`, and some have failed; or no move."""
+        moves = self.moves()
+        since = [self.failing_since, moves.since if moves is not None else None]
+        return any(began is not None and now - began >= patience_s for began in since)

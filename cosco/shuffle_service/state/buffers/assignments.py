@@ -29,7 +29,7 @@ class AssignmentBuffers:
     replica: to whom frames are forwarded; None for a single copy, and at the replica.
     copied_from: at the replica, the incarnation of the primary; 0 at the primary.
     mappers: of an exchange of a group, else 0. board: their marks; None if there is no room.
-    segments: those that are durable, oldest first.
+    segments: those that are stored, oldest first.
     """
 
     key: AssignmentKey
@@ -100,16 +100,17 @@ class AssignmentBuffers:
         of_frame = {run.partition for run in frame.runs}
         for partition in of_frame if frame.mark is None else self.buffers:
             buffer = self.buffers.get(partition)
-            chunk = (buffer.open or buffer.flushing) if buffer is not None else None
-            if chunk is not None:
-                yield chunk
+            if buffer is not None:
+                chunk = buffer.open or buffer.flushing
+                if chunk is not None or buffer.waiting:
+                    yield chunk or buffer.waiting[-1]
 
     def segments_of(self, partition: int) -> list[StoredSegment]:
         """Return the segments that may have chunks of a partition."""
         return [one for one in self.segments if one.first <= partition <= one.last]
 
     def in_memory(self) -> Iterator[Chunk]:
-        """Yield all chunks that are not durable."""
+        """Yield all chunks that are in no store."""
         for buffer in self.buffers.values():
             yield from buffer.chunks()
 

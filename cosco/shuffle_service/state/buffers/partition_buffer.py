@@ -9,6 +9,7 @@ Pure bookkeeping over an arena of bytes that is passed in; no IO.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -34,7 +35,8 @@ class ChunkState(IntEnum):
 class Chunk:
     """One chunk, wherever it is. `length` counts its header, not its padding.
 
-    path, offset: its segment and its place there, once it is flushing.
+    path, offset: its segment and its place there, once it is flushing. is_durable: whether that
+    is, once it is stored.
     """
 
     buffer: PartitionBuffer
@@ -45,6 +47,7 @@ class Chunk:
     blocks: int = 0
     path: str = ""
     offset: int = 0
+    is_durable: bool = False
 
     @property
     def body_bytes(self) -> int:
@@ -137,12 +140,16 @@ class PartitionBuffer:
     """The chunks of one (assignment, partition) that are in memory.
 
     At most one is being written, so that they become durable in order.
+
+    waiting: chunks that are stored and not durable, or an earlier one is not; oldest first. Only
+    where there are copies that must not go before.
     """
 
     key: AssignmentKey
     partition: int
     open: Chunk | None = None
     flushing: Chunk | None = None
+    waiting: deque[Chunk] = field(default_factory=deque)
 
     def chunks(self) -> list[Chunk]:
         """Return them, the older one first, each at its present length."""

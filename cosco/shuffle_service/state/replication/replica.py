@@ -33,6 +33,8 @@ from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, ChunkSta
 STALL_S: Final = 0.25
 #: And one that leaves the oldest frame without an answer for this time.
 STALL_OLDEST_S: Final = 2.0
+#: With this many segments on their way to be durable no others are flushed for their copies.
+ON_THEIR_WAY_MAX: Final = 2
 #: How many places in the lists of chunks cost as much as one frame.
 _LISTED_PER_FRAME: Final = 128
 
@@ -327,6 +329,9 @@ class ReplicationLog:
         """
         #: Whether what this daemon stores ends with it, so that storing makes nothing safe.
         self.volatile = False
+        #: Segments with copies that are stored and not durable yet. If there are some, what presses
+        #: goes with them: to flush more would only make small segments.
+        self.on_their_way = 0
         #: Called with a daemon that a link is to be made to.
         self.on_replica: Callable[[Replica], None] = lambda _: None
         self.replicas: dict[int, Replica] = {}
@@ -434,6 +439,8 @@ class ReplicationLog:
 
         With `pressed` of replicas that are pressed, or of any when this account is full.
         """
+        if pressed and self.on_their_way >= ON_THEIR_WAY_MAX:
+            return None
         needs_all = not pressed or self.is_full
         for replica in self.replicas.values():
             if needs_all or replica.is_pressed:

@@ -141,3 +141,26 @@ def test_a_drain_that_is_taken_back_leaves_nothing_to_the_next_one() -> None:
 def test_a_store_that_hangs_is_not_waited_for_at_the_end() -> None:
     assert Drain(STORE_S).store_left_s(100.0, store_hangs=True) == 1.0
     assert begun().store_left_s(101.0, store_hangs=True) == 1.0
+
+
+def test_what_is_on_flash_alone_has_time_while_it_becomes_less() -> None:
+    drain = begun()
+    drain.told(orders(), 100.0)
+    for n in range(5):
+        now = 100.0 + n * (STORE_S - 1)
+        drain.told(orders(), now)
+        step = drain.step(now, unstored_bytes=0, takes_in=False, unmoved_bytes=1000 - n)
+        assert step is Step.WAIT
+    drain.told(orders(may_exit=True), now)
+    assert drain.step(now + 1, unstored_bytes=0, takes_in=False, unmoved_bytes=996) is Step.WAIT
+    assert drain.step(now + 2, unstored_bytes=0, takes_in=False) is Step.EXIT
+
+
+def test_what_is_on_flash_alone_and_does_not_move_is_given_up() -> None:
+    drain = begun()
+    drain.step(100.0, unstored_bytes=0, takes_in=False, unmoved_bytes=7)
+    drain.told(orders(), 99.9 + STORE_S)
+    step = drain.step(99.9 + STORE_S, unstored_bytes=0, takes_in=False, unmoved_bytes=7)
+    assert step is Step.WAIT
+    step = drain.step(100.1 + STORE_S, unstored_bytes=0, takes_in=False, unmoved_bytes=7)
+    assert step is Step.EXIT

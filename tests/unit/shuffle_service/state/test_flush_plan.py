@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from cosco.dfs.protocol import MoveTrouble
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
@@ -152,3 +153,24 @@ def test_what_is_written_of_an_exchange_is_known_until_it_has_ended() -> None:
     assert not plan.is_writing(Going(8))
     plan.returned(flush)
     assert not plan.is_writing(Going(7))
+
+
+def test_moves_that_somebody_waits_for_count_as_the_store() -> None:
+    plan = make_plan()
+    trouble = [MoveTrouble(100.0, "a bucket that is away", False)]
+    plan.moves = lambda: trouble[0] if trouble else None
+    assert not plan.failing(100.0)
+    assert plan.failing(100.0 + FAILING_AFTER_S)
+    assert not plan.hangs
+    assert plan.failure == "a bucket that is away"
+    assert plan.takes_nothing(120.0, 20.0)
+    plan.failed(make_flush(), FULL, 130.0)
+    assert plan.failure == "No space left on device", "what is nearer"
+    plan.ended()
+    assert plan.takes_nothing(131.0, 20.0)
+    trouble[0] = MoveTrouble(100.0, "it hangs", True)
+    assert plan.hangs
+    assert plan.failing(100.0)
+    trouble.clear()
+    assert not plan.failing(200.0)
+    assert not plan.hangs
