@@ -29,6 +29,7 @@ from cosco.metadata.state.exchange.closing import ClosingTable
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.exchange.named_stores import ranges_with_stores, with_stores
 from cosco.metadata.state.groups.group_table import Groups
 from cosco.metadata.state.lost_stores import LostStores
 from cosco.metadata.state.overview import Overview
@@ -389,9 +390,11 @@ class MetadataState:
         DataLost, DataCorrupted or RecomputeMismatch.
         """
         self._has_stalled(now)
-        return self._exchanges.get(number).await_commits(
+        exchange = self._exchanges.get(number)
+        wait = exchange.await_commits(
             mappers, partition, generation, lambda placed: self.members.sources(placed, now)
         )
+        return with_stores(wait, self.members.store_of) if exchange.spec.direct_reads else wait
 
     def await_ranges(
         self, number: int, mappers: BitMap, partitions: U32, generation: int, now: float
@@ -401,9 +404,13 @@ class MetadataState:
         Raises what `await_commits` does; see `ExchangeState.await_ranges`.
         """
         self._has_stalled(now)
-        return self._exchanges.get(number).await_ranges(
+        exchange = self._exchanges.get(number)
+        wait = exchange.await_ranges(
             mappers, partitions, generation, lambda placed: self.members.sources(placed, now)
         )
+        if not exchange.spec.direct_reads:
+            return wait
+        return ranges_with_stores(wait, self.members.store_of)
 
     def report_loss(self, report: LossReport, now: float) -> None:
         """Take that a reader has asked everybody and misses rows; stale reports change nothing.

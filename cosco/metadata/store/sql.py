@@ -8,7 +8,7 @@ and `counters`, and one of `sums` per range it wrote to and batch.
     daemons      incarnation → address, host, store, memory, free, metrics, live, draining
     forgotten_stores  store that is gone for good, and nobody waits for
     exchanges    number → what was asked for, owner, whether it has a callback, generation,
-                 row kind, schema
+                 row kind, schema, whether readers may read from stores
     counters     number → highest attempt id, version, highest loss id
     ranges       number, range → first partition, count
     assignments  number, range, epoch → build, primary, its store, replicas, sealed, whether a
@@ -54,7 +54,11 @@ from cosco.protocol.group_records import group_of
 
 #: Another program that looks at the file, and locks it, is waited for; then the caller is told.
 _LOCKED_S: Final = 1.0
-SCHEMA_VERSION: Final = "5"
+SCHEMA_VERSION: Final = "6"
+#: What makes the schema of the version after it of each, for databases of before.
+_UPGRADES: Final = {
+    "5": ("ALTER TABLE exchanges ADD COLUMN direct_reads INTEGER DEFAULT 0",),
+}
 
 
 class _Table(NamedTuple):
@@ -97,7 +101,7 @@ _TABLES: Final = {
         ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
          "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
          "mappers INTEGER", "owner BLOB", "callback INTEGER", "generation INTEGER",
-         "kind INTEGER", "schema BLOB"),
+         "kind INTEGER", "schema BLOB", "direct_reads INTEGER DEFAULT 0"),
     ),
     "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER", "losses INTEGER")),
     "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
@@ -279,15 +283,34 @@ class SqlStore:
                 f"the store {path} is the database of another program; name another file"
             )
         meta = {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta")}
-        if meta.get("schema_version") != SCHEMA_VERSION:
+        if (version := meta.get("schema_version")) in _UPGRADES:
+            self._upgrade(str(version))
+        elif version != SCHEMA_VERSION:
             raise InvalidArgument(
-                f"the store {path} has schema version {meta.get('schema_version')}, this "
+                f"the store {path} has schema version {version}, this "
                 f"cosco-metadata knows {SCHEMA_VERSION}; run the version that wrote it until its "
                 "exchanges are closed, then this one with a new file"
             )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         return meta["cluster_id"]
+
+    def _upgrade(self, version: str) -> None:
+        """Change the tables of an older version to those of the present one, all or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            while version in _UPGRADES:
+                for statement in _UPGRADES[version]:
+                    self._connection.execute(statement)
+                version = str(int(version) + 1)
+            self._connection.execute(
+                "UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,)
+            )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
     def _create(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")

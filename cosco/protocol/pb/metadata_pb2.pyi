@@ -231,7 +231,7 @@ class Alike(_message.Message):
     def __init__(self, first_number: _Optional[int] = ..., size: _Optional[int] = ..., without: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeSpec(_message.Message):
-    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers")
+    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers", "direct_reads")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +241,7 @@ class ExchangeSpec(_message.Message):
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_READS_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     partitions: int
     replicas: int
@@ -250,7 +251,8 @@ class ExchangeSpec(_message.Message):
     lease_s: float
     schema: bytes
     mappers: int
-    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ...) -> None: ...
+    direct_reads: bool
+    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ..., direct_reads: bool = ...) -> None: ...
 
 class PartitionRange(_message.Message):
     __slots__ = ("index", "first", "count")
@@ -573,16 +575,18 @@ class ReadSnapshot(_message.Message):
     def __init__(self, version: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., gaps: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("range_index", "epoch", "daemons", "sealed")
+    __slots__ = ("range_index", "epoch", "daemons", "sealed", "store_ids")
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
     SEALED_FIELD_NUMBER: _ClassVar[int]
+    STORE_IDS_FIELD_NUMBER: _ClassVar[int]
     range_index: int
     epoch: int
     daemons: _containers.RepeatedCompositeFieldContainer[DaemonRef]
     sealed: bool
-    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ...) -> None: ...
+    store_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ..., store_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReportLossRequest(_message.Message):
     __slots__ = ("number", "generation", "build", "partition", "cause", "reason")
