@@ -92,7 +92,33 @@ def _get_range(url: str, offset: int, length: int) -> bytes:
         return data
 
 
-class StoreConformance:
+class AccessConformance:
+    """What a store promises that gives readers access to files (`GivesAccess`)."""
+
+    def test_access_is_to_one_file_if_there_is_any(self, run: Run) -> None:
+        async def scenario(store: Store) -> None:
+            if not isinstance(store, GivesAccess):
+                return
+            data = b"".join(pages(character) for character in "abc")
+            await store.put("g/1/f", cut(data))
+            await store.put("g/1/other", cut(pages("x")))
+            url = await store.access("g/1/f", 60.0)
+            if url is None:
+                return
+            ranged = await asyncio.to_thread(_get_range, url, ALIGNMENT, ALIGNMENT)
+            assert ranged == data[ALIGNMENT : 2 * ALIGNMENT]
+            assert await store.access("g/1/other", 60.0) != url
+            missing = await store.access("g/1/missing", 60.0)
+            assert missing is not None
+            with pytest.raises(OSError):  # noqa: PT011  of whichever kind
+                await asyncio.to_thread(_get_range, missing, 0, ALIGNMENT)
+            with pytest.raises(ValueError, match=_REFUSED):
+                await store.access("../f", 60.0)
+
+        run(scenario)
+
+
+class StoreConformance(AccessConformance):
     """Tests of one kind of store, for a class that gives the fixture `make_store`."""
 
     @pytest.fixture
@@ -462,32 +488,6 @@ class StoreConformance:
             with pytest.raises(ValueError, match="does not end in '/'"):
                 await store.list_folders("a")
             assert await paths_of(store, "") == ["a/x"]
-
-        run(scenario)
-
-    # --- access for readers -----------------------------------------------------------------
-
-    def test_access_is_to_one_file_if_there_is_any(self, run: Run) -> None:
-        """See `GivesAccess`, which a store may have."""
-
-        async def scenario(store: Store) -> None:
-            if not isinstance(store, GivesAccess):
-                return
-            data = b"".join(pages(character) for character in "abc")
-            await store.put("g/1/f", cut(data))
-            await store.put("g/1/other", cut(pages("x")))
-            url = await store.access("g/1/f", 60.0)
-            if url is None:
-                return
-            ranged = await asyncio.to_thread(_get_range, url, ALIGNMENT, ALIGNMENT)
-            assert ranged == data[ALIGNMENT : 2 * ALIGNMENT]
-            assert await store.access("g/1/other", 60.0) != url
-            missing = await store.access("g/1/missing", 60.0)
-            assert missing is not None
-            with pytest.raises(OSError):  # noqa: PT011  of whichever kind
-                await asyncio.to_thread(_get_range, missing, 0, ALIGNMENT)
-            with pytest.raises(ValueError, match=_REFUSED):
-                await store.access("../f", 60.0)
 
         run(scenario)
 
