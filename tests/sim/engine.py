@@ -156,6 +156,7 @@ class Engine(Clients):
                 scenario.partitions,
                 callback,
                 deterministic=scenario.deterministic,
+                direct_reads=scenario.direct,
                 **options,
             ).close
         application = CoscoApplication(
@@ -169,6 +170,7 @@ class Engine(Clients):
             scenario.partitions,
             callback,
             deterministic=scenario.deterministic,
+            direct_reads=scenario.direct,
             application=application,
             **options,
         )

@@ -36,6 +36,8 @@ class Disk:
         self.hanging: dict[str, float] = {}
         #: Bytes that were said to be durable, by path.
         self.durable: dict[str, int] = {}
+        #: All paths that ever had something.
+        self.ever: set[str] = set()
         #: CRC of what each path was first put with.
         self.given: dict[str, int] = {}
 
@@ -74,6 +76,7 @@ class SimStore:
                 self._world.count("writes torn")
                 kept = self._world.rng.randrange(0, length + 1, _SECTOR_BYTES)
                 disk.files[path] = bytearray(b"".join(parts)[:kept])
+                disk.ever.add(path)
                 disk.durable.setdefault(path, 0)
 
         process.on_death[torn] = None
@@ -88,6 +91,7 @@ class SimStore:
             raise OSError(errno.EIO, "the simulated disk fails")
         self._check_room()
         disk.files[path] = bytearray(b"".join(parts))
+        disk.ever.add(path)
         disk.durable[path] = length
 
     def _check_room(self) -> None:
@@ -132,6 +136,16 @@ class SimStore:
             await self._takes(0.0005)
             await self._hangs()
             self._disk.delete(path)
+
+    async def access(self, path: str, expires_s: float) -> str | None:
+        """A URL, in which is how long it can be used; of volatile stores none."""
+        check_read(path, 0, 0)
+        if not self.durable:
+            return None
+        if path not in self._disk.ever:
+            self._world.problem(f"a reader is referred to {path}, which was never stored")
+        until = self._world.loop.now + expires_s
+        return f"{self.url}/{path}?{until}"
 
     async def close(self) -> None:
         await asyncio.sleep(0)
