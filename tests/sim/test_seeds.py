@@ -68,7 +68,6 @@ HAPPENINGS = (
     "runs that wrote columns",
     "daemon bytes_referenced",
     "direct: read",
-    "direct: gone",
     "direct: another store",
     "direct: hung",
     "direct: slow",

@@ -109,15 +109,15 @@ class DirectReads:
         is_over = False
         while True:
             found.note(window, wait_s=0.0)
-            if window.is_ready:
-                yield from window.pop()
-                continue
             self._begin_reads(window, store_id, found)
-            if not is_over and window.has_place and (self._room() > 0 or window.is_empty):
+            if not is_over and window.wants_more and (self._room() > 0 or window.is_empty):
                 try:
                     window.add(next(replies))
                 except StopIteration:
                     is_over = True
+                continue
+            if window.is_ready:
+                yield from window.pop()
                 continue
             if window.is_empty:
                 return

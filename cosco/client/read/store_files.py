@@ -13,7 +13,6 @@ import errno
 import mmap
 import os
 import stat
-import threading
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -23,13 +22,21 @@ from cosco.dfs.identity import IDENTITY_FILE, parse_identity
 from cosco.dfs.posix import read_parts
 from cosco.errors import DataCorrupted
 from cosco.format.chunk import ALIGNMENT
-from cosco.format.segment import FOOTER_BYTES, check_footer
+from cosco.format.segment import FOOTER_BYTES, SegmentId, check_footer
 
-#: Files whose index was seen to be the one that was named.
-_SEEN_FILES: Final = 1024
+#: Files that are remembered, of a few hundred bytes each.
+_SEEN_FILES: Final = 8192
 _IDENTITY_BYTES: Final = 4096
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+#: What was looked at: device, inode, time of the last change, segment, length, checksum.
+_File = tuple[int, int, int, SegmentId, int, int]
+
+#: Files whose index was seen to be the one that was named, by all readers of this process: it is
+#: another seek. Used by single operations, which need no lock.
+_SEEN: Final[dict[_File, None]] = {}
 
 
 class StoreFiles:
@@ -38,8 +45,6 @@ class StoreFiles:
     def __init__(self) -> None:
         """Begin without connections."""
         self._http = HttpRanges()
-        self._lock = threading.Lock()
-        self._seen: dict[tuple[int, int, DirectFile], None] = {}
 
     def read(self, store_id: str, file: DirectFile, offset: int, length: int) -> memoryview:
         """Return `length` bytes of a file; both numbers are multiples of ALIGNMENT.
@@ -76,7 +81,7 @@ class StoreFiles:
         finally:
             os.close(folder)
         try:
-            self._check_file(fd, file)
+            _check_file(fd, file)
             # Memory of its own, at pages, as direct IO wants it; it goes with the last view of it.
             memory = memoryview(mmap.mmap(-1, length))
             got = read_parts(fd, [memory], offset)
@@ -84,25 +89,28 @@ class StoreFiles:
             os.close(fd)
         return memory[:got]
 
-    def _check_file(self, fd: int, file: DirectFile) -> None:
-        """Check that a file is the one that was named: a file, of its length, with its index."""
-        reference, info = file.reference, os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size != reference.file_bytes:
-            raise DirectFailed(f"{reference.path} has another length than was named")
-        key = info.st_dev, info.st_ino, file
-        if key in self._seen:
-            return
-        with mmap.mmap(-1, ALIGNMENT) as end:
-            got = read_parts(fd, [memoryview(end)], reference.file_bytes - ALIGNMENT)
-            footer = end[got - FOOTER_BYTES : got]
-        try:
-            check_footer(file.segment, reference.file_bytes, footer, reference.index_crc)
-        except DataCorrupted as error:
-            raise DirectFailed(f"{reference.path}: {error}") from None
-        with self._lock:
-            self._seen[key] = None
-            while len(self._seen) > _SEEN_FILES:
-                del self._seen[next(iter(self._seen))]
+
+def _check_file(fd: int, file: DirectFile) -> None:
+    """Check that a file is the one that was named: a file, of its length, with its index."""
+    reference, info = file.reference, os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_size != reference.file_bytes:
+        raise DirectFailed(f"{reference.path} has another length than was named")
+    seen = (
+        info.st_dev, info.st_ino, info.st_mtime_ns, file.segment, info.st_size,
+        reference.index_crc,
+    )  # fmt: skip
+    if seen in _SEEN:
+        return
+    with mmap.mmap(-1, ALIGNMENT) as end:
+        got = read_parts(fd, [memoryview(end)], reference.file_bytes - ALIGNMENT)
+        footer = end[got - FOOTER_BYTES : got]
+    try:
+        check_footer(file.segment, reference.file_bytes, footer, reference.index_crc)
+    except DataCorrupted as error:
+        raise DirectFailed(f"{reference.path}: {error}") from None
+    _SEEN[seen] = None
+    for oldest in list(_SEEN)[:-_SEEN_FILES] if len(_SEEN) > _SEEN_FILES else ():
+        _SEEN.pop(oldest, None)
 
 
 def _root(parts: SplitResult, path: str) -> str:

@@ -104,9 +104,15 @@ class DirectWindow:
         return not self._queue
 
     @property
-    def has_place(self) -> bool:
-        """Whether another reply may be added, if there is room for what it holds."""
-        return len(self._queue) < _MAX_REPLIES and not self._uncut
+    def wants_more(self) -> bool:
+        """Whether another reply is to be added, if there is room for what it holds.
+
+        Whoever refers to one chunk refers to the next one at once, mostly: so that is waited for
+        also where something is ready, and is read meanwhile.
+        """
+        if len(self._queue) >= _MAX_REPLIES or self._uncut:
+            return False
+        return not self.is_ready or isinstance(self._queue[-1], _Chunk)
 
     @property
     def is_ready(self) -> bool:

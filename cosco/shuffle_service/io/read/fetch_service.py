@@ -53,7 +53,7 @@ _BUFFERED_BYTES: Final = 32 << 20
 _MESSAGE_MIN_BYTES: Final = 64 << 10
 _MESSAGE_MAX_BYTES: Final = 1 << 20
 #: Chunks with shorter bodies are sent also to a reader that can read from the store itself.
-DIRECT_MIN_BYTES: Final = 64 << 10
+DIRECT_MIN_BYTES: Final = 16 << 10
 
 
 class FetchService:

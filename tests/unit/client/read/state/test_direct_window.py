@@ -205,7 +205,7 @@ def test_without_room_only_what_is_waited_for_is_read() -> None:
     window.add(one.refer(5))
     window.add(two.refer(5))
     [first] = pieces(window, 0)
-    assert not window.has_place  # nothing more is received before the second has a piece
+    assert not window.wants_more  # nothing more is received before the second has a piece
     read(window, first, one)
     assert given(window) == [one.bodies[5]]
     [second] = pieces(window, 0)
@@ -217,10 +217,25 @@ def test_without_room_only_what_is_waited_for_is_read() -> None:
 def test_so_many_replies_wait_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_window, "_MAX_REPLIES", 3)
     window = window_of(5)
-    for _ in range(3):
-        assert window.has_place
-        window.add(fetch_reply(fetch_failure("x")))
-    assert not window.has_place
+    for serial in range(1, 4):
+        assert window.wants_more
+        window.add(File(serial, {5: 100}).refer(5))
+        list(pieces(window))
+    assert not window.wants_more
+
+
+def test_more_is_received_while_something_is_read_or_referred_to() -> None:
+    one = File(1, {5: 100})
+    window = window_of(5)
+    assert window.wants_more
+    window.add(one.refer(5))
+    [piece] = pieces(window)
+    assert window.wants_more
+    read(window, piece, one)
+    assert window.wants_more  # the next reference may be there, and is read meanwhile
+    window.add(fetch_reply(fetch_failure("x")))
+    assert window.is_ready
+    assert not window.wants_more  # what is there is given first
 
 
 def test_a_piece_that_failed_fails_where_it_is_given() -> None:
@@ -302,7 +317,7 @@ def test_any_stream_read_in_any_order(seed: int, monkeypatch: pytest.MonkeyPatch
     window, under_way = window_of(*partitions), list[Piece]()
     taken = Taken()
     while replies or not window.is_empty:
-        if rng.random() < 0.5 and replies and window.has_place:
+        if rng.random() < 0.5 and replies and window.wants_more:
             window.add(replies.pop(0))
         under_way += pieces(window, room)
         if under_way and rng.random() < 0.5:
