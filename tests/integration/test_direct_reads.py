@@ -29,6 +29,7 @@ from support.raw_push import metric
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter, DataLost
 from cosco.client.read.direct_reads import DIRECT_STORES
+from cosco.client.read.store_files import StoreFiles
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.observe import fetch_status
 
@@ -290,6 +291,37 @@ def test_a_directory_of_another_store_is_not_read_from(
     told = [one.getMessage() for one in caplog.records if "not read directly" in one.getMessage()]
     assert len(told) == 1
     assert "is of another store" in told[0]
+
+
+def spoiled(read: Callable[..., memoryview]) -> Callable[..., memoryview]:
+    """What a network does that flips bits: of blocks, so that headers of chunks are right."""
+
+    def with_flips(self: StoreFiles, *arguments: object) -> memoryview:
+        data = bytearray(read(self, *arguments))
+        data[CHUNK_HEADER_BYTES + 500] ^= 4
+        return memoryview(data)
+
+    return with_flips
+
+
+def test_bytes_that_change_on_their_way(
+    services: Services,
+    exchange: CoscoExchange,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(StoreFiles, "read", spoiled(StoreFiles.read))
+    counted = Counted(services)
+    with caplog.at_level(logging.WARNING, "cosco"):
+        with reader(services, name) as rows:
+            assert Counter(rows) == everything()[0]
+        with reader(services, name, [2, 3]) as tables:
+            found = [Counter(t.column(0).to_pylist()) for _, t in tables.read_tables()]
+    assert found == everything()[2:]
+    assert counted.since()[0] > 0
+    told = [one.getMessage() for one in caplog.records if "not read directly" in one.getMessage()]
+    assert len(told) == 1
 
 
 READ = """

@@ -109,8 +109,11 @@ def test_connections_are_used_again(server: Server, ranges: HttpRanges) -> None:
 
 
 def test_a_connection_that_was_closed_meanwhile_is_made_anew(
-    server: Server, ranges: HttpRanges
+    server: Server, ranges: HttpRanges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Which is no failure of the server, so it is no attempt."""
+    monkeypatch.setattr(http_ranges, "_ATTEMPTS", 1)
+
     def good_and_gone(handler: Handler) -> None:
         good(handler)
         handler.close_connection = True
@@ -223,7 +226,11 @@ def test_a_certificate_that_nobody_vouches_for(server: Server, ranges: HttpRange
         ranges.read(urlsplit(url), Reference(url, "c/7/x y", len(DATA), 0), OFFSET, LENGTH)
 
 
-def test_closing_ends_a_read_that_is_under_way(server: Server) -> None:
+def test_closing_ends_a_read_that_is_under_way(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_ranges, "_SILENT_S", 1000.0)
+    monkeypatch.setattr(http_ranges, "READ_S", 1000.0)
     began, done = threading.Event(), threading.Event()
 
     def begin(handler: Handler) -> None:

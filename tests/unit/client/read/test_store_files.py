@@ -189,6 +189,14 @@ def test_urls_that_are_not_followed(store: Store) -> None:
         assert "secret" not in str(failed.value)
 
 
+@pytest.mark.parametrize("scheme", ["file", "http", "https"])
+def test_the_url_of_another_file(store: Store, scheme: str) -> None:
+    other = store.file.with_name("x" * len(store.file.name))
+    other.write_bytes(DATA)
+    with pytest.raises(DirectFailed, match="the URL of another file was given"):
+        store.read(url=other.as_uri().replace("file://", f"{scheme}://"))
+
+
 def test_no_descriptor_is_left(store: Store) -> None:
     def opened() -> int:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())

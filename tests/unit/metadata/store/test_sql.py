@@ -246,6 +246,18 @@ def test_a_database_of_the_version_before_is_taken_over(path: str) -> None:
         assert (exchanges[7].owner, exchanges[7].generation) == (b"\1", 1)
 
 
+@pytest.mark.parametrize("direct_reads", [False, True])
+def test_an_exchange_keeps_whether_it_is_read_directly(path: str, direct_reads: bool) -> None:
+    spec = ExchangeSpec("x", 3, replicas=1, direct_reads=direct_reads)
+    with closing(SqlStore(path)) as store:
+        state = MetadataState(store.load(), daemon_lease_s=5.0, ranges_per_daemon=4, now=0.0)
+        state.register(DaemonRegistration(1, "a:1", "h", "s", 1 << 30, 1 << 30), 0.0)
+        number = state.create_exchange(spec, owner_of("x"), 0.0, used=False).number
+        store.write(state.pop_changes())
+    with closing(SqlStore(path)) as store:
+        assert restore_exchanges(store.load().tables, ChangeLog())[number].spec == spec
+
+
 def test_an_upgrade_that_fails_leaves_what_was_there(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
