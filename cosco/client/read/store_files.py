@@ -54,7 +54,7 @@ class StoreFiles:
         reference = file.reference
         try:
             parts = urlsplit(reference.url)
-            path = unquote(parts.path, errors="strict")
+            path = _path(parts)
         except ValueError:
             raise DirectFailed(f"{reference.path}: a URL was given that is none") from None
         if not path.endswith(f"/{reference.path}"):
@@ -83,6 +83,8 @@ class StoreFiles:
         try:
             _check_file(fd, file)
             # Memory of its own, at pages, as direct IO wants it; it goes with the last view of it.
+            # Shared with forks, of which there are none to write it: private pages would be copied
+            # by a fork that comes while they are filled.
             memory = memoryview(mmap.mmap(-1, length))
             got = read_parts(fd, [memory], offset)
         finally:
@@ -113,9 +115,14 @@ def _check_file(fd: int, file: DirectFile) -> None:
         _SEEN.pop(oldest, None)
 
 
+def _path(parts: SplitResult) -> str:
+    """Return the path of a URL; that of a directory may have a name that is no UTF-8."""
+    return unquote(parts.path, errors="surrogateescape")
+
+
 def _root(parts: SplitResult, path: str) -> str:
     """Return the directory of a store that a file's URL is of."""
-    root = unquote(parts.path)[: -len(path) - 1]
+    root = _path(parts)[: -len(path) - 1]
     if (
         parts.netloc or parts.query or parts.fragment
         or not root.startswith("/") or os.path.normpath(root) != root or "\0" in root

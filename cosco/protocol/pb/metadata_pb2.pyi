@@ -693,7 +693,7 @@ class ShowExchangeRequest(_message.Message):
     def __init__(self, shuffle_id: _Optional[str] = ...) -> None: ...
 
 class ShowExchangeReply(_message.Message):
-    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id")
+    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id", "direct_reads")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_MAPPERS_FIELD_NUMBER: _ClassVar[int]
@@ -722,6 +722,7 @@ class ShowExchangeReply(_message.Message):
     CONTRADICTED_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_READS_FIELD_NUMBER: _ClassVar[int]
     status: ExchangeStatus
     group_id: str
     group_mappers: int
@@ -750,7 +751,8 @@ class ShowExchangeReply(_message.Message):
     contradicted: bytes
     waiting_for: _containers.RepeatedScalarFieldContainer[str]
     application_id: str
-    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ...) -> None: ...
+    direct_reads: bool
+    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., direct_reads: bool = ...) -> None: ...
 
 class PartitionSize(_message.Message):
     __slots__ = ("partition", "rows", "raw_bytes")

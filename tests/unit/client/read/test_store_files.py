@@ -54,6 +54,11 @@ def test_what_is_there_is_read(store: Store, pages: tuple[int, int]) -> None:
     assert store.read(first, count) == DATA[first : first + count]
 
 
+def test_a_directory_whose_name_is_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe")
+    assert Store(tmp_path / name).read() == DATA[:ALIGNMENT]
+
+
 def test_behind_its_end_there_is_nothing(store: Store) -> None:
     assert store.read(len(DATA) - ALIGNMENT, 4 * ALIGNMENT) == DATA[-ALIGNMENT:]
 

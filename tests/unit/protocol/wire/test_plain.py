@@ -128,6 +128,7 @@ RECORDS: list[Any] = [
         BitMap([16]),
         ("store",),
         "application-1",
+        True,
     ),
     CALL,
     DriverOrders((CALL,)),
