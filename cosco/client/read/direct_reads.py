@@ -121,9 +121,9 @@ class DirectReads:
                 continue
             if window.is_empty:
                 return
+            self._scope.check()  # it may have been closed before the last look at what was found
             if not found.note(window, wait_s=WAIT_S):
                 raise DirectFailed(f"nothing came from it for {WAIT_S:g} s")
-            self._scope.check()
 
     def _room(self) -> int:
         return WINDOW_BYTES - sum(window.held_bytes for window in list(self._windows))

@@ -208,6 +208,25 @@ def test_closing_the_reader_wakes_who_waits(
     gate.set()
 
 
+def test_a_reader_that_was_closed_before_it_waits(
+    files: type[Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(files, "before", staticmethod(lambda file: gate.wait(60)))
+    scope = Scope("a reader", "x")
+
+    def replies() -> Generator[FetchReply, None, None]:
+        yield reference(1)
+        scope.close()
+        yield reference(2)
+
+    began = time.monotonic()
+    with pytest.raises(ClientClosed):
+        list(DirectReads(scope).replies(replies(), REQUEST, "s"))
+    assert time.monotonic() - began < direct_reads.WAIT_S / 2
+    gate.set()
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
