@@ -195,6 +195,7 @@ class ThroughputSettings(Settings):
         apart=True,
     )
     store: str = _store()
+    direct_reads: bool = option(False, click.BOOL, "readers read from the store themselves")
 
     def needs(self) -> Sequence[Needs]:
         size = self.rows * ROW_BYTES

@@ -75,6 +75,7 @@ def _open_fields(detail: ExchangeDetail) -> dict[str, Any]:
         "copies": detail.copies,
         "codec": detail.codec,
         "deterministic": detail.deterministic,
+        "direct_reads": detail.direct_reads,
         "rows_are": detail.kind.name.lower(),
         "generation": detail.generation,
         "callback": detail.callback,
@@ -163,6 +164,8 @@ def detail_to_text(detail: ExchangeDetail) -> str:
         facts["group"] = printable(detail.group_id)
     if detail.application_id:
         facts["application"] = printable(detail.application_id)
+    if detail.direct_reads:
+        facts["readers"] = "read from the store themselves"
     if not detail.deterministic:
         facts["generation"] = str(detail.generation)
     if detail.contradicted:

@@ -9,7 +9,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from cosco.dfs.protocol import Store, StoredFile
+from cosco.dfs.protocol import GivesAccess, Store, StoredFile
 from cosco.errors import ServiceUnavailable
 
 
@@ -70,6 +70,13 @@ class BoundedStore:
 
     async def delete_prefix(self, prefix: str) -> None:
         await self._store.delete_prefix(prefix)
+
+    async def access(self, path: str, expires_s: float) -> str | None:
+        """See `cosco.dfs.protocol.GivesAccess`; None of a store that does not have it."""
+        if not isinstance(self._store, GivesAccess):
+            return None
+        async with answered_in(self._timeout_s, self._what):
+            return await self._store.access(path, expires_s)
 
     async def close(self) -> None:
         await self._store.close()

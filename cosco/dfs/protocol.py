@@ -28,7 +28,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 class StoreFull(OSError):
@@ -65,6 +65,21 @@ class IOEvent:
     seconds: float
     #: Requests that were made for it; those that a library repeated by itself are not known.
     requests: int = 1
+
+
+@runtime_checkable
+class GivesAccess(Protocol):
+    """What a store may have beside the calls of `Store`: access for readers, to one file each."""
+
+    async def access(self, path: str, expires_s: float) -> str | None:
+        """Return a URL by which anybody can read this one file, for about `expires_s`.
+
+        None if there is none, now or ever: readers are sent the bytes then. The file need not be
+        there. `file:` URLs never expire, and are believed only below a directory with the identity
+        file of the store; of `http:` and `https:` ranges must be served, with status 206.
+
+        Raises OSError if it cannot be made now.
+        """
 
 
 #: Told of every physical read and write, and of every request, on the event loop; must neither

@@ -23,14 +23,18 @@ import asyncio
 import builtins
 import mmap
 import random
+import urllib.request
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from cosco.dfs.paths import RESERVED
-from cosco.dfs.protocol import IOEvent, Observer, Store, StoredFile
+from cosco.dfs.protocol import GivesAccess, IOEvent, Observer, Store, StoredFile
 from cosco.format.chunk import ALIGNMENT
 from cosco.protocol.records import VOLATILE_STORE
 
@@ -72,7 +76,49 @@ async def paths_of(store: Store, prefix: str) -> list[str]:
     return [file.path for file in await store.list(prefix)]
 
 
-class StoreConformance:
+def _get_range(url: str, offset: int, length: int) -> bytes:
+    """Return a part of a file that a store has given access to; raises OSError."""
+    parts = urlsplit(url)
+    assert parts.scheme in {"file", "http", "https"}
+    if parts.scheme == "file":
+        with Path(unquote(parts.path)).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    last = offset + length - 1
+    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-{last}"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60.0) as answer:  # noqa: S310
+        assert answer.status == HTTPStatus.PARTIAL_CONTENT
+        data: bytes = answer.read()
+        return data
+
+
+class AccessConformance:
+    """What a store promises that gives readers access to files (`GivesAccess`)."""
+
+    def test_access_is_to_one_file_if_there_is_any(self, run: Run) -> None:
+        async def scenario(store: Store) -> None:
+            if not isinstance(store, GivesAccess):
+                return
+            data = b"".join(pages(character) for character in "abc")
+            await store.put("g/1/f", cut(data))
+            await store.put("g/1/other", cut(pages("x")))
+            url = await store.access("g/1/f", 60.0)
+            if url is None:
+                return
+            ranged = await asyncio.to_thread(_get_range, url, ALIGNMENT, ALIGNMENT)
+            assert ranged == data[ALIGNMENT : 2 * ALIGNMENT]
+            assert await store.access("g/1/other", 60.0) != url
+            missing = await store.access("g/1/missing", 60.0)
+            assert missing is not None
+            with pytest.raises(OSError):  # noqa: PT011  of whichever kind
+                await asyncio.to_thread(_get_range, missing, 0, ALIGNMENT)
+            with pytest.raises(ValueError, match=_REFUSED):
+                await store.access("../f", 60.0)
+
+        run(scenario)
+
+
+class StoreConformance(AccessConformance):
     """Tests of one kind of store, for a class that gives the fixture `make_store`."""
 
     @pytest.fixture

@@ -100,9 +100,11 @@ class SegmentIndex:
     """The chunks of a segment, ascending by partition; built by `add`.
 
     damage: why chunks may be missing here that were in the segment; empty if none are.
+    crc: as its footer has it, so that others can tell that they have the same; None: there is none.
     """
 
     damage: str = ""
+    crc: int | None = None
     partitions: array[int] = field(default_factory=lambda: array("I"))
     blocks: array[int] = field(default_factory=lambda: array("I"))
     offsets: array[int] = field(default_factory=lambda: array("Q"))
@@ -144,7 +146,10 @@ def index_bytes(chunks: int) -> int:
 
 
 def encode_index(id: SegmentId, index: SegmentIndex, index_offset: int) -> bytes:
-    """Return the end of a segment, from `index_offset` on: entries, zeros, footer."""
+    """Return the end of a segment, from `index_offset` on: entries, zeros, footer.
+
+    The index, to which nothing is added any more, is told its checksum.
+    """
     entries = b"".join(
         map(_ENTRY.pack, index.partitions, index.blocks, index.offsets, index.body_bytes)
     )
@@ -159,7 +164,7 @@ def encode_index(id: SegmentId, index: SegmentIndex, index_offset: int) -> bytes
         index_offset,
         0,
     )
-    crc = crc32(tail, crc32(entries))
+    crc = index.crc = crc32(tail, crc32(entries))
     footer = MAGIC + crc.to_bytes(4, "little") + tail
     return entries.ljust(index_bytes(len(index)) - FOOTER_BYTES, b"\0") + footer
 
@@ -183,6 +188,16 @@ def index_place(id: SegmentId, size_bytes: int, footer: bytes) -> int:
     return int(offset)
 
 
+def check_footer(id: SegmentId, size_bytes: int, footer: bytes, index_crc: int) -> None:
+    """Check that the last 64 bytes of a segment are of the one that was meant, with this index.
+
+    Raises: DataCorrupted if not.
+    """
+    index_place(id, size_bytes, footer)
+    if int.from_bytes(footer[4:8], "little") != index_crc:
+        raise DataCorrupted("a segment with another index than the one that was named")
+
+
 def parse_index(tail: bytes, index_offset: int) -> SegmentIndex:
     """Parse the end of a segment, from `index_offset` on; `index_place` has seen the footer.
 
@@ -194,7 +209,7 @@ def parse_index(tail: bytes, index_offset: int) -> SegmentIndex:
     crc = int.from_bytes(footer[4:8], "little")
     if len(tail) != index_bytes(chunks) or crc32(footer[8:], crc32(entries)) != crc:
         raise DataCorrupted("the index of a segment fails its checksum")
-    index = SegmentIndex()
+    index = SegmentIndex(crc=crc)
     for partition, blocks, offset, body_bytes in _ENTRY.iter_unpack(entries):
         if offset % ALIGNMENT or offset + CHUNK_HEADER_BYTES + body_bytes > index_offset:
             raise DataCorrupted("an index that names a place outside of its segment")

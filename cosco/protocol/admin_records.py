@@ -154,3 +154,4 @@ class ExchangeDetail:
     contradicted: BitMap = field(default_factory=BitMap)
     waiting_for: tuple[str, ...] = ()
     application_id: str = ""
+    direct_reads: bool = False

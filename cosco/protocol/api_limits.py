@@ -112,6 +112,12 @@ def check_group_spec(spec: ExchangeSpec) -> None:
             "mappers that give each partition the same rows when they run again",
             shuffle_id=spec.shuffle_id,
         )
+    if spec.direct_reads:
+        raise InvalidArgument(
+            f"group {shown(spec.shuffle_id)} is to have direct_reads=True: rows of groups are in "
+            "the memory of daemons when they are read, make an exchange of its own",
+            shuffle_id=spec.shuffle_id,
+        )
 
 
 def check_application(label: str, lease_s: float) -> None:

@@ -24,9 +24,24 @@ class FetchRequest:
     mappers: whose rows are wanted, empty for everybody's; of others' blocks the headers may come
     alone.
     several: the parts end one by one, and small replies come packed; else there is one partition.
+    direct: the reader can read from the store itself, so chunks may come as references.
     """
 
     number: int
     parts: tuple[FetchPart, ...]
     mappers: BitMap = field(default_factory=BitMap)
     several: bool = True
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A segment in a store, and the URL by which a reader gets at this one file, for a while.
+
+    index_crc: the checksum of its index.
+    """
+
+    url: str
+    path: str
+    file_bytes: int
+    index_crc: int

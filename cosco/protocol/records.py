@@ -165,7 +165,7 @@ class ExchangeSpec:
     """What a driver asks for.
 
     `schema` is a serialized Arrow schema, empty for none; `mappers` how many there are, with ids
-    from 0 on, 0 if nobody has said.
+    from 0 on, 0 if nobody has said; `direct_reads`: readers may read from stores themselves.
     """
 
     shuffle_id: str
@@ -177,6 +177,7 @@ class ExchangeSpec:
     lease_s: float = 300.0
     schema: bytes = b""
     mappers: int = 0
+    direct_reads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,13 +341,20 @@ class Source:
 
     The primary comes first while it lives (it also holds what is not stored yet), then
     replicas, then others that serve their stores. None: nobody has it, nor will. `sealed`:
-    more than one daemon may have written files of it.
+    more than one daemon may have written files of it. `store_ids`: the store of each of `daemons`,
+    named only where readers may read from it themselves.
     """
 
     range_index: int
     epoch: int
     daemons: tuple[DaemonRef, ...]
     sealed: bool = False
+    store_ids: tuple[str, ...] = ()
+
+    def store_of(self, daemon: DaemonRef) -> str:
+        """Return the id of a daemon's store; empty if it is not named."""
+        stores = zip(self.daemons, self.store_ids, strict=False)
+        return next((store_id for ref, store_id in stores if ref == daemon), "")
 
 
 @dataclass(frozen=True, slots=True)

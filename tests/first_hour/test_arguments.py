@@ -140,6 +140,7 @@ EXCHANGE = {
     "min_replicas": FROM_1 + 1,
     "codec": 0,
     "deterministic": SWITCHES,
+    "direct_reads": SWITCHES,
     "lease_s": 9 + 1,  # None: as its application has it
     "metadata": 2,
     "service_timeout_s": SECONDS,

@@ -17,7 +17,7 @@ from typing import Any
 
 from cosco.client.driver import driver
 from cosco.client.groups import commit_outbox, mark_watch
-from cosco.client.read import commit_watch, gather, row_source
+from cosco.client.read import commit_watch, direct_reads, gather, row_source
 from cosco.client.read.state import merge, read_plan, shared_reading
 from cosco.client.write.state import routes
 from cosco.dfs.tiers import flash_tier, mover, tiered_store
@@ -31,6 +31,7 @@ from cosco.metadata.state.daemons import claims, failover, forgotten_stores, mem
 from cosco.metadata.state.exchange import builds, dropped_builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
 from cosco.metadata.state.records.changes import Change
+from cosco.protocol.fetch_records import Reference
 from cosco.protocol.keys import RangeKey
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.credits import FrameBudget
@@ -983,3 +984,45 @@ def _forgotten_member() -> None:
         self._join(self.renew(application_id, owner, now), exchange.number)
 
     application_table.Applications.add = add
+
+
+# --- direct reads -------------------------------------------------------------------------
+
+
+@_break("direct-undurable", "readers are referred to what is still being written")
+def _direct_undurable() -> None:
+    async def partition(
+        self: fetch_service.FetchService, part: Any, partition: int, sender: Any
+    ) -> Any:
+        snapshot = self._core.snapshot(part.key, partition)
+        for piece in snapshot.pieces if snapshot is not None and part.direct else ():
+            if piece.chunk.state is partition_buffer.ChunkState.FLUSHING:
+                path = piece.chunk.path
+                url = await self._urls.url(path)
+                reference = Reference(url or "", path, 1 << 20, 0)
+                for message in sender.add_reference(
+                    piece.body_bytes, piece.chunk.offset, reference
+                ):
+                    yield message
+        async for message in before(self, part, partition, sender):
+            yield message
+
+    before = fetch_service.FetchService._partition
+    fetch_service.FetchService._partition = partition
+
+
+@_break("direct-alone", "what a reader cannot read itself is taken for what is not there")
+def _direct_alone() -> None:
+    def not_direct(self: read_plan.ReadPlan, fetch: read_plan.Fetch) -> None:
+        self.answered(fetch, "it cannot be read")
+
+    def is_direct(self: read_plan.ReadPlan, source: Any, daemon: Any, now: float) -> bool:
+        return self._direct is not None and bool(source.store_of(daemon))
+
+    read_plan.ReadPlan.not_direct = not_direct
+    read_plan.ReadPlan._is_direct = is_direct
+
+
+@_break("direct-unbounded", "a read of a store that hangs is waited for")
+def _direct_unbounded() -> None:
+    direct_reads.WAIT_S = 1e9

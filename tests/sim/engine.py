@@ -164,6 +164,7 @@ class Engine(Clients):
                 scenario.partitions,
                 callback,
                 deterministic=scenario.deterministic,
+                direct_reads=scenario.direct,
                 **options,
             ).close
         application = CoscoApplication(
@@ -177,6 +178,7 @@ class Engine(Clients):
             scenario.partitions,
             callback,
             deterministic=scenario.deterministic,
+            direct_reads=scenario.direct,
             application=application,
             **options,
         )

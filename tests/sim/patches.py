@@ -30,11 +30,13 @@ import cosco.client.rpc.transport
 import cosco.dfs
 import cosco.metadata.store.database
 from cosco.client.groups import commit_outbox, following
+from cosco.client.read import direct_reads, store_files
+from cosco.client.read.state import direct_stores, direct_window
 from cosco.client.rpc import in_use, known_services, leftovers
 from cosco.client.write import push_streams
 from cosco.shuffle_service.io import arena, metrics
 
-from . import aio, database, storage, threads, watch
+from . import aio, client_files, database, storage, threads, watch
 from .loop import PROCESS
 from .world import OnPurpose, current, is_active
 
@@ -260,6 +262,8 @@ def install() -> None:
             leftovers.LEFTOVERS,
             _Leftovers(),
         ),
+        (store_files.StoreFiles, client_files.ClientFiles),
+        (direct_reads.DIRECT_STORES, _OfProcess(direct_stores.DirectStores)),
         (known_services.SERVICES, _OfProcess(known_services.KnownServices)),
     ]
     for package in _PACKAGES:
@@ -283,6 +287,10 @@ def install() -> None:
     watch.watch_tiers(importlib.import_module("cosco.dfs.tiers.state.tier_table").TierTable)
     # So that indexes are forgotten here.
     importlib.import_module("cosco.shuffle_service.state.buffers.limits")._INDEXES_MIN_BYTES = 0
+    # So that chunks, which are short here, are read directly, some in pieces, and wait for room.
+    importlib.import_module("cosco.shuffle_service.io.read.fetch_service").DIRECT_MIN_BYTES = 200
+    direct_window.PIECE_BYTES = 16 << 10
+    direct_reads.WINDOW_BYTES = 64 << 10
     # So that groups' exchanges, whose partitions are few here, have several ranges.
     importlib.import_module("cosco.metadata.state.daemons.placement").GROUP_RANGE_PARTITIONS = 2
     kept = {

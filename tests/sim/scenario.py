@@ -27,6 +27,8 @@ OLD_BUILD_GRACES_S = (0.0, 0.0, 3.0, 900.0)
 #: The share of all whose daemons have flash before their stores.
 TIERS = 0.15
 
+#: The share of exchanges whose readers read from stores themselves.
+DIRECT = 0.35
 #: The share of exchanges that an application owns, beside another one.
 APPLICATIONS = 0.2
 
@@ -111,6 +113,7 @@ class Scenario:
     drained: bool = False  # an operator drains a daemon, and takes that back
     lost_host: bool = False  # one host goes with its disk, and nothing else goes wrong
     columns: bool = False  # rows are of Arrow, see `columns.py`
+    direct: bool = False  # readers read from stores, see `client_files.py`
     application: bool = False  # one owns the exchange, and a source that its re-runs read
     tiers: Tiers | None = None  # None: one store a daemon
     group: GroupWork | None = None  # None: one exchange of its own
@@ -180,6 +183,7 @@ def draw(seed: int) -> Scenario:
         segment_bytes = min(scenario.segment_bytes, scenario.tiers.segment_bytes)
         scenario = replace(scenario, segment_bytes=segment_bytes)
     kind = random.Random(f"kind {seed}")
+    direct = random.Random(f"direct {seed}").random() < DIRECT
     lost_host = random.Random(f"lost host {seed}")
     is_lost = lost_host.random() < LOST_HOSTS
     if kind.random() < GROUPS:
@@ -187,7 +191,7 @@ def draw(seed: int) -> Scenario:
         return _with_lost_host(lost_host, scenario) if is_lost else scenario
     if is_lost:
         scenario = _with_lost_host(lost_host, scenario)
-        return replace(scenario, columns=kind.random() < COLUMNS)
+        return replace(scenario, columns=kind.random() < COLUMNS, direct=direct)
     is_forged = random.Random(f"forged {seed}").random() < FORGED
     owned = random.Random(f"application {seed}").random() < APPLICATIONS
     if owned and not one_at_a_time:  # so that one death is a loss of both
@@ -197,6 +201,7 @@ def draw(seed: int) -> Scenario:
         forged=is_forged and not owned,
         columns=kind.random() < COLUMNS,
         application=owned,
+        direct=direct,
     )
 
 

@@ -38,8 +38,11 @@ class Disk:
         self.hanging: dict[str, float] = {}
         #: Bytes that were said to be durable, by path.
         self.durable: dict[str, int] = {}
-        #: Paths that were durable at some time.
+        #: Paths that were durable at some time, and those that had anything at some time.
         self.ever: set[str] = set()
+        self.had: set[str] = set()
+        #: CRC of what each path was first put with.
+        self.given: dict[str, int] = {}
 
     def under(self, prefix: str) -> list[str]:
         return sorted(path for path in self.files if path.startswith(prefix))
@@ -79,6 +82,7 @@ class SimStore:
                 self._world.count("writes torn")
                 kept = self._world.rng.randrange(0, length + 1, _SECTOR_BYTES)
                 disk.files[path] = bytearray(b"".join(parts)[:kept])
+                disk.had.add(path)
                 disk.durable.setdefault(path, 0)
 
         process.on_death[torn] = None
@@ -97,6 +101,7 @@ class SimStore:
         disk.files[path] = bytearray(b"".join(parts))
         disk.durable[path] = length
         disk.ever.add(path)
+        disk.had.add(path)
 
     def _check_room(self) -> None:
         if self._disk.full:
@@ -164,6 +169,16 @@ class SimStore:
         await self._hangs()
         if self._disk.failing and self._world.rng.random() < 0.3:
             raise OSError(errno.EIO, "the simulated disk fails")
+
+    async def access(self, path: str, expires_s: float) -> str | None:
+        """A URL, in which is how long it can be used; of volatile stores none."""
+        check_read(path, 0, 0)
+        if not self.durable:
+            return None
+        if path not in self._disk.had:
+            self._world.problem(f"a reader is referred to {path}, which was never stored")
+        until = self._world.loop.now + expires_s
+        return f"{self.url}/{path}?{until}"
 
     async def close(self) -> None:
         await asyncio.sleep(0)

@@ -299,6 +299,8 @@ class SimpleQueue:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         while not self._items:
+            if not block:
+                raise Empty
             parked = _Parked()
             self._waiting.append(parked)
             if not parked.wait(timeout):

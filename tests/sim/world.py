@@ -36,6 +36,7 @@ class World:
     def __init__(self, seed: int, *, echo: bool = False) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
+        self.direct_rng: random.Random | None = None  # of what clients read from disks
         self.loop = VirtualLoop()  # type: ignore[abstract]  # asyncio asks for no more of it
         self.hub = greenlet.getcurrent()
         self.network = Network(self)

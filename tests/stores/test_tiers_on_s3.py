@@ -33,6 +33,12 @@ def segments(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*-*-????????????????-*")}
 
 
+def objects(server: S3Server, url: str) -> set[str]:
+    """The names of the segments that a store has in its bucket."""
+    prefix = url.partition("?")[0].removeprefix("s3://").partition("/")[2]
+    return segments(server.folder / prefix)
+
+
 def daemon(services: Services, flash: Path, url: str, *options: str) -> Service:
     return services.daemon(*OPTIONS, *options, store=f"flash={flash.as_uri()},then={url}")
 
@@ -58,7 +64,7 @@ def test_rows_move_to_the_bucket_and_outlive_flash(
     flashes = [services.directory / f"flash-{n}" for n in range(3)]
     first = [daemon(services, flash, url) for flash in flashes[:2]]
     with written(services, "moves", 2):
-        until(lambda: bool(segments(versity_server.folder)), BOUND_S, "a move")
+        until(lambda: bool(objects(versity_server, url)), BOUND_S, "a move")
         check(services, "moves")
         first[0].kill()
         shutil.rmtree(flashes[0])
@@ -67,7 +73,7 @@ def test_rows_move_to_the_bucket_and_outlive_flash(
         assert first[1].stop() == 0
         shutil.rmtree(flashes[1])
         check(services, "moves")
-    until(lambda: not segments(versity_server.folder), BOUND_S, "the end of all objects")
+    until(lambda: not objects(versity_server, url), BOUND_S, "the end of all objects")
     assert not segments(flashes[2])
 
 
@@ -84,10 +90,10 @@ def test_a_bucket_that_is_away_is_waited_for_by_nobody_who_need_not(
         until(lambda: fault.done > 0, BOUND_S, "a put that fails")
         until(lambda: bool(segments(flash)), BOUND_S, "a flush")
         check(services, "away")
-        assert not segments(versity_server.folder)
+        assert not objects(versity_server, url)
         assert alone.address in serving(services.metadata)
         fault.times = 0
-        until(lambda: bool(segments(versity_server.folder)), BOUND_S, "a move")
+        until(lambda: bool(objects(versity_server, url)), BOUND_S, "a move")
         check(services, "away")
-    until(lambda: not segments(versity_server.folder), BOUND_S, "the end of all objects")
+    until(lambda: not objects(versity_server, url), BOUND_S, "the end of all objects")
     until(lambda: not segments(flash), BOUND_S, "the end of all files")

@@ -55,6 +55,7 @@ def _options(settings_class: type[Settings], drawn: str) -> list[Callable[..., A
                 f"--{one.name.replace('_', '-')}",
                 one.name,
                 type=one.metadata["type"],
+                is_flag=True if default is False else None,
                 default=default,
                 show_default=shown,
                 help=one.metadata["help"],

@@ -59,6 +59,7 @@ class ThroughputResult:
     read_s: float
     make_rows_s: float
     cpu_s_per_gb: Roles
+    daemon_read_cpu_s_per_gb: float
     peak_rss_bytes: Roles
     rows: int
     bytes_raw: int
@@ -127,6 +128,7 @@ class _Timed:
     write_s: float
     seconds: float
     daemon_cpu_s: float
+    daemon_read_cpu_s: float  # of it while rows were read
     io_before: IoFigures
 
 
@@ -151,6 +153,7 @@ def run_throughput(
                     settings.partitions,
                     replicas=settings.replicas,
                     codec=settings.codec,
+                    direct_reads=settings.direct_reads,
                     metadata=cluster.metadata,
                 )
             )
@@ -175,6 +178,7 @@ def run_throughput(
             done.daemon_cpu_s / gb,
             sum(worker.cpu_s for worker in done.read) / gb,
         ),
+        daemon_read_cpu_s_per_gb=done.daemon_read_cpu_s / gb,
         peak_rss_bytes=Roles(
             max(worker.peak_rss_bytes for worker in done.written),
             daemon_peak,
@@ -220,11 +224,19 @@ def _run_workers(
         cpu_s, started = daemons.seconds(), time.perf_counter()
         writers.start()
         written = writers.results(on_written)
-        write_s = time.perf_counter() - started
+        write_s, written_cpu_s = time.perf_counter() - started, daemons.seconds()
         readers.start()
         read = readers.results(on_read)
-        seconds = time.perf_counter() - started
-        return _Timed(written, read, write_s, seconds, daemons.seconds() - cpu_s, io_before)
+        seconds, read_cpu_s = time.perf_counter() - started, daemons.seconds()
+        return _Timed(
+            written,
+            read,
+            write_s,
+            seconds,
+            read_cpu_s - cpu_s,
+            read_cpu_s - written_cpu_s,
+            io_before,
+        )
 
 
 # --- the report ---------------------------------------------------------------------------
@@ -277,6 +289,7 @@ def _figures(settings: ThroughputSettings, result: ThroughputResult) -> Table:
         ("end to end", f"{result.gb_per_s:.3f} GB/s in {result.seconds:.2f} s"),
         ("of it writing, reading", f"{result.write_s:.2f} s, {result.read_s:.2f} s"),
         *_roles("CPU s per GB", result.cpu_s_per_gb, 1, ".2f"),
+        ("CPU s per GB, daemons while rows are read", f"{result.daemon_read_cpu_s_per_gb:.2f}"),
         *_roles("peak MiB of a process", result.peak_rss_bytes, MIB, ",.0f"),
         ("blocks, compressed", f"{result.bytes_stored / GB:.3f} GB"),
         ("store writes", f"{io.writes:,} of {io.mean_write_bytes / MIB:.2f} MiB on average"),

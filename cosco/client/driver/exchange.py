@@ -74,6 +74,7 @@ class CoscoExchange(LiveObject):
         metadata: str | None = None,
         service_timeout_s: float = 300.0,
         application: ExchangeOwner | None = None,
+        direct_reads: bool = False,
     ) -> None:
         """Create the exchange; its id must never have been used before.
 
@@ -83,7 +84,8 @@ class CoscoExchange(LiveObject):
         go on when hosts are missing. codec: `lz4` or `none`. mappers: how many there are, with ids
         from 0 on, if that is known: then others are refused, and readers of a handle need not name
         them. application: a `CoscoApplication` that is to own it, whose lease it has; without one
-        `lease_s` is 300 unless it is given.
+        `lease_s` is 300 unless it is given. direct_reads: readers read stored rows from the store
+        themselves, where they can reach it, and ask daemons for the rest.
 
         Raises: ExchangeExists, InvalidArgument, CapacityExceeded, ServiceUnavailable.
         """
@@ -100,6 +102,7 @@ class CoscoExchange(LiveObject):
             codec=codec,
             deterministic=deterministic,
             mappers=mappers,
+            direct_reads=direct_reads,
             lease_s=_LEASE_S if lease_s is None else lease_s,
         )
         check_callback(recompute_writers_callback, shuffle_id)

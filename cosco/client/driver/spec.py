@@ -34,6 +34,7 @@ def new_spec(
     lease_s: float,
     deterministic: bool = True,
     mappers: int | None = None,
+    direct_reads: bool = False,
     is_group: bool = False,
 ) -> ExchangeSpec:
     """Return what a driver asks for, checked as the service will check it.
@@ -55,6 +56,7 @@ def new_spec(
         lease_s=seconds("lease_s", lease_s, MIN_LEASE_S, shuffle_id),
         schema=b"" if schema is None else _schema_bytes(schema, shuffle_id),
         mappers=_mapper_count(mappers, shuffle_id),
+        direct_reads=switch("direct_reads", direct_reads, shuffle_id),
     )
     try:
         (check_group_spec if is_group else check_spec)(spec)

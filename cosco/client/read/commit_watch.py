@@ -8,6 +8,7 @@ from typing import Final
 
 from pyroaring import BitMap
 
+from cosco.client.read.direct_reads import DirectReads
 from cosco.client.read.fetch_call import Bad, Run
 from cosco.client.read.state.read_plan import AwaitCommits, Fetch
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -39,6 +40,8 @@ class CommitWatch:
         self._mappers = mappers
         self._partition = partition
         self._info = info
+        #: What reads from stores, for all that is fetched.
+        self.direct: Final = DirectReads(scope)
         #: Daemons that did not answer in time, or not to the end: they are asked last.
         self.troubled: set[DaemonRef] = set()
         self._first: CommitWait | None = None  # what was said at once

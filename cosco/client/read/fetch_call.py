@@ -126,6 +126,8 @@ def runs_of(replies: Iterator[wire.FetchReply], bad: Bad) -> Iterator[Run]:
         if isinstance(reply, spb.Section):
             if left:
                 raise InvalidArgument(f"a section begins {left} bytes before the last one ends")
+            if wire.reference_of(reply) is not None:
+                raise InvalidArgument("a reference that was not asked for")
             splitter = HeaderSplitter() if reply.headers else BlockSplitter()
             if reply.error:
                 bad(" ".join(reply.error.split())[:300])

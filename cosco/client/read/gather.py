@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from pyroaring import BitMap
 
 from cosco.client.read.commit_watch import CommitWatch
+from cosco.client.read.direct_reads import note_failure
 from cosco.client.read.fetch_call import (
     Bad,
     Run,
@@ -19,6 +20,7 @@ from cosco.client.read.fetch_call import (
     open_fetch,
     runs_of,
 )
+from cosco.client.read.state.direct_chunk import DirectFailed
 from cosco.client.read.state.merge import BareHeaders, BlockMerge
 from cosco.client.read.state.read_plan import (
     AwaitCommits,
@@ -84,6 +86,8 @@ class Gatherer:
         self._watch = watch
         self._partition = -1
         self._endpoints: dict[str, Endpoint] = {}
+        # Why something could not be read from a store, by range and epoch, until a daemon sends it.
+        self._not_read: dict[tuple[int, int], str] = {}
         self._loss: CoscoError | None = None  # of the build that was reported last
 
     def close(self) -> None:
@@ -102,6 +106,7 @@ class Gatherer:
         given to the caller, and what `CoscoReader.next` raises.
         """
         self._partition = partition
+        self._not_read.clear()
         stalls = StallWatch(self._scope)
         try:
             yield from self._steps(plan, begin, stalls)
@@ -164,25 +169,59 @@ class Gatherer:
                     merge.feed_headers(run)
                 else:
                     yield from merge.feed(run)
-        except ClientClosed:
-            raise
-        except ExchangeClosed:
-            plan.closed(fetch)
-            return
-        except Unreachable as error:
-            if not error.for_fork:
-                reason, stalled = f"{address}: {error}", isinstance(error, Stalled)
-                plan.unreachable(fetch, time.monotonic(), reason, stalled=stalled)
-            return
-        except CoscoError as error:
-            if error.retriable:
-                plan.unreachable(fetch, time.monotonic(), f"{address}: {error}", busy=True)
+        except (DirectFailed, Unreachable, CoscoError) as error:
+            if not self._failed(plan, fetch, error):
                 return
             bad(str(error))
-        if merge.refusals != refusals:
-            plan.answered(fetch, last_bad or f"{address}: {merge.bad[-1]}")
-        else:
+        if merge.refusals == refusals:
             plan.answered(fetch)
+            self._sent_instead(fetch)
+            return
+        reason = last_bad or f"{address}: {merge.bad[-1]}"
+        if fetch.direct:
+            self._not_direct(plan, fetch, reason)
+        else:
+            plan.answered(fetch, reason)
+
+    def _failed(self, plan: ReadPlan, fetch: Fetch, error: Exception) -> bool:
+        """Tell `plan` that a daemon did not answer to the end.
+
+        Returns: whether it did all the same, and its answer is that error.
+
+        Raises: ClientClosed, if that is why.
+        """
+        address = fetch.daemon.address
+        match error:
+            case ClientClosed():
+                raise error
+            case DirectFailed():
+                self._not_direct(plan, fetch, str(error))
+            case ExchangeClosed():
+                plan.closed(fetch)
+            case Unreachable() if error.for_fork:
+                pass
+            case Unreachable():
+                reason, stalled = f"{address}: {error}", isinstance(error, Stalled)
+                plan.unreachable(fetch, time.monotonic(), reason, stalled=stalled)
+            case CoscoError() if error.retriable:
+                plan.unreachable(fetch, time.monotonic(), f"{address}: {error}", busy=True)
+            case _:
+                return True
+        return False
+
+    def _not_direct(self, plan: ReadPlan, fetch: Fetch, reason: str) -> None:
+        """Have the daemon send what could not be read from the store, or was not right there."""
+        self._not_read[fetch.source.range_index, fetch.source.epoch] = reason
+        plan.not_direct(fetch)
+
+    def _sent_instead(self, fetch: Fetch) -> None:
+        """Note that a daemon had all of what could not be read from its store.
+
+        So it was not that a file is gone or bad for everybody, or the exchange closed.
+        """
+        reason = self._not_read.pop((fetch.source.range_index, fetch.source.epoch), None)
+        if reason is not None:
+            note_failure(fetch.source.store_of(fetch.daemon), reason)
 
     def _runs(self, fetch: Fetch, to_name: BitMap, stalls: StallWatch, bad: Bad) -> Iterator[Run]:
         ahead = self._watch.ahead(fetch, bad)
@@ -194,9 +233,12 @@ class Gatherer:
             source.range_index, source.epoch, BitMap((self._partition,)), files=fetch.files
         )
         mappers = BitMap() if fetch.whole else to_name
-        request = FetchRequest(self._number, (part,), mappers, several=False)
-        endpoint = self._endpoint(address)
-        with closing(open_fetch(endpoint, self._scope, stalls, request, fetch.stall_s)) as replies:
+        request = FetchRequest(self._number, (part,), mappers, several=False, direct=fetch.direct)
+        replies = open_fetch(self._endpoint(address), self._scope, stalls, request, fetch.stall_s)
+        if fetch.direct:
+            store_id = source.store_of(fetch.daemon)
+            replies = self._watch.direct.replies(replies, request, store_id)
+        with closing(replies):
             try:
                 yield from runs_of(replies, bad)
             except InvalidArgument as error:

@@ -17,6 +17,7 @@ from cosco.client.content.arrow_schema import schema_from_bytes
 from cosco.client.content.byte_rows import BYTES_SCHEMA, iter_rows, rows_to_batch
 from cosco.client.content.row_costs import batch_bytes
 from cosco.client.read.commit_watch import CommitWatch
+from cosco.client.read.direct_reads import DIRECT_STORES
 from cosco.client.read.gather import BegunAnew, Gatherer
 from cosco.client.read.state.batch_assembly import ArrowAssembly, grouped, sliced
 from cosco.client.read.state.mapper_order import MapperOrder
@@ -233,6 +234,7 @@ class RowSource:
             timeout_s=self._options.timeout_s,
             service_timeout_s=self._options.service_timeout_s,
             troubled=self._watch.troubled,
+            direct=DIRECT_STORES if self._info.spec.direct_reads else None,
         )
 
     def _gather(self, plan: ReadPlan, merge: type[BlockMerge[_T]]) -> Iterator[_T]:

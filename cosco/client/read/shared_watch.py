@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from pyroaring import BitMap
 
 from cosco.client.read.commit_watch import FIRST_WAIT_S, CommitWatch
+from cosco.client.read.direct_reads import DirectReads
 from cosco.client.read.fetch_call import Bad, Run, StallWatch, nonsense, open_fetch, runs_of
 from cosco.client.read.state.read_plan import AwaitCommits, Fetch
 from cosco.client.read.state.shared_reading import (
@@ -78,9 +80,10 @@ class SharedWatch(CommitWatch):
             return None
         if self._streams is None or self._streams.shared_pass is not shared_pass:
             self._end_streams()
-            self._streams = _Streams(shared_pass, self._scope)
-        stream = self._streams.at(place, fetch.stall_s)
-        if not (stream.replies.has(place.part, self._partition) and stream.begin()):
+            self._streams = _Streams(shared_pass, self._scope, self.direct)
+        stream = self._streams.at(place, fetch)
+        has = stream.replies.has(place.part, self._partition)
+        if not has or (stream.is_direct and not fetch.direct) or not stream.begin():
             self.end_pass()
             return None
         return self._runs(stream, place, bad)
@@ -140,22 +143,23 @@ class _Streams:
     daemon lets this reader wait: else readers could wait for each other.
     """
 
-    def __init__(self, shared_pass: SharedPass, scope: Scope) -> None:
+    def __init__(self, shared_pass: SharedPass, scope: Scope, direct: DirectReads) -> None:
         self.shared_pass = shared_pass
         self._scope = scope
+        self._direct = direct
         self._stalls = StallWatch(scope, self._end_idle)
         self._by_daemon: dict[DaemonRef, _Stream] = {}
 
-    def at(self, place: Place, stall_s: float) -> _Stream:
-        """Return the stream of a daemon; `stall_s` without a reply end it."""
+    def at(self, place: Place, fetch: Fetch) -> _Stream:
+        """Return the stream of a daemon, which is made as the first fetch wants it."""
         stream = self._by_daemon.get(place.daemon)
         if stream is None:
             stream = self._by_daemon[place.daemon] = _Stream(
-                place.daemon.address,
-                self.shared_pass.requests[place.daemon],
+                fetch,
+                replace(self.shared_pass.requests[place.daemon], direct=fetch.direct),
                 self._scope,
                 self._stalls,
-                stall_s,
+                self._direct,
             )
         return stream
 
@@ -174,16 +178,20 @@ class _Stream:
 
     def __init__(
         self,
-        address: str,
+        fetch: Fetch,
         request: FetchRequest,
         scope: Scope,
         stalls: StallWatch,
-        stall_s: float,
+        direct: DirectReads,
     ) -> None:
         """Begin without a call."""
         scope.check()
-        self._endpoint = Endpoint(address)
-        self._call = open_fetch(self._endpoint, scope, stalls, request, stall_s)
+        self._endpoint = Endpoint(fetch.daemon.address)
+        self.is_direct = request.direct
+        self._call = open_fetch(self._endpoint, scope, stalls, request, fetch.stall_s)
+        if request.direct:
+            store_id = fetch.source.store_of(fetch.daemon)
+            self._call = direct.replies(self._call, request, store_id)
         self.replies = PartReplies(request.parts, self._call)
         # Since when nobody has read it. Whoever pops that, the reader or the thread that looks for
         # idle streams, has the stream for itself; there is none for whoever comes too late.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
-from cosco.protocol.records import EpochsDrop, EpochsDropped
+from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, EpochsDrop, EpochsDropped
 
 #: Exchanges that are looked at in one tick; others have their turn in the next ones.
 LOOKED_AT_PER_TICK: Final = 16
@@ -85,12 +86,17 @@ class OldBuilds:
                 left -= 1
         return left > 0
 
-    def orders(
+    def answer(self, orders: DaemonOrders, heartbeat: DaemonHeartbeat) -> DaemonOrders:
+        """Return the answer to a heartbeat, with the old epochs that must go."""
+        if not orders.known:
+            return orders
+        drop = self._orders(heartbeat.exchanges, heartbeat.epochs_dropped)
+        return replace(orders, epochs_drop=drop) if drop else orders
+
+    def _orders(
         self, listed: Collection[int], dropped: Iterable[EpochsDropped]
     ) -> tuple[EpochsDrop, ...]:
-        """Return the old epochs that must go of exchanges that a daemon has something of.
-
-        dropped: what it says to be gone already.
+        """Return what must go of exchanges that a daemon has something of, but for what has gone.
 
         When there is no room for all, another exchange is the first each time: so what cannot be
         deleted holds up nothing else.

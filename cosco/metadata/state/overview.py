@@ -127,6 +127,7 @@ class Overview:
             min_replicas=spec.min_replicas,
             codec=spec.codec,
             deterministic=spec.deterministic,
+            direct_reads=spec.direct_reads,
             kind=exchange.kind,
             generation=exchange.generation,
             callback=losses.callback,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
@@ -40,7 +41,8 @@ def restore_exchanges(
     exchanges = {}
     for number, *columns in tables.get("exchanges", ()):
         spec = spec_from_row(columns[:SPEC_COLUMNS])
-        owner, callback, *rest = columns[SPEC_COLUMNS:]
+        owner, callback, *rest, direct_reads = columns[SPEC_COLUMNS:]
+        spec = replace(spec, direct_reads=bool(direct_reads))
         exchange = ExchangeState(
             number,
             spec,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 from pyroaring import BitMap
@@ -30,6 +29,7 @@ from cosco.metadata.state.exchange.closing import ClosingTable
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.exchange.named_stores import ranges_with_stores, with_stores
 from cosco.metadata.state.groups.group_table import Groups
 from cosco.metadata.state.lost_stores import LostStores
 from cosco.metadata.state.old_builds import OldBuilds
@@ -113,11 +113,9 @@ class MetadataState:
         )
         self.failover = self.members.failover
         self.groups = Groups(stored.tables, self._exchanges, self.members, self._changes, now)
+        self._old_builds = old_builds = OldBuilds(self._exchanges.open, old_build_grace_s)
         #: Called by whoever calls the state, as well.
-        self._old_builds = OldBuilds(self._exchanges.open, old_build_grace_s)
-        self.lost_stores = LostStores(
-            self._exchanges, self.members, self._old_builds, self.groups.told
-        )
+        self.lost_stores = LostStores(self._exchanges, self.members, old_builds, self.groups.told)
         self.applications = Applications(
             stored.tables, self._exchanges, self.members, self._changes, now
         )
@@ -201,9 +199,7 @@ class MetadataState:
         """Renew a daemon's lease and take what it says, if it is known."""
         over = self._exchanges.over(heartbeat.exchanges)
         orders = self.members.heartbeat(heartbeat, over, now)
-        listed = heartbeat.exchanges if orders.known else ()
-        drop = self._old_builds.orders(listed, heartbeat.epochs_dropped)
-        return replace(orders, epochs_drop=drop) if drop else orders
+        return self._old_builds.answer(orders, heartbeat)
 
     def probed(self, incarnation: int, outcome: ProbeOutcome, now: float) -> None:
         """Take how a daemon answered that `members.pop_probes` gave."""
@@ -401,9 +397,11 @@ class MetadataState:
         DataLost, DataCorrupted or RecomputeMismatch.
         """
         self._has_stalled(now)
-        return self._exchanges.get(number).await_commits(
+        exchange = self._exchanges.get(number)
+        wait = exchange.await_commits(
             mappers, partition, generation, lambda placed: self.members.sources(placed, now)
         )
+        return with_stores(wait, exchange.spec, self.members.store_of)
 
     def await_ranges(
         self, number: int, mappers: BitMap, partitions: U32, generation: int, now: float
@@ -413,9 +411,11 @@ class MetadataState:
         Raises what `await_commits` does; see `ExchangeState.await_ranges`.
         """
         self._has_stalled(now)
-        return self._exchanges.get(number).await_ranges(
+        exchange = self._exchanges.get(number)
+        wait = exchange.await_ranges(
             mappers, partitions, generation, lambda placed: self.members.sources(placed, now)
         )
+        return ranges_with_stores(wait, exchange.spec, self.members.store_of)
 
     def report_loss(self, report: LossReport, now: float) -> None:
         """Take that a reader has asked everybody and misses rows; stale reports change nothing.

@@ -8,7 +8,7 @@ and `counters`, and one of `sums` per range it wrote to and batch.
     daemons      incarnation → address, host, store, memory, free, metrics, live, draining
     forgotten_stores  store that is gone for good, and nobody waits for
     exchanges    number → what was asked for, owner, whether it has a callback, generation,
-                 row kind, schema
+                 row kind, schema, whether readers may read from stores
     counters     number → highest attempt id, version, highest loss id
     ranges       number, range → first partition, count
     assignments  number, range, epoch → build, primary, its store, replicas, sealed, whether a
@@ -99,7 +99,7 @@ _TABLES: Final = {
         ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
          "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
          "mappers INTEGER", "owner BLOB", "callback INTEGER", "generation INTEGER",
-         "kind INTEGER", "schema BLOB"),
+         "kind INTEGER", "schema BLOB", "direct_reads INTEGER DEFAULT 0"),
     ),
     "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER", "losses INTEGER")),
     "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
@@ -149,6 +149,22 @@ _PUTS: Final = {name: table.put(name) for name, table in _TABLES.items()}
 #: Not loaded: what is closed is looked up one by one.
 _UNLOADED: Final = ("closed", "used_groups")
 _NAMED: Final = ("exchanges", "closing", "closed")
+
+
+def _creation(name: str) -> str:
+    """Return the statement that makes a table."""
+    table = _TABLES[name]
+    columns = ", ".join(table.key + table.columns)
+    return f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(table.key_names)}))"
+
+
+#: What makes the schema of the version after it of each, for databases of before.
+_UPGRADES: Final = {
+    "5": (
+        "ALTER TABLE exchanges ADD COLUMN direct_reads INTEGER DEFAULT 0",
+        _creation("dropped_builds"),
+    ),
+}
 
 
 class SqlStore:
@@ -282,9 +298,11 @@ class SqlStore:
                 f"the store {path} is the database of another program; name another file"
             )
         meta = {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta")}
-        if meta.get("schema_version") != SCHEMA_VERSION:
+        if (version := meta.get("schema_version")) in _UPGRADES:
+            self._upgrade(str(version))
+        elif version != SCHEMA_VERSION:
             raise InvalidArgument(
-                f"the store {path} has schema version {meta.get('schema_version')}, this "
+                f"the store {path} has schema version {version}, this "
                 f"cosco-metadata knows {SCHEMA_VERSION}; run the version that wrote it until its "
                 "exchanges are closed, then this one with a new file"
             )
@@ -292,14 +310,28 @@ class SqlStore:
         self._connection.execute("PRAGMA synchronous = FULL")
         return meta["cluster_id"]
 
+    def _upgrade(self, version: str) -> None:
+        """Change the tables of an older version to those of the present one, all or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            while version in _UPGRADES:
+                for statement in _UPGRADES[version]:
+                    self._connection.execute(statement)
+                version = str(int(version) + 1)
+            self._connection.execute(
+                "UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,)
+            )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
     def _create(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)")
-        for name, table in _TABLES.items():
-            columns = ", ".join(table.key + table.columns)
-            self._connection.execute(
-                f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(table.key_names)}))"
-            )
+        for name in _TABLES:
+            self._connection.execute(_creation(name))
         for name in _NAMED:
             self._connection.execute(f"CREATE INDEX {name}_by_id ON {name} (shuffle_id)")
         self._connection.executemany(

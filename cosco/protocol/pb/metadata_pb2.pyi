@@ -255,7 +255,7 @@ class Alike(_message.Message):
     def __init__(self, first_number: _Optional[int] = ..., size: _Optional[int] = ..., without: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeSpec(_message.Message):
-    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers")
+    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers", "direct_reads")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +265,7 @@ class ExchangeSpec(_message.Message):
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_READS_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     partitions: int
     replicas: int
@@ -274,7 +275,8 @@ class ExchangeSpec(_message.Message):
     lease_s: float
     schema: bytes
     mappers: int
-    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ...) -> None: ...
+    direct_reads: bool
+    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ..., direct_reads: bool = ...) -> None: ...
 
 class PartitionRange(_message.Message):
     __slots__ = ("index", "first", "count")
@@ -597,16 +599,18 @@ class ReadSnapshot(_message.Message):
     def __init__(self, version: _Optional[int] = ..., generation: _Optional[int] = ..., build: _Optional[int] = ..., gaps: _Optional[bytes] = ..., attempts: _Optional[bytes] = ..., rows: _Optional[int] = ..., raw_bytes: _Optional[int] = ..., digest: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("range_index", "epoch", "daemons", "sealed")
+    __slots__ = ("range_index", "epoch", "daemons", "sealed", "store_ids")
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
     SEALED_FIELD_NUMBER: _ClassVar[int]
+    STORE_IDS_FIELD_NUMBER: _ClassVar[int]
     range_index: int
     epoch: int
     daemons: _containers.RepeatedCompositeFieldContainer[DaemonRef]
     sealed: bool
-    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ...) -> None: ...
+    store_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ..., store_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReportLossRequest(_message.Message):
     __slots__ = ("number", "generation", "build", "partition", "cause", "reason")
@@ -713,7 +717,7 @@ class ShowExchangeRequest(_message.Message):
     def __init__(self, shuffle_id: _Optional[str] = ...) -> None: ...
 
 class ShowExchangeReply(_message.Message):
-    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id")
+    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id", "direct_reads")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_MAPPERS_FIELD_NUMBER: _ClassVar[int]
@@ -742,6 +746,7 @@ class ShowExchangeReply(_message.Message):
     CONTRADICTED_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_READS_FIELD_NUMBER: _ClassVar[int]
     status: ExchangeStatus
     group_id: str
     group_mappers: int
@@ -770,7 +775,8 @@ class ShowExchangeReply(_message.Message):
     contradicted: bytes
     waiting_for: _containers.RepeatedScalarFieldContainer[str]
     application_id: str
-    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ...) -> None: ...
+    direct_reads: bool
+    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., direct_reads: bool = ...) -> None: ...
 
 class PartitionSize(_message.Message):
     __slots__ = ("partition", "rows", "raw_bytes")

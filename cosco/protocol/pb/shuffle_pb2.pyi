@@ -130,7 +130,7 @@ class Refusal(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("number", "range_index", "epoch", "partition", "files", "parts", "mappers")
+    __slots__ = ("number", "range_index", "epoch", "partition", "files", "parts", "mappers", "direct")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class FetchRequest(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
     number: int
     range_index: int
     epoch: int
@@ -145,7 +146,8 @@ class FetchRequest(_message.Message):
     files: bool
     parts: _containers.RepeatedCompositeFieldContainer[FetchPart]
     mappers: bytes
-    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: bool = ..., parts: _Optional[_Iterable[_Union[FetchPart, _Mapping]]] = ..., mappers: _Optional[bytes] = ...) -> None: ...
+    direct: bool
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: bool = ..., parts: _Optional[_Iterable[_Union[FetchPart, _Mapping]]] = ..., mappers: _Optional[bytes] = ..., direct: bool = ...) -> None: ...
 
 class FetchPart(_message.Message):
     __slots__ = ("range_index", "epoch", "partitions", "files")
@@ -180,18 +182,32 @@ class PartEnd(_message.Message):
     def __init__(self, part: _Optional[int] = ..., partition: _Optional[int] = ...) -> None: ...
 
 class Section(_message.Message):
-    __slots__ = ("body_bytes", "offset", "stored", "error", "headers")
+    __slots__ = ("body_bytes", "offset", "stored", "error", "headers", "reference")
     BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     body_bytes: int
     offset: int
     stored: bool
     error: str
     headers: bool
-    def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: bool = ..., error: _Optional[str] = ..., headers: bool = ...) -> None: ...
+    reference: Reference
+    def __init__(self, body_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., stored: bool = ..., error: _Optional[str] = ..., headers: bool = ..., reference: _Optional[_Union[Reference, _Mapping]] = ...) -> None: ...
+
+class Reference(_message.Message):
+    __slots__ = ("url", "path", "file_bytes", "index_crc")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_CRC_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    path: str
+    file_bytes: int
+    index_crc: int
+    def __init__(self, url: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., index_crc: _Optional[int] = ...) -> None: ...
 
 class FollowRequests(_message.Message):
     __slots__ = ("requests",)

@@ -32,11 +32,13 @@ from cosco.protocol.wire.fetches import (
     fetch_end,
     fetch_failure,
     fetch_packed,
+    fetch_reference,
     fetch_replies,
     fetch_reply,
     fetch_request_from_bytes,
     fetch_request_to_bytes,
     fetch_section,
+    reference_of,
 )
 from cosco.protocol.wire.follows import (
     MAX_FOLLOWS,

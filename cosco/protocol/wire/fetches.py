@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from cosco.errors import InvalidArgument
 from cosco.protocol.api_limits import MAX_PARTITIONS
-from cosco.protocol.fetch_records import FetchPart, FetchRequest
+from cosco.protocol.fetch_records import FetchPart, FetchRequest, Reference
 from cosco.protocol.pb import shuffle_pb2 as spb
 from cosco.protocol.wire.arrays import bitmap_bytes, bitmap_from_bytes, partitions_from_bytes
 from cosco.protocol.wire.fields import DELIMITED, field, last_body, parsed, prefix, varint
@@ -38,7 +38,9 @@ FetchReply = memoryview | spb.Section | spb.PartEnd
 
 def fetch_request_to_bytes(request: FetchRequest) -> bytes:
     """Serialize a request of several partitions, or of one of one part."""
-    pb = spb.FetchRequest(number=request.number, mappers=bitmap_bytes(request.mappers))
+    pb = spb.FetchRequest(
+        number=request.number, mappers=bitmap_bytes(request.mappers), direct=request.direct
+    )
     if request.several:
         for part in request.parts:
             pb.parts.add(
@@ -60,7 +62,7 @@ def fetch_request_from_bytes(message: bytes) -> FetchRequest:
     mappers = bitmap_from_bytes(pb.mappers, "mappers")
     one = FetchPart(pb.range_index, pb.epoch, BitMap((pb.partition,)), pb.files)
     if not pb.parts:
-        return FetchRequest(pb.number, (one,), mappers, several=False)
+        return FetchRequest(pb.number, (one,), mappers, several=False, direct=pb.direct)
     if one != _NO_PART:
         raise InvalidArgument("a request that names one partition, and parts")
     if len(pb.parts) > MAX_FETCH_PARTS:
@@ -69,7 +71,7 @@ def fetch_request_from_bytes(message: bytes) -> FetchRequest:
     count = sum(len(part.partitions) for part in parts)
     if count > MAX_FETCH_PARTITIONS:
         raise InvalidArgument(f"a request of {count} partitions, at most {MAX_FETCH_PARTITIONS}")
-    return FetchRequest(pb.number, parts, mappers)
+    return FetchRequest(pb.number, parts, mappers, direct=pb.direct)
 
 
 def _part(pb: spb.FetchPart) -> FetchPart:
@@ -88,6 +90,26 @@ def fetch_section(
     """Serialize the section that `body_bytes` of data follow."""
     section = spb.Section(body_bytes=body_bytes, offset=offset, stored=stored, headers=headers)
     return spb.FetchReply(section=section).SerializeToString()
+
+
+def fetch_reference(body_bytes: int, offset: int, reference: Reference) -> bytes:
+    """Serialize the section of a chunk that the reader is to read from the store itself."""
+    named = spb.Reference(
+        url=reference.url,
+        path=reference.path,
+        file_bytes=reference.file_bytes,
+        index_crc=reference.index_crc,
+    )
+    section = spb.Section(body_bytes=body_bytes, offset=offset, stored=True, reference=named)
+    return spb.FetchReply(section=section).SerializeToString()
+
+
+def reference_of(section: spb.Section) -> Reference | None:
+    """Return where a section's body is to be read; None if it follows."""
+    if not section.HasField("reference"):
+        return None
+    pb = section.reference
+    return Reference(pb.url, pb.path, pb.file_bytes, pb.index_crc)
 
 
 def fetch_failure(reason: str) -> bytes:

@@ -38,9 +38,8 @@ class DaemonMetrics:
         self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
         self.flush_failures = counter("flush_failures", "Store writes that failed, or hung")
         self.bytes_fetched = counter("bytes_fetched", "Bytes of blocks sent to readers")
-        self.fetch_failures = counter(
-            "fetch_failures", "Chunks or files readers could not be given"
-        )
+        self.bytes_referenced = counter("bytes_referenced", "Bytes readers are to read themselves")
+        self.fetch_failures = counter("fetch_failures", "Chunks or files readers were not given")
         self.store_write_bytes = histogram(
             "store_write_bytes", "Sizes of writes to the store, in bytes", list(_SIZES)
         )

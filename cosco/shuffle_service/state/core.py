@@ -407,9 +407,7 @@ class DaemonCore:
     def snapshot(self, key: AssignmentKey, partition: int) -> Snapshot | None:
         """Look at a partition once; None for an assignment that is not held here."""
         held = self._assignments.get(key)
-        if held is None:
-            return None
-        return look_at(held, partition, self.indexes)
+        return None if held is None else look_at(held, partition, self.indexes)
 
     # --- dropping -------------------------------------------------------------------------
 

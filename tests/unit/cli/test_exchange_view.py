@@ -43,6 +43,7 @@ DETAIL = ExchangeDetail(
     application_id=EVIL,
     replicas=2,
     deterministic=False,
+    direct_reads=True,
     generation=3,
     largest=(PartitionSize(1, 20, 200), PartitionSize(0, 10, 100)),
     daemons=(DaemonShare(REF, EVIL, DaemonState.DEAD, 1, 2, 3),),
@@ -110,6 +111,8 @@ def test_an_open_exchange_is_told_in_full() -> None:
         ([0], 1),
     ]
     assert found["mappers_contradicted"] == [4, 5]
+    assert found["direct_reads"] is True
+    assert re.search("^readers +read from the store themselves$", text, re.MULTILINE)
 
 
 def test_status_says_how_many_there_are_beside_the_newest() -> None:

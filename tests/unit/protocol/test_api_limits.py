@@ -107,6 +107,8 @@ def test_the_ids_of_a_groups_exchanges_fit() -> None:
         check_group_spec(spec(shuffle_id=longest + "x"))
     with pytest.raises(InvalidArgument, match="deterministic=False"):
         check_group_spec(spec(deterministic=False))
+    with pytest.raises(InvalidArgument, match="direct_reads=True"):
+        check_group_spec(spec(direct_reads=True))
 
 
 def test_ids_are_shown_short_and_on_one_line() -> None:

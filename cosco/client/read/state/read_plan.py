@@ -15,6 +15,7 @@ from typing import Final
 
 from pyroaring import BitMap
 
+from cosco.client.read.state.direct_stores import DirectStores
 from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.records import CommitWait, DaemonRef, LossCause, ReadSnapshot, Source
 
@@ -67,6 +68,7 @@ class Fetch:
 
     Then call `answered`, `closed` or `unreachable`; none of them if it is to be done again.
     `stall_s` without progress make it unreachable. `whole`: no block may come as its header alone.
+    `direct`: what is stored may be read from the store; where that fails, call `not_direct`.
     """
 
     source: Source
@@ -74,6 +76,7 @@ class Fetch:
     files: bool
     stall_s: float
     whole: bool = False
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +153,16 @@ class ReadPlan:
         timeout_s: float | None,
         service_timeout_s: float,
         troubled: set[DaemonRef] | None = None,
+        direct: DirectStores | None = None,
     ) -> None:
         """Begin by waiting.
 
         timeout_s: bounds each wait for commits or a rebuild; None: nothing does.
         service_timeout_s: bounds the wait for a daemon that is out of reach.
         troubled: daemons that are asked last; those that do not answer are added.
+        direct: which stores may be read from; None: none.
         """
+        self._direct = direct
         self._timeout_s = timeout_s
         self._service_timeout_s = service_timeout_s
         #: Whether rows were given to the caller: then nothing can begin anew.
@@ -186,6 +192,7 @@ class ReadPlan:
         self._pause_s = _MIN_PAUSE_S
         self._reask_gap_s = _REASK_AFTER_S
         self._reask_at: float | None = None
+        self._not_direct: set[RangeEpoch] = set()  # daemons are to send all of these
 
     # --- what to do -------------------------------------------------------------------------
 
@@ -203,7 +210,7 @@ class ReadPlan:
     def _reading_step(self, snapshot: ReadSnapshot, now: float) -> Step:
         if self._is_closed:
             return self._renewal()  # which raises, if the exchange is closed
-        if (fetch := self._next_fetch()) is not None:
+        if (fetch := self._next_fetch(now)) is not None:
             return fetch
         if awaited := [d for s in self._open_sources() for d in s.daemons if d in self._down]:
             return self._trouble_step(awaited, now)
@@ -240,7 +247,7 @@ class ReadPlan:
             min(pause_s, left_s), min(POLL_S, left_s), min(left_s, self._service_timeout_s)
         )
 
-    def _next_fetch(self) -> Fetch | None:
+    def _next_fetch(self, now: float) -> Fetch | None:
         for source in self._open_sources():
             for daemon in by_trouble(source, self._troubled):
                 if daemon in self._down or (_key(source), daemon) in self._answered:
@@ -251,8 +258,18 @@ class ReadPlan:
                     files=self._is_second_pass or asks_for_files(source, daemon),
                     stall_s=STALL_S * 2 ** self._stalls.get(daemon, 0),
                     whole=self._is_second_pass,
+                    direct=self._is_direct(source, daemon, now),
                 )
         return None
+
+    def _is_direct(self, source: Source, daemon: DaemonRef, now: float) -> bool:
+        """Whether what is stored of a source may be read from the store.
+
+        Never in a second pass: that a row is lost is said by daemons alone.
+        """
+        if self._direct is None or self._is_second_pass or _key(source) in self._not_direct:
+            return False
+        return self._direct.allows(source.store_of(daemon), now)
 
     def _open_sources(self) -> list[Source]:
         """Return the sources of which a daemon is to be asked yet in this pass, if there is one."""
@@ -329,6 +346,10 @@ class ReadPlan:
             self._bad = self._bad or bad
         else:
             self._answered_well.add(_key(fetch.source))
+
+    def not_direct(self, fetch: Fetch) -> None:
+        """Note that not all of it could be read from the store: the daemon is to send it."""
+        self._not_direct.add(_key(fetch.source))
 
     def closed(self, fetch: Fetch) -> None:
         """Note that the daemon has dropped the exchange, as that is closed, or this epoch of it, as

@@ -416,3 +416,7 @@ class Members:
             if not serving and not self.forgotten.is_gone(ref.incarnation, self.grace_s, now):
                 awaited.append(ref)
         return tuple(dict.fromkeys(found + awaited))
+
+    def store_of(self, ref: DaemonRef) -> str:
+        """Return the id of the store of a daemon that `sources` has named."""
+        return self._daemons.get(ref.incarnation).store_id

@@ -430,7 +430,7 @@ class ExchangeState:
             (self.number,),
             lambda: (
                 *spec_row(self.spec), self.owner, self.losses.callback, self.generation,
-                int(self.kind), self.schema,
+                int(self.kind), self.schema, self.spec.direct_reads,
             ),
         )  # fmt: skip
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from cosco.metadata.state.records.changes import Row
 from cosco.protocol.records import Assignment, DaemonRef, ExchangeSpec
 
-_SPEC_FIELDS: Final = [field.name for field in fields(ExchangeSpec)]
+#: What a group never has is no column of both tables, but of one of `exchanges`, its last.
+_SPEC_FIELDS: Final = [field.name for field in fields(ExchangeSpec) if field.name != "direct_reads"]
 #: Columns that keep an ExchangeSpec, in the order of its fields.
 SPEC_COLUMNS: Final = len(_SPEC_FIELDS)
 

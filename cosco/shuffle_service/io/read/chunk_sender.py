@@ -17,7 +17,8 @@ from pyroaring import BitMap
 
 from cosco.errors import DataCorrupted
 from cosco.format.block import HEADER_BYTES
-from cosco.protocol.wire import fetch_data, fetch_failure, fetch_section
+from cosco.protocol.fetch_records import Reference
+from cosco.protocol.wire import fetch_data, fetch_failure, fetch_reference, fetch_section
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.chunk_body import HeldBody, StoredBody
 from cosco.shuffle_service.state.block_choice import BlockChoice, Chosen
@@ -100,6 +101,17 @@ class ChunkSender:
         if length:
             self.add(fetch_section(length, offset, stored=False))
             self._add_data(blocks, length)
+
+    def add_reference(self, body_bytes: int, offset: int, reference: Reference) -> list[bytes]:
+        """Have the reader read a chunk from the store itself.
+
+        Returns: the messages that are full before.
+        """
+        reply = fetch_reference(body_bytes, offset, reference)
+        full = self.full(len(reply))
+        self.add(reply)
+        self._metrics.bytes_referenced.inc(body_bytes)
+        return full
 
     async def send(self, body: Body, partition: int) -> AsyncGenerator[bytes, None]:
         """Yield the messages that are full on the way through a chunk's blocks."""

@@ -28,7 +28,8 @@ from typing import Final
 from cosco.dfs import Store
 from cosco.errors import ExchangeClosed, InvalidArgument, ServiceUnavailable
 from cosco.format.chunk import CHUNK_HEADER_BYTES
-from cosco.protocol.fetch_records import FetchPart, FetchRequest
+from cosco.format.segment import FoundChunk, SegmentIndex
+from cosco.protocol.fetch_records import FetchPart, FetchRequest, Reference
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.wire import fetch_end
 from cosco.shuffle_service.io.metrics import DaemonMetrics
@@ -36,6 +37,7 @@ from cosco.shuffle_service.io.read.chunk_body import HeldBody, StoredBody
 from cosco.shuffle_service.io.read.chunk_sender import ChunkSender
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.io.read.segment_files import SegmentIndexes, SegmentsOfOthers
+from cosco.shuffle_service.io.read.store_access import StoreAccess
 from cosco.shuffle_service.io.read.store_reader import Extent, StoreReader
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 from cosco.shuffle_service.state.core import DaemonCore
@@ -50,6 +52,8 @@ MAX_FETCHES: Final = 256
 _BUFFERED_BYTES: Final = 32 << 20
 _MESSAGE_MIN_BYTES: Final = 64 << 10
 _MESSAGE_MAX_BYTES: Final = 1 << 20
+#: Chunks with shorter bodies are sent also to a reader that can read from the store itself.
+DIRECT_MIN_BYTES: Final = 16 << 10
 
 
 class FetchService:
@@ -74,6 +78,7 @@ class FetchService:
         self._store = store
         self._reads = reads
         self._indexes = SegmentIndexes(store, core.indexes)
+        self._urls = StoreAccess(store)
         self._metrics = metrics
         self._absorb = absorb
         self._turns = asyncio.Semaphore(MAX_FETCHES)
@@ -102,7 +107,8 @@ class FetchService:
                 self._active -= 1
 
     async def _messages(self, request: FetchRequest) -> AsyncGenerator[bytes, None]:
-        parts = [_Part(_key_of(request, part), part) for part in request.parts]
+        direct = request.direct
+        parts = [_Part(_key_of(request, part), part, direct=direct) for part in request.parts]
         self._check_there(*parts)
         if request.several:
             for part in parts:
@@ -110,7 +116,7 @@ class FetchService:
         sender = ChunkSender(
             request.number,
             request.mappers,
-            ReplyPack(packs=request.several),
+            ReplyPack(packs=request.several or request.direct),
             self._metrics,
             self._message_bytes,
             lambda: self._check_there(*parts),
@@ -196,7 +202,7 @@ class FetchService:
         snapshot = self._core.snapshot(part.key, partition)
         if snapshot is not None:
             if snapshot.segments:
-                found = self._from_segments(snapshot.segments, partition, sender)
+                found = self._from_segments(part, snapshot.segments, partition, sender)
                 async with aclosing(found):
                     async for message in found:
                         yield message
@@ -235,9 +241,9 @@ class FetchService:
             body.close()
 
     async def _from_segments(
-        self, segments: Sequence[StoredSegment], partition: int, sender: ChunkSender
+        self, part: _Part, segments: Sequence[StoredSegment], partition: int, sender: ChunkSender
     ) -> AsyncGenerator[bytes, None]:
-        """Send the chunks of a partition that are in some segments."""
+        """Send the chunks of a partition that are in some segments, or where to read them."""
         if not all(map(self._indexes.has, segments)):
             for message in sender.due():
                 yield message
@@ -248,8 +254,12 @@ class FetchService:
                 problems.append(f"the index of {segment.path} cannot be read: {index}")
                 continue
             if (found := index.find(partition)) is not None:
-                length = CHUNK_HEADER_BYTES + found.body_bytes
-                extents.append(Extent(segment.path, found.offset, length))
+                full = await self._referred(part, segment, index, found, sender)
+                if full is None:
+                    length = CHUNK_HEADER_BYTES + found.body_bytes
+                    extents.append(Extent(segment.path, found.offset, length))
+                for message in full or ():
+                    yield message
             if index.damage:
                 problems.append(index.damage)
         reader = self._reader(extents)
@@ -263,6 +273,28 @@ class FetchService:
             reader.close()
         for problem in problems:
             sender.add(sender.unreadable(problem))
+
+    async def _referred(
+        self,
+        part: _Part,
+        segment: StoredSegment,
+        index: SegmentIndex,
+        found: FoundChunk,
+        sender: ChunkSender,
+    ) -> list[bytes] | None:
+        """Have the reader read a chunk itself, if that can be and is worth a read of its own.
+
+        A segment of which an index was read is whole: what is torn has none.
+
+        Returns: the messages that are full; None if the reader is to be sent the chunk.
+        """
+        if not part.direct or index.crc is None or found.body_bytes < DIRECT_MIN_BYTES:
+            return None
+        url = await self._urls.url(segment.path)
+        if url is None:
+            return None
+        reference = Reference(url, segment.path, segment.size_bytes, index.crc)
+        return sender.add_reference(found.body_bytes, found.offset, reference)
 
     async def _from_files(
         self, part: _Part, partition: int, sender: ChunkSender
@@ -280,7 +312,8 @@ class FetchService:
             sender.add(sender.unreadable(f"{folder} cannot be listed: {error}"))
             return
         if segments:
-            async with aclosing(self._from_segments(segments, partition, sender)) as found:
+            found = self._from_segments(part, segments, partition, sender)
+            async with aclosing(found):
                 async for message in found:
                     yield message
 
@@ -298,11 +331,12 @@ class FetchService:
 class _Part:
     """One part of a request. `files`: where to find those of others; None: they are not sent.
 
-    is_ready: its copies are absorbed.
+    direct: chunks may be sent as references. is_ready: its copies are absorbed.
     """
 
     key: AssignmentKey
     asked: FetchPart
+    direct: bool = False
     is_ready: bool = False
     files: SegmentsOfOthers | None = None
 

@@ -23,8 +23,10 @@ from cosco.errors import (
     InvalidArgument,
     SchemaMismatch,
 )
-from cosco.metadata.state.records.changes import Change, Stored
+from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
+from cosco.metadata.state.restore import restore_exchanges
 from cosco.metadata.state.state import TICK_S, MetadataState
+from cosco.metadata.store import sql
 from cosco.metadata.store.sql import SqlStore
 from cosco.protocol.records import (
     AttemptSums,
@@ -211,6 +213,69 @@ def test_a_schema_of_another_version(path: str, version: int) -> None:
         SqlStore(path)
 
 
+#: The table as it was before exchanges had direct reads.
+_EXCHANGES_OF_5 = """
+    CREATE TABLE exchanges (number INTEGER, shuffle_id TEXT, partitions INTEGER, replicas INTEGER,
+    min_replicas INTEGER, codec TEXT, deterministic INTEGER, lease_s REAL, created_schema BLOB,
+    mappers INTEGER, owner BLOB, callback INTEGER, generation INTEGER, kind INTEGER, schema BLOB,
+    PRIMARY KEY (number))
+"""
+
+
+def as_of_version_5(path: str) -> None:
+    """Make a database what the version before wrote, with one exchange."""
+    SqlStore(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE dropped_builds")
+        connection.execute("DROP TABLE exchanges")
+        connection.execute(_EXCHANGES_OF_5)
+        connection.execute("CREATE INDEX exchanges_by_id ON exchanges (shuffle_id)")
+        connection.execute(
+            "INSERT INTO exchanges VALUES (7, 'old', 3, 2, 1, 'lz4', 1, 60.0, x'', 0, x'01', 1, 1, "
+            "0, x'')"
+        )
+        connection.execute("UPDATE meta SET value = '5' WHERE key = 'schema_version'")
+
+
+def test_a_database_of_the_version_before_is_taken_over(path: str) -> None:
+    as_of_version_5(path)
+    for _ in range(2):
+        with closing(SqlStore(path)) as store:
+            exchanges = restore_exchanges(store.load().tables, ChangeLog())
+            assert store.find_number("old") == 7
+        assert exchanges[7].spec == ExchangeSpec("old", 3, lease_s=60.0)
+        assert (exchanges[7].owner, exchanges[7].generation) == (b"\1", 1)
+
+
+@pytest.mark.parametrize("direct_reads", [False, True])
+def test_an_exchange_keeps_whether_it_is_read_directly(path: str, direct_reads: bool) -> None:
+    spec = ExchangeSpec("x", 3, replicas=1, direct_reads=direct_reads)
+    with closing(SqlStore(path)) as store:
+        state = MetadataState(store.load(), daemon_lease_s=5.0, ranges_per_daemon=4, now=0.0)
+        state.register(DaemonRegistration(1, "a:1", "h", "s", 1 << 30, 1 << 30), 0.0)
+        number = state.create_exchange(spec, owner_of("x"), 0.0, used=False).number
+        store.write(state.pop_changes())
+    with closing(SqlStore(path)) as store:
+        assert restore_exchanges(store.load().tables, ChangeLog())[number].spec == spec
+
+
+def test_an_upgrade_that_fails_leaves_what_was_there(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_of_version_5(path)
+    with monkeypatch.context() as patched:
+        good = sql._UPGRADES["5"]
+        patched.setitem(sql._UPGRADES, "5", (*good, "ALTER TABLE nothing ADD COLUMN x"))
+        with pytest.raises(InvalidArgument, match="cannot be used"):
+            SqlStore(path)
+    with closing(sqlite3.connect(path)) as connection:
+        [(version,)] = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'")
+        columns = connection.execute("SELECT * FROM exchanges").description
+    assert version == "5"
+    assert "direct_reads" not in [name for name, *_ in columns]
+    SqlStore(path).close()
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="cannot be written: No such file or directory"):
         SqlStore(str(tmp_path / "missing" / "metadata.db"))
@@ -300,7 +365,12 @@ class Restarts(RuleBasedStateMachine):
     @rule(shuffle_id=st.sampled_from(IDS), replicas=st.integers(1, 2), schema=st.booleans())
     def create(self, shuffle_id: str, replicas: int, schema: bool) -> None:
         spec = ExchangeSpec(
-            shuffle_id, PARTITIONS, replicas, schema=b"schema" if schema else b"", lease_s=20.0
+            shuffle_id,
+            PARTITIONS,
+            replicas,
+            schema=b"schema" if schema else b"",
+            lease_s=20.0,
+            direct_reads=schema,
         )
         used = self.used(shuffle_id)
         known = self.state.knows(shuffle_id)

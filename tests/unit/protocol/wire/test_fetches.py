@@ -7,18 +7,20 @@ from pyroaring import BitMap
 
 from cosco.errors import InvalidArgument
 from cosco.protocol.api_limits import MAX_PARTITIONS
-from cosco.protocol.fetch_records import FetchPart, FetchRequest
+from cosco.protocol.fetch_records import FetchPart, FetchRequest, Reference
 from cosco.protocol.wire import (
     MAX_FETCH_PARTS,
     fetch_data,
     fetch_end,
     fetch_failure,
     fetch_packed,
+    fetch_reference,
     fetch_replies,
     fetch_reply,
     fetch_request_from_bytes,
     fetch_request_to_bytes,
     fetch_section,
+    reference_of,
     spb,
 )
 
@@ -42,6 +44,8 @@ def sent(request: FetchRequest) -> FetchRequest:
         FetchRequest(2**63, (FetchPart(2**32 - 1, 2**32 - 1, EVERY_PARTITION),)),
         FetchRequest(7, (FetchPart(0, 1, BitMap([0])),), BitMap([0, 2**31 - 1])),
         FetchRequest(7, (FetchPart(1, 2, BitMap([5]), files=True),), several=False),
+        FetchRequest(7, (FetchPart(1, 2, BitMap([5])),), several=False, direct=True),
+        FetchRequest(7, (FetchPart(1, 2, BitMap([5])),), direct=True),
         FetchRequest(7, (FetchPart(1, 2, BitMap([0])),), BitMap([3]), several=False),
         FetchRequest(7, (FetchPart(0, 1, BitMap([0])),) * MAX_FETCH_PARTS),
     ],
@@ -168,3 +172,14 @@ def test_a_reply_that_cannot_be_is_refused(message: bytes) -> None:
         list(fetch_replies(message))
     with pytest.raises(InvalidArgument):
         fetch_reply(message)
+
+
+def test_a_reference_is_of_a_section_without_data() -> None:
+    reference = Reference("file:///s/c/7/0-1/x", "c/7/0-1/x", 1 << 40, 2**32 - 1)
+    section = fetch_reply(fetch_reference(70_000, 4096, reference))
+    assert isinstance(section, spb.Section)
+    assert (section.body_bytes, section.offset, section.stored) == (70_000, 4096, True)
+    assert reference_of(section) == reference
+    plain = fetch_reply(fetch_section(5, stored=True))
+    assert isinstance(plain, spb.Section)
+    assert reference_of(plain) is None

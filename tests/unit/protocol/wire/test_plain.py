@@ -69,7 +69,7 @@ from cosco.protocol.wire.plain import FROM_PB, TO_PB, plain
 REF = DaemonRef(2**64 - 1, "a:1")
 RANGE = PartitionRange(1, 2, 3)
 ASSIGNMENT = Assignment(1, 2, 3, REF, (DaemonRef(7, "b:2"),), True)
-SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema", 7)
+SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema", 7, True)
 INFO = ExchangeInfo(5, SPEC, 2, RowKind.ARROW, b"other", (RANGE,), (ASSIGNMENT,))
 CALL = RecomputeCall(4, BitMap([1, 9]), "lost")
 STATUS = ExchangeStatus("name", 5, 16, 3, 1000, True)
@@ -134,12 +134,13 @@ RECORDS: list[Any] = [
         BitMap([16]),
         ("store",),
         "application-1",
+        True,
     ),
     CALL,
     DriverOrders((CALL,)),
     OpenedAttempt(INFO, 3, 2**63, True, (1, 2)),
     RenewedAssignments((ASSIGNMENT,), True, "hosts"),
-    Source(1, 2, (REF,), True),
+    Source(1, 2, (REF,), True, ("store",)),
     LossReport(1, 2, 3, 4, LossCause.MISSING, "gone"),
     GroupPart("group", 5, 6, 7, INFO),
     GroupCall(1, CALL),

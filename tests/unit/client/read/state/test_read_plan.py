@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
+from cosco.client.read.state.direct_stores import PAUSE_S, DirectStores
 from cosco.client.read.state.read_plan import (
     INSIST_AFTER_S,
     MARKS_BUILD,
@@ -650,3 +651,82 @@ def test_any_run_ends_well(data: st.DataObject) -> None:
                 assert world.now >= 30.0
                 return
     raise AssertionError("it never ends")
+
+
+# --- directly from stores ---------------------------------------------------------------------
+
+
+def directly(stores: DirectStores | None, *sources: Source) -> ReadPlan:
+    """A plan that has begun to read, with stores that it may read from."""
+    plan = ReadPlan(timeout_s=None, service_timeout_s=100.0, direct=stores)
+    plan.step(0.0)
+    plan.told(CommitWait(snapshot(*sources)), 0.0)
+    assert isinstance(plan.step(0.0), Begin)
+    plan.begun()
+    return plan
+
+
+def stored(*daemons: DaemonRef, epoch: int = 1) -> Source:
+    return replace(source(*daemons, epoch=epoch), store_ids=tuple("s" for _ in daemons))
+
+
+def test_first_fetches_are_direct_where_the_store_is_named() -> None:
+    plan = directly(DirectStores(), stored(A, B), source(C, epoch=2))
+    one = fetch(plan)
+    assert (one.daemon, one.direct) == (A, True)
+    plan.answered(one)
+    other = fetch(plan)
+    assert (other.daemon, other.direct) == (C, False)
+    assert not fetch(directly(None, stored(A))).direct
+
+
+def test_what_cannot_be_read_the_same_daemon_is_asked_for() -> None:
+    plan = directly(DirectStores(), stored(A, B), stored(A, B, epoch=2))
+    one = fetch(plan)
+    plan.not_direct(one)
+    again = fetch(plan)
+    assert again == replace(one, direct=False)
+    plan.answered(again)
+    assert fetch(plan).direct  # of the other epoch nothing has failed
+    plan.answered(fetch(plan))
+    assert isinstance(plan.step(0.0, is_complete=True), Done)
+
+
+def test_a_failure_is_forgotten_with_the_build_it_was_of() -> None:
+    plan = directly(DirectStores(), stored(A))
+    plan.not_direct(fetch(plan))
+    plan.unreachable(fetch(plan), 0.0, "down")
+    plan.reported(A, alive=False)
+    assert isinstance(plan.step(0.0), AwaitCommits)
+    plan.told(CommitWait(snapshot(stored(B))), 0.0)
+    assert fetch(plan) == Fetch(stored(B), B, files=False, stall_s=STALL_S)
+    plan.unreachable(fetch(plan), 0.0, "down")
+    plan.reported(B, alive=False)
+    plan.step(0.0)
+    plan.told(CommitWait(snapshot(stored(B), build=2)), 0.0)
+    assert isinstance(plan.step(0.0), Begin)
+    plan.begun()
+    assert fetch(plan).direct
+
+
+def test_a_loss_is_never_said_of_what_was_read_directly() -> None:
+    plan = directly(DirectStores(), stored(A, B))
+    plan.answered(fetch(plan))
+    second = []
+    for _ in range(2):
+        second.append(fetch(plan))
+        plan.answered(second[-1])
+    assert [(one.daemon, one.direct, one.whole) for one in second] == [
+        (A, False, True),
+        (B, False, True),
+    ]
+    renew(plan, stored(A, B))
+    lost(plan)
+
+
+def test_a_store_that_is_left_alone() -> None:
+    stores = DirectStores()
+    stores.failed("s", 0.0)
+    plan = directly(stores, stored(A))
+    assert not fetch(plan, now=1.0).direct
+    assert fetch(plan, now=1.0 + PAUSE_S).direct
