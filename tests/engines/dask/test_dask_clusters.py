@@ -61,7 +61,7 @@ def test_an_adaptive_cluster(own_client: Client, tmp_path: Path) -> None:
         future = own_client.compute(job.frame())
         pd.testing.assert_frame_equal(future.result(timeout=100), job.expected())
         del future
-        until(lambda: len(worker_pids(own_client)) == 1, 60.0, "one worker, with nothing to do")
+        until(lambda: len(own_client.nthreads()) == 1, 60.0, "one worker, with nothing to do")
     adaptive.stop()
 
 

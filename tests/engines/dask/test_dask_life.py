@@ -191,7 +191,7 @@ def test_fewer_workers_and_more(own_client: Client, metadata: str, tmp_path: Pat
     future = own_client.compute(job.frame())
     job.wait_for("source", 5)
     own_client.cluster.scale(1)
-    until(lambda: len(worker_pids(own_client)) == 1, 60.0, "one worker")
+    until(lambda: len(own_client.nthreads()) == 1, 60.0, "one worker")
     job.wait_for("reduce", 2)
     own_client.cluster.scale(3)
     pd.testing.assert_frame_equal(future.result(timeout=100), job.expected())
