@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support.damage import cut_short, delete, flip
 from support.exchanges import (
     Pairs,
     by_partition,
@@ -354,22 +355,6 @@ def test_a_user_who_may_not_read_the_store(
     fetched, referenced = counted.since()
     assert fetched > 0
     assert referenced > 0
-
-
-def delete(file: Path) -> None:
-    file.unlink()
-
-
-def cut_short(file: Path) -> None:
-    os.truncate(file, 4096)
-
-
-def flip(file: Path) -> None:
-    with file.open("r+b") as opened:
-        opened.seek(CHUNK_HEADER_BYTES + 200)
-        [byte] = opened.read(1)
-        opened.seek(-1, os.SEEK_CUR)
-        opened.write(bytes([byte ^ 4]))
 
 
 def flip_the_chunk_header(file: Path) -> None:

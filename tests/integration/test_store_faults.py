@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from support.damage import cut_short, delete, flip
 from support.exchanges import (
     Pairs,
     assignment,
@@ -85,23 +86,6 @@ def stored_files(services: Services, name: str) -> list[Path]:
 
 def partition_of(file: Path) -> int:
     return int(file.name.split("-")[0])
-
-
-def delete(file: Path) -> None:
-    file.unlink()
-
-
-def cut_short(file: Path) -> None:
-    os.truncate(file, 4096)
-
-
-def flip(file: Path) -> None:
-    """One bit, in the content of a block."""
-    with file.open("r+b") as opened:
-        opened.seek(CHUNK_HEADER_BYTES + 200)
-        [byte] = opened.read(1)
-        opened.seek(-1, os.SEEK_CUR)
-        opened.write(bytes([byte ^ 4]))
 
 
 def flip_header(file: Path) -> None:
