@@ -180,10 +180,10 @@ def _watch_drops(old_builds: Any, fetch_service: Any) -> None:
                 watch.check_gone(current(), exchange, index)
         return result
 
-    def check_there(self: Any, *parts: Any) -> None:
+    def check_there(self: Any, number: int, parts: Any) -> None:
         if any(part.key in self._core.old_epochs for part in parts):
             current().count("readers met a dropped build")
-        check(self, *parts)
+        check(self, number, parts)
 
     look_at, check = old_builds._look, fetch_service._check_there
     old_builds._look, fetch_service._check_there = look, check_there
