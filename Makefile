@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The native part, where Rust and a C compiler are; nothing needs it.
+NATIVE := $(VENV)/.native
 PROTOC := .protoc/.installed
 # Of `make soak`; `make test` has run the seeds below 2000.
 SEEDS := 20000
@@ -26,7 +28,7 @@ ENGINES := dask ray daft
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-seeds test-lowest test-pythons engines test-engines \
+.PHONY: help demo native test test-all test-seeds test-lowest test-pythons engines test-engines \
 	soak-engines stores test-stores \
 	lint unit soak bench bench-engines peers protos config-docs clean
 # Kept when something fails: what is installed is good for the next time.
@@ -61,12 +63,18 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP)
+# Not made where something is missing, so that it is looked for again the next time.
+$(NATIVE): $(shell find native -path native/target -prune -o -type f -print) tools/install_native.py | $(STAMP)
+	@$(BIN)/python tools/install_native.py $@
+
+native: $(NATIVE)
+
+demo: $(STAMP) $(NATIVE)
 	@$(BIN)/cosco demo
 
 # Most tests wait more than they work: simulated seeds, which would take all cores there are, get
 # what those leave. Types are checked on one core.
-test: $(STAMP)
+test: $(STAMP) $(NATIVE)
 	@$(MAKE) --no-print-directory --jobs 3 lint test-all test-seeds
 
 test-all: $(STAMP)

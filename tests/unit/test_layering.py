@@ -24,11 +24,11 @@ IMPURE = {
 #: A file is pure if any folder above it has one of these names.
 PURE_FOLDERS = {"content", "format", "protocol", "state"}
 #: Of cosco itself pure code may use these beside other pure code.
-PURE_FILES = {"cosco.errors", "cosco.dfs.protocol"}
+PURE_FILES = {"cosco.errors", "cosco.dfs.protocol", "cosco.mechanics"}
 
 #: Bottom first: a module imports from its own layer and those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cosco.errors",),
+    ("cosco.errors", "cosco.mechanics"),
     ("cosco.format", "cosco.config"),
     ("cosco.protocol",),
     ("cosco.process", "cosco.dfs"),
