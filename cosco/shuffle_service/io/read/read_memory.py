@@ -16,7 +16,7 @@ from typing import Final
 
 from cosco.shuffle_service.state.buffers.pool import MIN_PAGE_BYTES, Page, PagePool, round_up
 
-#: One read: at 8 MiB a disk moves its arm for a sixth of the time it reads.
+#: One read, but for a rest: at 8 MiB a disk moves its arm for a sixth of the time it reads.
 PIECE_MAX_BYTES: Final = 8 << 20
 #: However many readers there are, no read but a file's last is smaller.
 PIECE_MIN_BYTES: Final = 1 << 20
@@ -80,6 +80,14 @@ class ReadMemory:
         share = len(self._arena) // (2 * max(1, self.readers))
         return min(max(share, PIECE_MIN_BYTES), PIECE_MAX_BYTES) // MIN_PAGE_BYTES * MIN_PAGE_BYTES
 
+    def rest_bytes(self) -> int:
+        """Return how much more a read may ask for so that nothing small is left.
+
+        Half a piece, where a reader can have that much beside another piece.
+        """
+        rest = self.piece_bytes() // 2 // MIN_PAGE_BYTES * MIN_PAGE_BYTES
+        return rest if 2 * self.piece_bytes() + rest <= len(self._arena) else 0
+
     def borrow_ahead(self, length: int) -> PieceMemory | None:
         """Memory for `length` bytes if there is some and nobody waits for it, else None."""
         if self._queue or round_up(length) > self._pool.free_bytes:
@@ -87,7 +95,7 @@ class ReadMemory:
         return self._lend(length)
 
     async def borrow(self, length: int) -> PieceMemory:
-        """Memory for `length` bytes, at most PIECE_MAX_BYTES; waits for its turn.
+        """Memory for `length` bytes, at most a piece and a rest; waits for its turn.
 
         Whoever waits here must hold no other piece, or all might wait for each other.
         """

@@ -127,13 +127,18 @@ class StoreReader:
     def _piece_end(self, start: int) -> int:
         """Return where a piece ends that begins at `start`: with an extent, if that can be.
 
-        An extent that is cut in two is two reads, and two seeks if others come between.
+        An extent that is cut in two is two reads, and two seeks if others come between. So a small
+        rest of it is taken along.
         """
         first = bisect_right(self._starts, start) - 1
         last = min(first + _EXTENTS_MAX, len(self.extents))
-        end = min(start + self._memory.piece_bytes(), self._starts[last])
+        piece_bytes = self._memory.piece_bytes()
+        end = min(start + piece_bytes, self._starts[last])
         whole = self._starts[bisect_right(self._starts, end) - 1]
-        return whole if whole > start else end
+        if whole > start:
+            return whole
+        whole = self._starts[first + 1]
+        return whole if whole - start <= piece_bytes + self._memory.rest_bytes() else end
 
     def _read_ahead(self, start: int) -> None:
         end = self._piece_end(start)

@@ -119,6 +119,31 @@ def test_a_piece_ends_with_an_extent_and_cuts_only_what_is_longer_than_a_piece()
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("mib", "reads_mib"),
+    [
+        (9, [9]),  # 8 and a rest
+        (12, [12]),
+        (13, [8, 5]),
+        (20, [8, 12]),
+    ],
+)
+def test_a_small_rest_of_an_extent_is_read_with_its_last_piece(
+    mib: int, reads_mib: list[int]
+) -> None:
+    async def main() -> None:
+        store, memory = Recorder(), ReadMemory(memoryview(bytearray(32 * MIB)))
+        store._files["f"] = bytes(mib * MIB)
+        reader = StoreReader(store, memory, [Extent("f", 0, mib * MIB)])
+        for position in range(0, mib * MIB, MIB):
+            await reader.at(0, position, MIB)
+            await steps()
+        reader.close()
+        assert [length for _, length in store.reads] == [n * MIB for n in reads_mib]
+
+    asyncio.run(main())
+
+
 def test_the_next_piece_is_read_while_one_is_used() -> None:
     async def scenario(store: Recorder, memory: ReadMemory, reader: StoreReader) -> None:
         await reader.at(0, 0, 10)
