@@ -11,7 +11,10 @@ import grpc
 
 from cosco.errors import CoscoError, InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
+from cosco.mechanics import NATIVE
 from cosco.process.grpc_settings import SERVER_OPTIONS, keepalive
+from cosco.process.native_grpc.call import Call
+from cosco.process.native_grpc.server import NativeServer
 from cosco.process.wrong_address import Misdirected
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.push.credits import FrameBudgets
@@ -27,6 +30,7 @@ from cosco.protocol.wire import (
 from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
+from cosco.shuffle_service.io.push.direct_push import DirectPush
 from cosco.shuffle_service.io.push.push_stream import PushStream
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.follow_service import FollowStream
@@ -37,12 +41,16 @@ from cosco.shuffle_service.state.intake import Intakes
 MAX_SEAL_KEYS: Final = 1 << 16
 #: gRPC itself refuses what is longer; frames up to here are refused with a reason.
 _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
+_STARTING: Final = "the daemon is starting"
 #: For who takes a daemon for the metadata service.
 _NO_METADATA: Final = Misdirected(
     METADATA_SERVICE,
     "this is the address of a shuffle daemon, and was given as that of the metadata service: give "
     "the one that cosco-metadata says it is ready on",
 )
+
+
+Server = grpc.aio.Server | NativeServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +65,15 @@ class DaemonHandlers:
     lookups: Lookups
     metrics: DaemonMetrics
 
-    def server(self, *others: grpc.GenericRpcHandler) -> grpc.aio.Server:
+    def server(self, *others: grpc.GenericRpcHandler) -> Server:
         """Make a server of all calls and of `others`, which is neither bound nor started."""
+        handlers = (self._calls(), *others, _NO_METADATA)
+        if NATIVE is not None:
+            return NativeServer(
+                handlers,
+                direct={f"/{SHUFFLE_SERVICE}/Push": self._push_directly},
+                max_message_bytes=_MAX_MESSAGE_BYTES,
+            )
         server = grpc.aio.server(
             options=[
                 *SERVER_OPTIONS,
@@ -68,6 +83,10 @@ class DaemonHandlers:
                 ("grpc.keepalive_permit_without_calls", 1),
             ]
         )
+        server.add_generic_rpc_handlers(handlers)
+        return server
+
+    def _calls(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, Any] = {
             "Push": grpc.stream_stream_rpc_method_handler(self._push),
             "Fetch": grpc.unary_stream_rpc_method_handler(self._fetch),
@@ -79,19 +98,19 @@ class DaemonHandlers:
                 self._seal, spb.SealRequest.FromString, spb.SealReply.SerializeToString
             ),
         }
-        server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers),
-                *others,
-                _NO_METADATA,
-            )
-        )
-        return server
+        return grpc.method_handlers_generic_handler(SHUFFLE_SERVICE, handlers)
 
     async def _check_started(self, context: Any) -> None:
         """Refuse what comes before the daemon is registered: paths need the cluster's id."""
         if not self.core.cluster_id:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the daemon is starting")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _STARTING)
+
+    def _push_directly(self, call: Call) -> None:
+        if not self.core.cluster_id:
+            call.finish(grpc.StatusCode.UNAVAILABLE, _STARTING)
+            return
+        receiver = PushReceiver(self.core.incarnation, self.budgets, self.intakes.open)
+        DirectPush(call, receiver, self.metrics)
 
     async def _push(self, requests: Any, context: Any) -> None:
         await self._check_started(context)

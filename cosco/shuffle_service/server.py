@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import grpc
-
 from cosco.config import DaemonConfig, is_wildcard, parse_address
 from cosco.dfs import answered_in
 from cosco.errors import CapacityExceeded, ServiceUnavailable
@@ -35,7 +33,7 @@ from cosco.protocol.events import Event, EventKind
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 from cosco.protocol.wire import SHUFFLE_SERVICE
-from cosco.shuffle_service.grpc_server import DaemonHandlers
+from cosco.shuffle_service.grpc_server import DaemonHandlers, Server
 from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.daemon_store import DaemonStore
 from cosco.shuffle_service.io.epoch_removal import EpochRemoval
@@ -123,7 +121,7 @@ class Daemon:
         self._drain = Drain(config.full_store_wait_s + _DRAIN_MORE_S)
         self._membership = self._new_membership()
         self._endpoint: HttpEndpoint | None = None
-        self._server: grpc.aio.Server | None = None
+        self._server: Server | None = None
         self._own = TaskRunner()
         self._populating = TaskRunner()  # which ends by itself
         #: What runs tasks of its own, in the order of starting.

@@ -92,6 +92,14 @@ class PushReceiver:
         return not self._is_taking_in and untold < MAX_UNTOLD
 
     @property
+    def expected_bytes(self) -> int:
+        """Return how many bytes of frames may come now: granted ones, and what is left to lend."""
+        share = self._share
+        if share is None:
+            return 0
+        return sum(share.granted) + share.eager_limit - share.eager_bytes
+
+    @property
     def is_under_way(self) -> bool:
         """Whether a frame that came is not answered yet."""
         return self._under_way > 0

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod errors;
+mod transport;
 
 use pyo3::prelude::*;
 
@@ -30,6 +31,8 @@ mod cosco_native {
 
     #[pymodule_export]
     use super::count_blocks;
+    #[pymodule_export]
+    use super::transport::ServerConnection;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,1 @@
+"""A gRPC server on the native transport: see docs/architecture/native.md."""

@@ -1,0 +1,190 @@
+"""One connection of a native server, in an asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from cosco.process.native_grpc.call import Call
+from cosco.process.native_grpc.large_messages import LargeMessages
+
+#: Begins to serve a call.
+Begin = Callable[[Call], None]
+
+_CALL, _MESSAGE, _LARGE, _ENDED, _BROKEN, _CANCELLED, _WRITABLE, _CLOSED = range(8)
+
+
+class ServedConnection:
+    """A connection and its calls; `open` to `close` once.
+
+    native: `cosco_native.ServerConnection` of `connected`.
+    """
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        native: Any,
+        *,
+        begin: Begin,
+        large: LargeMessages,
+        max_message_bytes: int,
+        closed: Callable[[ServedConnection], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = connected
+        self._native = native
+        self._begin = begin
+        self._large = large
+        self._max_message_bytes = max_message_bytes
+        self._closed = closed
+        self._calls: dict[int, Call] = {}
+        self._is_pumping = self._is_due = self._is_writing = self._is_closed = False
+        #: For who looks whether the peer lives: bytes that had come, and when that was seen.
+        self._heard_bytes = 0
+        self._heard_at = self._loop.time()
+
+    def open(self) -> None:
+        """Begin to serve."""
+        self._loop.add_reader(self._socket, self._pump, True)
+        self._pump(True)
+
+    def close(self) -> None:
+        """End all calls, and the connection; repeatable."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._loop.remove_reader(self._socket)
+        if self._is_writing:
+            self._loop.remove_writer(self._socket)
+        for call in list(self._calls.values()):
+            self._forget(call.number)
+            call.on_cancel()
+        self._native.close()
+        self._socket.close()
+        self._closed(self)
+
+    def stop(self) -> None:
+        """Take no further calls."""
+        self._native.stop()
+        self._soon()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no calls, and has sent all that it had to."""
+        return not self._calls and not self._native.wants_write
+
+    def tick(self, now: float, *, silent_s: float, answer_s: float) -> None:
+        """Ask a peer that is silent whether it lives; end the connection if it does not say."""
+        heard = self._native.received_bytes
+        if heard != self._heard_bytes:
+            self._heard_bytes, self._heard_at = heard, now
+        elif self._native.awaits_pong:
+            if now - self._heard_at >= silent_s + answer_s:
+                self.close()
+        elif now - self._heard_at >= silent_s:
+            self._native.ping()
+            self._soon()
+
+    # --- for calls ------------------------------------------------------------------------
+
+    def ask(self, number: int) -> None:
+        """See `Port`."""
+        self._native.ask(number)
+        self._soon()
+
+    def allow(self, number: int, length: int) -> None:
+        """See `Port`."""
+        self._native.allow(number, length)
+        self._soon()
+
+    def send(self, number: int, message: bytes) -> int:
+        """See `Port`."""
+        unsent: int | None = self._native.send(number, message)
+        self._soon()
+        return unsent or 0
+
+    def finish(self, number: int, trailers: list[tuple[str, bytes]]) -> None:
+        """See `Port`."""
+        self._forget(number)
+        self._native.finish(number, trailers)
+        self._soon()
+
+    # --- events ---------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        """Have what calls have asked for done: once, for all that they do until then."""
+        if not (self._is_pumping or self._is_due or self._is_closed):
+            self._is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self, is_readable: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Read and write what can be, and have calls told, until nothing is left to do."""
+        self._is_due = False
+        if self._is_closed:
+            return
+        self._is_pumping = True
+        try:
+            while events := self._native.advance(is_readable):
+                is_readable = False
+                for event in events:
+                    self._tell(*event)
+        finally:
+            self._is_pumping = False
+        self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        if self._is_closed:
+            return
+        wants = self._native.wants_write
+        if wants and not self._is_writing:
+            self._loop.add_writer(self._socket, self._pump)
+        elif self._is_writing and not wants:
+            self._loop.remove_writer(self._socket)
+        self._is_writing = wants
+
+    def _tell(self, kind: int, number: int, what: Any) -> None:
+        if kind == _CALL:
+            call = self._calls[number] = Call(self, number, what)
+            self._begin(call)
+            return
+        if kind == _CLOSED:
+            self.close()
+            return
+        call_or_none = self._calls.get(number)
+        if call_or_none is None:  # it has ended, and this crossed its end
+            return
+        call = call_or_none
+        if kind == _MESSAGE:
+            self._large.leave(call)
+            call.on_message(what)
+        elif kind == _LARGE:
+            self._on_large(call, what)
+        elif kind == _ENDED:
+            call.on_end()
+        elif kind == _BROKEN:
+            call.finish(grpc.StatusCode.INTERNAL, what)
+            call.on_cancel()
+        elif kind == _CANCELLED:
+            self._forget(number)
+            call.on_cancel()
+        elif kind == _WRITABLE:
+            call.room()
+
+    def _on_large(self, call: Call, length: int) -> None:
+        if length > self._max_message_bytes:
+            details = f"a message of {length} bytes, the limit is {self._max_message_bytes}"
+            call.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
+            call.on_cancel()
+        elif call.on_large is not None:
+            call.on_large(length)
+        else:
+            self._large.enter(call, length, lambda: self.allow(call.number, length))
+
+    def _forget(self, number: int) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None:
+            self._large.leave(call)

@@ -1,0 +1,135 @@
+//! Puts messages together: each is a flag, four bytes of length (big-endian), and its content.
+
+use bytes::{Buf, Bytes};
+
+const PREFIX_BYTES: usize = 5;
+
+/// What is known after some more bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More bytes are needed.
+    More,
+    /// A message begins that has this length.
+    Declared(usize),
+    /// A message is there, in these parts.
+    Whole(Vec<Bytes>),
+    /// A message is compressed, which no peer was told that it may be.
+    Compressed,
+}
+
+/// A message that is coming, and what came behind it.
+#[derive(Default)]
+pub struct Assembly {
+    prefix: [u8; PREFIX_BYTES],
+    prefix_bytes: usize,
+    /// The length of the message, once its prefix is whole.
+    length: Option<usize>,
+    have: usize,
+    parts: Vec<Bytes>,
+    rest: Bytes,
+}
+
+impl Assembly {
+    /// Whether bytes are left that `step` has not looked at.
+    pub fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Whether a message has begun to come.
+    pub fn is_amid(&self) -> bool {
+        self.prefix_bytes > 0 || self.has_rest()
+    }
+
+    /// Gives it more bytes; nothing may be left of those before.
+    pub fn put(&mut self, data: Bytes) {
+        debug_assert!(self.rest.is_empty());
+        self.rest = data;
+    }
+
+    /// Looks at what it was given, up to the next thing that is known.
+    pub fn step(&mut self) -> Step {
+        let Some(length) = self.length else {
+            return self.read_prefix();
+        };
+        let count = self.rest.len().min(length - self.have);
+        if count > 0 {
+            self.parts.push(self.rest.split_to(count));
+            self.have += count;
+        }
+        if self.have < length {
+            return Step::More;
+        }
+        (self.prefix_bytes, self.length, self.have) = (0, None, 0);
+        Step::Whole(std::mem::take(&mut self.parts))
+    }
+
+    fn read_prefix(&mut self) -> Step {
+        let count = self.rest.len().min(PREFIX_BYTES - self.prefix_bytes);
+        let end = self.prefix_bytes + count;
+        self.rest.copy_to_slice(&mut self.prefix[self.prefix_bytes..end]);
+        self.prefix_bytes = end;
+        if end < PREFIX_BYTES {
+            return Step::More;
+        }
+        if self.prefix[0] != 0 {
+            return Step::Compressed;
+        }
+        let [_, a, b, c, d] = self.prefix;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        self.length = Some(length);
+        Step::Declared(length)
+    }
+}
+
+/// The prefix of a message that is sent.
+pub fn prefix_of(length: usize) -> Option<Bytes> {
+    let length = u32::try_from(length).ok()?;
+    let mut prefix = [0; PREFIX_BYTES];
+    prefix[1..].copy_from_slice(&length.to_be_bytes());
+    Some(Bytes::copy_from_slice(&prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(messages: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for message in messages {
+            out.extend_from_slice(&prefix_of(message.len()).unwrap());
+            out.extend_from_slice(message);
+        }
+        out
+    }
+
+    #[test]
+    fn messages_come_back_however_they_were_cut() {
+        let messages: [&[u8]; 4] = [b"abc", b"", b"0123456789", b"x"];
+        let all = encoded(&messages);
+        for cut in 1..=all.len() {
+            let mut assembly = Assembly::default();
+            let mut found = Vec::new();
+            for piece in all.chunks(cut) {
+                assembly.put(Bytes::copy_from_slice(piece));
+                loop {
+                    match assembly.step() {
+                        Step::Whole(parts) => found.push(parts.concat()),
+                        Step::More => break,
+                        Step::Declared(_) => {}
+                        Step::Compressed => panic!("none is"),
+                    }
+                }
+                assert!(!assembly.has_rest());
+            }
+            assert_eq!(found, messages);
+            assert!(!assembly.is_amid());
+        }
+    }
+
+    #[test]
+    fn a_compressed_message_is_told() {
+        let mut assembly = Assembly::default();
+        assembly.put(Bytes::from_static(b"\x01\0\0\0\x01x"));
+        assert_eq!(assembly.step(), Step::Compressed);
+    }
+}

@@ -1,0 +1,282 @@
+//! One connection of a server, with its calls.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::server::{self, Handshake, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::{HeaderMap, Request};
+
+use crate::assembly::prefix_of;
+use crate::outgoing::Outgoing;
+use crate::readiness::{ReadyList, StreamWaker};
+use crate::socket::{Condition, Socket};
+use crate::stream::{Event, Stream};
+
+/// A connection's window is at most this, as HTTP/2 has it.
+const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
+/// DATA frames up to this length are taken, each as a whole.
+const MAX_FRAME_BYTES: u32 = 256 << 10;
+/// A stream's window: what a connection may hold is bounded by its own.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// What h2 may have of a call's messages that the socket has not taken.
+const SEND_BUFFER_BYTES: usize = 2 << 20;
+const MAX_HEADERS_BYTES: u32 = 16 << 10;
+
+/// What a peer may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls at a time.
+    pub streams: u32,
+    /// Bytes of a connection that nobody has allowed, or asked for.
+    pub window_bytes: u32,
+}
+
+enum State {
+    Greeting(Box<Handshake<Socket, Bytes>>),
+    Open(Box<server::Connection<Socket, Bytes>>),
+    Closed,
+}
+
+/// A connection. After whatever is called `advance` must be, until it returns no events.
+pub struct Connection {
+    condition: Arc<Condition>,
+    state: State,
+    limits: Limits,
+    streams: BTreeMap<u32, Stream>,
+    ready: Arc<ReadyList>,
+    ping: Option<PingPong>,
+    has_pinged: bool,
+    /// The window that the peer was last given, in all.
+    window_bytes: usize,
+    /// Whether what was allowed has changed since.
+    is_window_old: bool,
+    stops: bool,
+}
+
+impl Connection {
+    /// Begins to serve what a peer sends over a connected socket.
+    pub fn new(socket: TcpStream, limits: Limits) -> io::Result<Self> {
+        let mut builder = server::Builder::new();
+        builder
+            .initial_connection_window_size(limits.window_bytes)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .max_frame_size(MAX_FRAME_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_header_list_size(MAX_HEADERS_BYTES)
+            .max_concurrent_streams(limits.streams);
+        let socket = Socket::new(socket)?;
+        let condition = socket.condition();
+        let handshake = builder.handshake(socket);
+        Ok(Self {
+            condition,
+            state: State::Greeting(Box::new(handshake)),
+            limits,
+            streams: BTreeMap::new(),
+            ready: Arc::default(),
+            ping: None,
+            has_pinged: false,
+            window_bytes: limits.window_bytes as usize,
+            is_window_old: false,
+            stops: false,
+        })
+    }
+
+    /// Writes, and reads, what can be, and goes on with all calls. Returns what came.
+    ///
+    /// `is_readable`: whether the socket has something; else what it had before is all there is.
+    pub fn advance(&mut self, is_readable: bool) -> Vec<Event> {
+        if is_readable {
+            self.condition.set_readable();
+        }
+        let mut events = Vec::new();
+        loop {
+            let has_news = self.poll_connection(&mut events);
+            let has_ready = self.advance_ready(&mut events);
+            if matches!(self.state, State::Closed) || !(has_news || has_ready) {
+                return events;
+            }
+            self.open_window();
+        }
+    }
+
+    /// Whether it has something to send for which its socket has no room.
+    pub fn wants_write(&self) -> bool {
+        !matches!(self.state, State::Closed) && self.condition.is_full()
+    }
+
+    /// Asks for the next message of a call.
+    pub fn ask(&mut self, number: u32) {
+        if let Some(stream) = self.streams.get_mut(&number) {
+            stream.is_asked = true;
+            stream.waker.queue();
+        }
+    }
+
+    /// Lets messages of a call come that are up to this long.
+    pub fn allow(&mut self, number: u32, length: usize) {
+        if let Some(stream) = self.streams.get_mut(&number) {
+            self.is_window_old |= stream.allowed != length;
+            stream.allow(length);
+            self.open_window();
+        }
+    }
+
+    /// Sends a message. Returns the bytes of the call that its peer has not taken yet; None if
+    /// there is no such call any more.
+    pub fn send(&mut self, number: u32, message: Bytes) -> Option<usize> {
+        let stream = self.streams.get_mut(&number)?;
+        let prefix = prefix_of(message.len())?;
+        Some(stream.send([prefix, message]))
+    }
+
+    /// Ends a call, after what was sent.
+    pub fn finish(&mut self, number: u32, trailers: HeaderMap) {
+        if let Some(stream) = self.streams.get_mut(&number) {
+            stream.outgoing.finish(trailers);
+            stream.waker.queue();
+        }
+    }
+
+    /// Ends a call at once.
+    pub fn reset(&mut self, number: u32) {
+        if let Some(mut stream) = self.streams.remove(&number) {
+            self.is_window_old |= stream.promised() > 0;
+            stream.outgoing.reset(Reason::CANCEL);
+        }
+    }
+
+    /// Asks the peer whether it is there, unless it was asked and has not answered.
+    pub fn ping(&mut self) {
+        if let (Some(ping), false) = (&mut self.ping, self.has_pinged) {
+            self.has_pinged = ping.send_ping(Ping::opaque()).is_ok();
+        }
+    }
+
+    /// Whether the peer was asked whether it is there, and has not answered.
+    pub fn awaits_pong(&self) -> bool {
+        self.has_pinged
+    }
+
+    /// Takes no further calls; it is closed when those that there are have ended.
+    pub fn stop(&mut self) {
+        self.stops = true;
+        if let State::Open(connection) = &mut self.state {
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// Ends everything at once.
+    pub fn close(&mut self) {
+        self.state = State::Closed;
+        self.streams.clear();
+        self.ping = None;
+    }
+
+    /// Bytes that have come in all.
+    pub fn received(&self) -> u64 {
+        self.condition.received()
+    }
+
+    /// The number of calls that are under way.
+    pub fn calls(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn poll_connection(&mut self, events: &mut Vec<Event>) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        if let State::Greeting(handshake) = &mut self.state {
+            match Pin::new(handshake.as_mut()).poll(&mut context) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(connection)) => self.opened(connection),
+                Poll::Ready(Err(error)) => return self.fail(&error, events),
+            }
+        }
+        let mut has_news = false;
+        loop {
+            let State::Open(connection) = &mut self.state else { return has_news };
+            match connection.poll_accept(&mut context) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond, events),
+                Poll::Ready(Some(Err(error))) => return self.fail(&error, events),
+                Poll::Ready(None) => return self.end(String::new(), events),
+            }
+            has_news = true;
+        }
+        if let Some(ping) = &mut self.ping
+            && let Poll::Ready(Ok(_)) = ping.poll_pong(&mut context)
+        {
+            self.has_pinged = false;
+        }
+        has_news
+    }
+
+    fn opened(&mut self, mut connection: server::Connection<Socket, Bytes>) {
+        self.ping = connection.ping_pong();
+        if self.stops {
+            connection.graceful_shutdown();
+        }
+        self.state = State::Open(Box::new(connection));
+    }
+
+    fn begin(
+        &mut self,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        events: &mut Vec<Event>,
+    ) {
+        let number = respond.stream_id().as_u32();
+        let method = request.uri().path().to_owned();
+        let waker = StreamWaker::new(number, &self.ready);
+        waker.queue();
+        let stream = Stream::new(number, request.into_body(), Outgoing::new(respond), waker);
+        self.streams.insert(number, stream);
+        events.push(Event::Call(number, method));
+    }
+
+    /// Goes on with the calls that can. Returns whether there were any.
+    fn advance_ready(&mut self, events: &mut Vec<Event>) -> bool {
+        let ready = self.ready.take();
+        for number in &ready {
+            let Some(stream) = self.streams.get_mut(number) else { continue };
+            stream.waker.taken();
+            if stream.advance(events) {
+                self.is_window_old |= stream.promised() > 0;
+                self.streams.remove(number);
+            }
+        }
+        !ready.is_empty()
+    }
+
+    /// Gives the peer room for all that it was allowed to send.
+    fn open_window(&mut self) {
+        let State::Open(connection) = &mut self.state else { return };
+        if !std::mem::take(&mut self.is_window_old) {
+            return;
+        }
+        let allowed: usize = self.streams.values().map(Stream::promised).sum();
+        let wanted = (self.limits.window_bytes as usize + allowed).min(MAX_WINDOW_BYTES);
+        if wanted != self.window_bytes {
+            self.window_bytes = wanted;
+            connection.set_target_window_size(wanted as u32);
+        }
+    }
+
+    fn fail(&mut self, error: &h2::Error, events: &mut Vec<Event>) -> bool {
+        self.end(error.to_string(), events)
+    }
+
+    fn end(&mut self, reason: String, events: &mut Vec<Event>) -> bool {
+        let numbers: Vec<u32> = self.streams.keys().copied().collect();
+        events.extend(numbers.into_iter().map(Event::Cancelled));
+        self.close();
+        events.push(Event::Closed(reason));
+        true
+    }
+}

@@ -1,0 +1,138 @@
+//! A socket that never blocks, as h2 wants its transport.
+
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is known of a socket that h2 has; it does not give it back.
+#[derive(Default)]
+pub struct Condition {
+    received: AtomicU64,
+    is_full: AtomicBool,
+    /// Whether there may be something to read, as far as is known.
+    is_readable: AtomicBool,
+}
+
+impl Condition {
+    /// Bytes that have come.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Notes that there is something to read.
+    pub fn set_readable(&self) {
+        self.is_readable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the last write found no room.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+}
+
+/// A connected stream socket. Nobody is woken: it is tried again when its owner says so.
+pub struct Socket {
+    stream: TcpStream,
+    condition: Arc<Condition>,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, condition: Arc::default() })
+    }
+
+    pub fn condition(&self) -> Arc<Condition> {
+        Arc::clone(&self.condition)
+    }
+
+    fn written(&mut self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
+        match result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.condition.is_full.store(true, Ordering::Relaxed);
+                Poll::Pending
+            }
+            other => {
+                self.condition.is_full.store(false, Ordering::Relaxed);
+                Poll::Ready(other)
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.condition.is_readable.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        // SAFETY: no byte of it is made uninitialized that was not: it is only given to `recv`.
+        let room = unsafe { buffer.unfilled_mut() };
+        // SAFETY: the descriptor is open as long as the stream is there, and the kernel writes at
+        // most `room.len()` bytes to `room`.
+        let count =
+            unsafe { libc::recv(this.stream.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) };
+        if let Ok(count) = usize::try_from(count) {
+            // SAFETY: the kernel has written this many bytes to where `room` begins.
+            unsafe { buffer.assume_init(count) };
+            buffer.advance(count);
+            this.condition.received.fetch_add(count as u64, Ordering::Relaxed);
+            return Poll::Ready(Ok(()));
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            ErrorKind::WouldBlock => {
+                this.condition.is_readable.store(false, Ordering::Relaxed);
+                Poll::Pending
+            }
+            ErrorKind::Interrupted => Poll::Pending, // the event loop says that it is readable still
+            _ => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.stream.write(data);
+        this.written(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.stream.write_vectored(parts);
+        this.written(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A peer that is gone already needs not be told.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+}
