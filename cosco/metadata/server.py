@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import grpc
-
 from cosco.config import MetadataConfig
 from cosco.metadata.service.courier import Courier
 from cosco.metadata.service.handlers import Handlers
@@ -23,9 +21,10 @@ from cosco.metadata.store.database import Database, DatabaseWatch, open_database
 from cosco.process.build import VERSION
 from cosco.process.event_writer import EventWriter
 from cosco.process.exposition import METRICS_PATH, add_process_metrics, metrics_resource
-from cosco.process.grpc_settings import SERVER_OPTIONS, bind
+from cosco.process.grpc_settings import bind
 from cosco.process.health import Health
 from cosco.process.http_endpoint import HttpEndpoint
+from cosco.process.native_grpc.server_choice import Server, new_server
 from cosco.process.wrong_address import Misdirected
 from cosco.protocol import wire
 from cosco.protocol.events import Event, EventKind
@@ -41,11 +40,6 @@ STOP_GRACE_S: Final = 1.0
 #: How often it is counted what there is.
 _COUNT_S: Final = 1.0
 
-_OPTIONS: Final = (
-    *SERVER_OPTIONS,
-    ("grpc.max_receive_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", wire.MAX_METADATA_MESSAGE_BYTES),
-)
 #: For who takes this service for a daemon.
 _NO_DAEMON: Final = Misdirected(
     wire.SHUFFLE_SERVICE,
@@ -81,7 +75,12 @@ class MetadataService:
 
     async def run(self, ready: Callable[[str], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set, as `serve` does."""
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        longest_bytes = wire.MAX_METADATA_MESSAGE_BYTES
+        server = new_server(
+            max_message_bytes=longest_bytes,
+            calls_max=MAX_CALLS,
+            options=(("grpc.max_send_message_length", longest_bytes),),
+        )
         endpoint = None
         try:
             address = bind(server, self._config.listen)
@@ -95,7 +94,7 @@ class MetadataService:
 
     async def _serve(
         self,
-        server: grpc.aio.Server,
+        server: Server,
         address: str,
         metrics: str | None,
         ready: Callable[[str], None],

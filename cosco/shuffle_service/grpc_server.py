@@ -11,10 +11,9 @@ import grpc
 
 from cosco.errors import CoscoError, InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
-from cosco.mechanics import NATIVE
-from cosco.process.grpc_settings import SERVER_OPTIONS, keepalive
+from cosco.process.grpc_settings import keepalive
 from cosco.process.native_grpc.call import Call
-from cosco.process.native_grpc.server import NativeServer
+from cosco.process.native_grpc.server_choice import Server, new_server
 from cosco.process.wrong_address import Misdirected
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.push.credits import FrameBudgets
@@ -50,9 +49,6 @@ _NO_METADATA: Final = Misdirected(
 )
 
 
-Server = grpc.aio.Server | NativeServer
-
-
 @dataclass(frozen=True, slots=True)
 class DaemonHandlers:
     """The parts of a daemon that calls go to."""
@@ -67,23 +63,16 @@ class DaemonHandlers:
 
     def server(self, *others: grpc.GenericRpcHandler) -> Server:
         """Make a server of all calls and of `others`, which is neither bound nor started."""
-        handlers = (self._calls(), *others, _NO_METADATA)
-        if NATIVE is not None:
-            return NativeServer(
-                handlers,
-                direct={f"/{SHUFFLE_SERVICE}/Push": self._push_directly},
-                max_message_bytes=_MAX_MESSAGE_BYTES,
-            )
-        server = grpc.aio.server(
-            options=[
-                *SERVER_OPTIONS,
+        server = new_server(
+            max_message_bytes=_MAX_MESSAGE_BYTES,
+            direct={f"/{SHUFFLE_SERVICE}/Push": self._push_directly},
+            options=(
                 *keepalive(20_000, 10_000),  # a host that vanished is noticed
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ),
         )
-        server.add_generic_rpc_handlers(handlers)
+        server.add_generic_rpc_handlers((self._calls(), *others, _NO_METADATA))
         return server
 
     def _calls(self) -> grpc.GenericRpcHandler:

@@ -29,11 +29,12 @@ from cosco.process.host_checks import (
 )
 from cosco.process.http_endpoint import HttpEndpoint
 from cosco.process.machine import this_machine
+from cosco.process.native_grpc.server_choice import Server
 from cosco.protocol.events import Event, EventKind
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 from cosco.protocol.wire import SHUFFLE_SERVICE
-from cosco.shuffle_service.grpc_server import DaemonHandlers, Server
+from cosco.shuffle_service.grpc_server import DaemonHandlers
 from cosco.shuffle_service.io.arena import Arena
 from cosco.shuffle_service.io.daemon_store import DaemonStore
 from cosco.shuffle_service.io.epoch_removal import EpochRemoval

@@ -53,9 +53,11 @@ class ServedConnection:
         self._pump(True)
 
     def close(self) -> None:
-        """End all calls, and the connection; repeatable."""
+        """Send what can be sent at once, and end all calls, and the connection; repeatable."""
         if self._is_closed:
             return
+        if not self._is_pumping:
+            self._native.advance(False)
         self._is_closed = True
         self._loop.remove_reader(self._socket)
         if self._is_writing:
@@ -121,7 +123,7 @@ class ServedConnection:
             self._is_due = True
             self._loop.call_soon(self._pump)
 
-    def _pump(self, is_readable: bool = False) -> None:  # noqa: FBT001, FBT002
+    def _pump(self, is_readable: bool = False) -> None:
         """Read and write what can be, and have calls told, until nothing is left to do."""
         self._is_due = False
         if self._is_closed:

@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,18 +51,19 @@ class _Details:
 class NativeServer:
     """A server of generic handlers of coroutines; `start` to `stop` once.
 
-    direct: by `/service/method`, who serves calls without a task.
+    direct: by `/service/method`, who serves calls without a task. calls_max: of handlers.
     """
 
     def __init__(
         self,
-        handlers: Sequence[grpc.GenericRpcHandler],
         *,
         direct: Mapping[str, Direct],
         max_message_bytes: int,
+        calls_max: int | None = None,
     ) -> None:
-        self._handlers = handlers
+        self._handlers: list[grpc.GenericRpcHandler] = []
         self._direct = direct
+        self._calls_max = calls_max
         self._max_message_bytes = max_message_bytes
         self._large = LargeMessages(_LARGE_BYTES)
         self._listeners: list[socket.socket] = []
@@ -70,6 +72,10 @@ class NativeServer:
         self._ticks: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._stops = False
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Serve the methods of these, the first that knows one before others."""
+        self._handlers += handlers
 
     def add_insecure_port(self, listen: str) -> int:
         """Listen on `host:port`. Returns the port; raises RuntimeError if that cannot be."""
@@ -107,8 +113,8 @@ class NativeServer:
         for connection in list(self._connections):
             connection.stop()
         if grace and self._connections:
-            with_calls = self._without_calls()
-            await asyncio.wait([asyncio.ensure_future(with_calls)], timeout=grace)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._without_calls(), grace)
         for connection in list(self._connections):
             connection.close()
         for task in self._tasks:
@@ -184,6 +190,8 @@ class NativeServer:
         handler = self._handler_of(call.method)
         if self._stops:
             call.finish(grpc.StatusCode.UNAVAILABLE, "the server ends")
+        elif self._calls_max is not None and len(self._tasks) >= self._calls_max:
+            call.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         elif handler is None:
             call.finish(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         else:
