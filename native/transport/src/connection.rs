@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::server::{self, Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, Request};
@@ -25,6 +25,11 @@ const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 /// A stream's window: what a connection may hold is bounded by its own.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Messages up to this length are copied behind their prefix.
+const COPIED_BYTES: usize = 64 << 10;
+/// What small DATA frames of a connection may cost that nobody has looked at; h2 ends it beyond.
+/// Some thousands may come at once: h2 reads all that there is before their calls are told.
+const SMALL_FRAMES_BYTES: usize = 2 << 20;
 /// What h2 may have of a call's messages that the socket has not taken.
 const SEND_BUFFER_BYTES: usize = 2 << 20;
 const MAX_HEADERS_BYTES: u32 = 16 << 10;
@@ -69,6 +74,7 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .data_frame_budget(SMALL_FRAMES_BYTES)
             .max_header_list_size(MAX_HEADERS_BYTES)
             .max_concurrent_streams(limits.streams);
         let socket = Socket::new(socket)?;
@@ -133,7 +139,14 @@ impl Connection {
     pub fn send(&mut self, number: u32, message: Bytes) -> Option<usize> {
         let stream = self.streams.get_mut(&number)?;
         let prefix = prefix_of(message.len())?;
-        Some(stream.send([prefix, message]))
+        if message.len() > COPIED_BYTES {
+            return Some(stream.send([prefix, message]));
+        }
+        // Each part is a frame of HTTP/2 of its own, which costs more than a copy.
+        let mut joined = BytesMut::with_capacity(prefix.len() + message.len());
+        joined.extend_from_slice(&prefix);
+        joined.extend_from_slice(&message);
+        Some(stream.send([joined.freeze()]))
     }
 
     /// Ends a call, after what was sent.
