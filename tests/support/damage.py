@@ -13,7 +13,8 @@ def delete(file: Path) -> None:
 
 
 def cut_short(file: Path) -> None:
-    os.truncate(file, 4096)
+    """Amid its first block, however little the file has."""
+    os.truncate(file, CHUNK_HEADER_BYTES + 200)
 
 
 def flip(file: Path) -> None:

@@ -12,6 +12,8 @@ import grpc
 
 #: Who has sent this much that the peer has not taken waits until it has.
 HIGH_WATER_BYTES: Final = 1 << 20
+#: Messages up to this length come without being allowed; as in native/transport/src/stream.rs.
+SMALL_BYTES: Final = 16 << 10
 #: Names of metadata that end so carry bytes.
 _BINARY: Final = "-bin"
 #: The characters of details that need not be escaped, beside letters and digits.
@@ -63,9 +65,9 @@ class Call:
         self.on_end: Callable[[], None] = self._note_end
         #: Called when the peer, or the connection, is gone; nothing can be sent any more.
         self.on_cancel: Callable[[], None] = _nothing
-        #: Called with the length of a message that is longer than was allowed; without it, it is
-        #: allowed in its turn.
-        self.on_large: Callable[[int], None] | None = None
+        #: Called with the length of a message that is longer than was allowed; says whether it may
+        #: come all the same, in its turn.
+        self.on_large: Callable[[int], bool] = _always
         #: Called when more can be sent again.
         self.on_room: Callable[[], None] = self._note_room
 
@@ -160,6 +162,10 @@ def encoded_trailers(
             raw = base64.b64encode(raw).rstrip(b"=")
         found.append((name, raw))
     return found
+
+
+def _always(_length: int) -> bool:
+    return True
 
 
 def _nothing() -> None:

@@ -181,9 +181,7 @@ class ServedConnection:
             details = f"a message of {length} bytes, the limit is {self._max_message_bytes}"
             call.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
             call.on_cancel()
-        elif call.on_large is not None:
-            call.on_large(length)
-        else:
+        elif call.on_large(length):
             self._large.enter(call, length, lambda: self.allow(call.number, length))
 
     def _forget(self, number: int) -> None:

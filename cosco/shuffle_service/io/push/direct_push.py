@@ -12,7 +12,7 @@ from typing import Final
 import grpc
 
 from cosco.errors import InvalidArgument
-from cosco.process.native_grpc.call import Call
+from cosco.process.native_grpc.call import SMALL_BYTES, Call
 from cosco.protocol.push.receiver import PushReceiver
 from cosco.protocol.wire import push_reply_to_bytes, push_request_from_bytes
 from cosco.shuffle_service.io.metrics import DaemonMetrics
@@ -60,8 +60,12 @@ class DirectPush:
         if not self._is_over:
             self._close("")
 
-    def _on_large(self, length: int) -> None:
+    def _on_large(self, length: int) -> bool:
+        """Whether a message may come for which there is no room set aside."""
+        if length <= self._receiver.expected_bytes + _BESIDE_BYTES:
+            return True
         self._end(broken=f"a message of {length} bytes, though no frame so long was granted")
+        return False
 
     def _wake(self) -> None:
         """Go on soon: several things may come before."""
@@ -83,7 +87,8 @@ class DirectPush:
         elif not self._is_asked and self._receiver.may_read:
             self._is_asked = True
             self._call.ask()
-        self._call.allow(self._receiver.expected_bytes + _BESIDE_BYTES)
+        frames_bytes = self._receiver.expected_bytes
+        self._call.allow(frames_bytes and frames_bytes + SMALL_BYTES)
 
     def _send_replies(self) -> None:
         while self._call.has_room and (reply := self._receiver.next_reply()) is not None:
