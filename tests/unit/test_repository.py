@@ -90,7 +90,8 @@ def is_there(path: str) -> bool:
 def product_names() -> dict[str, set[str]]:
     """The product's classes, messages, calls and constants, each with its members."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for path in [*(ROOT / "cosco").rglob("*.py"), *(ROOT / "cosco").rglob("*.pyi")]:
+    stubs = [*(ROOT / "cosco").rglob("*.pyi"), *(ROOT / "native").glob("*.pyi")]
+    for path in [*(ROOT / "cosco").rglob("*.py"), *stubs]:
         tree = ast.parse(path.read_text(), str(path))
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
