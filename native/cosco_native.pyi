@@ -33,7 +33,10 @@ class ServerConnection:
         """Let messages of a call come that are up to this long."""
 
     def send(self, call: int, message: bytes) -> int | None:
-        """Send a message. Returns the call's bytes that its peer has not taken; None: it is over."""
+        """Send a message.
+
+        Returns: the bytes of the call that its peer has not taken; None if the call is over.
+        """
 
     def finish(self, call: int, trailers: list[tuple[str, bytes]]) -> None:
         """End a call after what was sent. Raises ValueError for what HTTP does not take."""
