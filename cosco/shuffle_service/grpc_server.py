@@ -31,8 +31,9 @@ from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.push.copy_keeper import CopyKeeper
 from cosco.shuffle_service.io.push.direct_push import DirectPush
 from cosco.shuffle_service.io.push.push_stream import PushStream
+from cosco.shuffle_service.io.read.direct_follow import DirectFollow
 from cosco.shuffle_service.io.read.fetch_service import FetchService
-from cosco.shuffle_service.io.read.follow_service import FollowStream
+from cosco.shuffle_service.io.read.follow_service import Followers, FollowStream
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.intake import Intakes
 
@@ -65,7 +66,10 @@ class DaemonHandlers:
         """Make a server of all calls and of `others`, which is neither bound nor started."""
         server = new_server(
             max_message_bytes=_MAX_MESSAGE_BYTES,
-            direct={f"/{SHUFFLE_SERVICE}/Push": self._push_directly},
+            direct={
+                f"/{SHUFFLE_SERVICE}/Push": self._push_directly,
+                f"/{SHUFFLE_SERVICE}/Follow": self._follow_directly,
+            },
             options=(
                 *keepalive(20_000, 10_000),  # a host that vanished is noticed
                 ("grpc.max_send_message_length", -1),
@@ -101,6 +105,12 @@ class DaemonHandlers:
         receiver = PushReceiver(self.core.incarnation, self.budgets, self.intakes.open)
         DirectPush(call, receiver, self.metrics)
 
+    def _follow_directly(self, call: Call) -> None:
+        if not self.core.cluster_id:
+            call.finish(grpc.StatusCode.UNAVAILABLE, _STARTING)
+            return
+        DirectFollow(call, Followers(self.core, self.lookups))
+
     async def _push(self, requests: Any, context: Any) -> None:
         await self._check_started(context)
         self.metrics.push_streams.inc()
@@ -126,7 +136,7 @@ class DaemonHandlers:
     async def _follow(self, requests: Any, context: Any) -> None:
         await self._check_started(context)
         try:
-            await FollowStream(context, self.core, self.lookups).run(requests)
+            await FollowStream(context, Followers(self.core, self.lookups)).run(requests)
         except InvalidArgument as error:
             await _abort(context, error)
 

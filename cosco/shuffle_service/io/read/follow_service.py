@@ -41,7 +41,7 @@ class _Follower:
     refusal: the answer, if that is known already.
     """
 
-    stream: FollowStream
+    stream: Followers
     ask: Follow
     waits: bool = False
     board: MarkBoard | None = None
@@ -62,44 +62,35 @@ class _Follower:
         self.stream.place(self)
 
 
-class FollowStream:
-    """Serves one call of Follow from its first message to its last."""
+class Followers:
+    """The questions of one call of Follow: what they wait for, and the answers to them."""
 
-    def __init__(self, context: Any, core: DaemonCore, lookups: Lookups) -> None:
-        self._context = context
+    def __init__(self, core: DaemonCore, lookups: Lookups) -> None:
         self._core = core
         self._lookups = lookups
         self._followers: dict[int, _Follower] = {}
         self._ready: deque[_Follower] = deque()
-        self._has_ready = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._ended = False
+        #: Called when there is an answer.
+        self.on_ready: Callable[[], object] = lambda: None
 
-    async def run(self, requests: Any) -> None:
-        """Answer until the reader is done; raises InvalidArgument if it breaks the rules."""
-        sending = asyncio.create_task(self._send(), name="follow-replies")
-        reading = asyncio.create_task(self._read(requests), name="follow-requests")
-        try:
-            await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                await reading
-                self._ended = True
-                self._has_ready.set()
-            await sending
-        finally:
-            for task in (reading, sending):
-                task.cancel()
-            await asyncio.gather(reading, sending, return_exceptions=True)
-            for follower in list(self._followers.values()):
-                self._forget(follower)
+    @property
+    def takes_questions(self) -> bool:
+        """Whether the reader may be read from."""
+        return len(self._ready) < MAX_READY
 
-    async def _read(self, requests: Any) -> None:
-        async for message in requests:
-            while len(self._ready) >= MAX_READY:
-                self._has_room.clear()
-                await self._has_room.wait()
-            for ask in follows_from_bytes(message):
-                self._on_question(ask)
+    @property
+    def has_answers(self) -> bool:
+        return bool(self._ready)
+
+    def on_message(self, message: bytes) -> None:
+        """Take note of what a reader asks; raises InvalidArgument if it breaks the rules."""
+        for ask in follows_from_bytes(message):
+            self._on_question(ask)
+
+    def close(self) -> None:
+        """Forget what was not answered."""
+        for follower in list(self._followers.values()):
+            self._forget(follower)
 
     def _on_question(self, ask: Follow) -> None:
         before = self._followers.get(ask.id)
@@ -134,7 +125,7 @@ class FollowStream:
     def ready(self, follower: _Follower) -> None:
         """Have it answered; the answer is made when the stream takes it."""
         self._ready.append(follower)
-        self._has_ready.set()
+        self.on_ready()
 
     def _forget(self, follower: _Follower) -> None:
         del self._followers[follower.ask.id]
@@ -145,15 +136,7 @@ class FollowStream:
             if follower.board is not None:
                 follower.board.leave(follower.tell)
 
-    async def _send(self) -> None:
-        while not self._ended or self._ready:
-            await self._has_ready.wait()
-            self._has_ready.clear()
-            while replies := self._replies():
-                self._has_room.set()
-                await self._context.write(followed_to_bytes(replies))
-
-    def _replies(self) -> list[Followed]:
+    def replies(self) -> list[Followed]:
         """Return answers to send together: messages cost by their number."""
         replies: list[Followed] = []
         data_bytes = 0
@@ -165,3 +148,47 @@ class FollowStream:
                 replies.append(reply)
                 data_bytes += len(reply.data)
         return replies
+
+
+class FollowStream:
+    """Serves one call of Follow from its first message to its last; a task for each direction."""
+
+    def __init__(self, context: Any, followers: Followers) -> None:
+        self._context = context
+        self._followers = followers
+        self._has_ready = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._ended = False
+        followers.on_ready = self._has_ready.set
+
+    async def run(self, requests: Any) -> None:
+        """Answer until the reader is done; raises InvalidArgument if it breaks the rules."""
+        sending = asyncio.create_task(self._send(), name="follow-replies")
+        reading = asyncio.create_task(self._read(requests), name="follow-requests")
+        try:
+            await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                await reading
+                self._ended = True
+                self._has_ready.set()
+            await sending
+        finally:
+            for task in (reading, sending):
+                task.cancel()
+            await asyncio.gather(reading, sending, return_exceptions=True)
+            self._followers.close()
+
+    async def _read(self, requests: Any) -> None:
+        async for message in requests:
+            while not self._followers.takes_questions:
+                self._has_room.clear()
+                await self._has_room.wait()
+            self._followers.on_message(message)
+
+    async def _send(self) -> None:
+        while not self._ended or self._followers.has_answers:
+            await self._has_ready.wait()
+            self._has_ready.clear()
+            while replies := self._followers.replies():
+                self._has_room.set()
+                await self._context.write(followed_to_bytes(replies))
