@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final
 
+from cosco import mechanics
 from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex
 from cosco.shuffle_service.state.buffers.frame_append import Appended, append_frame
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
@@ -37,6 +39,20 @@ class Mechanics:
     chunk: type[Chunk]
 
 
+def _of_native(native: ModuleType) -> Mechanics:
+    """Return the calls of the native part. For who checks types they are those of their twins."""
+    return Mechanics(
+        check_frame=native.check_frame,
+        append_frame=native.append_frame,
+        lay_out=native.lay_out,
+        end_flush=native.end_flush,
+        page_pool=native.PagePool,
+        dedupe_index=native.DedupeIndex,
+        partition_buffer=native.PartitionBuffer,
+        chunk=native.Chunk,
+    )
+
+
 PORTABLE: Final = Mechanics(
     check_frame=check_frame,
     append_frame=append_frame,
@@ -47,5 +63,7 @@ PORTABLE: Final = Mechanics(
     partition_buffer=PartitionBuffer,
     chunk=Chunk,
 )
+#: None: there is no native part here, or it is not to be used.
+NATIVE: Final = None if mechanics.NATIVE is None else _of_native(mechanics.NATIVE)
 #: What this process uses.
-CHOSEN = PORTABLE
+CHOSEN = NATIVE or PORTABLE

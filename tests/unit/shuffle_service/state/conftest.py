@@ -9,6 +9,8 @@ import pytest
 from cosco.shuffle_service.state.buffers import mechanics_choice
 
 IMPLEMENTATIONS = {"portable": mechanics_choice.PORTABLE}
+if mechanics_choice.NATIVE is not None:
+    IMPLEMENTATIONS["native"] = mechanics_choice.NATIVE
 
 
 @pytest.fixture(scope="module", autouse=True, params=IMPLEMENTATIONS)
