@@ -148,6 +148,8 @@ pub fn append_frame<'py>(
         next_run += 1;
     }
     let Appending { pieces, opened, filled, .. } = appending;
+    // Others may look at them while the lock is given up.
+    drop((pool, dedupe));
     copy(py, &arena, &frame.data.bind(py).extract()?, &pieces);
     twins::appended(py)?.call1((next_run, blocks, duplicates, opened, filled))
 }

@@ -5,7 +5,12 @@ Where there is no native part the twins are compared with themselves.
 
 from __future__ import annotations
 
+import gc
+import sys
+import threading
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -150,22 +155,22 @@ def test_a_pool_of_no_whole_pages_is_refused_alike() -> None:
         assert portable[0] is ValueError
 
 
-POSITIONS = st.integers(0, 12) | st.integers((1 << 64) - 12, (1 << 64) - 1)
+#: Few, so that what is claimed often touches what was.
+ATTEMPTS = st.sampled_from([ATTEMPT, ATTEMPT, ATTEMPT, MapperAttempt(1, 0), MapperAttempt(0, 7)])
+POSITIONS = st.integers(0, 9) | st.integers((1 << 64) - 9, (1 << 64) - 1)
 CLAIMS = st.tuples(
-    st.just("claim"),
-    st.builds(MapperAttempt, st.integers(0, 1), st.integers(0, 2)),
-    st.integers(0, 2),
-    POSITIONS,
-    st.integers(1, 4),
+    st.just("claim"), ATTEMPTS, st.sampled_from([0, 0, 0, 1]), POSITIONS, st.integers(1, 4)
 )
-FORGETS = st.tuples(
-    st.sampled_from(["forget", "knows"]),
-    st.builds(MapperAttempt, st.integers(0, 1), st.integers(0, 2)),
-)
+FORGETS = st.tuples(st.sampled_from(["forget", "knows"]), ATTEMPTS)
 
 
-@given(st.lists(CLAIMS | CLAIMS | CLAIMS | FORGETS | st.just(("clear",)), max_size=60))
-def test_the_same_blocks_are_held(steps: list[tuple[Any, ...]]) -> None:
+@given(
+    st.lists(CLAIMS | CLAIMS | CLAIMS | CLAIMS | FORGETS, max_size=60),
+    st.lists(CLAIMS | st.just(("clear",)), max_size=10),
+)
+def test_the_same_blocks_are_held(
+    steps: list[tuple[Any, ...]], last: list[tuple[Any, ...]]
+) -> None:
     indexes = [twin.dedupe_index() for twin in TWINS]
 
     def take(index: Any, step: tuple[Any, ...]) -> Any:
@@ -175,7 +180,7 @@ def test_the_same_blocks_are_held(steps: list[tuple[Any, ...]]) -> None:
             arguments += [start, min(start + length, 1 << 64)]
         return outcome(getattr(index, name), *arguments)
 
-    for step in steps:
+    for step in [*steps, *last]:
         portable, native = (take(index, step) for index in indexes)
         assert portable == native
         assert indexes[0].entries == indexes[1].entries
@@ -205,7 +210,7 @@ class World:
         self.flushing: list[Any] = []
         self.serial = 0
 
-    def append(self, data: bytes, first_run: int, segment_bytes: int) -> Any:
+    def append(self, data: bytes | bytearray, first_run: int, segment_bytes: int) -> Any:
         checked = self.mechanics.check_frame(memoryview(data))
         room = self.shares.room
         free = self.pool.free_bytes
@@ -288,6 +293,60 @@ def test_frames_become_the_same_segments(
         assert came[0] == came[1]
         assert worlds[0].look() == worlds[1].look()
     assert worlds[0].arena == worlds[1].arena
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=["portable", "native"])
+def test_nothing_holds_the_arena_or_a_frame_beyond_a_call(twin: Mechanics) -> None:
+    """So the memory is given back when a daemon stops."""
+    world = World(twin, has_copies=False)
+    data = bytearray(frame([block(partition, 0, b"x" * 20_000) for partition in range(4)]))
+    world.append(data, 0, 4096)
+    world.flush()
+    world.append(data, 0, 4096)
+    world.end()
+    world.arena.release()
+    data.clear()  # a buffer that is exported cannot be resized
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=["portable", "native"])
+def test_a_buffer_and_its_chunks_go_though_they_name_each_other(twin: Mechanics) -> None:
+    buffer = twin.partition_buffer(KEY, 0)
+    buffer.open, buffer.flushing = twin.chunk(buffer), twin.chunk(buffer)
+    buffer.waiting.append(twin.chunk(buffer))
+    there = weakref.ref(buffer.waiting)
+    del buffer
+    assert there() is not None
+    gc.collect()
+    assert there() is None
+
+
+def test_others_may_look_at_a_pool_while_bytes_are_copied() -> None:
+    """As those do who serve metrics, in threads of their own."""
+    world = World(TWINS[1], has_copies=False)
+    looks, done = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal looks
+        while not done.is_set():
+            assert world.pool.free_bytes >= 0
+            assert world.dedupe.entries >= 0
+            looks += 1
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(look)
+            for row in range(300):
+                world.append(frame([block(0, row, b"x" * 400_000)]), 0, 4096)
+                world.flush()
+                world.end()
+            done.set()
+            looking.result()
+    finally:
+        done.set()
+        sys.setswitchinterval(interval_s)
+    assert looks
 
 
 @given(st.integers(0, 16), st.integers(0, 40), st.integers(0, 40), st.booleans())
