@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.mark_making import mark
@@ -275,7 +275,21 @@ STEPS = st.lists(
 )
 
 
+#: So little is left to take ahead that the first who does leaves less to the second.
+LITTLE_AHEAD = [
+    ("append", [(0, 0, 40_000), (1, 0, 40_000), (2, 0, 250_000)], 0),
+    ("append", [(0, 1, 5000), (1, 1, 5000)], 0),
+]
+#: All pages that are left are just enough.
+JUST_ENOUGH = [
+    ("append", [(0, 0, 300_000), (1, 0, 300_000)], 0),
+    ("append", [(2, 0, 180_224 - 128), (2, 1, 1)], 0),
+]
+
+
 @given(STEPS, st.booleans(), st.sampled_from([4096, 100_000, 1 << 30]))
+@example(LITTLE_AHEAD, False, 1 << 30)
+@example(JUST_ENOUGH, False, 1 << 30)
 def test_frames_become_the_same_segments(
     steps: list[tuple[Any, ...]], has_copies: bool, segment_bytes: int
 ) -> None:
