@@ -2,6 +2,7 @@
 
 use cosco_mechanics::chunk::{ChunkHeader, padded};
 use cosco_mechanics::damage::Damage;
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
@@ -28,7 +29,7 @@ pub fn lay_out<'py>(
         {
             let mut chunk = chunk.borrow_mut(py);
             (chunk.path, chunk.offset) = (path.clone().unbind(), end);
-            let length = place(&chunk, &buffer.borrow(), &memory, incarnation);
+            let length = place(&chunk, &buffer.borrow(), &memory, incarnation)?;
             parts.append(&mut chunk.memory(arena, 0, length)?);
             index.add(buffer.borrow().partition, &chunk)?;
             end += length;
@@ -40,7 +41,14 @@ pub fn lay_out<'py>(
 }
 
 /// Puts the header and the padding of a chunk into its pages. Returns its length in the segment.
-fn place(chunk: &Chunk, buffer: &PartitionBuffer, arena: &Arena, incarnation: u64) -> u64 {
+fn place(
+    chunk: &Chunk,
+    buffer: &PartitionBuffer,
+    arena: &Arena,
+    incarnation: u64,
+) -> PyResult<u64> {
+    let first = chunk.held.pages.first();
+    let first = first.ok_or_else(|| PyIndexError::new_err("a chunk without pages"))?;
     let header = ChunkHeader {
         exchange: buffer.numbers.number,
         incarnation,
@@ -51,12 +59,12 @@ fn place(chunk: &Chunk, buffer: &PartitionBuffer, arena: &Arena, incarnation: u6
         blocks: chunk.blocks,
         body_bytes: chunk.body_bytes(),
     };
-    arena.put(chunk.held.pages[0].offset, &header.encode());
+    arena.put(first.offset, &header.encode());
     let end = padded(chunk.held.length);
     for span in chunk.held.spans(chunk.held.length, end) {
         arena.put_zeros(span.offset, span.length);
     }
-    end
+    Ok(end)
 }
 
 /// The columns of a `SegmentIndex`.
