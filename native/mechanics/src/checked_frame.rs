@@ -167,6 +167,8 @@ fn positions_of(block: &BlockHeader) -> Interval {
 mod tests {
     use super::*;
     use crate::block::{CODEC_NONE, FLAG_MARK, append_block};
+    use crate::checksum::crc32;
+    use crate::little_endian::put_u32;
     use crate::lz4::Compressor;
 
     fn frame(blocks: &[(u32, u64, u8)]) -> Vec<u8> {
@@ -225,5 +227,48 @@ mod tests {
             changed[index] ^= 4;
             assert!(check_frame(&changed, Some(7), None).is_err(), "byte {index}");
         }
+    }
+
+    /// A number of some row of such numbers, often an extreme one.
+    fn drawn(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        match *state % 8 {
+            0 => 0,
+            1 => u64::MAX,
+            2 => *state | 0xffff_ffff_0000_0000,
+            3 => *state & 0xffff_0000,
+            _ => *state % 5,
+        }
+    }
+
+    #[test]
+    fn whatever_a_block_with_a_good_checksum_says_is_refused_or_taken() {
+        let (mut state, mut taken) = (4711, 0);
+        for _ in 0..30_000 {
+            let mut block = frame(&[(3, 1, 0)])[FRAME_HEADER_BYTES..].to_vec();
+            for (offset, length) in [(24, 8), (32, 4), (40, 4), (44, 4), (52, 1), (53, 1)] {
+                if drawn(&mut state) % 2 == 0 {
+                    let value = drawn(&mut state).to_le_bytes();
+                    block[offset..offset + length].copy_from_slice(&value[..length]);
+                }
+            }
+            let crc = crc32(&block[8..]);
+            put_u32(&mut block, 4, crc);
+            let header =
+                FrameHeader { exchange: 7, body_bytes: 71, blocks: 1, ..Default::default() };
+            let data = [header.encode().as_slice(), &block].concat();
+            let Ok(checked) = check_frame(&data, None, None) else { continue };
+            let (mut dedupe, mut fresh) = (DedupeIndex::default(), Vec::new());
+            for run in &checked.runs {
+                checked.claim(run, &mut dedupe, &mut fresh);
+                assert_eq!(fresh, [Fresh { start: 48, end: data.len(), blocks: 1 }]);
+                checked.claim(run, &mut dedupe, &mut fresh);
+                assert_eq!(fresh, []);
+            }
+            taken += 1;
+        }
+        assert!(taken > 500, "{taken}");
     }
 }
