@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Final
 
 #: The number of the native part's calls: it goes up when one of them changes.
-_INTERFACE: Final = 1
+_INTERFACE: Final = 2
 #: `off`: do without the native part, though it is installed.
 ENVIRONMENT: Final = "COSCO_NATIVE"
 

@@ -1,6 +1,17 @@
-"""The native part of Cosco; each call has a twin in `cosco` that does the same in Python."""
+"""The native part of Cosco; each call has a twin in `cosco` that does the same in Python.
 
+Where a class or a call is not described here, its twin has the same name.
+"""
+
+from collections import deque
 from typing import Final
+
+from cosco.format.block import BlockHeader
+from cosco.format.frame import FrameHeader
+from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.shuffle_service.state.buffers.frame_append import Appended
+from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState, Layout
+from cosco.shuffle_service.state.buffers.pool import Page
 
 #: Which calls there are: compared by `cosco.mechanics`.
 INTERFACE: Final[int]
@@ -69,5 +80,84 @@ class ServerConnection:
     def calls(self) -> int:
         """Calls under way."""
 
-def count_blocks(data: bytes | bytearray | memoryview) -> int:
-    """Return how many blocks there are. Raises DataCorrupted if one is damaged."""
+# --- cosco/shuffle_service/state/buffers --------------------------------------------------
+
+class CheckedFrame:
+    """Without a Python object for each run or block."""
+
+    header: Final[FrameHeader]
+    mapper_attempt: Final[MapperAttempt]
+    key: Final[AssignmentKey]
+    mark: Final[tuple[BlockHeader, memoryview] | None]
+    run_count: Final[int]
+    def partitions(self) -> list[int]: ...
+    def positions(self, run: int) -> list[tuple[int, int]]: ...
+    def outside(self, first: int, end: int) -> int | None: ...
+
+def check_frame(
+    data: memoryview, exchange: int | None = None, mapper_attempt: MapperAttempt | None = None
+) -> CheckedFrame: ...
+
+class PagePool:
+    capacity_bytes: Final[int]
+    free_bytes: Final[int]
+    def __init__(self, capacity_bytes: int) -> None: ...
+    def allocate(self, length: int) -> list[Page]: ...
+    def free(self, pages: list[Page]) -> None: ...
+
+class DedupeIndex:
+    entries: Final[int]
+    def __init__(self) -> None: ...
+    def claim(
+        self, mapper_attempt: MapperAttempt, partition: int, start: int, end: int
+    ) -> bool: ...
+    def forget(self, mapper_attempt: MapperAttempt) -> None: ...
+    def clear(self) -> None: ...
+    def knows(self, mapper_attempt: MapperAttempt) -> bool: ...
+    def oldest(self) -> MapperAttempt | None: ...
+
+class Chunk:
+    buffer: Final[PartitionBuffer]
+    state: ChunkState
+    pages: list[Page]
+    capacity: Final[int]
+    length: int
+    blocks: int
+    path: str
+    offset: int
+    is_durable: bool
+    body_bytes: Final[int]
+    def __init__(self, buffer: PartitionBuffer) -> None: ...
+    def is_dropped(self) -> bool: ...
+    def release(self, pool: PagePool) -> None: ...
+    def room_needed(self, length: int) -> int: ...
+    def grow(self, pool: PagePool, need: int, extra: int) -> None: ...
+    def append(self, arena: memoryview, data: memoryview) -> None: ...
+    def memory(self, arena: memoryview, start: int, end: int) -> list[memoryview]: ...
+
+class PartitionBuffer:
+    key: Final[AssignmentKey]
+    partition: Final[int]
+    open: Chunk | None
+    flushing: Chunk | None
+    waiting: Final[deque[Chunk]]
+    def __init__(self, key: AssignmentKey, partition: int) -> None: ...
+    def chunks(self) -> list[Chunk]: ...
+    def begin_flush(self) -> Chunk: ...
+    def end_flush(self) -> None: ...
+
+def append_frame(
+    arena: memoryview,
+    pool: PagePool,
+    dedupe: DedupeIndex,
+    buffers: dict[int, PartitionBuffer],
+    key: AssignmentKey,
+    frame: CheckedFrame,
+    first_run: int,
+    room: tuple[int, int],
+    segment_bytes: int,
+) -> Appended: ...
+def lay_out(
+    buffers: list[PartitionBuffer], arena: memoryview, incarnation: int, path: str
+) -> Layout: ...
+def end_flush(chunks: list[Chunk], pool: PagePool) -> list[PartitionBuffer]: ...

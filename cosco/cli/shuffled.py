@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import click
@@ -31,6 +32,9 @@ def command(log_level: str, log_format: str, **options: Any) -> int:
         return Supervisor(NAME, "cosco.cli.shuffled", configs, logs).run()
     from cosco.shuffle_service.server import serve
 
+    # What was imported stays: to look through it again and again cost an eighth of a daemon's time
+    # at 4,096 partitions, whose chunks are many new objects.
+    gc.freeze()
     run_draining_service(NAME, serve, config, logs)
     return 0
 

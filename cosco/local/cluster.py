@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn, Self, TypeVar
 
+from cosco import mechanics
 from cosco.client.argument_checks import seconds, switch, whole_number
 from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.leftovers import LEFTOVERS
@@ -62,8 +63,8 @@ class LocalCluster:
     daemon_options, metadata_options: further options of `cosco-shuffled` and `cosco-metadata`.
 
     Every daemon counts as a host of its own. Options in the environment (`COSCO_*`) do not
-    reach the processes. Raises InvalidArgument, and ServiceUnavailable if a process does not
-    come up.
+    reach the processes, but COSCO_NATIVE does. Raises InvalidArgument, and ServiceUnavailable
+    if a process does not come up.
     """
 
     def __init__(
@@ -443,7 +444,11 @@ def uninterrupted(work: Callable[[], _T]) -> _T:
 
 def _environment(token: str) -> dict[str, str]:
     """Return this process's environment, without options of cosco and with what a cluster needs."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("COSCO_")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("COSCO_") or name == mechanics.ENVIRONMENT
+    }
     environment[_MARK_VARIABLE] = token
     package = str(Path(__file__).resolve().parents[2])
     if package not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):

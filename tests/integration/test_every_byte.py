@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyroaring import BitMap
+from support.daemon_mechanics import check_frame
 from support.fetching import one_partition
 from support.frame_making import frame
 from support.packed import table_of, verify
@@ -45,7 +46,6 @@ from cosco.protocol.wire import fetch_reply
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.segment_indexes import KeptIndexes
@@ -173,7 +173,7 @@ async def store_segments(case: Case, store: MemoryStore) -> None:
             )
             held = core.assignment(KEY)
             assert held is not None
-            assert core.append_frame(held, checked, 0).next_run == len(checked.runs)
+            assert core.append_frame(held, checked, 0).next_run == checked.run_count
         core.flushes.everything = True
         flush = core.next_flush()
         assert flush is not None

@@ -134,8 +134,9 @@ def _early_release() -> None:
 def _early_dedupe() -> None:
     def append_frame(self: core.DaemonCore, held: Any, frame: Any, first_run: int) -> core.Appended:
         if not first_run:
-            for run in frame.runs[1:]:
-                held.fresh(frame.mapper_attempt, run)
+            for run, partition in list(enumerate(frame.partitions()))[1:]:
+                for start, end in frame.positions(run):
+                    held.dedupe.claim(frame.mapper_attempt, partition, start, end)
         return before(self, held, frame, first_run)
 
     before = core.DaemonCore._append_frame
@@ -270,16 +271,17 @@ def _pages_freed_early() -> None:
                 freed.add(id(chunk))
         return flush
 
-    def release(self: partition_buffer.Chunk, pool: Any) -> None:
-        if id(self) in freed:
-            freed.discard(id(self))
-            self.pages = []
-        before_release(self, pool)
+    def end_flush(self: core.DaemonCore, flush: Any, now: float, **options: bool) -> bool:
+        for chunk in flush.chunks:
+            if id(chunk) in freed:
+                freed.discard(id(chunk))
+                chunk.pages = []
+        return before_end(self, flush, now, **options)
 
     freed: set[int] = set()
-    before, before_release = core.DaemonCore.next_flush, partition_buffer.Chunk.release
+    before, before_end = core.DaemonCore.next_flush, core.DaemonCore.end_flush
     core.DaemonCore.next_flush = next_flush
-    partition_buffer.Chunk.release = release
+    core.DaemonCore.end_flush = end_flush
 
 
 @_break("no-other-files", "readers are not given the files that others wrote for an epoch")

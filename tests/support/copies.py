@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from support.daemon_mechanics import check_frame
+
 from cosco.protocol.keys import CopyId
 from cosco.protocol.push.answers import Answer
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.replication.copy_log import Copy
 

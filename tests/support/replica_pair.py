@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from support.daemon_mechanics import check_frame
 from support.frame_making import EXCHANGE, frame
 from support.segments import chunks_of
 
@@ -21,7 +22,7 @@ from cosco.protocol.push.messages import Hello, PushReply, PushRequest, Refusal,
 from cosco.protocol.push.receiver import Intake
 from cosco.protocol.push.sender import OutFrame
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.intake import Found, Intakes, WriterIntake

@@ -69,10 +69,8 @@ from cosco.shuffle_service.io.arena import Arena, aligned
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
-from cosco.shuffle_service.state.buffers.frame_check import (
-    CheckedFrame,
-    check_frame,
-)
+from cosco.shuffle_service.state.buffers import mechanics_choice
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco_bench.harness.bench_rows import key_sum, keys_of, make_batches, partition_keys
@@ -286,7 +284,8 @@ def _take_in(ledger: _Ledger, frames: list[memoryview]) -> list[CheckedFrame]:
     clock = _Clock()
     with clock.running():
         checked = [
-            check_frame(frame, _EXCHANGE, MapperAttempt(_MAPPER, _ATTEMPT)) for frame in frames
+            mechanics_choice.CHOSEN.check_frame(frame, _EXCHANGE, MapperAttempt(_MAPPER, _ATTEMPT))
+            for frame in frames
         ]
     ledger.add(clock.cpu_s, "check_frame: headers and CRC of every block")
     return checked
@@ -312,7 +311,7 @@ async def _daemon_side(
     with copying.running():
         for frame in frames:
             taken = core.append_frame(held, frame, 0)
-            assert taken.next_run == len(frame.runs)
+            assert taken.next_run == frame.run_count
     ledger.add(copying.cpu_s, "DaemonCore.append_frame: deduplication, copy to pages")
     store = open_store(f"file://{directory}")
     await store.open()

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
 from cosco.protocol.events import Event, EventKind, EventLog
@@ -20,9 +18,11 @@ from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.mark import Mark
 from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.records import Assignment, PartitionRange
+from cosco.shuffle_service.state.buffers import mechanics_choice
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.dedupe import DedupeBound
-from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
+from cosco.shuffle_service.state.buffers.frame_append import Appended
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.buffers.held_assignments import HeldAssignments
 from cosco.shuffle_service.state.buffers.limits import (
     PoolShares,
@@ -33,8 +33,7 @@ from cosco.shuffle_service.state.buffers.limits import (
 )
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoards
 from cosco.shuffle_service.state.buffers.old_epochs import Going, OldEpochs
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
-from cosco.shuffle_service.state.buffers.pool import PagePool
+from cosco.shuffle_service.state.buffers.partition_buffer import PartitionBuffer
 from cosco.shuffle_service.state.flush_plan import FlushPlan
 from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 from cosco.shuffle_service.state.page_queue import PageQueue
@@ -49,18 +48,6 @@ from cosco.shuffle_service.state.segment_choice import (
 from cosco.shuffle_service.state.segment_indexes import KeptIndexes
 from cosco.shuffle_service.state.snapshots import Snapshot, look_at
 from cosco.shuffle_service.state.waiting_segments import WaitingSegments
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """How far a frame is in, and how many blocks of it were looked at and held already.
-
-    next_run: the first of its runs that is not in.
-    """
-
-    next_run: int
-    blocks: int
-    duplicates: int
 
 
 class DaemonCore:
@@ -84,7 +71,7 @@ class DaemonCore:
         self.arena = arena
         self.incarnation = incarnation
         self.segment_bytes = segment_bytes
-        self.pool = PagePool(len(arena))
+        self.pool = mechanics_choice.CHOSEN.page_pool(len(arena))
         self.shares = PoolShares(self.pool)
         self.copies = CopyLog(self.pool, arena, self.shares)
         self.copies.on_last_gone = lambda key: self._hurry(self._assignments.get(key))
@@ -212,39 +199,24 @@ class DaemonCore:
     def _append_frame(
         self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int
     ) -> Appended:
-        blocks = duplicates = 0
-        next_run, entries = first_run, held.dedupe.entries
-        for run in frame.runs[first_run:]:
-            buffer = held.buffers.get(run.partition)
-            if buffer is None:
-                buffer = PartitionBuffer(held.key, run.partition)
-                held.buffers[run.partition] = buffer
-            chunk = buffer.open or _EMPTY
-            # A run of which some is held already may need less than this.
-            grows = chunk.length + len(run.data) > chunk.capacity
-            if grows and chunk.room_needed(len(run.data)) > self.shares.buffers_room:
-                break
-            blocks += len(run.blocks)
-            duplicates += len(run.blocks)
-            for data, count in held.fresh(frame.mapper_attempt, run):
-                self._append(buffer, data, count)
-                duplicates -= count
-            next_run += 1
-        self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
-        return Appended(next_run, blocks, duplicates)
-
-    def _append(self, buffer: PartitionBuffer, data: memoryview, blocks: int) -> None:
-        chunk = buffer.open
-        if chunk is None:
-            chunk = buffer.open = Chunk(buffer)
+        entries = held.dedupe.entries
+        appended = mechanics_choice.CHOSEN.append_frame(
+            self.arena,
+            self.pool,
+            held.dedupe,
+            held.buffers,
+            held.key,
+            frame,
+            first_run,
+            self.shares.room,
+            self.segment_bytes,
+        )
+        for buffer in appended.opened:
             self.flushes.opened(buffer)
-        if chunk.length + len(data) > chunk.capacity:
-            need = chunk.room_needed(len(data))
-            chunk.grow(self.pool, need, max(0, self.shares.ahead - len(data)))
-        chunk.append(self.arena, data)
-        chunk.blocks += blocks
-        if chunk.length >= self.segment_bytes and buffer.flushing is None:
+        for buffer in appended.filled:
             self.flushes.filled(buffer)
+        self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
+        return appended
 
     def folder(self, key: AssignmentKey) -> str:
         """Return where the files of an assignment are, by any daemon that wrote them."""
@@ -303,12 +275,13 @@ class DaemonCore:
         if held is None or not self.copies.holds(copy):
             return True
         try:
-            frame = check_frame(memoryview(self.copies.content(copy)))
+            data = memoryview(self.copies.content(copy))
+            frame = mechanics_choice.CHOSEN.check_frame(data)
         except DataCorrupted:  # it was whole when it came: readers will miss it, and look on
             self.copies.absorbed(copy)
             return True
         copy.next_run = self._append_frame(held, frame, copy.next_run).next_run
-        if copy.next_run < len(frame.runs):
+        if copy.next_run < frame.run_count:
             return False
         self.copies.absorbed(copy)
         if frame.mark is not None:
@@ -384,12 +357,10 @@ class DaemonCore:
             held = self._assignments[flush.key]
             held.segments.append(stored_segment(flush))
             self.indexes.put(flush.path, flush.length, flush.index)
-        for chunk in flush.chunks:
-            chunk.buffer.end_flush()
-            chunk.release(self.pool)
-            if is_stored:
-                self._go_on(held, chunk.buffer)
+        going_on = mechanics_choice.CHOSEN.end_flush(flush.chunks, self.pool)
         if is_stored:
+            for buffer in going_on:
+                self._go_on(held, buffer)
             self.waiting.stored(held, flush, is_durable=is_durable)
         self.copies.keep_waiting()
         self.changed(now)
@@ -474,6 +445,3 @@ def _fenced(key: AssignmentKey) -> Event:
     return Event(
         kind=EventKind.EPOCHS_FENCED, number=key.number, range_indexes=ranges, epoch=key.epoch
     )
-
-
-_EMPTY: Final = Chunk(PartitionBuffer(AssignmentKey(0, 0, 0), 0))

@@ -18,6 +18,7 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from cosco.dfs.protocol import MoveTrouble
@@ -129,7 +130,7 @@ class FlushPlan:
                 if buffer.open is chunk and buffer.flushing is None:
                     return buffer
             candidates = (b.open for b in self._open if b.flushing is None and b.open)
-            self._largest = heapq.nlargest(64, candidates, key=lambda chunk: chunk.length)
+            self._largest = heapq.nlargest(64, candidates, key=attrgetter("length"))
             self._largest.reverse()
         return None
 

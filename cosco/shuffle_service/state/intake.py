@@ -17,8 +17,9 @@ from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.push.messages import Hello
 from cosco.protocol.push.receiver import Intake, PushReceiver
 from cosco.protocol.records import DaemonRef
+from cosco.shuffle_service.state.buffers import mechanics_choice
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
-from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.page_queue import Turn
 from cosco.shuffle_service.state.replication.copy_log import Copy
@@ -101,7 +102,7 @@ class WriterIntake:
         """See `Intake`."""
         self._data, self._answer, self._is_pending = data, answer, True
         try:
-            frame = _checked(self._core, check_frame(data, self._number, self._mapper_attempt))
+            frame = _checked(self._core, data, self._number, self._mapper_attempt)
         except CoscoError as error:
             self._end(error, now)
             return True
@@ -147,7 +148,7 @@ class WriterIntake:
         self._count("blocks_received", appended.blocks)
         if appended.duplicates:
             self._count("duplicates_dropped", appended.duplicates)
-        if appended.next_run < len(frame.runs):
+        if appended.next_run < frame.run_count:
             return False
         self._count("bytes_received", len(self._data))
         self._keys.add(held.key)
@@ -173,7 +174,7 @@ class WriterIntake:
             self._data[FRAME_HEADER_BYTES:],
             now=now,
             answer=answered,
-            is_mark=not frame.runs,
+            is_mark=not frame.run_count,
         )
         self._unanswered[forward] = None
         return forward
@@ -240,7 +241,7 @@ class CopyIntake:
     def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
         """See `Intake`."""
         try:
-            frame = _checked(self._core, check_frame(data))
+            frame = _checked(self._core, data)
             if frame.header.sequence in self._looking:
                 raise DataCorrupted("a frame that came again before it was answered")
         except CoscoError as error:
@@ -298,8 +299,17 @@ class CopyIntake:
         self._core.changed(now)
 
 
-def _checked(core: DaemonCore, frame: CheckedFrame) -> CheckedFrame:
-    """Return a frame that is meant for this start of the daemon; raises NotAssigned."""
+def _checked(
+    core: DaemonCore,
+    data: memoryview,
+    number: int | None = None,
+    mapper_attempt: MapperAttempt | None = None,
+) -> CheckedFrame:
+    """Check a frame, and that it is meant for this start of the daemon.
+
+    Raises DataCorrupted or NotAssigned.
+    """
+    frame = mechanics_choice.CHOSEN.check_frame(data, number, mapper_attempt)
     if frame.header.incarnation != core.incarnation:
         raise NotAssigned("the frame is meant for another start of this daemon")
     return frame

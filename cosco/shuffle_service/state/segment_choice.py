@@ -17,6 +17,7 @@ from cosco.format.segment import (
 )
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import PartitionRange
+from cosco.shuffle_service.state.buffers import mechanics_choice
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
 
@@ -95,18 +96,20 @@ def begin_segment(
     key = buffers[0].key
     name = SegmentName(buffers[0].partition, buffers[-1].partition, incarnation, serial)
     path = folder + segment_name(name)
-    chunks, index, parts, end = [], SegmentIndex(), [], 0
-    for buffer in buffers:
-        chunk = buffer.begin_flush()
-        chunks.append(chunk)
-        length = chunk.place(arena, incarnation, path, end)
-        parts += chunk.memory(arena, 0, length)
-        index.add(buffer.partition, chunk.blocks, end, chunk.body_bytes)
-        end += length
+    laid = mechanics_choice.CHOSEN.lay_out(buffers, arena, incarnation, path)
     segment_id = SegmentId(key.number, key.range_index, key.epoch, incarnation, serial)
-    tail = encode_index(segment_id, index, end)
-    capacity = sum(chunk.capacity for chunk in chunks)
-    return Flush(key, segment_id, path, chunks, parts, index, tail, end + len(tail), capacity)
+    tail = encode_index(segment_id, laid.index, laid.end)
+    return Flush(
+        key=key,
+        id=segment_id,
+        path=path,
+        chunks=laid.chunks,
+        parts=laid.parts,
+        index=laid.index,
+        index_bytes=tail,
+        length=laid.end + len(tail),
+        capacity=laid.capacity,
+    )
 
 
 def stored_segment(flush: Flush) -> StoredSegment:

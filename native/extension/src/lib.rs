@@ -2,13 +2,19 @@
 //! interpreter's lock while bytes are worked on.
 
 mod buffers;
+mod chunks;
+mod dedupe;
 mod errors;
+mod frames;
+mod pool;
+mod segments;
 mod transport;
+mod twins;
 
 use pyo3::prelude::*;
 
 /// The number of its calls: `cosco.mechanics` takes no other one than its own.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// Checks all blocks in `data`. Returns how many there are.
 #[pyfunction]
@@ -30,7 +36,17 @@ mod cosco_native {
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 
     #[pymodule_export]
+    use super::chunks::{Chunk, PartitionBuffer};
+    #[pymodule_export]
     use super::count_blocks;
+    #[pymodule_export]
+    use super::dedupe::DedupeIndex;
+    #[pymodule_export]
+    use super::frames::{CheckedFrame, append_frame, check_frame};
+    #[pymodule_export]
+    use super::pool::PagePool;
+    #[pymodule_export]
+    use super::segments::{end_flush, lay_out};
     #[pymodule_export]
     use super::transport::ServerConnection;
 

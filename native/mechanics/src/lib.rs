@@ -4,8 +4,14 @@
 //! call has a twin in Python that gives the same bytes, and tests compare the two.
 
 pub mod block;
+pub mod checked_frame;
 pub mod checksum;
+pub mod chunk;
+pub mod chunk_pages;
 pub mod damage;
+pub mod dedupe;
 pub mod frame;
+pub mod intervals;
 mod little_endian;
 pub mod lz4;
+pub mod pool;

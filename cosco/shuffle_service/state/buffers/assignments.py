@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cosco.errors import DataCorrupted
-from cosco.format.block import HEADER_BYTES
-from cosco.protocol.keys import AssignmentKey, MapperAttempt
+from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.mark import Mark, decode_mark
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.records import DaemonRef, PartitionRange
+from cosco.shuffle_service.state.buffers import mechanics_choice
 from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex
-from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, Run
+from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
 from cosco.shuffle_service.state.buffers.partition_buffer import (
     Chunk,
@@ -20,6 +20,10 @@ from cosco.shuffle_service.state.buffers.partition_buffer import (
     PartitionBuffer,
 )
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
+
+
+def _new_index() -> DedupeIndex:
+    return mechanics_choice.CHOSEN.dedupe_index()
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +44,7 @@ class AssignmentBuffers:
     mappers: int = 0
     board: MarkBoard | None = None
     buffers: dict[int, PartitionBuffer] = field(default_factory=dict)
-    dedupe: DedupeIndex = field(default_factory=DedupeIndex)
+    dedupe: DedupeIndex = field(default_factory=_new_index)
     segments: list[StoredSegment] = field(default_factory=list)
 
     def check_takes_in(self, primary: int) -> None:
@@ -55,11 +59,9 @@ class AssignmentBuffers:
     def check_partitions(self, frame: CheckedFrame) -> None:
         """Raise DataCorrupted for a frame with a partition outside of the range."""
         first = self.partition_range.first
-        end = first + self.partition_range.count
-        for run in frame.runs:
-            if not first <= run.partition < end:
-                where = f"in a frame of range {self.key.range_index}"
-                raise DataCorrupted(f"a block of partition {run.partition} {where}")
+        if (partition := frame.outside(first, first + self.partition_range.count)) is not None:
+            where = f"in a frame of range {self.key.range_index}"
+            raise DataCorrupted(f"a block of partition {partition} {where}")
 
     def mark_of(self, frame: CheckedFrame) -> Mark | None:
         """Return the mark that a frame ends with; raises DataCorrupted if it belongs elsewhere."""
@@ -72,24 +74,6 @@ class AssignmentBuffers:
             raise DataCorrupted(f"a mark of mapper {mark.mapper} of {self.mappers}")
         return mark
 
-    def fresh(self, mapper_attempt: MapperAttempt, run: Run) -> list[tuple[memoryview, int]]:
-        """Note that all of a run is held. Returns the parts that were not: (bytes, blocks)."""
-        claim, partition = self.dedupe.claim, run.partition
-        fresh: list[tuple[memoryview, int]] = []
-        start = offset = count = 0
-        for block in run.blocks:
-            end = offset + HEADER_BYTES + block.stored_bytes
-            if claim(mapper_attempt, partition, block.position, block.end):
-                count += 1
-            else:
-                if count:
-                    fresh.append((run.data[start:offset], count))
-                start, count = end, 0
-            offset = end
-        if count:
-            fresh.append((run.data[start:offset] if fresh or start else run.data, count))
-        return fresh
-
     def unstored_chunks(self, frame: CheckedFrame) -> Iterator[Chunk]:
         """Yield the last chunk that is not durable of each partition of the frame.
 
@@ -97,7 +81,7 @@ class AssignmentBuffers:
         that was taken whole are, also those that were dropped as held already. With a mark, of
         each partition of the range: it speaks of earlier frames.
         """
-        of_frame = {run.partition for run in frame.runs}
+        of_frame = set(frame.partitions())
         for partition in of_frame if frame.mark is None else self.buffers:
             buffer = self.buffers.get(partition)
             if buffer is not None:

@@ -44,6 +44,23 @@ class CheckedFrame:
         """Return what it is stamped for."""
         return AssignmentKey(self.header.exchange, self.header.range_index, self.header.epoch)
 
+    @property
+    def run_count(self) -> int:
+        """Return how many runs it has."""
+        return len(self.runs)
+
+    def partitions(self) -> list[int]:
+        """Return the partition of each run."""
+        return [run.partition for run in self.runs]
+
+    def positions(self, run: int) -> list[tuple[int, int]]:
+        """Return the positions [start, end) of each block of a run."""
+        return [(block.position, block.end) for block in self.runs[run].blocks]
+
+    def outside(self, first: int, end: int) -> int | None:
+        """Return the first partition that is not in [first, end), if there is one."""
+        return next((run.partition for run in self.runs if not first <= run.partition < end), None)
+
 
 def check_frame(
     data: memoryview, exchange: int | None = None, mapper_attempt: MapperAttempt | None = None

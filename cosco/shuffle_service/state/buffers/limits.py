@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from cosco.shuffle_service.state.buffers.dedupe import ENTRY_BYTES
+from cosco.shuffle_service.state.buffers.frame_append import Room
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, MIN_PAGE_BYTES, PagePool
 
 #: This part of the memory is for bookkeeping rather than for pages.
@@ -105,6 +106,11 @@ class PoolShares:
         """Return what buffers may have beyond their need: pages there are plenty of."""
         roomy = self._pool.free_bytes - int(self._pool.capacity_bytes * _ROOMY_SHARE)
         return min(roomy, self.buffers_room)
+
+    @property
+    def room(self) -> Room:
+        """Return both; each page that is taken lessens them by its size."""
+        return Room(self.buffers_room, self.ahead)
 
     def is_low(self, waiting_bytes: int, *, hanging_bytes: int) -> bool:
         """Whether buffers' memory is short, counting what is being written as free.

@@ -10,7 +10,7 @@ Pure bookkeeping over an arena of bytes that is passed in; no IO.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -20,6 +20,7 @@ from cosco.format.chunk import (
     encode_chunk_header,
     padded,
 )
+from cosco.format.segment import SegmentIndex
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.pool import Page, PagePool, round_up
 
@@ -171,3 +172,44 @@ class PartitionBuffer:
         self.flushing = None
         if not chunk.is_dropped():
             chunk.state = ChunkState.STORED
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Chunks as they lie in a segment.
+
+    parts: their bytes, in pages. end: their length together. capacity: bytes of the pages.
+    """
+
+    chunks: list[Chunk]
+    parts: list[memoryview]
+    index: SegmentIndex
+    end: int
+    capacity: int
+
+
+def lay_out(
+    buffers: Sequence[PartitionBuffer], arena: memoryview, incarnation: int, path: str
+) -> Layout:
+    """Close the open chunks of some buffers of one assignment, ascending, and lay them out."""
+    chunks, index, end = [], SegmentIndex(), 0
+    parts: list[memoryview] = []
+    for buffer in buffers:
+        chunk = buffer.begin_flush()
+        chunks.append(chunk)
+        length = chunk.place(arena, incarnation, path, end)
+        parts += chunk.memory(arena, 0, length)
+        index.add(buffer.partition, chunk.blocks, end, chunk.body_bytes)
+        end += length
+    return Layout(chunks, parts, index, end, sum(chunk.capacity for chunk in chunks))
+
+
+def end_flush(chunks: Sequence[Chunk], pool: PagePool) -> list[PartitionBuffer]:
+    """Free the pages of chunks that are durable, or that nobody needs any more.
+
+    Returns: those of their buffers that have an open chunk.
+    """
+    for chunk in chunks:
+        chunk.buffer.end_flush()
+        chunk.release(pool)
+    return [chunk.buffer for chunk in chunks if chunk.buffer.open is not None]

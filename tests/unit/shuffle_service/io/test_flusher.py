@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from support.daemon_mechanics import check_frame
 from support.daemon_parts import DaemonParts
 from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
@@ -24,7 +25,6 @@ from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
@@ -90,7 +90,7 @@ class Rig:
     def put(self, *blocks: bytes) -> None:
         checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MapperAttempt(1, 1))
         held = self.core.assignment(KEY)
-        assert self.core.append_frame(held, checked, 0).next_run == len(checked.runs)
+        assert self.core.append_frame(held, checked, 0).next_run == checked.run_count
         self.core.kick()
 
     async def read(self, partition: int) -> bytes:

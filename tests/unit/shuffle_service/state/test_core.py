@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.daemon_mechanics import check_frame
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.segments import chunks_of
 
@@ -16,7 +17,6 @@ from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.format.segment import FOOTER_BYTES, index_place, parse_index
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
@@ -42,7 +42,7 @@ def put(core, blocks, mapper_attempt=MAPPER_ATTEMPT):
     """Take a frame in; returns (runs left over, what was taken)."""
     checked = check_frame(memoryview(frame(blocks)), EXCHANGE, mapper_attempt)
     taken = core.append_frame(core.assignment(KEY), checked, 0)
-    return len(checked.runs) - taken.next_run, taken
+    return checked.run_count - taken.next_run, taken
 
 
 def read(core, files, partition):
@@ -320,7 +320,7 @@ def test_a_frame_that_needs_more_pages_than_there_are_is_taken_in_parts():
     blocks = [block(partition, 0) for partition in range(200)]  # 200 pages of 4 KiB, 64 there
     checked = check_frame(memoryview(frame(blocks)), EXCHANGE, MAPPER_ATTEMPT)
     held, next_run, turns = core.assignment(KEY), 0, 0
-    while next_run < len(checked.runs):
+    while next_run < checked.run_count:
         next_run = core.append_frame(held, checked, next_run).next_run
         while (flush := flush_any(core)) is not None:
             write(files, flush)

@@ -6,12 +6,14 @@ import errno
 import math
 
 import pytest
+from support.daemon_mechanics import chunk as make_chunk
+from support.daemon_mechanics import page_pool, partition_buffer
 
 from cosco.dfs.protocol import MoveTrouble
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.old_epochs import Going
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
-from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
+from cosco.shuffle_service.state.buffers.partition_buffer import PartitionBuffer
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, FlushPlan
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
 from cosco.shuffle_service.state.segment_choice import Flush, begin_segment
@@ -25,13 +27,13 @@ def make_plan(idle_s: float = 0.0, timeout_s: float = math.inf) -> FlushPlan:
 
 def make_buffer() -> PartitionBuffer:
     """One with an open chunk, which holds nothing."""
-    buffer = PartitionBuffer(AssignmentKey(7, 0, 1), 0)
-    buffer.open = Chunk(buffer)
+    buffer = partition_buffer(AssignmentKey(7, 0, 1), 0)
+    buffer.open = make_chunk(buffer)
     return buffer
 
 
 def make_flush() -> Flush:
-    buffer, pool = make_buffer(), PagePool(MAX_PAGE_BYTES)
+    buffer, pool = make_buffer(), page_pool(MAX_PAGE_BYTES)
     assert buffer.open is not None
     buffer.open.grow(pool, 4096, 0)
     return begin_segment([buffer], memoryview(bytearray(MAX_PAGE_BYTES)), 1, 1, "c/7/0-1/")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.daemon_mechanics import chunk as make_chunk
+from support.daemon_mechanics import page_pool, partition_buffer
 from support.segments import chunks_of
 
 from cosco.format.chunk import ALIGNMENT, CHUNK_HEADER_BYTES, parse_chunk_header
@@ -14,7 +16,6 @@ from cosco.format.segment import FOOTER_BYTES, SegmentId, index_place, parse_ind
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import PartitionRange
 from cosco.shuffle_service.state.buffers.partition_buffer import (
-    Chunk,
     ChunkState,
     PartitionBuffer,
 )
@@ -37,11 +38,11 @@ Lengths = Mapping[int, int | None]
 def buffers_of(lengths: Lengths) -> dict[int, PartitionBuffer]:
     found = {}
     for partition, length in lengths.items():
-        buffer = found[partition] = PartitionBuffer(KEY, partition)
+        buffer = found[partition] = partition_buffer(KEY, partition)
         if length is not None:
-            buffer.open = Chunk(buffer, length=abs(length))
+            buffer.open = make_chunk(buffer, length=abs(length))
             if length < 0:
-                buffer.flushing = Chunk(buffer, state=ChunkState.FLUSHING)
+                buffer.flushing = make_chunk(buffer, state=ChunkState.FLUSHING)
     return found
 
 
@@ -141,8 +142,8 @@ def filled(
     """Buffers with an open chunk each, of some (partition, body, number of blocks)."""
     found = []
     for partition, body, blocks in bodies:
-        buffer = PartitionBuffer(KEY, partition)
-        chunk = buffer.open = Chunk(buffer)
+        buffer = partition_buffer(KEY, partition)
+        chunk = buffer.open = make_chunk(buffer)
         for start in range(0, len(body), 5000):
             data = memoryview(body)[start : start + 5000]
             if chunk.length + len(data) > chunk.capacity:
@@ -163,7 +164,7 @@ BODIES = [
 
 def test_chunks_are_laid_out_as_the_format_says() -> None:
     arena = memoryview(bytearray(b"\xff" * (4 * MAX_PAGE_BYTES)))  # pages are never clean
-    pool = PagePool(len(arena))
+    pool = page_pool(len(arena))
     buffers = filled(pool, arena, BODIES)
     flush = begin_segment(buffers, arena, 11, 0x1F, FOLDER)
     assert flush.path == "c/7/3-2/100-149-000000000000000b-1f"
@@ -197,7 +198,7 @@ def test_chunks_are_laid_out_as_the_format_says() -> None:
 
 def test_a_segment_that_is_begun_closes_its_chunks() -> None:
     arena = memoryview(bytearray(4 * MAX_PAGE_BYTES))
-    buffers = filled(PagePool(len(arena)), arena, BODIES)
+    buffers = filled(page_pool(len(arena)), arena, BODIES)
     opened = [buffer.open for buffer in buffers]
     flush = begin_segment(buffers, arena, 11, 1, FOLDER)
     assert flush.chunks == opened
@@ -210,7 +211,7 @@ def test_a_segment_that_is_begun_closes_its_chunks() -> None:
 
 def test_what_is_kept_of_a_segment_names_its_file_and_its_partitions() -> None:
     arena = memoryview(bytearray(4 * MAX_PAGE_BYTES))
-    buffers = filled(PagePool(len(arena)), arena, BODIES[1:3])
+    buffers = filled(page_pool(len(arena)), arena, BODIES[1:3])
     flush = begin_segment(buffers, arena, 11, 1, FOLDER)
     kept = stored_segment(flush)
     assert (kept.id, kept.path, kept.size_bytes) == (flush.id, flush.path, flush.length)
@@ -220,7 +221,7 @@ def test_what_is_kept_of_a_segment_names_its_file_and_its_partitions() -> None:
 
 def test_a_segment_is_dropped_with_its_exchange() -> None:
     arena = memoryview(bytearray(4 * MAX_PAGE_BYTES))
-    flush = begin_segment(filled(PagePool(len(arena)), arena, BODIES), arena, 11, 1, FOLDER)
+    flush = begin_segment(filled(page_pool(len(arena)), arena, BODIES), arena, 11, 1, FOLDER)
     assert not flush.is_dropped()
     for chunk in flush.chunks:
         chunk.state = ChunkState.DROPPED

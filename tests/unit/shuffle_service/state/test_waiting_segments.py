@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from support.daemon_mechanics import chunk as make_chunk
+from support.daemon_mechanics import partition_buffer
 
 from cosco.format.segment import SegmentId, SegmentIndex
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
 from cosco.shuffle_service.state.segment_choice import Flush
 from cosco.shuffle_service.state.waiting_segments import WaitingSegments
@@ -29,10 +30,10 @@ class Rig:
         replica = DaemonRef(2, "host:1") if copies else None
         self.held = AssignmentBuffers(KEY, PartitionRange(0, 0, 2), replica)
         for partition in range(2):
-            self.held.buffers[partition] = PartitionBuffer(KEY, partition)
+            self.held.buffers[partition] = partition_buffer(KEY, partition)
 
     def store(self, path: str, *partitions: int, is_durable: bool = False) -> None:
-        chunks = [Chunk(self.held.buffers[p], path=path, offset=p) for p in partitions]
+        chunks = [make_chunk(self.held.buffers[p], path=path, offset=p) for p in partitions]
         segment_id = SegmentId(1, 0, 1, 1, 1)
         flush = Flush(KEY, segment_id, path, chunks, [], SegmentIndex(), b"", 0, 0)
         self.waiting.stored(self.held, flush, is_durable=is_durable)

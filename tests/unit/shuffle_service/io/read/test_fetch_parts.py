@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pyroaring import BitMap
+from support.daemon_mechanics import check_frame
 from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.segments import path_of, segment
@@ -27,7 +28,6 @@ from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.io.read.segment_files import SegmentsOfOthers
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
@@ -159,7 +159,7 @@ class Rig:
         data = frame(blocks, range_index=index, epoch=epoch)
         mapper = parse_header(data, data.index(b"CBK1")).mapper
         checked = check_frame(memoryview(data), EXCHANGE, MapperAttempt(mapper, 1))
-        assert self.core.append_frame(held, checked, 0).next_run == len(checked.runs)
+        assert self.core.append_frame(held, checked, 0).next_run == checked.run_count
 
     async def ask(self, request: FetchRequest) -> Found:
         found = Found(request)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pyroaring import BitMap
+from support.daemon_mechanics import check_frame
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.segments import chunks_of, path_of, segment
 
@@ -23,7 +24,6 @@ from cosco.shuffle_service.io.flusher import Flusher
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.fetch_service import DIRECT_MIN_BYTES, FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 

@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 from support.copies import keep_copy
+from support.daemon_mechanics import check_frame
 from support.daemon_parts import DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.mark_making import PARTITIONS, found, mark
@@ -18,7 +19,6 @@ from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.messages import PushReply
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.replication.replica import STALL_S

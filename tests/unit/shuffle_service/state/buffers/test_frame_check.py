@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from support.daemon_mechanics import check_frame
 from support.frame_making import EXCHANGE, block, frame
 from support.mark_making import mark
 
 from cosco.errors import DataCorrupted
 from cosco.format.frame import MAX_FRAME_BYTES
 from cosco.protocol.keys import MapperAttempt
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 
 MAPPER_ATTEMPT = MapperAttempt(1, 1)
 
@@ -21,8 +21,10 @@ def check(data: bytes):
 def test_neighbouring_blocks_of_a_partition_are_one_run():
     blocks = [block(3, 0), block(3, 1, b"yy"), block(4, 0), block(3, 2)]
     checked = check(frame(blocks))
-    assert [(run.partition, len(run.blocks)) for run in checked.runs] == [(3, 2), (4, 1), (3, 1)]
-    assert b"".join(bytes(run.data) for run in checked.runs) == b"".join(blocks)
+    assert checked.partitions() == [3, 4, 3]
+    assert checked.run_count == 3
+    positions = [checked.positions(run) for run in range(3)]
+    assert positions == [[(0, 1 << 16), (1 << 16, 2 << 16)], [(0, 1 << 16)], [(2 << 16, 3 << 16)]]
 
 
 def test_every_flipped_bit_is_refused():
@@ -64,8 +66,8 @@ def test_a_frame_of_something_else_is_refused_with_the_reason(data, what):
 def test_a_mark_is_in_no_run(blocks):
     data = frame([*blocks, mark(1)])
     checked = check(data)
-    assert [run.partition for run in checked.runs] == [3, 4][: len(blocks)]
-    assert b"".join(bytes(run.data) for run in checked.runs) == b"".join(blocks)
+    assert checked.partitions() == [3, 4][: len(blocks)]
+    assert sum(len(checked.positions(run)) for run in range(checked.run_count)) == len(blocks)
     header, stored = checked.mark
     assert header.is_mark
     assert data.endswith(bytes(stored))

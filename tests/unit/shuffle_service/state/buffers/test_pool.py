@@ -7,11 +7,11 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.daemon_mechanics import page_pool
 
 from cosco.shuffle_service.state.buffers.pool import (
     MAX_PAGE_BYTES,
     MIN_PAGE_BYTES,
-    PagePool,
     round_up,
 )
 
@@ -20,7 +20,7 @@ CAPACITY = 4 * MAX_PAGE_BYTES
 
 @given(st.lists(st.integers(1, CAPACITY // 2), max_size=60), st.randoms(use_true_random=False))
 def test_pages_are_disjoint_aligned_and_all_come_back(lengths, random):
-    pool = PagePool(CAPACITY)
+    pool = page_pool(CAPACITY)
     held = []
     for length in lengths:
         if held and random.random() < 0.4:
@@ -44,7 +44,7 @@ def test_pages_are_disjoint_aligned_and_all_come_back(lengths, random):
 
 
 def test_fragmented_memory_is_used_to_the_last_page():
-    pool = PagePool(MAX_PAGE_BYTES)
+    pool = page_pool(MAX_PAGE_BYTES)
     small = [pool.allocate(1) for _ in range(MAX_PAGE_BYTES // MIN_PAGE_BYTES)]
     for pages in small[::2]:
         pool.free(pages)
@@ -56,4 +56,4 @@ def test_fragmented_memory_is_used_to_the_last_page():
 @pytest.mark.parametrize("capacity", [0, -MAX_PAGE_BYTES, MAX_PAGE_BYTES + 1])
 def test_a_capacity_of_no_whole_pages_is_refused(capacity):
     with pytest.raises(ValueError, match="multiple"):
-        PagePool(capacity)
+        page_pool(capacity)

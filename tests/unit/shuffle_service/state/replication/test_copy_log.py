@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.copies import keep_copy
+from support.daemon_mechanics import check_frame, page_pool
 from support.frame_making import EXCHANGE, block, frame
 from support.replica_pair import Pair, blocks_of
 
@@ -11,10 +12,9 @@ from cosco.errors import DataCorrupted, ExchangeClosed
 from cosco.protocol.keys import AssignmentKey, CopyId
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
-from cosco.shuffle_service.state.buffers.frame_check import check_frame
 from cosco.shuffle_service.state.buffers.limits import PoolShares
 from cosco.shuffle_service.state.buffers.old_epochs import Going
-from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
+from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.replication.copy_log import PRESSED_S, Copy, CopyLog
 from cosco.shuffle_service.state.replication.replica import Replica
 
@@ -25,7 +25,7 @@ MOST = 5 * MAX_PAGE_BYTES  # that copies may have of a pool of eight pages
 
 class Rig:
     def __init__(self) -> None:
-        self.pool = PagePool(8 * MAX_PAGE_BYTES)
+        self.pool = page_pool(8 * MAX_PAGE_BYTES)
         self.shares = PoolShares(self.pool)
         arena = memoryview(bytearray(self.pool.capacity_bytes))
         self.log = CopyLog(self.pool, arena, self.shares)

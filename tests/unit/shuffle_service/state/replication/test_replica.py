@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from support.daemon_mechanics import chunk as make_chunk
+from support.daemon_mechanics import partition_buffer
 from support.frame_making import EXCHANGE, block
 
 from cosco.errors import CapacityExceeded, DataCorrupted, ExchangeClosed
@@ -13,7 +15,7 @@ from cosco.protocol.push.messages import PushReply, Refusal, RefusalCode
 from cosco.protocol.push.sender import MAX_RESENDS, ProtocolBroken
 from cosco.protocol.records import DaemonRef
 from cosco.shuffle_service.state.buffers.old_epochs import Going
-from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
+from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.replication.replica import (
     STALL_OLDEST_S,
     STALL_S,
@@ -83,8 +85,8 @@ class Rig:
 
 
 def chunk(partition: int = 0, number: int = EXCHANGE) -> Chunk:
-    buffer = PartitionBuffer(AssignmentKey(number, 0, 1), partition, f"p{partition}")
-    buffer.open = Chunk(buffer)
+    buffer = partition_buffer(AssignmentKey(number, 0, 1), partition)
+    buffer.open = make_chunk(buffer)
     return buffer.open
 
 
@@ -385,7 +387,7 @@ def test_stalled_chunks_are_flushed_oldest_first_and_one_of_a_buffer_at_a_time()
     assert rig.log.tick(1.0)
     assert rig.log.oldest_chunk() is chunks[0]
     buffer = chunks[0].buffer
-    buffer.flushing = Chunk(buffer)
+    buffer.flushing = make_chunk(buffer)
     assert rig.log.oldest_chunk() is chunks[2]
     buffer.flushing = None
     rig.log.stored(chunks[0])
