@@ -23,8 +23,10 @@ def _chosen() -> tuple[ModuleType | None, str]:
         return None, f"portable ({ENVIRONMENT} is off)"
     try:
         import cosco_native  # noqa: PLC0415  it need not be there
-    except ImportError:
+    except ModuleNotFoundError:
         return None, "portable (cosco-native is not installed)"
+    except ImportError as error:  # as for a C library that is older than this machine's
+        return None, f"portable (cosco-native does not load: {error})"
     if cosco_native.INTERFACE != _INTERFACE:
         return None, f"portable (cosco-native {cosco_native.VERSION} is of another version)"
     return cosco_native, f"native {cosco_native.VERSION}"

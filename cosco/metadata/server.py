@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 
 from cosco.config import MetadataConfig
+from cosco.mechanics import DESCRIPTION
 from cosco.metadata.service.courier import Courier
 from cosco.metadata.service.handlers import Handlers
 from cosco.metadata.service.journal import Journal
@@ -116,7 +117,7 @@ class MetadataService:
         )
         about = Event(
             kind=EventKind.SERVICE_STARTED, address=address, metrics=metrics, version=VERSION,
-            cluster=state.cluster_id, store=self._config.store,
+            mechanics=DESCRIPTION, cluster=state.cluster_id, store=self._config.store,
             exchanges=state.counts().open,
         )  # fmt: skip
         async with asyncio.TaskGroup() as tasks:
