@@ -19,6 +19,7 @@ import pyarrow as pa
 from cosco.client.content import Decoded
 from cosco.errors import DataCorrupted
 from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES, MAX_FRAGMENTS
+from cosco.mechanics import NATIVE
 
 #: A longer row has more fragments than a block header can number.
 MAX_ROW_BYTES: Final = MAX_FRAGMENTS * MAX_CONTENT_BYTES
@@ -26,6 +27,7 @@ MAX_ROW_BYTES: Final = MAX_FRAGMENTS * MAX_CONTENT_BYTES
 BYTES_SCHEMA: Final[pa.Schema] = pa.schema([pa.field("row", pa.binary())])
 
 _MAX_OFFSET: Final = 2**31 - 1
+_OFFSET_BYTES: Final = 4
 #: Up to here slicing rows is faster than having Arrow make them.
 _FEW_ROWS: Final = 100
 
@@ -97,14 +99,27 @@ def rows_to_batch(decoded: Sequence[Decoded]) -> pa.RecordBatch:
     Raises: DataCorrupted as `iter_rows` does, and ValueError for 2 GiB of rows or more, which
     one array of `binary` cannot hold.
     """
-    offsets = _offsets(decoded)
-    count = len(offsets) - 1
-    if int(offsets[-1]) > _MAX_OFFSET or count > _MAX_OFFSET:
-        raise ValueError(f"{offsets[-1]} bytes of rows, one batch holds at most {_MAX_OFFSET}")
-    values = b"".join(memoryview(item.content)[_table_bytes(item) :] for item in decoded)
-    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(values)]
+    offsets, values = JOIN_ROWS(decoded)
+    count = len(offsets) // _OFFSET_BYTES - 1
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
     column = pa.Array.from_buffers(pa.binary(), count, buffers)
     return pa.RecordBatch.from_arrays([column], schema=BYTES_SCHEMA)
+
+
+def join_rows(decoded: Sequence[Decoded]) -> tuple[bytes, bytes]:
+    """Return the offsets of an array of `binary` that has all rows, and its values.
+
+    Raises: as `rows_to_batch` does.
+    """
+    offsets = _offsets(decoded)
+    if int(offsets[-1]) > _MAX_OFFSET or len(offsets) - 1 > _MAX_OFFSET:
+        raise ValueError(f"{offsets[-1]} bytes of rows, one batch holds at most {_MAX_OFFSET}")
+    values = b"".join(memoryview(item.content)[_table_bytes(item) :] for item in decoded)
+    return offsets.astype(np.int32).tobytes(), values
+
+
+#: The native part has it as well.
+JOIN_ROWS: Final = join_rows if NATIVE is None else NATIVE.join_rows
 
 
 def _offsets(decoded: Sequence[Decoded]) -> npt.NDArray[np.int64]:

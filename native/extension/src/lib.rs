@@ -3,6 +3,9 @@
 
 mod buffers;
 mod errors;
+mod merging;
+mod new_bytes;
+mod rows;
 
 use pyo3::prelude::*;
 
@@ -30,6 +33,12 @@ mod cosco_native {
 
     #[pymodule_export]
     use super::count_blocks;
+
+    #[pymodule_export]
+    use super::merging::{Attempts, BlockCount, whole_blocks};
+
+    #[pymodule_export]
+    use super::rows::join_rows;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -2,6 +2,7 @@
 //! what it takes must be whole. Each test prints its seed, and two variables choose others.
 
 use std::env;
+use std::mem::MaybeUninit;
 
 use cosco_mechanics::block::{
     BlockHeader, CODEC_LZ4, CODEC_NONE, FLAG_FRAGMENT, FLAG_LAST, FLAG_LENGTHS, HEADER_BYTES,
@@ -9,6 +10,11 @@ use cosco_mechanics::block::{
 };
 use cosco_mechanics::frame::{FRAME_HEADER_BYTES, FrameHeader, parse_frame_header};
 use cosco_mechanics::lz4::{Compressor, decompress};
+use cosco_mechanics::merging::BlockCount;
+use cosco_mechanics::merging::attempts::Attempts;
+use cosco_mechanics::rows::{
+    Content, MAX_OFFSET, OFFSET_BYTES, check, write_offsets, write_values,
+};
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);
@@ -62,6 +68,7 @@ fn for_seeds(runs: u64, test: impl Fn(&mut Random)) {
     }
 }
 
+/// A block of any place.
 fn block(random: &mut Random) -> Vec<u8> {
     let length = 8 + random.below(3000);
     let content = if random.below(2) == 0 { random.bytes(length) } else { random.text(length) };
@@ -85,7 +92,7 @@ fn block(random: &mut Random) -> Vec<u8> {
 /// Does with a block all that a reader does. Returns whether it is good.
 fn read(data: &[u8]) -> bool {
     let Ok(header) = checked_block(data, 0) else { return false };
-    let mut content = vec![0; header.raw_bytes as usize];
+    let mut content = vec![MaybeUninit::uninit(); header.raw_bytes as usize];
     let stored = &data[HEADER_BYTES..header.block_bytes()];
     decode_content(&header, stored, &mut content).is_ok()
 }
@@ -132,7 +139,7 @@ fn any_bytes_may_come_where_lz4_should() {
         random.damage(&mut data);
         // As if the checksum were right: a writer may send anything.
         header.codec = CODEC_LZ4;
-        let mut content = vec![0; header.raw_bytes as usize];
+        let mut content = vec![MaybeUninit::uninit(); header.raw_bytes as usize];
         let stored = data.get(HEADER_BYTES..).unwrap_or_default();
         let _ = decode_content(&header, stored, &mut content);
         let length = 1 + random.below(500);
@@ -162,5 +169,87 @@ fn any_bytes_may_come_where_a_frame_should() {
         data.truncate(random.below(FRAME_HEADER_BYTES));
         assert!(parse_frame_header(&data).is_err());
         assert!(parse_frame_header(&random.bytes(body)).is_err());
+    });
+}
+
+/// A block of exchange 9, partition 0, of few mappers and rows, which counts more often than not.
+fn counted(random: &mut Random) -> Vec<u8> {
+    let rows = 1 + random.below(3) as u32;
+    let length = 16 + random.below(100);
+    let content = random.text(length);
+    let header = BlockHeader {
+        exchange: 9,
+        attempt: 1 + (random.below(6) == 0) as u64,
+        position: (random.below(6) as u64) << 16,
+        partition: (random.below(20) == 0) as u32,
+        mapper: random.below(4) as u32,
+        rows,
+        codec: [CODEC_NONE, CODEC_LZ4][random.below(2)],
+        flags: [0, FLAG_LENGTHS][random.below(2)],
+        ..BlockHeader::default()
+    };
+    let mut out = Vec::new();
+    append_block(&mut out, header, &content, &mut Compressor::new());
+    out
+}
+
+#[test]
+fn any_bytes_may_be_counted() {
+    let integers = |numbers: &[u8], width: usize| -> Vec<u8> {
+        numbers.iter().flat_map(|one| [*one, 0, 0, 0, 0, 0, 0, 0][..width].to_vec()).collect()
+    };
+    let attempts =
+        Attempts::new(&integers(&[0, 1, 2], 4), &integers(&[1, 1, 2], 8), &integers(&[0, 2, 3], 4));
+    for_seeds(3000, |random| {
+        let mut count = BlockCount::new(9, 0);
+        let mut data: Vec<u8> = (0..random.below(8)).flat_map(|_| counted(random)).collect();
+        if !data.is_empty() && random.below(2) == 0 {
+            random.damage(&mut data);
+        }
+        let mut offset = 0;
+        while offset < data.len() {
+            let step = count.plan(&attempts, &data, offset, 1 + random.below(300));
+            let mut contents: Vec<_> =
+                step.lengths().map(|length| vec![MaybeUninit::uninit(); length]).collect();
+            let mut rooms: Vec<&mut [_]> = contents.iter_mut().map(|one| &mut one[..]).collect();
+            let taken = count.take(&attempts, &data, step, &mut rooms);
+            assert!(offset < taken.end && taken.end <= data.len());
+            assert!(taken.found.iter().all(|found| found.room < contents.len()));
+            offset = taken.end;
+        }
+        let whole = count.sums();
+        let _ = count.feed_headers(&attempts, &data);
+        count.forget_headers();
+        assert_eq!(count.sums(), whole);
+    });
+}
+
+#[test]
+fn any_bytes_may_be_joined() {
+    for_seeds(3000, |random| {
+        let bytes: Vec<Vec<u8>> = (0..random.below(5))
+            .map(|_| {
+                let (rows, length) = (random.below(4), random.below(20));
+                let mut content = ((length as u32).to_le_bytes()).repeat(rows);
+                let more = usize::from(random.below(9) == 0);
+                content.extend(random.bytes(length * rows + more));
+                content
+            })
+            .collect();
+        let contents: Vec<Content> = bytes
+            .iter()
+            .map(|content| Content {
+                mapper: 1,
+                rows: [random.below(4) as u64, random.next()][(random.below(9) == 0) as usize],
+                content,
+                has_lengths: random.below(5) != 0,
+            })
+            .collect();
+        let Ok(extent) = check(&contents) else { return };
+        assert!(extent.value_bytes < MAX_OFFSET);
+        let mut offsets = vec![MaybeUninit::uninit(); OFFSET_BYTES * (extent.rows as usize + 1)];
+        let mut values = vec![MaybeUninit::uninit(); extent.value_bytes as usize];
+        write_offsets(&contents, &mut offsets);
+        write_values(&contents, &mut values);
     });
 }
