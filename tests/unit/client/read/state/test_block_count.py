@@ -21,8 +21,9 @@ from cosco.format.block import parse_header as parsed
 pytestmark = pytest.mark.usefixtures("read_mechanics")
 
 SEEDS = st.integers(0, 2**32)
-#: The attempt of mapper 1 is not the one of most blocks; mapper 3 did not commit, 2 is not named.
-MAPPERS, ATTEMPTS, NAMED = (0, 1, 2, 7), (1, 2, 1, 1), (0, 1, 3, 7)
+#: Of mapper 0 the last attempt counts; that of 1 is not the one of most blocks; 3 did not commit; 2
+#: is not named.
+MAPPERS, ATTEMPTS, NAMED = (7, 0, 1, 2, 0), (1, 2, 2, 1, 1), (0, 1, 3, 7)
 
 
 def attempts_of(counting: Any) -> Any:
