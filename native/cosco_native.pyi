@@ -35,5 +35,8 @@ class BlockCount:
 def whole_blocks(piece: memoryview, offset: int) -> tuple[int, int]:
     """Of `cosco.client.read.state.block_splitter`."""
 
+def split_rows(decoded: Decoded) -> list[bytes]:
+    """Of `cosco.client.content.byte_rows`."""
+
 def join_rows(decoded: Sequence[Decoded]) -> tuple[bytes, bytes]:
     """Of `cosco.client.content.byte_rows`."""

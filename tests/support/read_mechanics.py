@@ -24,9 +24,11 @@ def reading_by(implementation: str) -> Iterator[None]:
             patch.setattr(merge, "COUNTING", block_count)
             patch.setattr(block_splitter, "WHOLE_BLOCKS", block_splitter.whole_blocks)
             patch.setattr(byte_rows, "JOIN_ROWS", byte_rows.join_rows)
+            patch.setattr(byte_rows, "SPLIT_ROWS", byte_rows.split_rows)
         else:
             assert NATIVE is not None
             patch.setattr(merge, "COUNTING", NATIVE)
             patch.setattr(block_splitter, "WHOLE_BLOCKS", NATIVE.whole_blocks)
             patch.setattr(byte_rows, "JOIN_ROWS", NATIVE.join_rows)
+            patch.setattr(byte_rows, "SPLIT_ROWS", NATIVE.split_rows)
         yield

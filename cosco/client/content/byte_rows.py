@@ -8,7 +8,7 @@ row that is too long for a block is cut into fragments of its raw bytes, without
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -58,10 +58,15 @@ def iter_rows(decoded: Decoded) -> Iterator[bytes]:
 
     Raises: DataCorrupted when the table does not fit the content.
     """
+    return iter(SPLIT_ROWS(decoded))
+
+
+def split_rows(decoded: Decoded) -> list[bytes]:
+    """Return the rows of one block, in order, as `iter_rows` does."""
     if decoded.rows == 1:  # as in micro-batches: not worth an array
-        return iter((_only_row(decoded),))
+        return [_only_row(decoded)]
     if decoded.rows <= _FEW_ROWS and decoded.lengths:  # nor is this
-        return iter(_few_rows(decoded))
+        return _few_rows(decoded)
     offsets = _offsets((decoded,))
     values = pa.py_buffer(decoded.content)[_table_bytes(decoded) :]
     array = pa.Array.from_buffers(
@@ -69,7 +74,7 @@ def iter_rows(decoded: Decoded) -> Iterator[bytes]:
     )
     # Arrow makes the bytes objects several times faster than slicing does.
     rows: list[bytes] = array.to_numpy(zero_copy_only=False).tolist()
-    return iter(rows)
+    return rows
 
 
 def _few_rows(decoded: Decoded) -> list[bytes]:
@@ -118,8 +123,13 @@ def join_rows(decoded: Sequence[Decoded]) -> tuple[bytes, bytes]:
     return offsets.astype(np.int32).tobytes(), values
 
 
-#: The native part has it as well.
-JOIN_ROWS: Final = join_rows if NATIVE is None else NATIVE.join_rows
+#: The native part has both as well.
+JOIN_ROWS: Final[Callable[[Sequence[Decoded]], tuple[bytes, bytes]]] = (
+    join_rows if NATIVE is None else NATIVE.join_rows
+)
+SPLIT_ROWS: Final[Callable[[Decoded], list[bytes]]] = (
+    split_rows if NATIVE is None else NATIVE.split_rows
+)
 
 
 def _offsets(decoded: Sequence[Decoded]) -> npt.NDArray[np.int64]:

@@ -38,7 +38,7 @@ mod cosco_native {
     use super::merging::{Attempts, BlockCount, whole_blocks};
 
     #[pymodule_export]
-    use super::rows::join_rows;
+    use super::rows::{join_rows, split_rows};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

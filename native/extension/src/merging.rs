@@ -28,6 +28,9 @@ impl Attempts {
     }
 }
 
+/// What is shorter is done sooner than the interpreter's lock is given up and had back.
+const SHORT_BYTES: usize = 2048;
+
 /// A block that was found: where it begins, its mapper, rows and flags, and its content.
 type Found = (usize, u32, u32, u8, Py<PyBytes>);
 
@@ -77,15 +80,17 @@ impl BlockCount {
     ) -> PyResult<(usize, Vec<Found>, Vec<String>)> {
         let Self { count, attempts } = self;
         let data = data.as_slice();
-        let step = py.detach(|| count.plan(attempts, data, offset, most));
+        let step = count.plan(attempts, data, offset, most); // which looks at headers alone
         let contents: PyResult<Vec<_>> =
             step.lengths().map(|length| NewBytes::new(py, length)).collect();
         let mut contents = contents?;
-        let taken = py.detach(|| {
-            let mut rooms: Vec<&mut [MaybeUninit<u8>]> =
-                contents.iter_mut().map(NewBytes::room).collect();
+        let mut rooms: Vec<&mut [MaybeUninit<u8>]> =
+            contents.iter_mut().map(NewBytes::room).collect();
+        let taken = if step.end() - offset < SHORT_BYTES {
             count.take(attempts, data, step, &mut rooms)
-        });
+        } else {
+            py.detach(|| count.take(attempts, data, step, &mut rooms))
+        };
         let mut contents: Vec<_> = contents.into_iter().map(Some).collect();
         let found = taken.found.iter().filter_map(|one| {
             let content = contents[one.room].take()?;

@@ -52,6 +52,12 @@ struct Planned {
 }
 
 impl Step {
+    /// Where it ends in the run.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
     /// How long each content is that needs room.
     pub fn lengths(&self) -> impl Iterator<Item = usize> {
         let with_room = self.blocks.iter().filter(|block| block.has_room);

@@ -34,6 +34,19 @@ impl<'a> Content<'a> {
         self.content.split_at(table.min(self.content.len()))
     }
 
+    /// The rows. The content was checked.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &'a [u8]> {
+        let (table, values) = self.parts();
+        let (has_lengths, mut rest) = (self.has_lengths, values);
+        (0..self.rows as usize).map(move |index| {
+            let length =
+                if has_lengths { u32_at(table, LENGTH_BYTES * index) as usize } else { rest.len() };
+            let (row, others) = rest.split_at(length.min(rest.len()));
+            rest = others;
+            row
+        })
+    }
+
     fn misfit(&self) -> Damage {
         let (rows, mapper, length) = (self.rows, self.mapper, self.content.len());
         Damage(format!(

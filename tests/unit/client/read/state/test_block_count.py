@@ -180,7 +180,7 @@ def test_whole_blocks_end_alike(seed: int) -> None:
 
 
 def a_decoded(rng: random.Random) -> merge.Decoded:
-    lengths = [rng.choice([0, 1, 30, 300]) for _ in range(rng.choice([0, 1, 1, 5]))]
+    lengths = [rng.choice([0, 1, 30, 300]) for _ in range(rng.choice([0, 1, 1, 5, 150]))]
     table = np.array(lengths, "<u4").tobytes()
     content = table + rng.randbytes(sum(lengths))
     rows = len(lengths)
@@ -202,6 +202,9 @@ def test_rows_are_joined_alike(seed: int) -> None:
     decoded = [a_decoded(rng) for _ in range(rng.randint(0, 8))]
     told = [outcome(call, decoded) for call in (byte_rows.join_rows, byte_rows.JOIN_ROWS)]
     assert told[0] == told[1]
+    for one in decoded:
+        told = [outcome(call, one) for call in (byte_rows.split_rows, byte_rows.SPLIT_ROWS)]
+        assert told[0] == told[1]
 
 
 def test_more_rows_than_an_array_holds_are_refused_alike() -> None:
