@@ -29,7 +29,7 @@ ENGINES := dask ray daft
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native native-lint wheels test test-all test-seeds test-lowest test-pythons engines test-engines \
+.PHONY: help demo native native-lint native-breaks wheels test test-all test-seeds test-lowest test-pythons engines test-engines \
 	soak-engines stores test-stores \
 	lint unit soak bench bench-engines peers protos config-docs clean
 # Kept when something fails: what is installed is good for the next time.
@@ -75,6 +75,11 @@ native: $(NATIVE)
 
 native-lint: $(STAMP)
 	@$(BIN)/python tools/native_part.py check
+
+# For `PYTHONPATH=.native-breaks .venv/bin/python -m tests.sim --breaks`: breaks of what is native are
+# those of the native part then, not of its twin.
+native-breaks: $(STAMP)
+	@$(BIN)/python tools/native_part.py breaks .native-breaks
 
 # For this machine's processor and C library: what auditwheel says is where it runs.
 wheels: $(WHEELS)
@@ -214,4 +219,4 @@ config-docs: $(STAMP)
 	$(BIN)/python tools/gen_config_docs.py
 
 clean:
-	rm -rf $(VENV) .engines .protoc .stores .versions .wheels native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .protoc .stores .versions .wheels .native-breaks native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

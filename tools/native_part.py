@@ -5,6 +5,7 @@ Where something is missing, one line says what; nothing but the wheel needs it.
     native_part.py install STAMP   into the environment of this Python; touches STAMP if it was
     native_part.py check           format, lints and tests of the Rust code
     native_part.py wheel DIR       a wheel that auditwheel accepts
+    native_part.py breaks DIR      into DIR alone, so that tests can break it on purpose
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "native"
 CARGO_LEAST = (1, 85)
+CARGO = ("--quiet", "--locked")
 _HOW_TO = (
     "Install Rust 1.85 or later and a C compiler (on Debian and Ubuntu the packages rustup and gcc)"
 )
@@ -51,12 +53,22 @@ def install(stamp: Path) -> int:
     return code
 
 
+def breaks(directory: Path) -> int:
+    """Install into `directory` what can be broken: for `PYTHONPATH`."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "--no-deps", "--upgrade", "--target", str(directory)]
+    return _run(*build, "--config-settings", "build-args=--features breaks", str(NATIVE))
+
+
 def check() -> int:
     """Run what keeps the Rust code in order: the formatter, clippy, the tests of the crates."""
     for tool, command in (
         ("fmt", ("fmt", "--check")),
-        ("clippy", ("clippy", "--quiet", "--locked", "--all-targets", "--", "-D", "warnings")),
-        ("test", ("test", "--quiet", "--locked", "--lib", "--tests")),
+        (
+            "clippy",
+            ("clippy", *CARGO, "--all-targets", "--features", "breaks", "--", "-D", "warnings"),
+        ),
+        ("test", ("test", *CARGO, "--lib", "--tests")),
     ):
         if tool != "test" and not _cargo_has(tool):
             print(f"cargo {tool} is not installed, and not run", flush=True)
@@ -97,14 +109,15 @@ def refused(command: str, why: str) -> int:
     elif command == "check":
         print(f"the Rust code is not checked, as {why}")
     else:
-        print(f"there is no wheel, as {why}. {_HOW_TO}", file=sys.stderr)
-    return int(command == "wheel")
+        print(f"nothing is built, as {why}. {_HOW_TO}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main() -> int:
     """Do what the arguments say."""
     match sys.argv[1:]:
-        case ["check"] | ["install" | "wheel", _] if why := missing():
+        case ["check"] | ["install" | "wheel" | "breaks", _] if why := missing():
             return refused(sys.argv[1], why)
         case ["install", stamp]:
             return install(Path(stamp).absolute())
@@ -112,6 +125,8 @@ def main() -> int:
             return check()
         case ["wheel", directory]:
             return wheel(Path(directory).absolute())
+        case ["breaks", directory]:
+            return breaks(Path(directory).absolute())
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -25,6 +25,7 @@ from cosco.dfs.tiers import flash_tier, mover, tiered_store
 from cosco.dfs.tiers.state import tier_table
 from cosco.errors import ServiceUnavailable
 from cosco.format import block, segment
+from cosco.mechanics import NATIVE
 from cosco.metadata.service import journal
 from cosco.metadata.state import lost_stores, old_builds
 from cosco.metadata.state.applications import application_table
@@ -501,9 +502,16 @@ def _greedy_copies() -> None:
 # --- readers ------------------------------------------------------------------------------
 
 
-def _count_portably() -> None:
-    """Have readers count blocks in Python, which can be broken from here."""
-    merge.COUNTING = block_count
+def _break_counts(name: str) -> None:
+    """Break the native count of blocks, if it was built for that; else count in Python.
+
+    That is broken from here either way.
+    """
+    broken = getattr(NATIVE, "break_on_purpose", None)
+    if broken is None:
+        merge.COUNTING = block_count
+    else:
+        assert broken(name)
 
 
 @_break("no-sums", "a reader does not compare what it found with the committed sums")
@@ -526,7 +534,7 @@ def _no_crc() -> None:
         data = bytes(stored)
         return data if header.codec == block.CODEC_NONE else before(header, stored)
 
-    _count_portably()
+    _break_counts("no-crc")
     before = block_count.decode_content
     block_count.check_block = lambda *_: None
     block_count.decode_content = content
@@ -544,7 +552,7 @@ def _no_reader_dedupe() -> None:
         def add(self, start: int, end: int) -> None:
             pass
 
-    _count_portably()
+    _break_counts("no-reader-dedupe")
     block_count.IntervalSet = Nothing
 
 
@@ -555,7 +563,7 @@ def _any_attempt() -> None:
             self._attempts.committed[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    _count_portably()
+    _break_counts("any-attempt")
     before = block_count.BlockCount._accept
     block_count.BlockCount._accept = accept
 
@@ -585,7 +593,7 @@ def _headers_for_rows() -> None:
         before(self, header)
         self._attempts = attempts
 
-    _count_portably()
+    _break_counts("headers-for-rows")
     before = block_count.BlockCount._accept_bare
     block_count.BlockCount._accept_bare = accept
     merge.mappers_to_name = shared_reading.mappers_to_name = to_name

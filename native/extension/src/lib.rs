@@ -26,10 +26,21 @@ fn count_blocks(py: Python<'_>, data: buffers::Bytes) -> PyResult<usize> {
     .map_err(errors::data_corrupted)
 }
 
+/// Breaks something on purpose, as tests ask for it. Returns false if there is no such thing.
+#[cfg(feature = "breaks")]
+#[pyfunction]
+fn break_on_purpose(name: &str) -> bool {
+    cosco_mechanics::breaks::break_on_purpose(name)
+}
+
 /// The native part of Cosco; see `cosco/mechanics.py`.
 #[pymodule]
 mod cosco_native {
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[cfg(feature = "breaks")]
+    #[pymodule_export]
+    use super::break_on_purpose;
 
     #[pymodule_export]
     use super::count_blocks;

@@ -4,6 +4,7 @@
 //! call has a twin in Python that gives the same bytes, and tests compare the two.
 
 pub mod block;
+pub mod breaks;
 pub mod checksum;
 pub mod damage;
 pub mod frame;

@@ -60,10 +60,11 @@ def test_nothing_is_checked_without_rust(tmp_path: Path) -> None:
     assert done.stdout == "the Rust code is not checked, as cargo is not on the PATH\n"
 
 
-def test_a_wheel_that_cannot_be_built_is_a_failure(tmp_path: Path) -> None:
-    done = run(tmp_path, "wheel", str(tmp_path))
+@pytest.mark.parametrize("command", ["wheel", "breaks"])
+def test_what_was_asked_for_and_cannot_be_built_is_a_failure(tmp_path: Path, command: str) -> None:
+    done = run(tmp_path, command, str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert "there is no wheel, as cargo is not on the PATH" in done.stderr
+    assert "nothing is built, as cargo is not on the PATH" in done.stderr
 
 
 def test_other_arguments_are_told_what_there_is(tmp_path: Path) -> None:
