@@ -8,7 +8,10 @@ calls (`native/mechanics/src/merging.rs`), which do the same with the interprete
 
 from __future__ import annotations
 
+from array import array
 from typing import Final, NamedTuple, Protocol
+
+from pyroaring import BitMap
 
 from cosco.errors import DataCorrupted
 from cosco.format.block import (
@@ -37,7 +40,7 @@ class Attempts:
         """
         numbers = memoryview(mappers).cast("I"), memoryview(attempts).cast("Q")
         self.committed: Final[dict[int, int]] = dict(zip(*numbers, strict=True))
-        self.named: Final = frozenset(memoryview(named).cast("I"))
+        self.named: Final = BitMap(array("I", named))
 
 
 class _Sums(NamedTuple):
