@@ -11,8 +11,8 @@ import os
 from types import ModuleType
 from typing import Final
 
-#: The number of the native part's calls: it goes up when one of them changes.
-_INTERFACE: Final = 1
+#: The number of the native part's calls: it goes up when one is added or changes.
+_INTERFACE: Final = 2
 #: `off`: do without the native part, though it is installed.
 ENVIRONMENT: Final = "COSCO_NATIVE"
 

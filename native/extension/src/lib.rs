@@ -10,7 +10,7 @@ mod rows;
 use pyo3::prelude::*;
 
 /// The number of its calls: `cosco.mechanics` takes no other one than its own.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// Checks all blocks in `data`. Returns how many there are.
 #[pyfunction]
