@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 # The native part, where Rust and a C compiler are; nothing needs it.
 NATIVE := $(VENV)/.native
 PROTOC := .protoc/.installed
+WHEELS := .wheels/.installed
 # Of `make soak`; `make test` has run the seeds below 2000.
 SEEDS := 20000
 FIRST := 10000
@@ -28,7 +29,7 @@ ENGINES := dask ray daft
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native test test-all test-seeds test-lowest test-pythons engines test-engines \
+.PHONY: help demo native native-lint native-breaks wheels test test-all test-seeds test-lowest test-pythons engines test-engines \
 	soak-engines stores test-stores \
 	lint unit soak bench bench-engines peers protos config-docs clean
 # Kept when something fails: what is installed is good for the next time.
@@ -36,6 +37,8 @@ VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 help:
 	@echo "make demo    run the main job on real input and print its report"
+	@echo "make native  build and install the native part, where Rust 1.85 and a C compiler are"
+	@echo "make wheels  the wheel of the native part, into dist/"
 	@echo "make test    every check: lint, types, layers, all tests"
 	@echo "make test-lowest  the unit tests with the lowest versions of what cosco needs"
 	@echo "make test-pythons the same with the newest, on Python 3.12 to 3.14 where they are found"
@@ -44,7 +47,8 @@ help:
 	@echo "make engines install those environments alone"
 	@echo "make test-stores   what every store promises, and faults, on real servers of S3"
 	@echo "make stores  install the environment and the servers of make test-stores alone"
-	@echo "make lint    ruff, mypy and whether generated files are current"
+	@echo "make lint    ruff, mypy, whether generated files are current, and make native-lint"
+	@echo "make native-lint  format, clippy and tests of the native part, where Rust is"
 	@echo "make unit    the unit tests alone"
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
 	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
@@ -64,10 +68,29 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # Not made where something is missing, so that it is looked for again the next time.
-$(NATIVE): $(shell find native -path native/target -prune -o -type f -print) tools/install_native.py | $(STAMP)
-	@$(BIN)/python tools/install_native.py $@
+$(NATIVE): $(shell find native -path native/target -prune -o -type f -print) tools/native_part.py | $(STAMP)
+	@$(BIN)/python tools/native_part.py install $@
 
 native: $(NATIVE)
+
+native-lint: $(STAMP)
+	@$(BIN)/python tools/native_part.py check
+
+# For `PYTHONPATH=.native-breaks .venv/bin/python -m tests.sim --breaks`: breaks of what is native are
+# those of the native part then, not of its twin.
+native-breaks: $(STAMP)
+	@$(BIN)/python tools/native_part.py breaks .native-breaks
+
+# For this machine's processor and C library: what auditwheel says is where it runs.
+wheels: $(WHEELS)
+	@mkdir -p dist
+	@.wheels/bin/python tools/native_part.py wheel dist
+
+$(WHEELS): tools/wheels.txt | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 demo: $(STAMP) $(NATIVE)
 	@$(BIN)/cosco demo
@@ -89,6 +112,7 @@ lint: $(STAMP) $(PROTOC)
 	.protoc/bin/python tools/gen_protos.py --check
 	$(BIN)/python tools/gen_config_docs.py --check
 	$(BIN)/mypy
+	@$(BIN)/python tools/native_part.py check
 
 # With the lowest versions of all that cosco names, on the oldest Python. uv is what can choose them; where
 # it takes packages from is told by its own variables, as UV_DEFAULT_INDEX, not by pip's.
@@ -195,4 +219,4 @@ config-docs: $(STAMP)
 	$(BIN)/python tools/gen_config_docs.py
 
 clean:
-	rm -rf $(VENV) .engines .protoc .stores .versions build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .protoc .stores .versions .wheels .native-breaks native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ import os
 from types import ModuleType
 from typing import Final
 
-#: The number of the native part's calls: it goes up when one of them changes.
+#: The number of the native part's calls: it goes up when one is added or changes.
 _INTERFACE: Final = 2
 #: `off`: do without the native part, though it is installed.
 ENVIRONMENT: Final = "COSCO_NATIVE"
@@ -23,8 +23,10 @@ def _chosen() -> tuple[ModuleType | None, str]:
         return None, f"portable ({ENVIRONMENT} is off)"
     try:
         import cosco_native  # noqa: PLC0415  it need not be there
-    except ImportError:
+    except ModuleNotFoundError:
         return None, "portable (cosco-native is not installed)"
+    except ImportError as error:  # as for a C library that is older than this machine's
+        return None, f"portable (cosco-native does not load: {error})"
     if cosco_native.INTERFACE != _INTERFACE:
         return None, f"portable (cosco-native {cosco_native.VERSION} is of another version)"
     return cosco_native, f"native {cosco_native.VERSION}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from cosco.cli.options import ConfigClass, option_specs
 from cosco.cli.services import LOG_FORMAT_HELP, LOG_LEVEL_HELP
 from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, DaemonConfig, MetadataConfig
+from cosco.mechanics import ENVIRONMENT
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -22,6 +23,9 @@ plain number. Times are seconds. A service reads its options once, when it start
 
 Clients and commands find the metadata service by their `metadata` argument or option, then by
 the variable `{METADATA_VARIABLE}`, then at `{DEFAULT_METADATA}`.
+
+`{ENVIRONMENT}=off` has a process, service or client, do without the [native
+part](architecture/native.md) where that is installed.
 """
 
 _SECTIONS: tuple[tuple[str, ConfigClass], ...] = (

@@ -29,6 +29,7 @@ def to_json(cluster: ClusterStatus) -> str:
                     "assignments": d.assignments,
                     "store_failing": d.store_failing,
                     "store_hangs": d.store_hangs,
+                    "mechanics": d.mechanics,
                 }
                 for d in cluster.daemons
             ],
@@ -58,6 +59,7 @@ def to_text(cluster: ClusterStatus) -> str:
             f"{100 * (1 - d.free_bytes / d.memory_bytes):.0f}%" if d.memory_bytes else "-",
             str(d.assignments),
             d.metrics_address or "-",
+            d.mechanics or "-",
         )
         for d in cluster.daemons
     ]
@@ -71,7 +73,17 @@ def to_text(cluster: ClusterStatus) -> str:
         [
             head,
             *table(
-                ("daemon", "state", "host", "store", "memory", "used", "assignments", "metrics"),
+                (
+                    "daemon",
+                    "state",
+                    "host",
+                    "store",
+                    "memory",
+                    "used",
+                    "assignments",
+                    "metrics",
+                    "mechanics",
+                ),
                 daemons,
             ),
             *list_to_text(cluster.exchanges),

@@ -245,10 +245,7 @@ def check_block(data: memoryview, offset: int, header: BlockHeader) -> None:
     if end > len(data):
         raise DataCorrupted(f"a block of {header.block_bytes} bytes is cut short")
     if crc32(data[offset + 8 : end]) != header.crc:
-        raise DataCorrupted(
-            f"checksum of a block of mapper {header.mapper}, partition {header.partition}, "
-            f"row {header.first_row} does not match"
-        )
+        raise DataCorrupted(f"checksum of {_place_of(header)} does not match")
 
 
 def walk_blocks(data: memoryview) -> Iterator[tuple[int, BlockHeader]]:
@@ -269,20 +266,22 @@ def decode_content(header: BlockHeader, stored: Buffer) -> bytes:
 
     Raises: DataCorrupted.
     """
-    damage = ""
-    content = b""
+    content: bytes | None
     if header.codec == CODEC_LZ4:
         try:
             content = lz4.block.decompress(stored, uncompressed_size=header.raw_bytes)
-        except lz4.block.LZ4BlockError as error:
-            damage = str(error)  # alone, as its class cannot be pickled
+        except lz4.block.LZ4BlockError:  # which cannot be pickled, and says what nobody can use
+            content = None
     else:
         content = bytes(stored)
-    if damage:
-        raise DataCorrupted(f"a block does not decompress: {damage}")
+    if content is None:
+        raise DataCorrupted(f"{_place_of(header)} does not decompress")
     if len(content) != header.raw_bytes or content_digest(header, content) != header.digest:
-        raise DataCorrupted(
-            f"digest of a block of mapper {header.mapper}, partition {header.partition}, "
-            f"row {header.first_row} does not match"
-        )
+        raise DataCorrupted(f"digest of {_place_of(header)} does not match")
     return content
+
+
+def _place_of(header: BlockHeader) -> str:
+    return (
+        f"a block of mapper {header.mapper}, partition {header.partition}, row {header.first_row}"
+    )

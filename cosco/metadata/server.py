@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cosco.config import MetadataConfig
+from cosco.mechanics import DESCRIPTION
 from cosco.metadata.service.courier import Courier
 from cosco.metadata.service.handlers import Handlers
 from cosco.metadata.service.journal import Journal
@@ -115,7 +116,7 @@ class MetadataService:
         )
         about = Event(
             kind=EventKind.SERVICE_STARTED, address=address, metrics=metrics, version=VERSION,
-            cluster=state.cluster_id, store=self._config.store,
+            mechanics=DESCRIPTION, cluster=state.cluster_id, store=self._config.store,
             exchanges=state.counts().open,
         )  # fmt: skip
         async with asyncio.TaskGroup() as tasks:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from cosco.mechanics import DESCRIPTION
 from cosco.process.http_endpoint import Answer, Request, Resource
 from cosco.protocol.push.messages import PUSH_PROTOCOL
 
@@ -21,11 +22,13 @@ def add_process_metrics(registry: CollectorRegistry, version: str) -> None:
     GCCollector(registry=registry)
     build = Gauge(
         "cosco_build_info",
-        "Always 1: the version of Cosco, of Python, and of the protocol of pushes",
-        ("version", "python", "protocol"),
+        "Always 1: the version of Cosco, of Python, and of the protocol of pushes, and whether "
+        "mechanics are native",
+        ("version", "python", "protocol", "mechanics"),
         registry=registry,
     )
-    build.labels(version, platform.python_version(), str(PUSH_PROTOCOL)).set(1)
+    python, protocol = platform.python_version(), str(PUSH_PROTOCOL)
+    build.labels(version, python, protocol, DESCRIPTION).set(1)
 
 
 def metrics_resource(registry: CollectorRegistry) -> Resource:

@@ -132,6 +132,7 @@ class Event:
     address: str | None = None
     metrics: str | None = None
     version: str | None = None
+    mechanics: str | None = None  # native or portable, and why
     cluster: str | None = None
     exchange: str | None = None  # the caller's id
     number: int | None = None

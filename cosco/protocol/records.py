@@ -106,7 +106,8 @@ class DaemonHeartbeat:
     `draining`: it was asked to end, by more than an order. `store_failing`: its store has taken
     nothing for a while, or hangs. `store_hangs`: a write has been under way for too long.
     `exchanges`: now and then, the numbers of those with files in its store, listed before.
-    `epochs_dropped`: with these, of which of them old epochs are gone.
+    `epochs_dropped`: with these, of which of them old epochs are gone. `mechanics`: native or
+    portable, and why.
     """
 
     incarnation: int
@@ -118,6 +119,7 @@ class DaemonHeartbeat:
     unstored_bytes: int = 0
     store_hangs: bool = False
     epochs_dropped: tuple[EpochsDropped, ...] = ()
+    mechanics: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class DaemonStatus:
     assignments: int
     store_failing: bool = False
     store_hangs: bool = False
+    mechanics: str = ""
 
 
 # --- exchanges ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Final
 from cosco.config import DaemonConfig, is_wildcard, parse_address
 from cosco.dfs import answered_in
 from cosco.errors import CapacityExceeded, ServiceUnavailable
+from cosco.mechanics import DESCRIPTION
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.build import VERSION
 from cosco.process.event_writer import EventWriter
@@ -299,6 +300,7 @@ class Daemon:
                 store=self._store.url if started else None,
                 metrics=(self._metrics_address() or None) if started else None,
                 version=VERSION if started else None,
+                mechanics=DESCRIPTION if started else None,
                 cluster=self._core.cluster_id if started else None,
                 bytes=bytes,
                 cause=cause,
@@ -392,6 +394,7 @@ class Daemon:
             store_failing=self._core.flushes.failing(time.monotonic()),
             store_hangs=self._core.flushes.hangs,
             unstored_bytes=self._core.unstored_bytes + self._stores.unmoved_bytes,
+            mechanics=DESCRIPTION,
         )
 
     def _told(self, orders: DaemonOrders, now: float) -> None:

@@ -18,6 +18,7 @@ from support.log_lines import JSON, LogReader
 from support.processes import Service, Services, end_of
 
 from cosco import CoscoExchange
+from cosco.mechanics import DESCRIPTION
 from cosco.observe import read_metrics
 from cosco.protocol.wire import METADATA_SERVICE, SHUFFLE_SERVICE
 
@@ -183,6 +184,15 @@ def test_status_shows_where_daemons_have_their_metrics(services: Services) -> No
         address = shown[daemon.address].metrics_address
         assert address == metrics_address(daemon)
         assert read_metrics(address)["cosco_pages_capacity_bytes"] > 0
+
+
+def test_status_shows_what_does_the_mechanics_of_daemons(services: Services) -> None:
+    for address in serving(services.metadata):
+        until(
+            lambda address=address: serving(services.metadata)[address].mechanics == DESCRIPTION,
+            BOUND_S,
+            "its first heartbeat",
+        )
 
 
 def test_a_daemon_on_all_addresses_has_its_metrics_where_it_says_that_it_is(

@@ -16,6 +16,7 @@ from support.processes import Service, Services, end_of, python
 from support.raw_push import RawMetadata
 
 from cosco import CoscoExchange, DataLost
+from cosco.mechanics import DESCRIPTION
 from cosco.process.event_writer import LINES_AT_ONCE, LINES_PER_S
 from cosco.protocol.records import ExchangeSpec
 from cosco.protocol.wire import mpb, to_pb
@@ -67,7 +68,7 @@ def test_a_service_says_when_it_starts_and_stops(cluster: Services, tmp_path: Pa
     assert line["level"] == "info"
     assert line["service"] == "cosco-metadata"
     assert line["address"] == cluster.metadata
-    assert {"version", "metrics", "cluster", "pid", "time", "logger"} <= line.keys()
+    assert {"version", "mechanics", "metrics", "cluster", "pid", "time", "logger"} <= line.keys()
     with Services(tmp_path, metadata_options=JSON) as other:
         log = LogReader(other.metadata_service)
         assert other.metadata_service.stop() == 0
@@ -81,7 +82,8 @@ def test_a_daemon_that_comes(cluster: Services, log: LogReader) -> None:
     daemon.start()
     line = log.wait("daemon_registered", daemon=daemon.address)
     assert (line["level"], line["host_id"]) == ("info", "host-2")
-    assert own.wait("service_started", daemon=daemon.address)["version"]
+    about = own.wait("service_started", daemon=daemon.address)
+    assert about["version"] and about["mechanics"] == DESCRIPTION
     assert own.wait("registered")["cluster"]
 
 

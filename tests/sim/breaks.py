@@ -13,17 +13,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from cosco.client.driver import driver
 from cosco.client.groups import commit_outbox, mark_watch
 from cosco.client.read import commit_watch, direct_reads, gather, row_source
-from cosco.client.read.state import merge, read_plan, shared_reading
+from cosco.client.read.state import block_count, merge, read_plan, shared_reading
 from cosco.client.write.state import routes
 from cosco.dfs.tiers import flash_tier, mover, tiered_store
 from cosco.dfs.tiers.state import tier_table
 from cosco.errors import ServiceUnavailable
 from cosco.format import block, segment
+from cosco.mechanics import NATIVE
 from cosco.metadata.service import journal
 from cosco.metadata.state import lost_stores, old_builds
 from cosco.metadata.state.applications import application_table
@@ -502,10 +504,23 @@ def _greedy_copies() -> None:
 # --- readers ------------------------------------------------------------------------------
 
 
+def _break_counts(name: str) -> None:
+    """Break the native count of blocks, if it was built for that; else count in Python.
+
+    That is broken from here either way.
+    """
+    broken = getattr(NATIVE, "break_on_purpose", None)
+    if broken is None:
+        merge.COUNTING = block_count
+    else:
+        assert broken(name)
+
+
 @_break("no-sums", "a reader does not compare what it found with the committed sums")
 def _no_sums() -> None:
     def complete(self: merge.BlockMerge) -> bool:
-        return asked.setdefault(self, None) is None and bool(self.rows or not self._snapshot.rows)
+        is_first = asked.setdefault(self, None) is None
+        return is_first and bool(self.count.rows or not self._snapshot.rows)
 
     asked: dict[Any, None] = {}
     merge.BlockMerge.complete = complete
@@ -514,16 +529,17 @@ def _no_sums() -> None:
 @_break("no-crc", "a reader checks no checksums and no digests")
 def _no_crc() -> None:
     def complete(self: merge.BlockMerge) -> bool:
-        snapshot = self._snapshot
-        return (self.rows, self.row_bytes) == (snapshot.rows, snapshot.raw_bytes)
+        count, snapshot = self.count, self._snapshot
+        return (count.rows, count.row_bytes) == (snapshot.rows, snapshot.raw_bytes)
 
     def content(header: Any, stored: Any) -> bytes:
         data = bytes(stored)
         return data if header.codec == block.CODEC_NONE else before(header, stored)
 
-    before = merge.decode_content
-    merge.check_block = lambda *_: None
-    merge.decode_content = content
+    _break_counts("no-crc")
+    before = block_count.decode_content
+    block_count.check_block = lambda *_: None
+    block_count.decode_content = content
     merge.BlockMerge.complete = complete
 
 
@@ -538,25 +554,27 @@ def _no_reader_dedupe() -> None:
         def add(self, start: int, end: int) -> None:
             pass
 
-    merge.IntervalSet = Nothing
+    _break_counts("no-reader-dedupe")
+    block_count.IntervalSet = Nothing
 
 
 @_break("any-attempt", "a reader takes the rows of any attempt")
 def _any_attempt() -> None:
-    def accept(self: merge.BlockMerge, header: Any, stored: Any) -> Any:
-        if header.mapper in self._attempts:
-            self._attempts[header.mapper] = header.attempt
+    def accept(self: block_count.BlockCount, header: Any, stored: Any) -> Any:
+        if header.mapper in self._attempts.committed:
+            self._attempts.committed[header.mapper] = header.attempt
         return before(self, header, stored)
 
-    before = merge.BlockMerge._accept
-    merge.BlockMerge._accept = accept
+    _break_counts("any-attempt")
+    before = block_count.BlockCount._accept
+    block_count.BlockCount._accept = accept
 
 
 @_break("others-sums", "a partition is verified by the sums of another one of its reader")
 def _others_sums() -> None:
     def complete(self: merge.BlockMerge) -> bool:
         _, good = verified.setdefault(id(self._named), (self._named, set()))
-        found = self.rows, self.row_bytes, self.digest
+        found = self.count.rows, self.count.row_bytes, self.count.digest
         if before(self):
             good.add(found)
         return found in good
@@ -571,13 +589,15 @@ def _headers_for_rows() -> None:
     def to_name(snapshot: Any, named: Any) -> Any:
         return named - type(named)([named.max()]) if len(named) > 1 else named
 
-    def accept(self: merge.BlockMerge, header: Any) -> None:
-        named, self._named = self._named, frozenset()
+    def accept(self: block_count.BlockCount, header: Any) -> None:
+        attempts = self._attempts
+        self._attempts = SimpleNamespace(committed=attempts.committed, named=frozenset())
         before(self, header)
-        self._named = named
+        self._attempts = attempts
 
-    before = merge.BlockMerge._accept_bare
-    merge.BlockMerge._accept_bare = accept
+    _break_counts("headers-for-rows")
+    before = block_count.BlockCount._accept_bare
+    block_count.BlockCount._accept_bare = accept
     merge.mappers_to_name = shared_reading.mappers_to_name = to_name
 
 

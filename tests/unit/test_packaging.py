@@ -27,6 +27,7 @@ EXTRAS = {
     ROOT / "cosco/dfs/objects": "s3",
     ROOT / "cosco/dfs/hdfs": "hdfs",
     ROOT / "cosco/dfs/testing.py": "testing",
+    ROOT / "cosco/mechanics.py": "native",
 }
 
 

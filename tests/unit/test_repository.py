@@ -75,7 +75,9 @@ def anchors(document: Path) -> set[str]:
 def repository_paths() -> list[str]:
     """Every file and folder, each with a slash before its first name."""
     tops = ("benchmarks", "cosco", "docs", "examples", "protos", "tests", "tools")
-    found = [*ROOT.glob("*"), *(path for top in tops for path in (ROOT / top).rglob("*"))]
+    crates = ("native/extension", "native/mechanics")  # beside them lies what cargo makes
+    found = [path for top in (*tops, *crates) for path in (ROOT / top).rglob("*")]
+    found += [*ROOT.glob("*"), *ROOT.glob("native/*")]
     return [f"/{path.relative_to(ROOT).as_posix()}" for path in found]
 
 

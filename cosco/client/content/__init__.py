@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """Whole rows of one mapper.
 
     `lengths`: the content begins with the table of its rows' lengths. A row that came in
     fragments is joined again: it is alone in its content and has no table.
+
+    A named tuple, as one is made per block that is read.
     """
 
     mapper: int

@@ -8,7 +8,7 @@ row that is too long for a block is cut into fragments of its raw bytes, without
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 from cosco.client.content import Decoded
 from cosco.errors import DataCorrupted
 from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES, MAX_FRAGMENTS
+from cosco.mechanics import NATIVE
 
 #: A longer row has more fragments than a block header can number.
 MAX_ROW_BYTES: Final = MAX_FRAGMENTS * MAX_CONTENT_BYTES
@@ -26,6 +27,7 @@ MAX_ROW_BYTES: Final = MAX_FRAGMENTS * MAX_CONTENT_BYTES
 BYTES_SCHEMA: Final[pa.Schema] = pa.schema([pa.field("row", pa.binary())])
 
 _MAX_OFFSET: Final = 2**31 - 1
+_OFFSET_BYTES: Final = 4
 #: Up to here slicing rows is faster than having Arrow make them.
 _FEW_ROWS: Final = 100
 
@@ -56,10 +58,15 @@ def iter_rows(decoded: Decoded) -> Iterator[bytes]:
 
     Raises: DataCorrupted when the table does not fit the content.
     """
+    return iter(SPLIT_ROWS(decoded))
+
+
+def split_rows(decoded: Decoded) -> list[bytes]:
+    """Return the rows of one block, in order, as `iter_rows` does."""
     if decoded.rows == 1:  # as in micro-batches: not worth an array
-        return iter((_only_row(decoded),))
+        return [_only_row(decoded)]
     if decoded.rows <= _FEW_ROWS and decoded.lengths:  # nor is this
-        return iter(_few_rows(decoded))
+        return _few_rows(decoded)
     offsets = _offsets((decoded,))
     values = pa.py_buffer(decoded.content)[_table_bytes(decoded) :]
     array = pa.Array.from_buffers(
@@ -67,7 +74,7 @@ def iter_rows(decoded: Decoded) -> Iterator[bytes]:
     )
     # Arrow makes the bytes objects several times faster than slicing does.
     rows: list[bytes] = array.to_numpy(zero_copy_only=False).tolist()
-    return iter(rows)
+    return rows
 
 
 def _few_rows(decoded: Decoded) -> list[bytes]:
@@ -97,14 +104,32 @@ def rows_to_batch(decoded: Sequence[Decoded]) -> pa.RecordBatch:
     Raises: DataCorrupted as `iter_rows` does, and ValueError for 2 GiB of rows or more, which
     one array of `binary` cannot hold.
     """
-    offsets = _offsets(decoded)
-    count = len(offsets) - 1
-    if int(offsets[-1]) > _MAX_OFFSET or count > _MAX_OFFSET:
-        raise ValueError(f"{offsets[-1]} bytes of rows, one batch holds at most {_MAX_OFFSET}")
-    values = b"".join(memoryview(item.content)[_table_bytes(item) :] for item in decoded)
-    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(values)]
+    offsets, values = JOIN_ROWS(decoded)
+    count = len(offsets) // _OFFSET_BYTES - 1
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
     column = pa.Array.from_buffers(pa.binary(), count, buffers)
     return pa.RecordBatch.from_arrays([column], schema=BYTES_SCHEMA)
+
+
+def join_rows(decoded: Sequence[Decoded]) -> tuple[bytes, bytes]:
+    """Return the offsets of an array of `binary` that has all rows, and its values.
+
+    Raises: as `rows_to_batch` does.
+    """
+    offsets = _offsets(decoded)
+    if int(offsets[-1]) > _MAX_OFFSET or len(offsets) - 1 > _MAX_OFFSET:
+        raise ValueError(f"{offsets[-1]} bytes of rows, one batch holds at most {_MAX_OFFSET}")
+    values = b"".join(memoryview(item.content)[_table_bytes(item) :] for item in decoded)
+    return offsets.astype(np.int32).tobytes(), values
+
+
+#: The native part has both as well.
+JOIN_ROWS: Final[Callable[[Sequence[Decoded]], tuple[bytes, bytes]]] = (
+    join_rows if NATIVE is None else NATIVE.join_rows
+)
+SPLIT_ROWS: Final[Callable[[Decoded], list[bytes]]] = (
+    split_rows if NATIVE is None else NATIVE.split_rows
+)
 
 
 def _offsets(decoded: Sequence[Decoded]) -> npt.NDArray[np.int64]:

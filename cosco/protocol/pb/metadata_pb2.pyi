@@ -103,7 +103,7 @@ class RegisterDaemonRequest(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped")
+    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped", "mechanics")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class HeartbeatRequest(_message.Message):
     UNSTORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    MECHANICS_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     free_bytes: int
     dropped: _containers.RepeatedScalarFieldContainer[int]
@@ -122,7 +123,8 @@ class HeartbeatRequest(_message.Message):
     unstored_bytes: int
     store_hangs: bool
     epochs_dropped: _containers.RepeatedCompositeFieldContainer[EpochsDropped]
-    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ...) -> None: ...
+    mechanics: str
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ..., mechanics: _Optional[str] = ...) -> None: ...
 
 class EpochsDropped(_message.Message):
     __slots__ = ("number", "sequence")
@@ -651,7 +653,7 @@ class StatusReply(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ..., open: _Optional[int] = ..., closing: _Optional[int] = ...) -> None: ...
 
 class DaemonStatus(_message.Message):
-    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs")
+    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs", "mechanics")
     REF_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -662,6 +664,7 @@ class DaemonStatus(_message.Message):
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     STORE_FAILING_FIELD_NUMBER: _ClassVar[int]
     STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
+    MECHANICS_FIELD_NUMBER: _ClassVar[int]
     ref: DaemonRef
     host_id: str
     store_id: str
@@ -672,7 +675,8 @@ class DaemonStatus(_message.Message):
     assignments: int
     store_failing: bool
     store_hangs: bool
-    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ...) -> None: ...
+    mechanics: str
+    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ..., mechanics: _Optional[str] = ...) -> None: ...
 
 class ExchangeStatus(_message.Message):
     __slots__ = ("shuffle_id", "number", "partitions", "mappers_committed", "rows", "closing")

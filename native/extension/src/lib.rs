@@ -10,6 +10,9 @@ mod pool;
 mod segments;
 mod transport;
 mod twins;
+mod merging;
+mod new_bytes;
+mod rows;
 
 use pyo3::prelude::*;
 
@@ -30,10 +33,21 @@ fn count_blocks(py: Python<'_>, data: buffers::Bytes) -> PyResult<usize> {
     .map_err(errors::data_corrupted)
 }
 
+/// Breaks something on purpose, as tests ask for it. Returns false if there is no such thing.
+#[cfg(feature = "breaks")]
+#[pyfunction]
+fn break_on_purpose(name: &str) -> bool {
+    cosco_mechanics::breaks::break_on_purpose(name)
+}
+
 /// The native part of Cosco; see `cosco/mechanics.py`.
 #[pymodule]
 mod cosco_native {
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[cfg(feature = "breaks")]
+    #[pymodule_export]
+    use super::break_on_purpose;
 
     #[pymodule_export]
     use super::chunks::{Chunk, PartitionBuffer};
@@ -49,6 +63,12 @@ mod cosco_native {
     use super::segments::{end_flush, lay_out};
     #[pymodule_export]
     use super::transport::ServerConnection;
+
+    #[pymodule_export]
+    use super::merging::{Attempts, BlockCount, whole_blocks};
+
+    #[pymodule_export]
+    use super::rows::{join_rows, split_rows};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,11 +1,14 @@
 //! The block: see `cosco/format/block.py`, which describes its layout.
 
+use std::mem::MaybeUninit;
+
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checksum::crc32;
 use crate::damage::Damage;
 use crate::little_endian::{put_u32, put_u64, u32_at, u64_at};
 use crate::lz4::{Compressor, decompress};
+use crate::room::copy;
 
 pub const MAGIC: &[u8; 4] = b"CBK1";
 pub const HEADER_BYTES: usize = 64;
@@ -230,27 +233,27 @@ pub fn append_block(
     header
 }
 
-/// Decompresses a block's stored bytes into `content`, and checks the digest.
+/// Decompresses a block's stored bytes into `room`, and checks the digest.
 ///
-/// `content` has just the length that the header names.
-pub fn decode_content(
+/// `room` has just the length of content that the header names. Returns it, filled.
+pub fn decode_content<'room>(
     header: &BlockHeader,
     stored: &[u8],
-    content: &mut [u8],
-) -> Result<(), Damage> {
-    if header.codec == CODEC_LZ4 {
-        if decompress(stored, content) != Some(content.len()) {
-            return Err(Damage(format!("a block does not decompress: {}", place_of(header))));
-        }
-    } else if stored.len() == content.len() {
-        content.copy_from_slice(stored);
+    room: &'room mut [MaybeUninit<u8>],
+) -> Result<&'room [u8], Damage> {
+    let named = room.len();
+    let content = if header.codec == CODEC_LZ4 {
+        let Some(content) = decompress(stored, room) else {
+            return Err(Damage(format!("{} does not decompress", place_of(header))));
+        };
+        content
     } else {
+        copy(stored, room)
+    };
+    if content.len() != named || header.digest_of(content) != header.digest {
         return Err(Damage(format!("digest of {} does not match", place_of(header))));
     }
-    if header.digest_of(content) != header.digest {
-        return Err(Damage(format!("digest of {} does not match", place_of(header))));
-    }
-    Ok(())
+    Ok(content)
 }
 
 fn place_of(header: &BlockHeader) -> String {
@@ -287,9 +290,9 @@ mod tests {
             let header = checked_block(&data, 0).unwrap();
             assert_eq!(header, written);
             assert_eq!(header.codec, kept);
-            let mut back = vec![0; content.len()];
-            decode_content(&header, &data[HEADER_BYTES..], &mut back).unwrap();
-            assert_eq!(back, content);
+            let mut room = Vec::with_capacity(content.len());
+            let room = &mut room.spare_capacity_mut()[..content.len()];
+            assert_eq!(decode_content(&header, &data[HEADER_BYTES..], room).unwrap(), content);
         }
     }
 

@@ -31,6 +31,13 @@ impl IntervalSet {
         behind > 0 && self.0[behind - 1].last >= interval.last
     }
 
+    /// Whether any integer of an interval is in the set.
+    #[must_use]
+    pub fn overlaps(&self, interval: Interval) -> bool {
+        let behind = self.0.partition_point(|one| one.first <= interval.last);
+        behind > 0 && self.0[behind - 1].last >= interval.first
+    }
+
     /// Adds an interval, joining whatever it touches.
     pub fn add(&mut self, Interval { first, last }: Interval) {
         let held = &mut self.0;
@@ -68,6 +75,10 @@ mod tests {
         assert!(set.covers(Interval { first: 10, last: 39 }));
         assert!(!set.covers(Interval { first: 9, last: 39 }));
         assert!(!set.covers(Interval { first: 39, last: 50 }));
+        assert!(set.overlaps(Interval { first: 39, last: 50 }));
+        assert!(set.overlaps(Interval { first: 45, last: u64::MAX }));
+        assert!(!set.overlaps(Interval { first: 40, last: 49 }));
+        assert!(!set.overlaps(Interval { first: 60, last: u64::MAX }));
         set.add(Interval { first: 5, last: u64::MAX });
         assert_eq!(set.len(), 1);
         assert!(set.covers(Interval { first: 0, last: u64::MAX }));

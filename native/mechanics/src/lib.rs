@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod checked_frame;
+pub mod breaks;
 pub mod checksum;
 pub mod chunk;
 pub mod chunk_pages;
@@ -15,3 +16,6 @@ pub mod intervals;
 mod little_endian;
 pub mod lz4;
 pub mod pool;
+pub mod merging;
+pub mod room;
+pub mod rows;

@@ -1,8 +1,11 @@
 //! lz4 blocks by the C library, so that the bytes are those of its Python binding.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 
 use lz4_sys::LZ4_decompress_safe;
+
+use crate::room::filled;
 
 // Of the same library, which `lz4_sys` links and does not declare: with a state of ours nothing is
 // allocated for a block.
@@ -64,24 +67,26 @@ impl Compressor {
     }
 }
 
-/// Decompresses `source` into `target`. Returns the length; None if it does not fit, or is damaged.
-pub fn decompress(source: &[u8], target: &mut [u8]) -> Option<usize> {
-    let (from, room) = (length(source), length(target));
-    // SAFETY: it reads at most `from` bytes of `source`, writes at most `room` to `target`, and
+/// Decompresses `source` into `room`. Returns what came out; None if it does not fit, or is damaged.
+pub fn decompress<'room>(source: &[u8], room: &'room mut [MaybeUninit<u8>]) -> Option<&'room [u8]> {
+    let (from, most) = (length(source), length(room));
+    // SAFETY: it reads at most `from` bytes of `source`, writes at most `most` to `room`, and
     // checks everything that `source` says (that is what "safe" in its name is about).
     let written = unsafe {
         LZ4_decompress_safe(
             source.as_ptr().cast::<c_char>(),
-            target.as_mut_ptr().cast::<c_char>(),
+            room.as_mut_ptr().cast::<c_char>(),
             from,
-            room,
+            most,
         )
     };
-    usize::try_from(written).ok()
+    let written = usize::try_from(written).ok()?;
+    // SAFETY: so many bytes it has written, as it says.
+    Some(unsafe { filled(room, written) })
 }
 
 /// A length as the C library takes it; blocks are far shorter than its 2 GiB.
-fn length(data: &[u8]) -> c_int {
+fn length<T>(data: &[T]) -> c_int {
     c_int::try_from(data.len()).expect("a block is shorter than 2 GiB")
 }
 
@@ -95,10 +100,9 @@ mod tests {
         let mut packed = vec![0; source.len()];
         let length = Compressor::new().compress(&source, &mut packed, 8).unwrap();
         assert!(length < source.len() / 10);
-        let mut back = vec![0; source.len()];
-        assert_eq!(decompress(&packed[..length], &mut back), Some(source.len()));
-        assert_eq!(back, source);
-        assert_eq!(decompress(&packed[..length - 1], &mut back), None);
-        assert_eq!(decompress(&packed[..length], &mut back[..source.len() - 1]), None);
+        let mut room = vec![MaybeUninit::uninit(); source.len()];
+        assert_eq!(decompress(&packed[..length], &mut room), Some(&source[..]));
+        assert_eq!(decompress(&packed[..length - 1], &mut room), None);
+        assert_eq!(decompress(&packed[..length], &mut room[..source.len() - 1]), None);
     }
 }

@@ -60,7 +60,11 @@ CLOSING = ExchangeDetail(
     status=ExchangeStatus(EVIL, 7, 4, 2, 30, True), waiting_for=(f"store {EVIL}",)
 )
 CLUSTER = ClusterStatus(
-    "c", (DaemonStatus(REF, EVIL, EVIL, DaemonState.SERVING, 8, 4, EVIL, 1),), (STATUS,), 3, 2
+    "c",
+    (DaemonStatus(REF, EVIL, EVIL, DaemonState.SERVING, 8, 4, EVIL, 1, mechanics=EVIL),),
+    (STATUS,),
+    3,
+    2,
 )
 
 

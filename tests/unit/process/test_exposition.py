@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
+from cosco.mechanics import DESCRIPTION
 from cosco.process.build import VERSION
 from cosco.process.exposition import add_process_metrics, metrics_resource
 from cosco.process.http_endpoint import Answer, Request
@@ -41,7 +42,8 @@ def test_the_plain_format(registry: CollectorRegistry) -> None:
     value, labels = samples["cosco_build_info"]
     assert value == 1
     assert labels["version"] == VERSION
-    assert set(labels) == {"version", "python", "protocol"}
+    assert labels["mechanics"] == DESCRIPTION
+    assert set(labels) == {"version", "python", "protocol", "mechanics"}
 
 
 def test_open_metrics(registry: CollectorRegistry) -> None:

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from cosco.client.read.state.merge import BareHeaders
 from cosco.errors import DataCorrupted
 from cosco.format.block import HEADER_BYTES, parse_header
+from cosco.mechanics import NATIVE
+
+
+def whole_blocks(piece: memoryview, offset: int) -> tuple[int, int]:
+    """Find the end of the last whole block, where one begins at `offset`.
+
+    Returns: that end, and the length of the block that begins there; 0 if its header is cut.
+
+    Raises: DataCorrupted.
+    """
+    while len(piece) - offset >= HEADER_BYTES:
+        block_bytes = parse_header(piece, offset).block_bytes
+        if offset + block_bytes > len(piece):
+            return offset, block_bytes
+        offset += block_bytes
+    return offset, 0
+
+
+#: The native part has it as well.
+WHOLE_BLOCKS: Final[Callable[[memoryview, int], tuple[int, int]]] = (
+    whole_blocks if NATIVE is None else NATIVE.whole_blocks
+)
 
 
 class BlockSplitter:
@@ -33,13 +58,7 @@ class BlockSplitter:
                 return runs
             runs.append(memoryview(self._partial))
             self._partial, self._block_bytes = bytearray(), 0
-        offset, end = start, len(piece)
-        while end - offset >= HEADER_BYTES:
-            block_bytes = parse_header(piece, offset).block_bytes
-            if offset + block_bytes > end:
-                self._block_bytes = block_bytes
-                break
-            offset += block_bytes
+        offset, self._block_bytes = WHOLE_BLOCKS(piece, start)
         if offset > start:
             runs.append(piece[start:offset])
         self._partial += piece[offset:]

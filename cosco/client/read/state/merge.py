@@ -2,7 +2,8 @@
 
 A `BlockMerge` takes each committed block once, with the proof: the rows, row bytes and digests of
 the distinct committed blocks must add up to the sums of the reader's snapshot. `PartitionMerge`
-makes rows of them at once, `StoredMerge` leaves them as they are.
+makes rows of them at once, `StoredMerge` leaves them as they are. A `BlockCount` checks and counts
+the blocks; the native part has it as well.
 """
 
 from __future__ import annotations
@@ -11,29 +12,34 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pyroaring import BitMap
 
 from cosco.client.content import Decoded
+from cosco.client.read.state import block_count
+from cosco.client.read.state.block_count import Counts, Found
 from cosco.errors import CoscoError, DataCorrupted, DataLost
 from cosco.format.block import (
+    FLAG_FRAGMENT,
     FLAG_LAST,
     FLAG_LENGTHS,
-    HEADER_BYTES,
     MAX_FRAGMENTS,
     BlockHeader,
-    check_block,
-    decode_content,
     parse_header,
 )
-from cosco.format.intervals import IntervalSet
+from cosco.mechanics import NATIVE
 from cosco.protocol.records import MASK64, ReadSnapshot
 
 _T = TypeVar("_T")
 
 #: How many reasons are kept for the message of an error; the rest is only counted.
 MAX_REASONS: Final = 16
+#: How much content is decoded at once. What was decoded is made rows of while it is in the cache.
+STEP_BYTES: Final = 1 << 20
+
+#: Has `Attempts` and `BlockCount`.
+COUNTING: Any = block_count if NATIVE is None else NATIVE
 
 
 class Attempts:
@@ -41,9 +47,8 @@ class Attempts:
 
     def __init__(self, snapshot: ReadSnapshot, named: BitMap) -> None:
         """Begin. named: the mappers whose blocks are wanted."""
-        #: The committed attempt of each mapper that wrote to the range.
-        self.of: Final[dict[int, int]] = dict(
-            zip(snapshot.mappers.tolist(), snapshot.attempts.tolist(), strict=True)
+        self.counted: Final = COUNTING.Attempts(
+            snapshot.mappers.tobytes(), snapshot.attempts.tobytes(), named.to_array().tobytes()
         )
         self.to_name: Final = mappers_to_name(snapshot, named)
 
@@ -69,15 +74,6 @@ class CheckedBlock(NamedTuple):
     whole: memoryview
 
 
-class _Sums(NamedTuple):
-    rows: int
-    row_bytes: int
-    digest: int
-
-
-_NOTHING: Final = _Sums(0, 0, 0)
-
-
 @dataclass(slots=True)
 class _LongRow:
     """The fragments of one row that have arrived, by number."""
@@ -91,8 +87,7 @@ class BlockMerge(ABC, Generic[_T]):
 
     Blocks of attempts that did not commit are skipped and blocks that were seen are dropped,
     so any number of copies of any chunks may be fed, until `complete` says that nothing is
-    missing. Memory: per mapper a set of intervals that is one interval once all its blocks were
-    seen.
+    missing. Memory: that of a `BlockCount`, and what is decoded at once.
     """
 
     def __init__(
@@ -110,49 +105,31 @@ class BlockMerge(ABC, Generic[_T]):
         those of the snapshot, if another partition of its range has them already.
         """
         self._snapshot = snapshot
-        self._exchange = exchange
-        self._partition = partition
         self._named = named
         attempts = attempts or Attempts(snapshot, named)
-        self._attempts = attempts.of
         #: The mappers that a fetch is to name; nobody, if all blocks are wanted.
         self.to_name: Final = attempts.to_name
-        self._seen: dict[int, IntervalSet] = {}
-        self._bare_seen: dict[int, IntervalSet] = {}
+        #: What has come so far.
+        self.count: Final[Counts] = COUNTING.BlockCount(exchange, partition, attempts.counted)
         self._long_rows: dict[tuple[int, int], _LongRow] = {}
         #: Reasons why blocks were refused, the first MAX_REASONS of `refusals`.
         self.bad: list[str] = []
         self.refusals = 0
-        #: What the distinct committed blocks add up to so far; `digest` modulo 2^64.
-        self.rows = 0
-        self.row_bytes = 0
-        self.digest = 0
-        self._bare = _NOTHING
 
     def feed(self, data: memoryview) -> Iterator[_T]:
         """Read one run of whole blocks, and yield what is made of the named mappers' in it.
 
         A block that fails its checks is recorded in `bad` and counts as absent. When its
-        length cannot be trusted (its CRC fails) the rest of `data` is skipped with it. Each
-        block is counted when the iterator comes to it, before it is yielded.
+        length cannot be trusted (its CRC fails) the rest of `data` is skipped with it. Blocks
+        are counted some at a time, before any of them is yielded: whoever does not take all that
+        is yielded may not ask whether this is complete.
         """
-        offset, end = 0, len(data)
-        while offset < end:
-            try:
-                header = parse_header(data, offset)
-                check_block(data, offset, header)
-            except DataCorrupted as error:
-                self.refuse(str(error))
-                return
-            start = offset
-            offset += header.block_bytes
-            try:
-                made = self._accept(header, data[start:offset])
-            except DataCorrupted as error:
-                self.refuse(str(error))
-                continue
-            if made is not None:
-                yield made
+        offset = 0
+        while offset < len(data):
+            offset, found, bad = self.count.feed(data, offset, STEP_BYTES)
+            for reason in bad:
+                self.refuse(reason)
+            yield from self._make(found, data)
 
     def feed_headers(self, bare: BareHeaders) -> None:
         """Add up headers of blocks that nobody named, until `forget_headers`.
@@ -160,19 +137,12 @@ class BlockMerge(ABC, Generic[_T]):
         They have no checksum of their own. What is wrong with one is recorded in `bad`, or shows
         in the sums.
         """
-        for offset in range(0, len(bare.data), HEADER_BYTES):
-            try:
-                self._accept_bare(parse_header(bare.data, offset))
-            except DataCorrupted as error:
-                self.refuse(str(error))
+        for reason in self.count.feed_headers(bare.data):
+            self.refuse(reason)
 
     def forget_headers(self) -> None:
         """Take back what headers have added up: their blocks are fed whole from here on."""
-        bare, self._bare = self._bare, _NOTHING
-        self._bare_seen.clear()
-        self.rows -= bare.rows
-        self.row_bytes -= bare.row_bytes
-        self.digest = (self.digest - bare.digest) & MASK64
+        self.count.forget_headers()
 
     def refuse(self, reason: str) -> None:
         """Record why something that was to be fed is bad, and so absent."""
@@ -182,10 +152,11 @@ class BlockMerge(ABC, Generic[_T]):
 
     def complete(self) -> bool:
         """Whether everything committed was seen, as the sums are the snapshot's."""
+        count, expected = self.count, self._snapshot
         return (
-            self.rows == self._snapshot.rows
-            and self.row_bytes == self._snapshot.raw_bytes
-            and self.digest == self._snapshot.digest & MASK64
+            count.rows == expected.rows
+            and count.row_bytes == expected.raw_bytes
+            and count.digest == expected.digest & MASK64
             and not self._long_rows
         )
 
@@ -196,14 +167,15 @@ class BlockMerge(ABC, Generic[_T]):
         committed sums, DataLost if blocks are only missing; its `mappers` are all that wrote to
         the partition's range.
         """
+        rows, row_bytes = self.count.rows, self.count.row_bytes
         expected = self._snapshot
         message = (
-            f"found {self.rows} of {expected.rows} committed rows "
-            f"({self.row_bytes} of {expected.raw_bytes} bytes)"
+            f"found {rows} of {expected.rows} committed rows "
+            f"({row_bytes} of {expected.raw_bytes} bytes)"
         )
         # Fewer of both is what missing blocks look like; no missing block explains the rest.
-        missing = self.row_bytes < expected.raw_bytes or self.rows < expected.rows
-        contradiction = self.row_bytes > expected.raw_bytes or self.rows > expected.rows
+        missing = row_bytes < expected.raw_bytes or rows < expected.rows
+        contradiction = row_bytes > expected.raw_bytes or rows > expected.rows
         if self.bad:
             message += f"; {self.bad[0]}"
         elif contradiction or not missing:
@@ -214,69 +186,8 @@ class BlockMerge(ABC, Generic[_T]):
         return error(message, mappers=expected.mappers.tolist())
 
     @abstractmethod
-    def _make(self, header: BlockHeader, content: bytes, whole: memoryview) -> _T | None:
-        """Return what is yielded of a block that was not seen before, if anything."""
-
-    def _accept(self, header: BlockHeader, whole: memoryview) -> _T | None:
-        """Count a block whose CRC matched.
-
-        Returns: what is made of it, if it is wanted.
-        """
-        if not self._is_new(header):
-            return None
-        made = None
-        if header.mapper in self._named:
-            made = self._make(header, decode_content(header, whole[HEADER_BYTES:]), whole)
-        self._count(self._seen, header)
-        return made
-
-    def _accept_bare(self, header: BlockHeader) -> None:
-        if header.mapper in self._named:
-            raise DataCorrupted(f"a block of mapper {header.mapper} came as its header alone")
-        if self._is_new(header):
-            self._count(self._bare_seen, header)
-            rows, row_bytes, digest = self._bare
-            self._bare = _Sums(
-                rows + header.rows, row_bytes + header.row_bytes, digest + header.digest
-            )
-
-    def _is_new(self, header: BlockHeader) -> bool:
-        """Whether a block is of a committed attempt, and was not seen.
-
-        Raises: DataCorrupted.
-        """
-        if header.exchange != self._exchange or header.partition != self._partition:
-            raise DataCorrupted(
-                f"a block of exchange {header.exchange}, partition {header.partition} lies among "
-                f"those of exchange {self._exchange}, partition {self._partition}"
-            )
-        if header.is_mark:
-            raise DataCorrupted(f"a mark of mapper {header.mapper} lies among blocks")
-        if self._attempts.get(header.mapper) != header.attempt:
-            return False
-        return self._is_unseen(self._seen, header) and (
-            not self._bare_seen or self._is_unseen(self._bare_seen, header)
-        )
-
-    def _is_unseen(self, all_seen: dict[int, IntervalSet], header: BlockHeader) -> bool:
-        seen = all_seen.get(header.mapper)
-        if seen is None or not seen.overlaps(header.position, header.end):
-            return True
-        if seen.covers(header.position, header.end):
-            return False
-        raise DataCorrupted(
-            f"a block of mapper {header.mapper}, partition {self._partition}, row "
-            f"{header.first_row} overlaps another one"
-        )
-
-    def _count(self, all_seen: dict[int, IntervalSet], header: BlockHeader) -> None:
-        seen = all_seen.get(header.mapper)
-        if seen is None:
-            seen = all_seen[header.mapper] = IntervalSet()
-        seen.add(header.position, header.end)
-        self.rows += header.rows
-        self.row_bytes += header.row_bytes
-        self.digest = (self.digest + header.digest) & MASK64
+    def _make(self, found: list[Found], data: memoryview) -> Iterator[_T]:
+        """Yield what is made of blocks that were not seen before. data: their run."""
 
     def _with_fragment(self, header: BlockHeader, content: bytes) -> list[bytes] | None:
         """Keep a fragment of a long row.
@@ -302,23 +213,24 @@ class PartitionMerge(BlockMerge[Decoded]):
     Memory, besides: the decoded fragments of rows that are not complete.
     """
 
-    def _make(self, header: BlockHeader, content: bytes, whole: memoryview) -> Decoded | None:
-        """See `BlockMerge`: its rows, those of fragments once they are all there."""
-        if header.is_fragment:
-            parts = self._with_fragment(header, content)
-            if parts is None:
-                return None
-            return Decoded(header.mapper, 1, b"".join(parts), lengths=False)
-        return Decoded(
-            header.mapper, header.rows, content, lengths=bool(header.flags & FLAG_LENGTHS)
-        )
+    def _make(self, found: list[Found], data: memoryview) -> Iterator[Decoded]:
+        """See `BlockMerge`: their rows, those of fragments once they are all there."""
+        for start, mapper, rows, flags, content in found:
+            if not flags & FLAG_FRAGMENT:
+                yield Decoded(mapper, rows, content, bool(flags & FLAG_LENGTHS))
+                continue
+            parts = self._with_fragment(parse_header(data, start), content)
+            if parts is not None:
+                yield Decoded(mapper, 1, b"".join(parts), lengths=False)
 
 
 class StoredMerge(BlockMerge[CheckedBlock]):
     """One partition's blocks of the named mappers, fragments as they are, exactly once."""
 
-    def _make(self, header: BlockHeader, content: bytes, whole: memoryview) -> CheckedBlock:
-        """See `BlockMerge`: the block."""
-        if header.is_fragment:
-            self._with_fragment(header, b"")  # so that it is known that none is missing
-        return CheckedBlock(header, content, whole)
+    def _make(self, found: list[Found], data: memoryview) -> Iterator[CheckedBlock]:
+        """See `BlockMerge`: the blocks."""
+        for start, _, _, _, content in found:
+            header = parse_header(data, start)
+            if header.is_fragment:
+                self._with_fragment(header, b"")  # so that it is known that none is missing
+            yield CheckedBlock(header, content, data[start : start + header.block_bytes])

@@ -43,6 +43,7 @@ class Daemon:
     was_forgotten: bool = False
     store_failing: bool = False
     store_hangs: bool = False
+    mechanics: str = ""
     named: int = 0
     assignments: int = 0
     died_at: float = 0.0
@@ -124,6 +125,7 @@ class DaemonTable:
             draining=registration.draining or (known is not None and known.draining),
             store_failing=known is not None and known.store_failing,
             store_hangs=known is not None and known.store_hangs,
+            mechanics=known.mechanics if known else "",
             named=known.named if known else 0,
             assignments=known.assignments if known else 0,
             silent_since=known.silent_since if known else None,
@@ -155,6 +157,7 @@ class DaemonTable:
                 self._tell(EventKind[kind], daemon)
             daemon.store_failing = heartbeat.store_failing
             daemon.store_hangs = heartbeat.store_hangs
+            daemon.mechanics = heartbeat.mechanics
             self._leases.renew(heartbeat.incarnation, self._lease_s, now)
             daemon.ends = heartbeat.draining
             if heartbeat.draining:
@@ -365,6 +368,7 @@ class DaemonTable:
                 assignments=d.assignments,
                 store_failing=d.store_failing,
                 store_hangs=d.store_hangs,
+                mechanics=d.mechanics,
             )
             for d in sorted(self._daemons.values(), key=_display_order)
         )

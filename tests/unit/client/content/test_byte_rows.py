@@ -13,6 +13,8 @@ from cosco.client.content.byte_rows import BYTES_SCHEMA, block_cuts, iter_rows, 
 from cosco.errors import DataCorrupted
 from cosco.format.block import MAX_CONTENT_BYTES
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 
 def decoded(rows: list[bytes]) -> Decoded:
     table = np.array(list(map(len, rows)), "<u4").tobytes()

@@ -25,6 +25,8 @@ from cosco.format.segment import SegmentId
 from cosco.protocol.fetch_records import FetchPart, FetchRequest, Reference
 from cosco.protocol.wire import FetchReply, fetch_reference, fetch_reply
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 ID = SegmentId(7, 3, 2, 11, 1)
 BODY = b"x" * (2 * ALIGNMENT - 64)
 REQUEST = FetchRequest(7, (FetchPart(3, 2, BitMap([5])),), several=False, direct=True)

@@ -9,6 +9,8 @@ from cosco.errors import InvalidArgument
 from cosco.format.block import CODEC_NONE, encode_block
 from cosco.protocol.wire import spb
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 
 def block(row: int, content: bytes = b"content") -> bytes:
     header, stored, _ = encode_block(

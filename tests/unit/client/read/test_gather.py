@@ -46,6 +46,8 @@ from cosco.protocol.wire import spb
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 BLOCKS: list[bytes] = []
 DIGEST = 0
 for i in range(4):

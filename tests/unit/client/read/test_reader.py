@@ -36,6 +36,8 @@ from cosco.errors import (
 from cosco.format.block import CODEC_NONE, HEADER_BYTES, encode_block, parse_header
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec, RowKind
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 #: How many rows are held back: they are of one byte and come in blocks of one.
 HELD_ROWS = 10
 #: Of a batch of one such row: the byte, and where it begins and ends.

@@ -45,6 +45,8 @@ from cosco.protocol.records import (
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 WAIT_S = 20.0
 PER_RANGE = 4
 RANGES = tuple(PartitionRange(i, PER_RANGE * i, PER_RANGE) for i in range(3))

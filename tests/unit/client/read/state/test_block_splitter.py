@@ -14,6 +14,8 @@ from cosco.client.read.state.block_splitter import BlockSplitter, HeaderSplitter
 from cosco.errors import DataCorrupted
 from cosco.format.block import CODEC_LZ4, HEADER_BYTES, encode_block
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 
 @given(st.lists(st.binary(max_size=90), max_size=8), st.randoms(use_true_random=False))
 def test_pieces_cut_anywhere_become_whole_blocks(contents: list[bytes], rng: random.Random) -> None:

@@ -18,6 +18,8 @@ from cosco.errors import CapacityExceeded, DataCorrupted
 from cosco.format.block import HEADER_BYTES, decode_content, encode_block, parse_header
 from cosco.protocol.records import AttemptSums
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 GIB = 1 << 30
 
 

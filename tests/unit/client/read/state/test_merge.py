@@ -24,6 +24,8 @@ from cosco.errors import DataCorrupted, DataLost
 from cosco.format.block import HEADER_BYTES
 from cosco.protocol.records import AttemptSums, ReadSnapshot
 
+pytestmark = pytest.mark.usefixtures("read_mechanics")
+
 
 def packed(
     rows: list[bytes], *, mapper: int = 4, attempt: int = 1, buffer_bytes: int = 2000
@@ -90,7 +92,7 @@ def test_copies_are_dropped() -> None:
     assert feed(merge, *blocks) == numbered(200)
     assert feed(merge, *blocks) == []
     assert len(blocks) > 1
-    assert (merge.rows, merge.refusals) == (200, 0)
+    assert (merge.count.rows, merge.refusals) == (200, 0)
 
 
 def test_a_missing_block_is_a_loss() -> None:
@@ -196,7 +198,7 @@ def test_other_rows_at_the_same_position_never_pass() -> None:
     other = one_block(content=b"\x01\0\0\0y")
     merge = merge_of(snapshot, 0, [4])
     assert feed(merge, other, *blocks) == [b"y"]
-    assert (merge.rows, merge.refusals) == (1, 0)
+    assert (merge.count.rows, merge.refusals) == (1, 0)
     with pytest.raises(DataCorrupted, match="contradicts the committed sums"):
         verify(merge)
     merge = merge_of(snapshot, 0, [4])
@@ -209,9 +211,9 @@ def test_what_is_kept_of_seen_blocks_grows_with_gaps() -> None:
     assert len(blocks) > 10
     merge = merge_of(snapshot, 0, [4])
     feed(merge, *blocks[::2])
-    assert [len(seen) for seen in merge._seen.values()] == [len(blocks[::2])]
+    assert merge.count.intervals == len(blocks[::2])
     feed(merge, *blocks, *blocks[1::2])
-    assert [len(seen) for seen in merge._seen.values()] == [1]
+    assert merge.count.intervals == 1
 
 
 def test_reasons_are_bounded() -> None:

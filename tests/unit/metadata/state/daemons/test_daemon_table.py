@@ -151,6 +151,14 @@ def test_rows_bring_a_table_back() -> None:
     assert restored.expire(110.0) == [2]
 
 
+def test_what_does_its_mechanics_is_what_the_last_heartbeat_said(table: DaemonTable) -> None:
+    table.register(registration(1), 0.0)
+    assert [status.mechanics for status in table.status()] == [""]
+    table.heartbeat(DaemonHeartbeat(1, 9, mechanics="native 1.2.3"), 1.0)
+    table.register(registration(1), 2.0)
+    assert [status.mechanics for status in table.status()] == ["native 1.2.3"]
+
+
 def test_others_of_a_store_are_spared_when_it_fails_and_not_when_it_hangs(
     table: DaemonTable,
 ) -> None:
