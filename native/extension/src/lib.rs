@@ -3,6 +3,7 @@
 
 mod buffers;
 mod errors;
+mod packing;
 
 use pyo3::prelude::*;
 
@@ -30,6 +31,9 @@ mod cosco_native {
 
     #[pymodule_export]
     use super::count_blocks;
+
+    #[pymodule_export]
+    use super::packing::{BlockWriter, RowSorter, SortedRows};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -9,3 +9,4 @@ pub mod damage;
 pub mod frame;
 mod little_endian;
 pub mod lz4;
+pub mod packing;

@@ -32,7 +32,7 @@ from cosco.client.content.arrow import (
 from cosco.client.content.arrow_binding import unbound_columns
 from cosco.client.content.arrow_schema import Conversion, Conversions, normalize_schema
 from cosco.client.content.arrow_transport import transport
-from cosco.client.content.byte_rows import MAX_ROW_BYTES, block_cuts
+from cosco.client.content.byte_rows import MAX_ROW_BYTES
 from cosco.client.content.row_costs import batch_bytes, batch_costs
 from cosco.client.content.value_pool import ValuePool
 from cosco.client.write.state.batch_arguments import (
@@ -49,15 +49,10 @@ from cosco.client.write.state.batch_arguments import (
     slice_partitions,
 )
 from cosco.client.write.state.framing import FrameBuilder, PackedFrame
-from cosco.client.write.state.sorting import (
-    PartitionRows,
-    RowSorter,
-    partition_bounds,
-    places,
-    sort_buffer_bytes,
-)
+from cosco.client.write.state.packing_parts import row_sorter
+from cosco.client.write.state.sorting import partition_bounds, places, sort_buffer_bytes
 from cosco.errors import InvalidRow, SchemaMismatch
-from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES
+from cosco.format.block import MAX_CONTENT_BYTES
 from cosco.protocol.records import U32, AttemptSums, OpenedAttempt
 
 #: Buffers are kept below this, so that offsets of 32 bits reach everywhere in them.
@@ -201,7 +196,7 @@ class RowPacker(Packer[RowRun]):
         super().__init__(opened, buffer_bytes)
         #: Rows that were collected one by one and not joined yet.
         self.pending: Final = PendingRows(self._limit)
-        self._sorter = RowSorter(self._frames.partitions, self._limit)
+        self._sorter = row_sorter(self._frames.partitions, self._limit)
 
     def collect(self, partition: int, row: bytes) -> bool:
         """Add one row to those that are pending, or check and drop it if it is not wanted.
@@ -278,30 +273,9 @@ class RowPacker(Packer[RowRun]):
 
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         self.buffered_bytes = 0
-        for partition, rows in self._sorter.drain():
-            yield from self._pack_partition(partition, rows)
-
-    def _pack_partition(self, partition: int, rows: PartitionRows) -> Iterator[PackedFrame]:
-        tables, pieces = rows.tables, rows.pieces
-        table_bytes = sum(map(len, tables))
-        if table_bytes + sum(map(len, pieces)) <= MAX_CONTENT_BYTES:
-            count = table_bytes // LENGTH_BYTES
-            content = b"".join((*tables, *pieces))
-            yield from self._frames.add(partition, count, content, lengths=True)
-            return
-        table = memoryview(b"".join(tables))
-        joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        ends = np.cumsum(np.frombuffer(table, "<u4"), dtype=np.int64)
-        start = 0
-        for first, last in block_cuts(ends + np.arange(1, len(ends) + 1) * LENGTH_BYTES, 0):
-            end = int(ends[last - 1])
-            part, start = joined[start:end], end
-            if last - first == 1 and len(part) + LENGTH_BYTES > MAX_CONTENT_BYTES:
-                yield from self._frames.add_long_row(partition, part)
-                continue
-            lengths = table[LENGTH_BYTES * first : LENGTH_BYTES * last]
-            content = b"".join((lengths, part))
-            yield from self._frames.add(partition, last - first, content, lengths=True)
+        rows = self._sorter.drain()
+        yield from self._frames.add_sorted(rows)
+        self._sorter.reuse(rows)
 
 
 class ArrowPacker(Packer[pa.RecordBatch]):
