@@ -1,11 +1,11 @@
 //! Memory of Python objects, as slices.
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// Contiguous bytes of a Python object, which cannot go away or move while this is there.
-pub struct Bytes(PyBuffer<u8>);
+/// Contiguous memory of a Python object, of items of any type, which cannot go away or move while this is there.
+pub struct Bytes(PyUntypedBuffer);
 
 impl Bytes {
     /// The bytes. Nobody may write to them meanwhile, be it with the interpreter's lock given up.
@@ -25,7 +25,7 @@ impl<'py> FromPyObject<'_, 'py> for Bytes {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let buffer = PyBuffer::<u8>::get(&object)?;
+        let buffer = PyUntypedBuffer::get(&object)?;
         if !buffer.is_c_contiguous() {
             return Err(PyValueError::new_err("bytes that lie apart"));
         }

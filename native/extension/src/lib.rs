@@ -4,6 +4,7 @@
 mod buffers;
 mod errors;
 mod packing;
+mod packing_columns;
 
 use pyo3::prelude::*;
 
@@ -34,6 +35,9 @@ mod cosco_native {
 
     #[pymodule_export]
     use super::packing::{BlockWriter, RowSorter, SortedRows};
+
+    #[pymodule_export]
+    use super::packing_columns::{ColumnSorter, SortedColumns};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

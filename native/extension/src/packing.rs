@@ -2,16 +2,18 @@
 
 use cosco_mechanics::block::{BlockHeader, MAX_CONTENT_BYTES};
 use cosco_mechanics::packing::blocks;
-use cosco_mechanics::packing::blocks::Sums;
+use cosco_mechanics::packing::blocks::{Contents, Sums};
 use cosco_mechanics::packing::integers::Integers;
+use cosco_mechanics::packing::misuse::Misuse;
 use cosco_mechanics::packing::row_sorter;
-use cosco_mechanics::packing::row_sorter::{Misuse, RowRun};
+use cosco_mechanics::packing::row_sorter::RowRun;
 use cosco_mechanics::packing::sorted_rows;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffers::Bytes;
+use crate::packing_columns::SortedColumns;
 
 /// Writes the blocks of one attempt.
 #[pyclass]
@@ -55,8 +57,9 @@ impl BlockWriter {
         Ok(PyBytes::new(py, self.blocks.written()))
     }
 
-    /// Makes blocks of sorted rows until they have `room` bytes or more, or the next row is of
-    /// `end_partition` or later, or too long for a block. Returns the blocks and their number.
+    /// Makes blocks of sorted rows of bytes until they have `room` bytes or more, or the next row
+    /// is of `end_partition` or later, or too long for a block. Returns the blocks and their
+    /// number.
     fn fill<'py>(
         &mut self,
         py: Python<'py>,
@@ -64,14 +67,18 @@ impl BlockWriter {
         end_partition: u32,
         room: usize,
     ) -> PyResult<(Bound<'py, PyBytes>, usize)> {
-        if rows.partitions > self.partitions {
-            return Err(misuse(Misuse::Partition));
-        }
-        let count = py.detach(|| {
-            self.blocks.clear();
-            self.blocks.fill(&mut rows.rows, end_partition, room)
-        });
-        Ok((PyBytes::new(py, self.blocks.written()), count))
+        self.fill_of(py, &mut rows.rows, rows.partitions, end_partition, room)
+    }
+
+    /// The same of sorted rows of Arrow, until the next ones may be too many for a block.
+    fn fill_columns<'py>(
+        &mut self,
+        py: Python<'py>,
+        rows: &mut SortedColumns,
+        end_partition: u32,
+        room: usize,
+    ) -> PyResult<(Bound<'py, PyBytes>, usize)> {
+        self.fill_of(py, &mut rows.rows, rows.partitions, end_partition, room)
     }
 
     /// Returns what the blocks of partitions `first` to `end` add up to: rows, bytes of rows,
@@ -95,6 +102,26 @@ impl BlockWriter {
             field(|one| one.stored_bytes),
             field(|one| one.digest),
         ])
+    }
+}
+
+impl BlockWriter {
+    fn fill_of<'py, Rows: Contents + Send>(
+        &mut self,
+        py: Python<'py>,
+        rows: &mut Rows,
+        partitions: u32,
+        end_partition: u32,
+        room: usize,
+    ) -> PyResult<(Bound<'py, PyBytes>, usize)> {
+        if partitions > self.partitions {
+            return Err(misuse(Misuse::Partition));
+        }
+        let count = py.detach(|| {
+            self.blocks.clear();
+            self.blocks.fill(rows, end_partition, room)
+        });
+        Ok((PyBytes::new(py, self.blocks.written()), count))
     }
 }
 
@@ -178,11 +205,13 @@ impl SortedRows {
     }
 }
 
-fn integers(data: &Bytes, width: usize) -> PyResult<Integers<'_>> {
+/// Integers of `width` bytes in the memory of an object.
+pub fn integers(data: &Bytes, width: usize) -> PyResult<Integers<'_>> {
     Integers::new(data.as_slice(), width)
         .ok_or_else(|| PyValueError::new_err(format!("integers of {width} bytes")))
 }
 
-fn misuse(misuse: Misuse) -> PyErr {
+/// What Python raises for arguments that its side has not checked.
+pub fn misuse(misuse: Misuse) -> PyErr {
     PyValueError::new_err(misuse.to_string())
 }

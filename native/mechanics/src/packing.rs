@@ -4,6 +4,11 @@
 //! caller: `cosco/client/write/state`.
 
 pub mod blocks;
+pub mod column_sorter;
+pub mod columns;
 pub mod integers;
+pub mod message;
+pub mod misuse;
 pub mod row_sorter;
+pub mod sorted_columns;
 pub mod sorted_rows;

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cosco.client.write.state.batch_sorting import SortedBatches
 from cosco.client.write.state.sorting import SortedRows
 from cosco.format.block import HEADER_BYTES, LENGTH_BYTES, Buffer, encode_block
 from cosco.protocol.records import MASK64
@@ -25,6 +26,7 @@ class Blocks(Protocol):
         rows: int,
         content: Buffer,
         *,
+        lengths: bool = False,
         fragment: int | None = None,
         last: bool = False,
     ) -> list[bytes]:
@@ -34,10 +36,10 @@ class Blocks(Protocol):
         """
 
     def fill(self, rows: Any, end_partition: int, room: int) -> tuple[list[bytes], int]:
-        """Make blocks of sorted rows: until they have `room` bytes or more, or the next row is of
-        `end_partition` or later, or too long for a block.
+        """Make blocks of sorted rows: until they have `room` bytes or more, or the next rows are of
+        `end_partition` or later, or may be too long for a block.
 
-        rows: what a `Sorter` of the same kind, native or portable, has drained.
+        rows: what a sorter of the same kind, native or portable, has drained.
 
         Returns: their parts, and how many blocks they are.
         """
@@ -69,43 +71,11 @@ class BlockWriter:
         rows: int,
         content: Buffer,
         *,
+        lengths: bool = False,
         fragment: int | None = None,
         last: bool = False,
     ) -> list[bytes]:
         """See `Blocks.add`."""
-        return self._add(partition, rows, content, False, fragment, last)
-
-    def fill(self, rows: SortedRows, end_partition: int, room: int) -> tuple[list[bytes], int]:
-        """See `Blocks.fill`."""
-        parts: list[bytes] = []
-        size = 0
-        while size < room:
-            partition = rows.partition()
-            if partition is None or partition >= end_partition:
-                break
-            block = rows.next_block()
-            if block is None:
-                break
-            count, content = block
-            added = self._add(partition, count, content, True, None, False)
-            parts += added
-            size += len(added[0]) + len(added[1])
-        return parts, len(parts) // 2
-
-    def sums(self, first: int, end: int) -> Sums:
-        """See `Blocks.sums`."""
-        every = (self._rows, self._row_bytes, self._stored_bytes, self._digests)
-        return np.array([of[first:end] for of in every], np.uint64)
-
-    def _add(
-        self,
-        partition: int,
-        rows: int,
-        content: Buffer,
-        lengths: bool,
-        fragment: int | None,
-        last: bool,
-    ) -> list[bytes]:
         header, stored, digest = encode_block(
             exchange=self._exchange,
             partition=partition,
@@ -125,3 +95,34 @@ class BlockWriter:
         self._stored_bytes[partition] += HEADER_BYTES + len(stored)
         self._digests[partition] = (self._digests[partition] + digest) & MASK64
         return [header, stored]
+
+    def fill(
+        self, rows: SortedRows | SortedBatches, end_partition: int, room: int
+    ) -> tuple[list[bytes], int]:
+        """See `Blocks.fill`."""
+        return fill_by_block(self, rows, end_partition, room)
+
+    def sums(self, first: int, end: int) -> Sums:
+        """See `Blocks.sums`."""
+        every = (self._rows, self._row_bytes, self._stored_bytes, self._digests)
+        return np.array([of[first:end] for of in every], np.uint64)
+
+
+def fill_by_block(
+    blocks: Blocks, rows: SortedRows | SortedBatches, end_partition: int, room: int
+) -> tuple[list[bytes], int]:
+    """Do what `Blocks.fill` does, for rows that were sorted in Python: one block after another."""
+    parts: list[bytes] = []
+    size = count = 0
+    while size < room:
+        partition = rows.partition()
+        if partition is None or partition >= end_partition:
+            break
+        block = rows.next_block()
+        if block is None:
+            break
+        added = blocks.add(partition, *block, lengths=rows.has_lengths)
+        parts += added
+        size += sum(map(len, added))
+        count += 1
+    return parts, count

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cosco.client.content.byte_rows import MAX_ROW_BYTES
+from cosco.client.write.state.batch_sorting import Batches
 from cosco.client.write.state.packing_parts import block_writer
 from cosco.client.write.state.sorting import Rows
 from cosco.errors import CoscoError
@@ -81,19 +82,17 @@ class FrameBuilder:
         self._take(self._writer.add(partition, rows, content, fragment=fragment, last=last), 1)
         return ended
 
-    def add_sorted(self, rows: Rows) -> Iterator[PackedFrame]:
-        """Make blocks of all rows that were sorted, and yield the frames that came to their ends.
-
-        Raises: CoscoError as `add_long_row` does.
-        """
+    def add_sorted(self, rows: Rows | Batches) -> Iterator[PackedFrame]:
+        """Make blocks of sorted rows, up to the end or to rows that may be too long for a block,
+        and yield the frames that came to their ends."""
         while (partition := rows.partition()) is not None:
-            if (long_row := rows.take_long_row()) is not None:
-                yield from self.add_long_row(partition, long_row)
-                continue
             ended = self._make_room(partition)
             room = TARGET_FRAME_BYTES - self._body_bytes
-            self._take(*self._writer.fill(rows, self._range_end, room))
+            parts, blocks = self._writer.fill(rows, self._range_end, room)
+            self._take(parts, blocks)
             yield from ended
+            if not blocks:
+                return
 
     def add_long_row(self, partition: int, content: memoryview) -> Iterator[PackedFrame]:
         """Cut the content of one row into fragments, and make a block of each.

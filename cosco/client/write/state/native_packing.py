@@ -10,11 +10,11 @@ from collections import defaultdict, deque
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cosco.client.write.state.batch_arguments import RowPartitions, RowRun
-from cosco.client.write.state.block_writer import Sums
-from cosco.format.block import FLAG_FRAGMENT, FLAG_LAST, Buffer
+from cosco.client.write.state.batch_sorting import SortedBatches
+from cosco.client.write.state.block_writer import Sums, fill_by_block
+from cosco.format.block import FLAG_FRAGMENT, FLAG_LAST, FLAG_LENGTHS, Buffer
 
 #: The memory of a sorter with a longer buffer is not kept for the next packer.
 _MAX_SPARE_BYTES: Final = 32 << 20
@@ -39,19 +39,21 @@ class NativeBlockWriter:
         rows: int,
         content: Buffer,
         *,
+        lengths: bool = False,
         fragment: int | None = None,
         last: bool = False,
     ) -> list[bytes]:
         """See `Blocks.add`."""
-        flags = 0
+        flags = FLAG_LENGTHS if lengths else 0
         if fragment is not None:
             flags = FLAG_FRAGMENT | (FLAG_LAST if last else 0)
-        data = memoryview(content).cast("B")  # memory of Arrow is of signed bytes
-        return [self._blocks.add(partition, rows, data, flags, fragment or 0)]
+        return [self._blocks.add(partition, rows, content, flags, fragment or 0)]
 
     def fill(self, rows: Any, end_partition: int, room: int) -> tuple[list[bytes], int]:
-        """See `Blocks.fill`; rows: of a native sorter."""
-        blocks, count = self._blocks.fill(rows.native, end_partition, room)
+        """See `Blocks.fill`."""
+        if isinstance(rows, SortedBatches):  # of columns that are not for the native part
+            return fill_by_block(self, rows, end_partition, room)
+        blocks, count = rows.fill(self._blocks, end_partition, room)
         return ([blocks] if count else []), count
 
     def sums(self, first: int, end: int) -> Sums:
@@ -68,6 +70,11 @@ class NativeRows:
         """Begin. native: what a native sorter drained; long_rows: by partition, in order."""
         self.native: Final = native
         self._long_rows = long_rows
+
+    def fill(self, blocks: Any, end_partition: int, room: int) -> tuple[bytes, int]:
+        """Have a native writer make blocks of the rows."""
+        found: tuple[bytes, int] = blocks.fill(self.native, end_partition, room)
+        return found
 
     def partition(self) -> int | None:
         """See `Rows.partition`."""
@@ -99,11 +106,7 @@ class NativeRowSorter:
     def append(self, row_partitions: RowPartitions, run: RowRun) -> None:
         """See `Sorter.append`."""
         long_rows = self._sorter.append(
-            _bytes_of(row_partitions),
-            row_partitions.itemsize,
-            _bytes_of(run.offsets),
-            run.offsets.itemsize,
-            run.data,
+            row_partitions, row_partitions.itemsize, run.offsets, run.offsets.itemsize, run.data
         )
         for index in long_rows:
             self._keep(int(row_partitions[index]), run, index)
@@ -111,9 +114,7 @@ class NativeRowSorter:
     def append_sorted(self, partition: int, run: RowRun) -> None:
         """See `Sorter.append_sorted`."""
         offsets = run.offsets
-        for index in self._sorter.append_sorted(
-            partition, _bytes_of(offsets), offsets.itemsize, run.data
-        ):
+        for index in self._sorter.append_sorted(partition, offsets, offsets.itemsize, run.data):
             self._keep(partition, run, index)
 
     def drain(self) -> NativeRows:
@@ -135,7 +136,3 @@ class NativeRowSorter:
         row = run.data[int(run.offsets[index]) : int(run.offsets[index + 1])]
         copied = row.copy() if len(row) <= self._limit else row
         self._long_rows[partition].append(copied.data)
-
-
-def _bytes_of(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(array).view(np.uint8)

@@ -120,6 +120,8 @@ class _Next(NamedTuple):
 class SortedRows:
     """See `Rows`. `memory` is where they lie."""
 
+    has_lengths: Final = True
+
     def __init__(self, rows: dict[int, PartitionRows], memory: _Bytes | None) -> None:
         """Begin. rows: by partition."""
         self.memory: Final = memory

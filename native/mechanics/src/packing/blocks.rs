@@ -1,8 +1,7 @@
 //! Blocks of one attempt, written one behind the other, and what they add up to by partition.
 
-use crate::block::{BlockHeader, FLAG_LENGTHS, HEADER_BYTES, POSITION_SHIFT, write_block};
+use crate::block::{BlockHeader, HEADER_BYTES, POSITION_SHIFT, write_block};
 use crate::lz4::Compressor;
-use crate::packing::sorted_rows::SortedRows;
 
 /// What the blocks of one partition add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +10,21 @@ pub struct Sums {
     pub row_bytes: u64,
     pub stored_bytes: u64,
     pub digest: u64,
+}
+
+/// Sorted rows that blocks are made of.
+pub trait Contents {
+    /// The flags of their blocks.
+    const FLAGS: u8;
+
+    /// The partition of the next rows; None if there are no more.
+    fn partition(&self) -> Option<u32>;
+
+    /// Writes the content of the partition's next block to `content`, over what was there.
+    ///
+    /// Returns how many rows it has; None if there is none, or the next rows are for the caller to
+    /// cut.
+    fn next_block(&mut self, content: &mut Vec<u8>) -> Option<u32>;
 }
 
 /// Writes the blocks of one attempt.
@@ -81,9 +95,14 @@ impl BlockWriter {
         sums.digest = sums.digest.wrapping_add(written.digest);
     }
 
-    /// Writes blocks of sorted rows until `room` bytes are written or more, or the next row is of
-    /// `end_partition` or later, or too long for a block. Returns how many blocks.
-    pub fn fill(&mut self, rows: &mut SortedRows, end_partition: u32, room: usize) -> usize {
+    /// Writes blocks of sorted rows until `room` bytes are written or more, or the next rows are of
+    /// `end_partition` or later, or for the caller to cut. Returns how many blocks.
+    pub fn fill<Rows: Contents>(
+        &mut self,
+        rows: &mut Rows,
+        end_partition: u32,
+        room: usize,
+    ) -> usize {
         let mut content = std::mem::take(&mut self.content);
         let mut blocks = 0;
         while self.used < room {
@@ -91,7 +110,7 @@ impl BlockWriter {
                 break;
             };
             let Some(count) = rows.next_block(&mut content) else { break };
-            self.write(partition, count, &content, FLAG_LENGTHS, 0);
+            self.write(partition, count, &content, Rows::FLAGS, 0);
             blocks += 1;
         }
         self.content = content;

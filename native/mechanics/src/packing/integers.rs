@@ -22,6 +22,17 @@ impl<'a> Integers<'a> {
         }
     }
 
+    /// How many bytes each has.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Bytes1(_) => 1,
+            Self::Bytes2(_) => 2,
+            Self::Bytes4(_) => 4,
+            Self::Bytes8(_) => 8,
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,10 +4,9 @@
 //! end of one large array. Rows of a long run are sorted where they lie, a sort buffer of them at a
 //! time, without being copied before.
 
-use std::fmt::{Display, Formatter};
-
 use crate::block::{LENGTH_BYTES, MAX_CONTENT_BYTES};
 use crate::packing::integers::Integers;
+use crate::packing::misuse::Misuse;
 use crate::packing::sorted_rows::{Piece, SortedRows};
 
 /// A longer row is cut into fragments.
@@ -33,26 +32,6 @@ impl RowRun<'_> {
         self.offsets.at(row) as usize
     }
 }
-
-/// What is wrong with the arguments of a call, which the caller has not checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misuse {
-    Offsets,
-    Partition,
-    Count,
-}
-
-impl Display for Misuse {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Offsets => "a row ends before it begins, or beyond the data",
-            Self::Partition => "there is no such partition",
-            Self::Count => "there is not one partition for each row",
-        })
-    }
-}
-
-impl std::error::Error for Misuse {}
 
 #[derive(Clone, Copy, Default)]
 struct Target {

@@ -1,7 +1,8 @@
 //! Rows of bytes that are sorted by partition, and their blocks.
 
-use crate::block::{LENGTH_BYTES, MAX_CONTENT_BYTES};
+use crate::block::{FLAG_LENGTHS, LENGTH_BYTES, MAX_CONTENT_BYTES};
 use crate::little_endian::u32_at;
+use crate::packing::blocks::Contents;
 use crate::packing::row_sorter::MAX_BLOCK_ROW_BYTES;
 
 /// Rows of one partition that lie together; `rows` 0: a row too long for a block, kept elsewhere.
@@ -112,43 +113,6 @@ impl SortedRows {
         self.pieces.sort_by_key(|piece| piece.partition);
     }
 
-    /// The partition of the next rows; None if there are no more.
-    #[must_use]
-    pub fn partition(&self) -> Option<u32> {
-        self.pieces.get(self.next).map(|piece| piece.partition)
-    }
-
-    /// Writes the content of the partition's next block to `content`, over what was there.
-    ///
-    /// Returns how many rows it has; None if the next row is too long for a block, or there is
-    /// none.
-    pub fn next_block(&mut self, content: &mut Vec<u8>) -> Option<u32> {
-        if self.cuts.is_none() {
-            let partition = self.partition()?;
-            let rest = &self.pieces[self.next..];
-            let count = rest.iter().take_while(|piece| piece.partition == partition).count();
-            let pieces = &rest[..count];
-            let rows: usize = pieces.iter().map(|piece| piece.rows.max(1) as usize).sum();
-            let bytes: usize = pieces.iter().map(|piece| piece.bytes).sum();
-            if rows * LENGTH_BYTES + bytes <= MAX_CONTENT_BYTES {
-                self.join(count, content);
-                self.next += count;
-                return Some(rows as u32);
-            }
-            self.cuts = Some(self.begin_cuts(count, rows));
-        }
-        let mut cuts = self.cuts.take()?;
-        let end = cuts.next_end();
-        if cuts.is_long_row(end) {
-            self.cuts = Some(cuts);
-            return None;
-        }
-        let rows = (end - cuts.first) as u32;
-        self.gather(&mut cuts, end, content);
-        self.go_on(cuts, end);
-        Some(rows)
-    }
-
     /// Passes the next row, if it is too long for a block. Returns whether it is.
     pub fn skip_long_row(&mut self) -> bool {
         let Some(mut cuts) = self.cuts.take() else { return false };
@@ -229,6 +193,41 @@ impl SortedRows {
         while partition.is_some() && self.partition() == partition {
             self.next += 1;
         }
+    }
+}
+
+impl Contents for SortedRows {
+    const FLAGS: u8 = FLAG_LENGTHS;
+
+    fn partition(&self) -> Option<u32> {
+        self.pieces.get(self.next).map(|piece| piece.partition)
+    }
+
+    fn next_block(&mut self, content: &mut Vec<u8>) -> Option<u32> {
+        if self.cuts.is_none() {
+            let partition = self.partition()?;
+            let rest = &self.pieces[self.next..];
+            let count = rest.iter().take_while(|piece| piece.partition == partition).count();
+            let pieces = &rest[..count];
+            let rows: usize = pieces.iter().map(|piece| piece.rows.max(1) as usize).sum();
+            let bytes: usize = pieces.iter().map(|piece| piece.bytes).sum();
+            if rows * LENGTH_BYTES + bytes <= MAX_CONTENT_BYTES {
+                self.join(count, content);
+                self.next += count;
+                return Some(rows as u32);
+            }
+            self.cuts = Some(self.begin_cuts(count, rows));
+        }
+        let mut cuts = self.cuts.take()?;
+        let end = cuts.next_end();
+        if cuts.is_long_row(end) {
+            self.cuts = Some(cuts);
+            return None;
+        }
+        let rows = (end - cuts.first) as u32;
+        self.gather(&mut cuts, end, content);
+        self.go_on(cuts, end);
+        Some(rows)
     }
 }
 
