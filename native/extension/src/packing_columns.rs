@@ -32,15 +32,23 @@ impl ColumnSorter {
     #[new]
     fn new(
         partitions: u32,
+        limit: usize,
         kinds: Vec<i32>,
         template: (Vec<u8>, usize, usize, usize, usize),
     ) -> PyResult<Self> {
         let kinds: Vec<Kind> = kinds.into_iter().map(kind_of).collect();
         let (head, rows_at, body_at, nodes_at, buffers_at) = template;
         let template = Template { head, rows_at, body_at, nodes_at, buffers_at };
-        let sorter = column_sorter::ColumnSorter::new(partitions as usize, kinds.clone(), template)
-            .ok_or_else(|| PyValueError::new_err("a message of other columns"))?;
+        let sorter =
+            column_sorter::ColumnSorter::new(partitions as usize, limit, kinds.clone(), template)
+                .ok_or_else(|| PyValueError::new_err("a message of other columns"))?;
         Ok(Self { sorter, kinds, partitions })
+    }
+
+    /// Begins anew, empty, with columns of the same kinds and the same memory.
+    fn reset(&mut self, partitions: u32, limit: usize) {
+        self.sorter.reset(partitions as usize, limit);
+        self.partitions = partitions;
     }
 
     /// Copies the rows of a batch behind those of their partitions.

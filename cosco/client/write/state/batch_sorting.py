@@ -71,6 +71,9 @@ class BatchSorter(Protocol):
     def reuse(self, rows: Any) -> None:
         """Take back the memory of what was drained, when it is not needed any more."""
 
+    def close(self) -> None:
+        """Leave the memory to the next packer of this process, after the last `drain`."""
+
 
 class PortablePart:
     """See `BatchPart`."""
@@ -191,6 +194,9 @@ class PortableBatchSorter:
 
     def reuse(self, rows: SortedBatches) -> None:
         """See `BatchSorter.reuse`: there is nothing to take."""
+
+    def close(self) -> None:
+        """See `BatchSorter.close`: there is nothing to leave."""
 
 
 def joined_or_none(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:

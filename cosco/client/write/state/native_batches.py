@@ -21,7 +21,12 @@ from cosco.client.content.arrow_message import (
 )
 from cosco.client.content.arrow_transport import Transport
 from cosco.client.write.state.batch_arguments import BatchPartitions
+from cosco.client.write.state.native_packing import MAX_SPARE_BYTES
 from cosco.format.block import Buffer
+
+#: The native sorter of the last packer that was closed, by the kinds of its columns: see
+#: `native_packing`.
+_spare: Final[dict[tuple[int, ...], Any]] = {}
 
 
 class NativePart:
@@ -82,11 +87,25 @@ class NativeBatchSorter:
     """See `cosco.client.write.state.batch_sorting.BatchSorter`."""
 
     def __init__(
-        self, native: Any, partitions: int, kinds: tuple[int, ...], layout: MessageLayout
+        self,
+        native: Any,
+        partitions: int,
+        limit: int,
+        kinds: tuple[int, ...],
+        layout: MessageLayout,
     ) -> None:
-        """Begin empty. native: the module; kinds: of the columns; layout: of their messages."""
+        """Begin empty.
+
+        native: the module; limit: about how many bytes of rows are added between two drains;
+        kinds: of the columns; layout: of their messages.
+        """
         self._kinds = kinds
-        self._sorter = native.ColumnSorter(partitions, kinds, tuple(layout))
+        self._limit = limit
+        try:
+            self._sorter = _spare.pop(kinds)
+            self._sorter.reset(partitions, limit)
+        except KeyError:
+            self._sorter = native.ColumnSorter(partitions, limit, kinds, tuple(layout))
 
     def append(self, row_partitions: BatchPartitions, batch: pa.RecordBatch) -> None:
         """See `BatchSorter.append`."""
@@ -104,14 +123,25 @@ class NativeBatchSorter:
         """See `BatchSorter.reuse`."""
         self._sorter.reuse(rows.native)
 
+    def close(self) -> None:
+        """See `BatchSorter.close`."""
+        sorter, self._sorter = self._sorter, None
+        if sorter is not None and self._limit <= MAX_SPARE_BYTES:
+            _spare.clear()
+            _spare[self._kinds] = sorter
 
-def native_batch_sorter(native: Any, way: Transport, partitions: int) -> NativeBatchSorter | None:
+
+def native_batch_sorter(
+    native: Any, way: Transport, partitions: int, limit: int
+) -> NativeBatchSorter | None:
     """Return a sorter of batches that travel in this way; None where it is not for them."""
     kinds = column_kinds(way.plain)
     if kinds is None or way.values or way.carries_schema:
         return None
     layout = _checked_layout(native, kinds)
-    return None if layout is None else NativeBatchSorter(native, partitions, kinds, layout)
+    if layout is None:
+        return None
+    return NativeBatchSorter(native, partitions, limit, kinds, layout)
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +150,10 @@ def _checked_layout(native: Any, kinds: tuple[int, ...]) -> MessageLayout | None
     layout, batch = message_layout(kinds), probe_batch(kinds)
     if layout is None:
         return None
-    sorter = NativeBatchSorter(native, 1, kinds, layout)
+    try:
+        sorter = NativeBatchSorter(native, 1, 0, kinds, layout)
+    except ValueError:  # it has no place for all figures
+        return None
     sorter.append(0, batch)
     (part,) = sorter.drain(0, None).take()
     return layout if part.encode() == bytes(batch.serialize()) else None

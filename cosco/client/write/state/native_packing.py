@@ -17,7 +17,7 @@ from cosco.client.write.state.block_writer import Sums, fill_by_block
 from cosco.format.block import FLAG_FRAGMENT, FLAG_LAST, FLAG_LENGTHS, Buffer
 
 #: The memory of a sorter with a longer buffer is not kept for the next packer.
-_MAX_SPARE_BYTES: Final = 32 << 20
+MAX_SPARE_BYTES: Final = 32 << 20
 
 #: The native sorter of the last packer that was closed, if it is free: to touch new memory for the
 #: first time costs as much as packing the rows of a third of it.
@@ -129,7 +129,7 @@ class NativeRowSorter:
     def close(self) -> None:
         """See `Sorter.close`."""
         sorter, self._sorter = self._sorter, None
-        if sorter is not None and self._limit <= _MAX_SPARE_BYTES:
+        if sorter is not None and self._limit <= MAX_SPARE_BYTES:
             _spare[:] = [sorter]
 
     def _keep(self, partition: int, run: RowRun, index: int) -> None:

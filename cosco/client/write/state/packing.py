@@ -149,6 +149,10 @@ class Packer(ABC, Generic[_Batch]):
         yield from self._empty()
 
     @abstractmethod
+    def close(self) -> None:
+        """Leave the buffers to the next packer of this process, after the last `drain`."""
+
+    @abstractmethod
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         """Make the blocks of all that is buffered, and leave the buffer empty."""
 
@@ -256,7 +260,7 @@ class RowPacker(Packer[RowRun]):
         yield from super().drain(marks=marks)
 
     def close(self) -> None:
-        """Leave the buffers to the next packer of this process, after the last `drain`."""
+        """See `Packer.close`."""
         self._sorter.close()
 
     def _append(self, row_partitions: BatchPartitions, batch: RowRun) -> None:
@@ -344,6 +348,10 @@ class ArrowPacker(Packer[pa.RecordBatch]):
             yield from self._empty()
             self._set_schema(schema)
 
+    def close(self) -> None:
+        """See `Packer.close`."""
+        self._sorter.close()
+
     def _set_schema(self, schema: pa.Schema) -> None:
         self._bound = schema
         self._schema = normalize_schema(schema)
@@ -353,7 +361,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         self._way = transport(self._schema)
         self._pools = self._way.new_pools()
         self._encoder = ContentEncoder(self._way)
-        self._sorter = batch_sorter(self._way, self._frames.partitions)
+        self._sorter = batch_sorter(self._way, self._frames.partitions, self._limit)
 
     def _add_part(
         self, part: pa.RecordBatch, row_partitions: BatchPartitions, cost: int

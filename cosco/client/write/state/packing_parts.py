@@ -28,7 +28,7 @@ def row_sorter(partitions: int, limit: int) -> Sorter:
     return NativeRowSorter(NATIVE, partitions, limit)
 
 
-def batch_sorter(way: Transport, partitions: int) -> BatchSorter:
-    """Return what sorts plain batches that travel in this way by partition."""
-    native = None if NATIVE is None else native_batch_sorter(NATIVE, way, partitions)
+def batch_sorter(way: Transport, partitions: int, limit: int) -> BatchSorter:
+    """Return what sorts plain batches that travel in this way by partition, about `limit` bytes."""
+    native = None if NATIVE is None else native_batch_sorter(NATIVE, way, partitions, limit)
     return PortableBatchSorter(way.plain) if native is None else native

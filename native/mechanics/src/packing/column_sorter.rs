@@ -14,6 +14,7 @@ const PIECE_ROWS: usize = 64;
 /// Sorts rows by partition; those of a partition keep their order.
 pub struct ColumnSorter {
     kinds: Vec<Kind>,
+    limit: usize,
     sorted: SortedColumns,
     /// Of each row of the batch: its partition, and its place among all rows.
     row_partitions: Vec<u32>,
@@ -25,9 +26,16 @@ pub struct ColumnSorter {
 }
 
 impl ColumnSorter {
-    /// Begins empty. Returns None if `template` is none of such columns.
+    /// Begins empty. `limit`: about how many bytes of rows are added between two drains.
+    ///
+    /// Returns None if `template` is none of such columns.
     #[must_use]
-    pub fn new(partitions: usize, kinds: Vec<Kind>, template: Template) -> Option<Self> {
+    pub fn new(
+        partitions: usize,
+        limit: usize,
+        kinds: Vec<Kind>,
+        template: Template,
+    ) -> Option<Self> {
         let buffers = kinds.iter().map(|kind| match kind {
             Kind::Variable(_) => 3,
             _ => 2,
@@ -38,11 +46,19 @@ impl ColumnSorter {
         Some(Self {
             sorted: SortedColumns::new(kinds.clone(), template),
             kinds,
+            limit,
             row_partitions: Vec::new(),
             places: Vec::new(),
             ends: Vec::new(),
             next: vec![0; partitions],
         })
+    }
+
+    /// Begins anew, empty, with columns of the same kinds and the same memory.
+    pub fn reset(&mut self, partitions: usize, limit: usize) {
+        self.limit = limit;
+        self.sorted.clear();
+        self.next = vec![0; partitions];
     }
 
     /// Copies the rows of a batch behind those of their partitions.
@@ -106,9 +122,16 @@ impl ColumnSorter {
         if columns.len() != self.kinds.len() {
             return Err(Misuse::Count);
         }
+        let mut bytes = 0;
         for (column, &kind) in columns.iter().zip(&self.kinds) {
             column.check(kind, rows)?;
-            self.sorted.count_bytes(column, kind, rows);
+            bytes += column.plain_bytes(kind, rows);
+        }
+        self.sorted.count_bytes(bytes);
+        for (index, (column, &kind)) in columns.iter().zip(&self.kinds).enumerate() {
+            // As many rows like these as fit into the buffer: so that it does not have to grow.
+            let share = column.value_bytes(kind, rows) as f64 / bytes.max(1) as f64;
+            self.sorted.reserve(index, (share * self.limit as f64) as usize);
         }
         let row_partitions = std::mem::take(&mut self.row_partitions);
         let step = MIN_SORTED_ROWS.max(PIECE_ROWS * self.next.len());

@@ -50,6 +50,29 @@ impl Column<'_> {
         self.validity.is_none_or(|bits| bit_at(bits, self.offset + item))
     }
 
+    /// How many bytes `rows` values take, for values of any number without their offsets.
+    #[must_use]
+    pub fn value_bytes(&self, kind: Kind, rows: usize) -> usize {
+        let Some(offsets) = self.offsets else { return rows * kind.value_bytes() };
+        let length = |row| {
+            let (start, end) = (offsets.at(self.offset + row), offsets.at(self.offset + row + 1));
+            (end - start) as usize
+        };
+        if self.validity.is_some() {
+            return (0..rows).filter(|&row| self.is_valid(row)).map(length).sum();
+        }
+        (offsets.at(self.offset + rows) - offsets.at(self.offset)) as usize
+    }
+
+    /// About how many bytes `rows` rows take: see `cosco.client.content.row_costs.batch_bytes`.
+    #[must_use]
+    pub fn plain_bytes(&self, kind: Kind, rows: usize) -> usize {
+        let bytes = self.value_bytes(kind, rows);
+        let Kind::Variable(width) = kind else { return bytes };
+        let bitmap = if self.validity.is_some() { rows.div_ceil(8) } else { 0 };
+        bytes + width * (rows + 1) + bitmap
+    }
+
     /// Checks that all of `rows` items lie in the buffers.
     pub fn check(&self, kind: Kind, rows: usize) -> Result<(), Misuse> {
         let end = self.offset.checked_add(rows).ok_or(Misuse::Buffers)?;

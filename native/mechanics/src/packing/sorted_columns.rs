@@ -87,23 +87,18 @@ impl SortedColumns {
         first
     }
 
-    /// Counts about how many bytes the rows of a column will take: see
-    /// `cosco.client.content.row_costs.batch_bytes`.
-    pub(super) fn count_bytes(&mut self, column: &Column<'_>, kind: Kind, rows: usize) {
-        let mut bytes = rows * kind.value_bytes();
-        if let (Kind::Variable(width), Some(offsets)) = (kind, column.offsets) {
-            let length = |row| {
-                (offsets.at(column.offset + row + 1) - offsets.at(column.offset + row)) as usize
-            };
-            bytes += width;
-            if column.validity.is_some() {
-                bytes += rows.div_ceil(8);
-                bytes += (0..rows).filter(|&row| column.is_valid(row)).map(length).sum::<usize>();
-            } else {
-                bytes += (offsets.at(column.offset + rows) - offsets.at(column.offset)) as usize;
-            }
-        }
+    /// Counts about how many bytes rows will take.
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
         self.plain_bytes += bytes as u64;
+    }
+
+    /// Makes memory for `bytes` of a column's values, if it has none.
+    pub(super) fn reserve(&mut self, index: usize, bytes: usize) {
+        let values = &mut self.columns[index].values;
+        if values.is_empty() {
+            // Memory that the kernel clears when it is touched, and that is not cleared again.
+            *values = vec![0; bytes];
+        }
     }
 
     pub(super) fn push_piece(&mut self, partition: u32, first: usize, rows: usize) {
@@ -184,10 +179,7 @@ impl SortedColumns {
         let column = &mut self.columns[index];
         let start = column.used;
         column.used += bytes;
-        if column.values.is_empty() {
-            // Memory that the kernel clears when it is touched, and that is not cleared again.
-            column.values = vec![0; column.used];
-        } else if column.values.len() < column.used {
+        if column.values.len() < column.used {
             let more = column.values.len() / 4;
             column.values.resize(column.used.max(column.values.len() + more), 0);
         }
