@@ -134,7 +134,8 @@ impl ColumnSorter {
             self.sorted.reserve(index, (share * self.limit as f64) as usize);
         }
         let row_partitions = std::mem::take(&mut self.row_partitions);
-        let step = MIN_SORTED_ROWS.max(PIECE_ROWS * self.next.len());
+        let most = MIN_SORTED_ROWS.max(PIECE_ROWS * self.next.len());
+        let step = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
         for first in (0..rows).step_by(step) {
             let few = &row_partitions[first..rows.min(first + step)];
             self.add_few(few, columns, first);
@@ -224,5 +225,131 @@ impl ColumnSorter {
             }
             from = end;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::parse_header;
+    use crate::packing::blocks::{BlockWriter, Contents};
+
+    /// Metadata with place for two columns, of which only the figures are looked at.
+    fn template() -> Template {
+        Template { head: vec![0; 160], rows_at: 0, body_at: 8, nodes_at: 16, buffers_at: 48 }
+    }
+
+    fn sorter(partitions: usize) -> ColumnSorter {
+        let kinds = vec![Kind::Fixed(2), Kind::Variable(4)];
+        ColumnSorter::new(partitions, 1000, kinds, template()).unwrap()
+    }
+
+    fn offsets(ends: &[u32]) -> Vec<u8> {
+        ends.iter().flat_map(|end| end.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn rows_come_sorted_and_in_order() {
+        let mut sorter = sorter(3);
+        let ends = offsets(&[1, 2, 4, 4, 7]);
+        for _ in 0..2 {
+            let columns = [
+                Column {
+                    validity: Some(&[0b1_0110]),
+                    offset: 1,
+                    offsets: None,
+                    values: b"..AABBCCDD",
+                },
+                Column {
+                    validity: None,
+                    offset: 0,
+                    offsets: Integers::new(&ends, 4),
+                    values: b".abbccc",
+                },
+            ];
+            sorter.append(Integers::new(&[2, 0, 2, 2], 1).unwrap(), &columns).unwrap();
+        }
+        let mut rows = sorter.drain(1000);
+        let mut content = Vec::new();
+        assert_eq!(rows.partition(), Some(0));
+        assert_eq!(rows.next_block(&mut content), Some(2));
+        assert_eq!(&content[160..164], b"BBBB");
+        assert_eq!(&content[168..180], offsets(&[0, 2, 4]));
+        assert_eq!(&content[184..188], b"bbbb");
+        assert_eq!(rows.partition(), Some(2));
+        assert_eq!(rows.next_block(&mut content), Some(6));
+        // Six rows, of which two have no first value: it is cleared.
+        assert_eq!((content[0], content[16], content[24]), (6, 6, 2));
+        assert_eq!(&content[160..168], [0b10_1101, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&content[168..180], b"AA\0\0DDAA\0\0DD");
+        assert_eq!(&content[184..212], offsets(&[0, 1, 1, 4, 5, 5, 8]));
+        assert_eq!(&content[216..224], b"acccaccc");
+        assert_eq!(rows.partition(), None);
+    }
+
+    #[test]
+    fn a_part_of_what_was_taken_is_encoded_alone() {
+        let mut sorter = sorter(1);
+        let ends = offsets(&[0, 1, 3, 6]);
+        let columns = [
+            Column { validity: None, offset: 0, offsets: None, values: b"AABBCC" },
+            Column {
+                validity: None,
+                offset: 0,
+                offsets: Integers::new(&ends, 4),
+                values: b"abbccc",
+            },
+        ];
+        sorter.append_sorted(0, 3, &columns).unwrap();
+        sorter.append_sorted(0, 3, &columns).unwrap();
+        let mut rows = sorter.drain(0);
+        let mut content = Vec::new();
+        assert_eq!(rows.next_block(&mut content), None);
+        let (first, pieces, count) = rows.take();
+        assert_eq!((first, pieces, count), (0, 2, 6));
+        rows.encode((first, pieces), 2, 2, &mut content);
+        assert_eq!(&content[160..164], b"CCAA");
+        assert_eq!(&content[168..180], offsets(&[0, 3, 4]));
+        assert_eq!(&content[184..188], b"ccca");
+        assert_eq!(rows.plain_bytes_of((first, pieces), 2, 2), 4 + 12 + 4);
+        assert_eq!(rows.partition(), None);
+    }
+
+    #[test]
+    fn buffers_that_are_too_short_are_refused() {
+        let mut sorter = sorter(2);
+        let ends = offsets(&[0, 3, 2]);
+        let fixed = Column { validity: None, offset: 0, offsets: None, values: b"AABB" };
+        let text = Column { offsets: Integers::new(&ends, 4), values: b"abc", ..fixed };
+        let rows = Integers::new(&[1, 0], 1).unwrap();
+        let good = Column { values: b"abc", offsets: Integers::new(&ends[..8], 4), ..fixed };
+        assert_eq!(sorter.append(rows, &[fixed, text]), Err(Misuse::Buffers));
+        assert_eq!(sorter.append(rows, &[fixed, good]), Err(Misuse::Buffers));
+        let late = Column { offset: 1, ..fixed };
+        assert_eq!(sorter.append(rows, &[late, text]), Err(Misuse::Buffers));
+        assert_eq!(sorter.append(rows, &[fixed]), Err(Misuse::Count));
+        let beyond = Integers::new(&[1, 2], 1).unwrap();
+        assert_eq!(sorter.append(beyond, &[fixed, fixed]), Err(Misuse::Partition));
+        assert_eq!(sorter.drain(1).partition(), None);
+    }
+
+    #[test]
+    fn blocks_are_written_until_there_is_enough() {
+        let mut sorter = sorter(4);
+        let ends = offsets(&[0, 1, 3, 6]);
+        let fixed = Column { validity: None, offset: 0, offsets: None, values: b"AABBCC" };
+        let text = Column { offsets: Integers::new(&ends, 4), values: b"abbccc", ..fixed };
+        sorter.append(Integers::new(&[3, 1, 0], 1).unwrap(), &[fixed, text]).unwrap();
+        let mut rows = sorter.drain(1000);
+        let mut blocks = BlockWriter::new(crate::block::BlockHeader::default(), 4);
+        assert_eq!(blocks.fill(&mut rows, 3, 1), 1);
+        assert_eq!(blocks.fill(&mut rows, 3, 10_000), 1);
+        assert_eq!(blocks.fill(&mut rows, 3, 10_000), 0);
+        assert_eq!(rows.partition(), Some(3));
+        let header = parse_header(blocks.written(), 0).unwrap();
+        assert_eq!((header.partition, header.rows, header.flags), (0, 1, 0));
+        let sums = blocks.sums();
+        assert_eq!([sums[0].rows, sums[1].rows, sums[2].rows, sums[3].rows], [1, 1, 0, 0]);
+        assert_eq!(sums[0].stored_bytes, header.block_bytes() as u64);
     }
 }

@@ -294,3 +294,97 @@ impl RowSorter {
 fn sort_buffer_bytes(partitions: usize, limit: usize) -> usize {
     limit.min(MIN_SORT_BUFFER_BYTES.max(partitions.saturating_mul(PIECE_BYTES)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packing::blocks::Contents;
+
+    const LONG: usize = MAX_BLOCK_ROW_BYTES + 1;
+
+    fn offsets(ends: &[usize]) -> Vec<u8> {
+        ends.iter().flat_map(|&end| (end as u64).to_ne_bytes()).collect()
+    }
+
+    fn append(sorter: &mut RowSorter, partitions: &[u8], rows: &[&[u8]]) -> Vec<usize> {
+        let ends: Vec<usize> = (0..=rows.len()).map(|n| rows[..n].concat().len()).collect();
+        let (ends, data) = (offsets(&ends), rows.concat());
+        let run = RowRun { offsets: Integers::new(&ends, 8).unwrap(), data: &data };
+        sorter.append(Integers::new(partitions, 1).unwrap(), run).unwrap()
+    }
+
+    #[test]
+    fn rows_come_sorted_and_in_order() {
+        // Rows of one byte are sorted one by one with the least limit, else all at once.
+        for limit in [1, 5, 1000] {
+            let mut sorter = RowSorter::new(3, limit);
+            for _ in 0..2 {
+                assert_eq!(append(&mut sorter, &[2, 0, 2, 2], &[b"a", b"bb", b"", b"d"]), []);
+            }
+            let mut rows = sorter.drain();
+            let mut content = Vec::new();
+            assert_eq!(rows.partition(), Some(0));
+            assert_eq!(rows.next_block(&mut content), Some(2));
+            assert_eq!(content, b"\x02\0\0\0\x02\0\0\0bbbb");
+            assert_eq!(rows.partition(), Some(2));
+            assert_eq!(rows.next_block(&mut content), Some(6));
+            assert_eq!(&content[24..], b"adad");
+            assert_eq!(rows.partition(), None);
+            sorter.reuse(rows);
+        }
+    }
+
+    #[test]
+    fn a_long_row_is_left_to_the_caller_in_its_place() {
+        let long = vec![b'x'; LONG];
+        let mut sorter = RowSorter::new(2, 8 << 20);
+        assert_eq!(append(&mut sorter, &[1, 1, 1, 0], &[b"", &long, b"a", b"b"]), [1]);
+        let mut rows = sorter.drain();
+        let mut content = Vec::new();
+        assert!(!rows.skip_long_row());
+        assert_eq!(rows.next_block(&mut content), Some(1));
+        assert_eq!(content, b"\x01\0\0\0b");
+        assert_eq!(rows.next_block(&mut content), Some(1));
+        assert_eq!(content, b"\0\0\0\0");
+        assert_eq!(rows.next_block(&mut content), None);
+        assert_eq!(rows.partition(), Some(1));
+        assert!(rows.skip_long_row());
+        assert_eq!(rows.next_block(&mut content), Some(1));
+        assert_eq!(content, b"\x01\0\0\0a");
+        assert_eq!(rows.partition(), None);
+    }
+
+    #[test]
+    fn many_rows_of_a_partition_are_cut_into_blocks_of_about_one_length() {
+        let row = [b'r'; 1000];
+        let mut sorter = RowSorter::new(1, 8 << 20);
+        for _ in 0..3 {
+            append(&mut sorter, &[0; 700], &[&row[..]; 700]);
+        }
+        let mut rows = sorter.drain();
+        let mut content = Vec::new();
+        let mut counts = Vec::new();
+        while let Some(count) = rows.next_block(&mut content) {
+            assert_eq!(content.len(), count as usize * 1004);
+            counts.push(count);
+        }
+        assert_eq!(counts, [700, 700, 700]);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let data = b"abc";
+        let partitions = Integers::new(&[0, 1], 1).unwrap();
+        for (ends, expected) in [
+            (vec![0, 2, 1], Misuse::Offsets),
+            (vec![0, 2, 4], Misuse::Offsets),
+            (vec![5, 6, 7], Misuse::Offsets),
+            (vec![0, 1, 2, 3], Misuse::Count),
+            (vec![0, 1, 2], Misuse::Partition),
+        ] {
+            let ends = offsets(&ends);
+            let run = RowRun { offsets: Integers::new(&ends, 8).unwrap(), data };
+            assert_eq!(RowSorter::new(1, 100).append(partitions, run), Err(expected));
+        }
+    }
+}
