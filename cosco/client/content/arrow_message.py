@@ -39,7 +39,7 @@ class MessageLayout(NamedTuple):
     buffers_at: int
 
 
-#: Of a column: its bitmap if it has nulls, where its items begin, its offsets, and its values.
+#: Where a column lies: its bitmap if it has nulls, its first item, its offsets, and its values.
 ColumnBuffers = tuple[Any, int, Any, Any]
 
 

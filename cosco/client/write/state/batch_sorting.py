@@ -125,7 +125,7 @@ class SortedBatches:
             for first, end in pairwise(partition_bounds(row_partitions)):
                 self._pieces[int(row_partitions[first])].append((batch, first, end))
         self._order = deque(sorted(self._pieces))
-        #: Of the first one in that order, once it was asked for.
+        #: The rows of the first one in that order, once they were asked for.
         self._parts: deque[PortablePart] = deque()
 
     def partition(self) -> int | None:

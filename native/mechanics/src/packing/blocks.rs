@@ -20,11 +20,11 @@ pub trait Contents {
     /// The partition of the next rows; None if there are no more.
     fn partition(&self) -> Option<u32>;
 
-    /// Writes the content of the partition's next block to `content`, over what was there.
+    /// Takes the rows of the partition's next block, perhaps by way of `scratch`.
     ///
-    /// Returns how many rows it has; None if there is none, or the next rows are for the caller to
-    /// cut.
-    fn next_block(&mut self, content: &mut Vec<u8>) -> Option<u32>;
+    /// Returns how many they are, and the content; None if there are none, or the next rows are for
+    /// the caller to cut.
+    fn next_block<'a>(&'a mut self, scratch: &'a mut Vec<u8>) -> Option<(u32, &'a [u8])>;
 }
 
 /// Writes the blocks of one attempt.
@@ -36,7 +36,7 @@ pub struct BlockWriter {
     /// The blocks written last, and memory behind them that is used again without being cleared.
     memory: Vec<u8>,
     used: usize,
-    content: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl BlockWriter {
@@ -49,7 +49,7 @@ impl BlockWriter {
             compressor: Compressor::new(),
             memory: Vec::new(),
             used: 0,
-            content: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -103,17 +103,17 @@ impl BlockWriter {
         end_partition: u32,
         room: usize,
     ) -> usize {
-        let mut content = std::mem::take(&mut self.content);
+        let mut scratch = std::mem::take(&mut self.scratch);
         let mut blocks = 0;
         while self.used < room {
             let Some(partition) = rows.partition().filter(|&one| one < end_partition) else {
                 break;
             };
-            let Some(count) = rows.next_block(&mut content) else { break };
-            self.write(partition, count, &content, Rows::FLAGS, 0);
+            let Some((count, content)) = rows.next_block(&mut scratch) else { break };
+            self.write(partition, count, content, Rows::FLAGS, 0);
             blocks += 1;
         }
-        self.content = content;
+        self.scratch = scratch;
         blocks
     }
 }

@@ -16,7 +16,7 @@ pub struct ColumnSorter {
     kinds: Vec<Kind>,
     limit: usize,
     sorted: SortedColumns,
-    /// Of each row of the batch: its partition, and its place among all rows.
+    /// The partition of each row of the batch, and its place among all rows.
     row_partitions: Vec<u32>,
     places: Vec<u32>,
     /// Where the values of a column end.
@@ -272,12 +272,12 @@ mod tests {
         let mut rows = sorter.drain(1000);
         let mut content = Vec::new();
         assert_eq!(rows.partition(), Some(0));
-        assert_eq!(rows.next_block(&mut content), Some(2));
+        assert_eq!(rows.next_block(&mut content).unwrap().0, 2);
         assert_eq!(&content[160..164], b"BBBB");
         assert_eq!(&content[168..180], offsets(&[0, 2, 4]));
         assert_eq!(&content[184..188], b"bbbb");
         assert_eq!(rows.partition(), Some(2));
-        assert_eq!(rows.next_block(&mut content), Some(6));
+        assert_eq!(rows.next_block(&mut content).unwrap().0, 6);
         // Six rows, of which two have no first value: it is cleared.
         assert_eq!((content[0], content[16], content[24]), (6, 6, 2));
         assert_eq!(&content[160..168], [0b10_1101, 0, 0, 0, 0, 0, 0, 0]);

@@ -7,10 +7,10 @@ use crate::little_endian::put_u64;
 pub struct Template {
     /// What comes before the body.
     pub head: Vec<u8>,
-    /// Of the number of rows, and of the length of the body.
+    /// Where the number of rows is, and the length of the body.
     pub rows_at: usize,
     pub body_at: usize,
-    /// Of the first column's rows and nulls, and of the first buffer's place and length.
+    /// Where the first column's rows and nulls are, and the first buffer's place and length.
     pub nodes_at: usize,
     pub buffers_at: usize,
 }

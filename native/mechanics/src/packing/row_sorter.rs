@@ -42,7 +42,7 @@ struct Target {
 #[derive(Clone, Copy, Default)]
 struct Cursor {
     table: usize,
-    at: usize,
+    rows: usize,
 }
 
 /// Sorts rows by partition; those of a partition keep their order.
@@ -52,7 +52,7 @@ pub struct RowSorter {
     /// Rows as they came, one behind the other.
     unsorted: Vec<u8>,
     unsorted_bytes: usize,
-    /// Of each of those: its partition and length.
+    /// The partition and the length of each of those.
     row_partitions: Vec<u32>,
     lengths: Vec<u32>,
     sorted: SortedRows,
@@ -106,8 +106,8 @@ impl RowSorter {
         while first < count {
             let rest = run.offset(count).saturating_sub(run.offset(first));
             let is_direct = self.row_partitions.is_empty() && rest > self.sort_buffer_bytes / 2;
-            let end =
-                self.read_lengths(run, first, self.sort_buffer_bytes - self.unsorted_bytes)?;
+            let room = self.sort_buffer_bytes - self.unsorted_bytes;
+            let end = self.read_lengths(run, first, if is_direct { usize::MAX } else { room })?;
             self.read_partitions(row_partitions, first, end)?;
             let rows = run.data.get(run.offset(first)..run.offset(end)).ok_or(Misuse::Offsets)?;
             if is_direct {
@@ -243,26 +243,26 @@ impl RowSorter {
             target.rows += 1;
             target.bytes += length as usize;
         }
-        let (mut table, mut at) = self.sorted.make_room(self.lengths.len(), data.len(), self.limit);
+        let mut at = self.sorted.make_room(self.lengths.len(), data.len(), self.limit);
         for (partition, target) in self.targets.iter().enumerate() {
-            self.cursors[partition] = Cursor { table, at };
-            if target.rows > 0 {
-                let partition = partition as u32;
-                self.sorted.push(Piece::of_rows(partition, target.rows, table, at, target.bytes));
+            if target.rows == 0 {
+                continue;
             }
-            table += LENGTH_BYTES * target.rows as usize;
-            at += target.bytes;
+            let rows_at = at + LENGTH_BYTES * target.rows as usize;
+            self.cursors[partition] = Cursor { table: at, rows: rows_at };
+            self.sorted.push(Piece::of_rows(partition as u32, target.rows, at, target.bytes));
+            at = rows_at + target.bytes;
         }
-        let (tables, rows) = self.sorted.memory();
+        let memory = self.sorted.memory();
         let mut from = 0;
         for (&partition, &length) in self.row_partitions.iter().zip(&self.lengths) {
             let cursor = &mut self.cursors[partition as usize];
-            let end = from + length as usize;
-            tables[cursor.table..cursor.table + LENGTH_BYTES]
+            let (end, bytes) = (from + length as usize, length as usize);
+            memory[cursor.table..cursor.table + LENGTH_BYTES]
                 .copy_from_slice(&length.to_le_bytes());
-            rows[cursor.at..cursor.at + length as usize].copy_from_slice(&data[from..end]);
+            memory[cursor.rows..cursor.rows + bytes].copy_from_slice(&data[from..end]);
             cursor.table += LENGTH_BYTES;
-            cursor.at += length as usize;
+            cursor.rows += bytes;
             from = end;
         }
         self.row_partitions.clear();
@@ -306,6 +306,14 @@ mod tests {
         ends.iter().flat_map(|&end| (end as u64).to_ne_bytes()).collect()
     }
 
+    /// Takes the next block. Returns how many rows it has.
+    fn taken(rows: &mut SortedRows, content: &mut Vec<u8>) -> Option<u32> {
+        let mut scratch = Vec::new();
+        let (count, found) = rows.next_block(&mut scratch)?;
+        found.clone_into(content);
+        Some(count)
+    }
+
     fn append(sorter: &mut RowSorter, partitions: &[u8], rows: &[&[u8]]) -> Vec<usize> {
         let ends: Vec<usize> = (0..=rows.len()).map(|n| rows[..n].concat().len()).collect();
         let (ends, data) = (offsets(&ends), rows.concat());
@@ -324,10 +332,10 @@ mod tests {
             let mut rows = sorter.drain();
             let mut content = Vec::new();
             assert_eq!(rows.partition(), Some(0));
-            assert_eq!(rows.next_block(&mut content), Some(2));
+            assert_eq!(taken(&mut rows, &mut content), Some(2));
             assert_eq!(content, b"\x02\0\0\0\x02\0\0\0bbbb");
             assert_eq!(rows.partition(), Some(2));
-            assert_eq!(rows.next_block(&mut content), Some(6));
+            assert_eq!(taken(&mut rows, &mut content), Some(6));
             assert_eq!(&content[24..], b"adad");
             assert_eq!(rows.partition(), None);
             sorter.reuse(rows);
@@ -342,14 +350,14 @@ mod tests {
         let mut rows = sorter.drain();
         let mut content = Vec::new();
         assert!(!rows.skip_long_row());
-        assert_eq!(rows.next_block(&mut content), Some(1));
+        assert_eq!(taken(&mut rows, &mut content), Some(1));
         assert_eq!(content, b"\x01\0\0\0b");
-        assert_eq!(rows.next_block(&mut content), Some(1));
+        assert_eq!(taken(&mut rows, &mut content), Some(1));
         assert_eq!(content, b"\0\0\0\0");
-        assert_eq!(rows.next_block(&mut content), None);
+        assert_eq!(taken(&mut rows, &mut content), None);
         assert_eq!(rows.partition(), Some(1));
         assert!(rows.skip_long_row());
-        assert_eq!(rows.next_block(&mut content), Some(1));
+        assert_eq!(taken(&mut rows, &mut content), Some(1));
         assert_eq!(content, b"\x01\0\0\0a");
         assert_eq!(rows.partition(), None);
     }
@@ -364,7 +372,7 @@ mod tests {
         let mut rows = sorter.drain();
         let mut content = Vec::new();
         let mut counts = Vec::new();
-        while let Some(count) = rows.next_block(&mut content) {
+        while let Some(count) = taken(&mut rows, &mut content) {
             assert_eq!(content.len(), count as usize * 1004);
             counts.push(count);
         }

@@ -14,7 +14,7 @@ struct SortedColumn {
     /// Values one behind the other; bits as a byte each.
     values: Vec<u8>,
     used: usize,
-    /// Of values of any number of bytes: how many.
+    /// How many bytes each value has, where they differ.
     lengths: Vec<usize>,
 }
 
@@ -347,7 +347,7 @@ impl Contents for SortedColumns {
         self.pieces.get(self.next).map(|piece| piece.partition)
     }
 
-    fn next_block(&mut self, content: &mut Vec<u8>) -> Option<u32> {
+    fn next_block<'a>(&'a mut self, content: &'a mut Vec<u8>) -> Option<(u32, &'a [u8])> {
         let (first, count, rows) = self.group();
         if rows != 1 && rows as f64 * self.row_bytes() > self.sure_bytes {
             return None;
@@ -357,7 +357,7 @@ impl Contents for SortedColumns {
             return None;
         }
         self.next = first + count;
-        Some(rows as u32)
+        Some((rows as u32, content))
     }
 }
 

@@ -5,22 +5,27 @@ use crate::little_endian::u32_at;
 use crate::packing::blocks::Contents;
 use crate::packing::row_sorter::MAX_BLOCK_ROW_BYTES;
 
-/// Rows of one partition that lie together; `rows` 0: a row too long for a block, kept elsewhere.
+/// Rows of one partition that lie together behind the table of their lengths, as the content of a
+/// block; `rows` 0: a row too long for a block, kept elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
     partition: u32,
     rows: u32,
-    /// Where the table of their lengths begins, and where the rows do.
-    table: usize,
+    /// Where the table begins.
     at: usize,
+    /// The length of the rows, without the table.
     bytes: usize,
 }
 
 impl Piece {
-    /// Rows whose table of lengths and bytes lie in the memory of `SortedRows`.
+    /// Rows that lie in the memory of `SortedRows`, from their table of lengths on.
     #[must_use]
-    pub fn of_rows(partition: u32, rows: u32, table: usize, at: usize, bytes: usize) -> Self {
-        Self { partition, rows, table, at, bytes }
+    pub fn of_rows(partition: u32, rows: u32, at: usize, bytes: usize) -> Self {
+        Self { partition, rows, at, bytes }
+    }
+
+    fn rows_at(&self) -> usize {
+        self.at + LENGTH_BYTES * self.rows as usize
     }
 }
 
@@ -39,37 +44,31 @@ struct Cuts {
 /// Rows sorted by partition, in the order in which they came.
 #[derive(Default)]
 pub struct SortedRows {
-    tables: Vec<u8>,
-    tables_used: usize,
-    rows: Vec<u8>,
-    rows_used: usize,
+    memory: Vec<u8>,
+    used: usize,
     pieces: Vec<Piece>,
     /// The first piece of the partition that comes next.
     next: usize,
-    /// Of that partition, if it is longer than a block and was begun.
+    /// How that partition is cut, if it is longer than a block and was begun.
     cuts: Option<Cuts>,
 }
 
 impl SortedRows {
-    /// Makes place behind what is there. Returns where the table of lengths and the rows begin.
-    pub(super) fn make_room(&mut self, rows: usize, bytes: usize, limit: usize) -> (usize, usize) {
-        let (table, at) = (self.tables_used, self.rows_used);
-        self.tables_used += LENGTH_BYTES * rows;
-        self.rows_used += bytes;
-        if self.tables.len() < self.tables_used {
-            self.tables.resize(self.tables_used.next_power_of_two(), 0);
-        }
-        if self.rows.is_empty() {
+    /// Makes place for rows and their tables behind what is there. Returns where it begins.
+    pub(super) fn make_room(&mut self, rows: usize, bytes: usize, limit: usize) -> usize {
+        let start = self.used;
+        self.used += LENGTH_BYTES * rows + bytes;
+        if self.memory.is_empty() {
             // Memory that the kernel clears when it is touched, and that is not cleared again.
-            self.rows = vec![0; limit.max(self.rows_used)];
-        } else if self.rows.len() < self.rows_used {
-            self.rows.resize(self.rows_used, 0);
+            self.memory = vec![0; limit.max(self.used)];
+        } else if self.memory.len() < self.used {
+            self.memory.resize(self.used, 0);
         }
-        (table, at)
+        start
     }
 
-    pub(super) fn memory(&mut self) -> (&mut [u8], &mut [u8]) {
-        (&mut self.tables, &mut self.rows)
+    pub(super) fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
     }
 
     pub(super) fn push(&mut self, piece: Piece) {
@@ -81,27 +80,27 @@ impl SortedRows {
         if lengths.is_empty() {
             return;
         }
-        let (table, at) = self.make_room(lengths.len(), rows.len(), limit);
-        let entries = self.tables[table..self.tables_used].chunks_exact_mut(LENGTH_BYTES);
-        for (entry, length) in entries.zip(lengths) {
+        let at = self.make_room(lengths.len(), rows.len(), limit);
+        let piece = Piece::of_rows(partition, lengths.len() as u32, at, rows.len());
+        let (table, target) = self.memory[at..self.used].split_at_mut(piece.rows_at() - at);
+        for (entry, length) in table.chunks_exact_mut(LENGTH_BYTES).zip(lengths) {
             entry.copy_from_slice(&length.to_le_bytes());
         }
-        self.rows[at..self.rows_used].copy_from_slice(rows);
-        self.push(Piece::of_rows(partition, lengths.len() as u32, table, at, rows.len()));
+        target.copy_from_slice(rows);
+        self.push(piece);
     }
 
     /// Adds the place of a row that is too long for a block.
     pub(super) fn push_long_row(&mut self, partition: u32, bytes: usize) {
-        self.push(Piece::of_rows(partition, 0, 0, 0, bytes));
+        self.push(Piece::of_rows(partition, 0, 0, bytes));
     }
 
     pub(super) fn is_without_memory(&self) -> bool {
-        self.rows.is_empty() && self.pieces.is_empty()
+        self.memory.is_empty() && self.pieces.is_empty()
     }
 
     pub(super) fn clear(&mut self) {
-        self.tables_used = 0;
-        self.rows_used = 0;
+        self.used = 0;
         self.pieces.clear();
         self.next = 0;
         self.cuts = None;
@@ -131,15 +130,15 @@ impl SortedRows {
         is_long
     }
 
-    fn join(&self, count: usize, content: &mut Vec<u8>) {
-        let pieces = &self.pieces[self.next..self.next + count];
+    fn join(&self, first: usize, count: usize, content: &mut Vec<u8>) {
+        let pieces = &self.pieces[first..first + count];
         content.clear();
         for piece in pieces {
-            let end = piece.table + LENGTH_BYTES * piece.rows as usize;
-            content.extend_from_slice(&self.tables[piece.table..end]);
+            content.extend_from_slice(&self.memory[piece.at..piece.rows_at()]);
         }
         for piece in pieces {
-            content.extend_from_slice(&self.rows[piece.at..piece.at + piece.bytes]);
+            let start = piece.rows_at();
+            content.extend_from_slice(&self.memory[start..start + piece.bytes]);
         }
     }
 
@@ -152,7 +151,7 @@ impl SortedRows {
                 ends.push(end);
             }
             for row in 0..piece.rows as usize {
-                let length = u32_at(&self.tables, piece.table + LENGTH_BYTES * row);
+                let length = u32_at(&self.memory, piece.at + LENGTH_BYTES * row);
                 end += u64::from(length) + LENGTH_BYTES as u64;
                 ends.push(end);
             }
@@ -172,8 +171,8 @@ impl SortedRows {
         while bytes > 0 {
             let piece = &self.pieces[cuts.piece];
             let part = bytes.min(piece.bytes - cuts.taken);
-            let start = piece.at + cuts.taken;
-            content.extend_from_slice(&self.rows[start..start + part]);
+            let start = piece.rows_at() + cuts.taken;
+            content.extend_from_slice(&self.memory[start..start + part]);
             bytes -= part;
             cuts.taken += part;
             if cuts.taken == piece.bytes {
@@ -203,18 +202,23 @@ impl Contents for SortedRows {
         self.pieces.get(self.next).map(|piece| piece.partition)
     }
 
-    fn next_block(&mut self, content: &mut Vec<u8>) -> Option<u32> {
+    fn next_block<'a>(&'a mut self, content: &'a mut Vec<u8>) -> Option<(u32, &'a [u8])> {
         if self.cuts.is_none() {
-            let partition = self.partition()?;
-            let rest = &self.pieces[self.next..];
+            let (first, partition) = (self.next, self.partition()?);
+            let rest = &self.pieces[first..];
             let count = rest.iter().take_while(|piece| piece.partition == partition).count();
             let pieces = &rest[..count];
             let rows: usize = pieces.iter().map(|piece| piece.rows.max(1) as usize).sum();
             let bytes: usize = pieces.iter().map(|piece| piece.bytes).sum();
-            if rows * LENGTH_BYTES + bytes <= MAX_CONTENT_BYTES {
-                self.join(count, content);
+            let length = rows * LENGTH_BYTES + bytes;
+            if length <= MAX_CONTENT_BYTES {
                 self.next += count;
-                return Some(rows as u32);
+                if count == 1 {
+                    let at = self.pieces[first].at;
+                    return Some((rows as u32, &self.memory[at..at + length]));
+                }
+                self.join(first, count, content);
+                return Some((rows as u32, content));
             }
             self.cuts = Some(self.begin_cuts(count, rows));
         }
@@ -227,7 +231,7 @@ impl Contents for SortedRows {
         let rows = (end - cuts.first) as u32;
         self.gather(&mut cuts, end, content);
         self.go_on(cuts, end);
-        Some(rows)
+        Some((rows, content))
     }
 }
 
