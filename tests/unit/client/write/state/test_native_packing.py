@@ -161,3 +161,16 @@ def test_rows_about_as_long_as_a_block_are_cut_alike(rows: list[int], way: str) 
         return found_of(frames, packer, has_codec=False)
 
     each_way(pack)
+
+
+@pytest.mark.parametrize("frame_bytes", [155, 156, 157])
+def test_a_frame_ends_when_it_has_just_the_length(frame_bytes: int) -> None:
+    def pack() -> Found:
+        packer = RowPacker(opened(40, codec="none"), MIB)
+        frames = [*packer.collect_batch(range(40), [b"ten bytes."] * 40), *packer.drain()]
+        assert max(frame.blocks for frame in frames) == (2 if frame_bytes <= 156 else 3)
+        return found_of(frames, packer, has_codec=False)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(framing, "TARGET_FRAME_BYTES", frame_bytes)
+        each_way(pack)
