@@ -4,18 +4,19 @@ Where a class or a call is not described here, its twin has the same name.
 """
 
 from collections import deque
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
+from cosco.client.content import Decoded
 from cosco.format.block import BlockHeader
 from cosco.format.frame import FrameHeader
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.shuffle_service.state.buffers.frame_append import Appended
 from cosco.shuffle_service.state.buffers.partition_buffer import ChunkState, Layout
 from cosco.shuffle_service.state.buffers.pool import Page
-from collections.abc import Sequence
-from typing import Final
 
-from cosco.client.content import Decoded
+#: Contiguous bytes: what has them is a `collections.abc.Buffer` from Python 3.12 on.
+Buffer = Any
 
 #: Which calls there are: compared by `cosco.mechanics`.
 INTERFACE: Final[int]
@@ -165,6 +166,7 @@ def lay_out(
     buffers: list[PartitionBuffer], arena: memoryview, incarnation: int, path: str
 ) -> Layout: ...
 def end_flush(chunks: list[Chunk], pool: PagePool) -> list[PartitionBuffer]: ...
+
 class Attempts:
     """Of `cosco.client.read.state.block_count`."""
 
@@ -196,3 +198,78 @@ def split_rows(decoded: Decoded) -> list[bytes]:
 
 def join_rows(decoded: Sequence[Decoded]) -> tuple[bytes, bytes]:
     """Of `cosco.client.content.byte_rows`."""
+
+class BlockWriter:
+    """Its twin is `cosco.client.write.state.block_writer.BlockWriter`."""
+
+    def __new__(
+        cls, exchange: int, mapper: int, attempt: int, codec: int, partitions: int
+    ) -> BlockWriter: ...
+    def add(
+        self, partition: int, rows: int, content: Buffer, flags: int, fragment: int
+    ) -> bytes: ...
+    def fill(self, rows: SortedRows, end_partition: int, room: int) -> tuple[bytes, int]: ...
+    def fill_columns(
+        self, rows: SortedColumns, end_partition: int, room: int
+    ) -> tuple[bytes, int]: ...
+    def sums(self, first: int, end: int) -> list[bytes]: ...
+
+class RowSorter:
+    """Its twin is `cosco.client.write.state.sorting.RowSorter`."""
+
+    def __new__(cls, partitions: int, limit: int) -> RowSorter: ...
+    def reset(self, partitions: int, limit: int) -> None: ...
+    def append(
+        self,
+        row_partitions: Buffer,
+        partition_bytes: int,
+        offsets: Buffer,
+        offset_bytes: int,
+        data: Buffer,
+    ) -> list[int]: ...
+    def append_sorted(
+        self, partition: int, offsets: Buffer, offset_bytes: int, data: Buffer
+    ) -> list[int]: ...
+    def drain(self) -> SortedRows: ...
+    def reuse(self, rows: SortedRows) -> None: ...
+
+class SortedRows:
+    """Its twin is `cosco.client.write.state.sorting.SortedRows`."""
+
+    def partition(self) -> int | None: ...
+    def skip_long_row(self) -> bool: ...
+
+class ColumnSorter:
+    """Its twin is `cosco.client.write.state.batch_sorting.PortableBatchSorter`."""
+
+    def __new__(
+        cls,
+        partitions: int,
+        limit: int,
+        kinds: Sequence[int],
+        template: tuple[bytes, int, int, int, int],
+    ) -> ColumnSorter: ...
+    def reset(self, partitions: int, limit: int) -> None: ...
+    def append(
+        self,
+        row_partitions: Buffer,
+        partition_bytes: int,
+        columns: list[tuple[Buffer | None, int, Buffer | None, Buffer | None]],
+    ) -> None: ...
+    def append_sorted(
+        self,
+        partition: int,
+        rows: int,
+        columns: list[tuple[Buffer | None, int, Buffer | None, Buffer | None]],
+    ) -> None: ...
+    def drain(self, sure_bytes: int) -> SortedColumns: ...
+    def reuse(self, rows: SortedColumns) -> None: ...
+
+class SortedColumns:
+    """Its twin is `cosco.client.write.state.batch_sorting.SortedBatches`."""
+
+    def partition(self) -> int | None: ...
+    def row_bytes(self) -> float: ...
+    def take(self) -> tuple[int, int, int]: ...
+    def encode(self, first_piece: int, pieces: int, skipped: int, rows: int) -> bytes: ...
+    def plain_bytes(self, first_piece: int, pieces: int, skipped: int, rows: int) -> int: ...

@@ -239,6 +239,29 @@ class DaemonSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackingSettings(Settings):
+    """What a GB of rows costs a writer until its frames are made, natively and portably."""
+
+    rows: int = option(2_000_000, _ROWS, "rows of 100 bytes of each packing")
+    partitions: tuple[int, ...] = option(
+        (64, 1000), ListType(_PARTITIONS), "of exchanges, one after another"
+    )
+    codec: str = _codec()
+    runs: int = option(3, _COUNT, "of each, after one that warms up; medians")
+
+    def needs(self) -> Sequence[Needs]:
+        return [
+            Needs(
+                f"{self.rows:,} rows",
+                memory=2 * (self.rows * ROW_BYTES + STOCK_BYTES + 3 * BUFFER_BYTES + PROCESS_BYTES),
+                disk=0,
+                less_memory="ask for fewer --rows",
+                less_disk="",
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IoSettings(Settings):
     """The disk report: sizes, amplification and modelled time of IO, and a sort shuffle's."""
 

@@ -49,11 +49,12 @@ def opened(
     attempt: int = 1,
     ranges: tuple[PartitionRange, ...] = (),
     wanted: Iterable[int] | None = None,
+    codec: str = "lz4",
 ) -> OpenedAttempt:
     """An attempt for a packer; `wanted`: indexes of the only ranges whose rows are."""
     info = ExchangeInfo(
         number=EXCHANGE,
-        spec=ExchangeSpec("s", partitions),
+        spec=ExchangeSpec("s", partitions, codec=codec),
         generation=1,
         kind=RowKind.UNDECIDED,
         schema=b"",

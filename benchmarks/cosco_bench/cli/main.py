@@ -18,6 +18,7 @@ from cosco_bench.settings import (
     GrowthSettings,
     IoSettings,
     LatencySettings,
+    PackingSettings,
     PeersSettings,
     Settings,
     ThroughputSettings,
@@ -29,6 +30,7 @@ NAME = "cosco-bench"
 _BENCHMARKS: Final[dict[str, tuple[type[Settings], str, str]]] = {
     "throughput": (ThroughputSettings, "throughput.throughput", ""),
     "io": (IoSettings, "io.io_report", "IO sizes, and service time against memory"),
+    "packing": (PackingSettings, "packing.packing_run", ""),
     "daemon": (DaemonSettings, "daemon.daemon_run", ""),
     "latency": (LatencySettings, "latency.latency", ""),
     "growth": (GrowthSettings, "growth.growth", "the curves"),

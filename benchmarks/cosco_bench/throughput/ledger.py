@@ -35,7 +35,6 @@ from cosco.format.block import (
     content_digest,
     decode_content,
     encode_block,
-    parse_header,
     walk_blocks,
 )
 from cosco.format.chunk import padded
@@ -189,9 +188,10 @@ def _write_side(
         packing.cpu_s, "RowPacker.collect_batch and drain, codec none: sort, digest, CRC, frames"
     )
     contents = [
-        decode_content(parse_header(header), stored)
+        decode_content(header, body[offset + HEADER_BYTES : offset + header.block_bytes])
         for frame in frames
-        for header, stored in zip(frame.parts[::2], frame.parts[1::2], strict=True)
+        for body in [memoryview(b"".join(frame.parts))]
+        for offset, header in walk_blocks(body)
     ]
     compressing = _encode_cpu_s(contents, codec) - _encode_cpu_s(contents, CODEC_NONE)
     mean = sum(map(len, contents)) / len(contents)

@@ -401,8 +401,7 @@ class CoscoWriter(LiveObject):
             self._end()
         finally:
             self._scope.close()
-        if isinstance(packer, RowPacker):  # only now can no thread be in it any more
-            packer.close()
+        packer.close()  # only now can no thread be in it any more
         return commit
 
     # --- ending ---------------------------------------------------------------------------

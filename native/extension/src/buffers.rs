@@ -1,6 +1,6 @@
 //! Memory of Python objects, as slices.
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 
@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 /// take longer than the work, where other threads want it as well.
 const LONG_BYTES: usize = 32 << 10;
 
-/// Contiguous bytes of a Python object, which cannot go away or move while this is there.
-pub struct Bytes(PyBuffer<u8>);
+/// Contiguous memory of a Python object, of items of any type, which cannot go away or move while
+/// this is there.
+pub struct Bytes(PyUntypedBuffer);
 
 impl Bytes {
     /// The bytes. Nobody may write to them meanwhile, be it with the interpreter's lock given up.
@@ -29,7 +30,11 @@ impl<'py> FromPyObject<'_, 'py> for Bytes {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self(contiguous(object)?))
+        let buffer = PyUntypedBuffer::get(&object)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyValueError::new_err("bytes that lie apart"));
+        }
+        Ok(Self(buffer))
     }
 }
 

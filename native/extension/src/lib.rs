@@ -6,32 +6,20 @@ mod chunks;
 mod dedupe;
 mod errors;
 mod frames;
+mod merging;
+mod new_bytes;
+mod packing;
+mod packing_columns;
 mod pool;
+mod rows;
 mod segments;
 mod transport;
 mod twins;
-mod merging;
-mod new_bytes;
-mod rows;
 
 use pyo3::prelude::*;
 
 /// The number of its calls: `cosco.mechanics` takes no other one than its own.
-const INTERFACE: u32 = 2;
-
-/// Checks all blocks in `data`. Returns how many there are.
-#[pyfunction]
-fn count_blocks(py: Python<'_>, data: buffers::Bytes) -> PyResult<usize> {
-    py.detach(|| {
-        let (bytes, mut offset, mut count) = (data.as_slice(), 0, 0);
-        while offset < bytes.len() {
-            offset += cosco_mechanics::block::checked_block(bytes, offset)?.block_bytes();
-            count += 1;
-        }
-        Ok(count)
-    })
-    .map_err(errors::data_corrupted)
-}
+const INTERFACE: u32 = 3;
 
 /// Breaks something on purpose, as tests ask for it. Returns false if there is no such thing.
 #[cfg(feature = "breaks")]
@@ -52,8 +40,6 @@ mod cosco_native {
     #[pymodule_export]
     use super::chunks::{Chunk, PartitionBuffer};
     #[pymodule_export]
-    use super::count_blocks;
-    #[pymodule_export]
     use super::dedupe::DedupeIndex;
     #[pymodule_export]
     use super::frames::{CheckedFrame, append_frame, check_frame};
@@ -69,6 +55,12 @@ mod cosco_native {
 
     #[pymodule_export]
     use super::rows::{join_rows, split_rows};
+
+    #[pymodule_export]
+    use super::packing::{BlockWriter, RowSorter, SortedRows};
+
+    #[pymodule_export]
+    use super::packing_columns::{ColumnSorter, SortedColumns};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -202,16 +202,31 @@ pub fn checked_block(data: &[u8], offset: usize) -> Result<BlockHeader, Damage> 
 /// `content` is at most `MAX_CONTENT_BYTES` long. Returns the header as it was written.
 pub fn append_block(
     out: &mut Vec<u8>,
+    header: BlockHeader,
+    content: &[u8],
+    compressor: &mut Compressor,
+) -> BlockHeader {
+    let start = out.len();
+    out.resize(start + HEADER_BYTES + content.len(), 0);
+    let written = write_block(&mut out[start..], header, content, compressor);
+    out.truncate(start + written.block_bytes());
+    written
+}
+
+/// Writes a block to the beginning of `target`: `header` with all that follows from its content.
+///
+/// `content` is at most `MAX_CONTENT_BYTES` long, and `target` has room for it uncompressed. What
+/// is behind the block in `target` afterwards is anything. Returns the header as it was written.
+pub fn write_block(
+    target: &mut [u8],
     mut header: BlockHeader,
     content: &[u8],
     compressor: &mut Compressor,
 ) -> BlockHeader {
     assert!(content.len() <= MAX_CONTENT_BYTES, "block content of {} bytes", content.len());
-    let start = out.len();
     header.raw_bytes = content.len() as u32;
     header.digest = header.digest_of(content);
-    out.resize(start + HEADER_BYTES + content.len(), 0);
-    let stored = &mut out[start + HEADER_BYTES..];
+    let stored = &mut target[HEADER_BYTES..HEADER_BYTES + content.len()];
     // What is not shorter compressed than raw is stored raw: so no more room than that is given.
     let packed = match header.codec {
         CODEC_LZ4 if content.len() > 1 => {
@@ -226,10 +241,9 @@ pub fn append_block(
         stored.copy_from_slice(content);
     }
     header.stored_bytes = stored_bytes as u32;
-    out.truncate(start + HEADER_BYTES + stored_bytes);
-    header.write_to(&mut out[start..start + HEADER_BYTES]);
-    header.crc = crc32(&out[start + 8..]);
-    put_u32(&mut out[start..], 4, header.crc);
+    header.write_to(&mut target[..HEADER_BYTES]);
+    header.crc = crc32(&target[8..HEADER_BYTES + stored_bytes]);
+    put_u32(target, 4, header.crc);
     header
 }
 

@@ -4,8 +4,8 @@
 //! call has a twin in Python that gives the same bytes, and tests compare the two.
 
 pub mod block;
-pub mod checked_frame;
 pub mod breaks;
+pub mod checked_frame;
 pub mod checksum;
 pub mod chunk;
 pub mod chunk_pages;
@@ -15,7 +15,8 @@ pub mod frame;
 pub mod intervals;
 mod little_endian;
 pub mod lz4;
-pub mod pool;
 pub mod merging;
+pub mod packing;
+pub mod pool;
 pub mod room;
 pub mod rows;

@@ -14,6 +14,7 @@ from cosco_bench.settings import (
     GrowthSettings,
     IoSettings,
     LatencySettings,
+    PackingSettings,
     PeersSettings,
     Settings,
     ThroughputSettings,
@@ -27,6 +28,7 @@ DEFAULTS = {
     "growth": GrowthSettings(),
     "io": IoSettings(),
     "latency": LatencySettings(),
+    "packing": PackingSettings(),
     "peers": PeersSettings(),
     "throughput": ThroughputSettings(),
 }

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from cosco.client.content.byte_rows import MAX_ROW_BYTES
+from cosco.client.write.state.batch_sorting import Batches
+from cosco.client.write.state.packing_parts import block_writer
+from cosco.client.write.state.sorting import Rows
 from cosco.errors import CoscoError
-from cosco.format.block import (
-    CODECS,
-    HEADER_BYTES,
-    LENGTH_BYTES,
-    MAX_CONTENT_BYTES,
-    Buffer,
-    encode_block,
-)
+from cosco.format.block import CODECS, MAX_CONTENT_BYTES, Buffer
 from cosco.format.frame import TARGET_FRAME_BYTES
 from cosco.protocol.mark import Mark, encode_mark
-from cosco.protocol.records import MASK64, AttemptSums, OpenedAttempt, PartitionRange
+from cosco.protocol.records import AttemptSums, OpenedAttempt, PartitionRange
 
 
 @dataclass(frozen=True, slots=True)
 class PackedFrame:
     """A frame without its header: `blocks` blocks of one partition range.
 
-    parts: header, stored bytes, header, stored bytes, …; body_bytes: their length.
+    parts: the blocks one behind the other, in pieces; body_bytes: their length.
     has_mark: it ends with the mark of its range, and is the last one to it.
     """
 
@@ -51,7 +46,6 @@ class FrameBuilder:
         self._exchange = info.number
         self._mapper = opened.mapper
         self._attempt = opened.attempt
-        self._codec = CODECS[info.spec.codec]
         self._ranges = sorted(info.ranges, key=lambda one: one.first)
         self.partitions = self._ranges[-1].first + self._ranges[-1].count
         #: Which partitions' rows are wanted; None: all.
@@ -60,11 +54,8 @@ class FrameBuilder:
             self.wanted = np.zeros(self.partitions, np.bool_)
             for one in self._ranges:
                 self.wanted[one.first : one.first + one.count] = one.index in opened.ranges
-        # Per partition. `array` reads and writes single items faster than numpy, and smaller
-        # than a list.
-        zeros = bytes(8 * self.partitions)
-        self._rows, self._row_bytes, self._stored_bytes, self._digests = (
-            array("Q", zeros) for _ in range(4)
+        self._writer = block_writer(
+            info.number, opened.mapper, opened.attempt, CODECS[info.spec.codec], self.partitions
         )
         self._range_index = 0
         self._range_first = self._range_end = 0
@@ -72,7 +63,7 @@ class FrameBuilder:
         self._unmarked: dict[int, PartitionRange] = {}
         self._has_mark = False  # the open frame
         self._parts: list[bytes] = []
-        self._body_bytes = 0
+        self._blocks = self._body_bytes = 0
 
     def add(
         self,
@@ -80,7 +71,6 @@ class FrameBuilder:
         rows: int,
         content: Buffer,
         *,
-        lengths: bool = False,
         fragment: int | None = None,
         last: bool = False,
     ) -> tuple[PackedFrame, ...]:
@@ -88,35 +78,21 @@ class FrameBuilder:
 
         Returns: the frame that came to its end before this block, if one did.
         """
-        ended: tuple[PackedFrame, ...] = ()
-        if not self._range_first <= partition < self._range_end:
-            self._mark_open()
-            ended = self.finish()
-            self._enter_range(partition)
-        elif self._body_bytes >= TARGET_FRAME_BYTES:
-            ended = self.finish()
-        header, stored, digest = encode_block(
-            exchange=self._exchange,
-            partition=partition,
-            mapper=self._mapper,
-            attempt=self._attempt,
-            first_row=self._rows[partition],
-            rows=rows,
-            content=content,
-            codec=self._codec,
-            lengths=lengths,
-            fragment=fragment,
-            last=last,
-        )
-        self._parts += (header, stored)
-        block_bytes = HEADER_BYTES + len(stored)
-        self._body_bytes += block_bytes
-        row_bytes = len(content) - (LENGTH_BYTES * rows if lengths else 0)
-        self._rows[partition] += rows
-        self._row_bytes[partition] += row_bytes
-        self._stored_bytes[partition] += block_bytes
-        self._digests[partition] = (self._digests[partition] + digest) & MASK64
+        ended = self._make_room(partition)
+        self._take(self._writer.add(partition, rows, content, fragment=fragment, last=last), 1)
         return ended
+
+    def add_sorted(self, rows: Rows | Batches) -> Iterator[PackedFrame]:
+        """Make blocks of sorted rows, up to the end or to rows that may be too long for a block,
+        and yield the frames that came to their ends."""
+        while (partition := rows.partition()) is not None:
+            ended = self._make_room(partition)
+            room = TARGET_FRAME_BYTES - self._body_bytes
+            parts, blocks = self._writer.fill(rows, self._range_end, room)
+            self._take(parts, blocks)
+            yield from ended
+            if not blocks:
+                return
 
     def add_long_row(self, partition: int, content: memoryview) -> Iterator[PackedFrame]:
         """Cut the content of one row into fragments, and make a block of each.
@@ -140,12 +116,12 @@ class FrameBuilder:
 
         Returns: the frame, if it has any blocks.
         """
-        parts, body_bytes = self._parts, self._body_bytes
-        if not parts:
+        parts, blocks, body_bytes = self._parts, self._blocks, self._body_bytes
+        if not blocks:
             return ()
-        self._parts, self._body_bytes = [], 0
+        self._parts, self._blocks, self._body_bytes = [], 0, 0
         has_mark, self._has_mark = self._has_mark, False
-        return (PackedFrame(self._range_index, len(parts) // 2, parts, body_bytes, has_mark),)
+        return (PackedFrame(self._range_index, blocks, parts, body_bytes, has_mark),)
 
     def begin_marks(self) -> None:
         """End the last frame of each range with its mark from now on.
@@ -173,24 +149,41 @@ class FrameBuilder:
     def _add_mark(self, partition_range: PartitionRange) -> None:
         del self._unmarked[partition_range.index]
         first, end = partition_range.first, partition_range.first + partition_range.count
-        sums = [of[first:end] for of in (self._rows, self._row_bytes, self._digests)]
-        mark = Mark(self._mapper, self._attempt, np.array(sums, np.uint64))
-        parts = encode_mark(mark, self._exchange, partition_range)
-        self._parts += parts
-        self._body_bytes += sum(map(len, parts))
+        rows, row_bytes, _, digests = self._writer.sums(first, end)
+        mark = Mark(self._mapper, self._attempt, np.array([rows, row_bytes, digests]))
+        self._take(encode_mark(mark, self._exchange, partition_range), 1)
         self._has_mark = True
 
     def sums(self) -> AttemptSums:
         """Return what all blocks made so far add up to."""
-        stored = np.array(self._stored_bytes, np.uint64)
+        rows, row_bytes, stored, digests = self._writer.sums(0, self.partitions)
         partitions = np.flatnonzero(stored)
         return AttemptSums(
             partitions.astype(np.uint32),
-            np.array(self._rows, np.uint64)[partitions],
-            np.array(self._row_bytes, np.uint64)[partitions],
+            rows[partitions],
+            row_bytes[partitions],
             stored[partitions],
-            np.array(self._digests, np.uint64)[partitions],
+            digests[partitions],
         )
+
+    def _make_room(self, partition: int) -> tuple[PackedFrame, ...]:
+        """End the open frame if it is full, or of another range than that of `partition`.
+
+        Returns: the frame, if it ended.
+        """
+        ended: tuple[PackedFrame, ...] = ()
+        if not self._range_first <= partition < self._range_end:
+            self._mark_open()
+            ended = self.finish()
+            self._enter_range(partition)
+        elif self._body_bytes >= TARGET_FRAME_BYTES:
+            ended = self.finish()
+        return ended
+
+    def _take(self, parts: Sequence[bytes], blocks: int) -> None:
+        self._parts += parts
+        self._blocks += blocks
+        self._body_bytes += sum(map(len, parts))
 
     def _enter_range(self, partition: int) -> None:
         found = self._ranges[bisect_right(self._ranges, partition, key=lambda r: r.first) - 1]

@@ -12,29 +12,23 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cosco.client.content.arrow import (
-    ARROW_POOL,
     ContentEncoder,
     decode_plain,
     encode_plain,
-    join_plain,
 )
 from cosco.client.content.arrow_binding import unbound_columns
 from cosco.client.content.arrow_schema import Conversion, Conversions, normalize_schema
 from cosco.client.content.arrow_transport import transport
-from cosco.client.content.byte_rows import MAX_ROW_BYTES, block_cuts
+from cosco.client.content.byte_rows import MAX_ROW_BYTES
 from cosco.client.content.row_costs import batch_bytes, batch_costs
-from cosco.client.content.value_pool import ValuePool
 from cosco.client.write.state.batch_arguments import (
     BATCH_ROW_OVERHEAD,
     BatchPartitions,
@@ -48,16 +42,12 @@ from cosco.client.write.state.batch_arguments import (
     offsets_of,
     slice_partitions,
 )
+from cosco.client.write.state.batch_sorting import BatchPart, joined_or_none
 from cosco.client.write.state.framing import FrameBuilder, PackedFrame
-from cosco.client.write.state.sorting import (
-    PartitionRows,
-    RowSorter,
-    partition_bounds,
-    places,
-    sort_buffer_bytes,
-)
+from cosco.client.write.state.packing_parts import batch_sorter, row_sorter
+from cosco.client.write.state.sorting import places, sort_buffer_bytes
 from cosco.errors import InvalidRow, SchemaMismatch
-from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES
+from cosco.format.block import MAX_CONTENT_BYTES, Buffer
 from cosco.protocol.records import U32, AttemptSums, OpenedAttempt
 
 #: Buffers are kept below this, so that offsets of 32 bits reach everywhere in them.
@@ -159,6 +149,10 @@ class Packer(ABC, Generic[_Batch]):
         yield from self._empty()
 
     @abstractmethod
+    def close(self) -> None:
+        """Leave the buffers to the next packer of this process, after the last `drain`."""
+
+    @abstractmethod
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         """Make the blocks of all that is buffered, and leave the buffer empty."""
 
@@ -201,7 +195,7 @@ class RowPacker(Packer[RowRun]):
         super().__init__(opened, buffer_bytes)
         #: Rows that were collected one by one and not joined yet.
         self.pending: Final = PendingRows(self._limit)
-        self._sorter = RowSorter(self._frames.partitions, self._limit)
+        self._sorter = row_sorter(self._frames.partitions, self._limit)
 
     def collect(self, partition: int, row: bytes) -> bool:
         """Add one row to those that are pending, or check and drop it if it is not wanted.
@@ -266,7 +260,7 @@ class RowPacker(Packer[RowRun]):
         yield from super().drain(marks=marks)
 
     def close(self) -> None:
-        """Leave the buffers to the next packer of this process, after the last `drain`."""
+        """See `Packer.close`."""
         self._sorter.close()
 
     def _append(self, row_partitions: BatchPartitions, batch: RowRun) -> None:
@@ -278,30 +272,12 @@ class RowPacker(Packer[RowRun]):
 
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         self.buffered_bytes = 0
-        for partition, rows in self._sorter.drain():
-            yield from self._pack_partition(partition, rows)
-
-    def _pack_partition(self, partition: int, rows: PartitionRows) -> Iterator[PackedFrame]:
-        tables, pieces = rows.tables, rows.pieces
-        table_bytes = sum(map(len, tables))
-        if table_bytes + sum(map(len, pieces)) <= MAX_CONTENT_BYTES:
-            count = table_bytes // LENGTH_BYTES
-            content = b"".join((*tables, *pieces))
-            yield from self._frames.add(partition, count, content, lengths=True)
-            return
-        table = memoryview(b"".join(tables))
-        joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        ends = np.cumsum(np.frombuffer(table, "<u4"), dtype=np.int64)
-        start = 0
-        for first, last in block_cuts(ends + np.arange(1, len(ends) + 1) * LENGTH_BYTES, 0):
-            end = int(ends[last - 1])
-            part, start = joined[start:end], end
-            if last - first == 1 and len(part) + LENGTH_BYTES > MAX_CONTENT_BYTES:
-                yield from self._frames.add_long_row(partition, part)
-                continue
-            lengths = table[LENGTH_BYTES * first : LENGTH_BYTES * last]
-            content = b"".join((lengths, part))
-            yield from self._frames.add(partition, last - first, content, lengths=True)
+        rows = self._sorter.drain()
+        while rows.partition() is not None:
+            yield from self._frames.add_sorted(rows)
+            if (partition := rows.partition()) is not None:
+                yield from self._frames.add_long_row(partition, rows.take_long_row())
+        self._sorter.reuse(rows)
 
 
 class ArrowPacker(Packer[pa.RecordBatch]):
@@ -318,13 +294,11 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         """
         super().__init__(opened, buffer_bytes)
         self._set_schema(schema)
-        # The sort buffer, with rows as they came, and what was sorted of it before: see
-        # cosco.client.write.state.sorting.
+        # The sort buffer, with rows as they came: see cosco.client.write.state.sorting.
         self._unsorted: list[pa.RecordBatch] = []
         self._row_partitions: list[RowPartitions] = []
         self._sort_buffer_used = 0
         self._sort_buffer_bytes = sort_buffer_bytes(self._frames.partitions, self._limit)
-        self._sorted: list[tuple[BatchPartitions, pa.RecordBatch]] = []
 
     def collect_batch(self, partitions: Any, batch: Any) -> Iterator[PackedFrame]:
         """Buffer the rows of a RecordBatch or Table, and yield frames whenever the buffer is full.
@@ -374,6 +348,10 @@ class ArrowPacker(Packer[pa.RecordBatch]):
             yield from self._empty()
             self._set_schema(schema)
 
+    def close(self) -> None:
+        """See `Packer.close`."""
+        self._sorter.close()
+
     def _set_schema(self, schema: pa.Schema) -> None:
         self._bound = schema
         self._schema = normalize_schema(schema)
@@ -383,6 +361,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         self._way = transport(self._schema)
         self._pools = self._way.new_pools()
         self._encoder = ContentEncoder(self._way)
+        self._sorter = batch_sorter(self._way, self._frames.partitions, self._limit)
 
     def _add_part(
         self, part: pa.RecordBatch, row_partitions: BatchPartitions, cost: int
@@ -400,26 +379,17 @@ class ArrowPacker(Packer[pa.RecordBatch]):
 
     def _pack_buffered(self) -> Iterator[PackedFrame]:
         self._sort()
-        runs, self._sorted = self._sorted, []
         pools, self._pools = self._pools, self._way.new_pools()
         self.buffered_bytes = 0
-        pieces: defaultdict[int, list[tuple[pa.RecordBatch, int, int]]] = defaultdict(list)
-        row_bytes = sum(self._way.plain_bytes(batch) for _, batch in runs) / max(
-            1, sum(batch.num_rows for _, batch in runs)
-        )
-        for row_partitions, batch in runs:
-            if isinstance(row_partitions, int):
-                pieces[row_partitions].append((batch, 0, batch.num_rows))
-                continue
-            for first, end in pairwise(partition_bounds(row_partitions)):
-                pieces[int(row_partitions[first])].append((batch, first, end))
-        for partition in sorted(pieces):
-            parts = [batch.slice(first, end - first) for batch, first, end in pieces.pop(partition)]
-            if len(parts) > 1:
-                joined = _joined(parts)
-                parts = parts if joined is None else [joined]
-            for part in parts:
-                yield from self._pack_partition(partition, part, row_bytes, pools)
+        sorter, encoder = self._sorter, self._encoder
+        sure_bytes = _MAY_FIT_BYTES if pools else _SURE_TO_FIT_BYTES
+        rows = sorter.drain(sure_bytes, lambda plain: memoryview(encoder.encode(plain, pools)))
+        while rows.partition() is not None:
+            yield from self._frames.add_sorted(rows)
+            if (partition := rows.partition()) is not None:
+                for part in rows.take():
+                    yield from self._pack_partition(partition, part, rows.row_bytes(), sure_bytes)
+        sorter.reuse(rows)
 
     def _plain_cuts(self, whole: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Yield the rows of a plain batch, each time as many as there is room for."""
@@ -469,8 +439,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         self.buffered_bytes += size + BATCH_ROW_OVERHEAD * count + _PIECE_OVERHEAD
         if isinstance(row_partitions, int):
             self._sort()  # some of it may be for this partition, and come before
-            copied = decode_plain(encode_plain(batch), self._way.plain)
-            self._sorted.append((row_partitions, copied))
+            self._sorter.append(row_partitions, batch)
             return
         step = max(1, count * self._sort_buffer_bytes // max(1, size))
         for first in range(0, count, step):
@@ -482,7 +451,7 @@ class ArrowPacker(Packer[pa.RecordBatch]):
                 # As good as a full sort buffer: sorted out of the caller's memory, and not
                 # copied before.
                 self._sort()
-                self._sorted.append(_sorted(few, part))
+                self._sorter.append(few, part)
                 continue
             content = encode_plain(part)
             self._unsorted.append(decode_plain(content, self._way.plain))
@@ -493,37 +462,38 @@ class ArrowPacker(Packer[pa.RecordBatch]):
         unsorted, self._unsorted = self._unsorted, []
         row_partitions, self._row_partitions = self._row_partitions, []
         self._sort_buffer_used = 0
-        if len(unsorted) > 1 and (joined := _joined(unsorted)) is not None:
+        if len(unsorted) > 1 and (joined := joined_or_none(unsorted)) is not None:
             unsorted, row_partitions = [joined], [np.concatenate(row_partitions)]
-        self._sorted += map(_sorted, row_partitions, unsorted)
+        for few, batch in zip(row_partitions, unsorted, strict=True):
+            self._sorter.append(few, batch)
 
     def _pack_partition(
-        self, partition: int, batch: pa.RecordBatch, row_bytes: float, pools: list[ValuePool]
+        self, partition: int, part: BatchPart, row_bytes: float, sure_bytes: int
     ) -> Iterator[PackedFrame]:
         """Make blocks of one partition's rows, of about `row_bytes` each."""
-        rows = batch.num_rows
-        content = None
-        if rows == 1 or rows * row_bytes <= (_MAY_FIT_BYTES if pools else _SURE_TO_FIT_BYTES):
-            content = memoryview(self._encoder.encode(batch, pools))
+        rows = part.num_rows
+        content: Buffer | None = None
+        if rows == 1 or rows * row_bytes <= sure_bytes:
+            content = part.encode()
             length = len(content)
         else:
-            length = self._way.plain_bytes(batch)
+            length = part.plain_bytes()
         if length > MAX_CONTENT_BYTES and rows > 1:
             count = -(-rows // -(-length // _ARROW_TARGET_BYTES))
             for start in range(0, rows, count):
-                part = batch.slice(start, count)
-                yield from self._pack_partition(partition, part, row_bytes, pools)
+                few = part.slice(start, count)
+                yield from self._pack_partition(partition, few, row_bytes, sure_bytes)
             return
         if content is None:
-            content = memoryview(self._encoder.encode(batch, pools))
+            content = part.encode()
             length = len(content)
         if length > MAX_CONTENT_BYTES and rows == 1:
-            yield from self._frames.add_long_row(partition, content)
+            yield from self._frames.add_long_row(partition, memoryview(content))
             return
         if length > MAX_CONTENT_BYTES:  # with its schema, or its values
             half = rows // 2
-            for part in (batch.slice(0, half), batch.slice(half)):
-                yield from self._pack_partition(partition, part, row_bytes, pools)
+            for few in (part.slice(0, half), part.slice(half, rows - half)):
+                yield from self._pack_partition(partition, few, row_bytes, sure_bytes)
             return
         yield from self._frames.add(partition, rows, content)
 
@@ -541,20 +511,3 @@ def _checked_costs(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
             f"is {MAX_ROW_BYTES}: cut it in two"
         )
     return costs
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
-    """Return the batches as one, or None if they have too many values for their offsets."""
-    try:
-        return join_plain(batches)
-    except pa.ArrowInvalid:
-        return None
-
-
-def _sorted(
-    row_partitions: RowPartitions, batch: pa.RecordBatch
-) -> tuple[RowPartitions, pa.RecordBatch]:
-    order = np.argsort(row_partitions, kind="stable")
-    return row_partitions.take(order), pc.take(
-        batch, places(order), boundscheck=False, memory_pool=ARROW_POOL
-    )

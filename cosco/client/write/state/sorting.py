@@ -12,15 +12,16 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cosco.client.content.byte_rows import block_cuts
 from cosco.client.write.state.batch_arguments import Offsets, RowPartitions, RowRun
-from cosco.format.block import LENGTH_BYTES
+from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES, Buffer
 
 #: A sort buffer of this length stays in a cache.
 _MIN_SORT_BUFFER_BYTES: Final = 4 << 20
@@ -40,6 +41,45 @@ _spare: list[_Bytes] = []
 _spare_sort_buffer: list[_Bytes] = []
 
 
+class Rows(Protocol):
+    """Rows that are sorted by partition, of which blocks are made."""
+
+    def partition(self) -> int | None:
+        """Return the partition of the next row; None if there are no more."""
+
+    def take_long_row(self) -> memoryview | None:
+        """Take the next row, if it is known by now to be too long for a block."""
+
+
+class Sorter(Protocol):
+    """What rows of bytes are sorted by."""
+
+    def append(self, row_partitions: RowPartitions, run: RowRun) -> None:
+        """Copy rows behind those of their partitions.
+
+        A row that is longer than the whole buffer is not copied: it must be drained before
+        its memory is changed.
+        """
+
+    def append_sorted(self, partition: int, run: RowRun) -> None:
+        """Copy rows behind those of their one partition, past the sort buffer.
+
+        A row that is longer than the whole buffer is not copied: see `append`.
+        """
+
+    def drain(self) -> Any:
+        """Remove all rows.
+
+        Returns: them, as `Rows` by ascending partition.
+        """
+
+    def reuse(self, rows: Any) -> None:
+        """Take back the memory of what was drained, when it is not needed any more."""
+
+    def close(self) -> None:
+        """Leave the memory to the next packer of this process, after the last `drain`."""
+
+
 class PartitionRows:
     """Rows of one partition: the tables of their lengths (see `cosco.client.content.byte_rows`),
     and their bytes, piece by piece, both in order."""
@@ -50,9 +90,81 @@ class PartitionRows:
         self.tables: list[bytes | memoryview] = []
         self.pieces: list[bytes | memoryview] = []
 
+    def contents(self) -> Iterator[tuple[int, Buffer]]:
+        """Yield the content of each block with its number of rows; 0: a row too long for one."""
+        tables, pieces = self.tables, self.pieces
+        table_bytes = sum(map(len, tables))
+        if table_bytes + sum(map(len, pieces)) <= MAX_CONTENT_BYTES:
+            yield table_bytes // LENGTH_BYTES, b"".join((*tables, *pieces))
+            return
+        table = memoryview(b"".join(tables))
+        joined = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        ends = np.cumsum(np.frombuffer(table, "<u4"), dtype=np.int64)
+        start = 0
+        for first, last in block_cuts(ends + np.arange(1, len(ends) + 1) * LENGTH_BYTES, 0):
+            end = int(ends[last - 1])
+            part, start = joined[start:end], end
+            if last - first == 1 and len(part) + LENGTH_BYTES > MAX_CONTENT_BYTES:
+                yield 0, part
+                continue
+            lengths = table[LENGTH_BYTES * first : LENGTH_BYTES * last]
+            yield last - first, b"".join((lengths, part))
+
+
+class _Next(NamedTuple):
+    partition: int | None
+    rows: int
+    content: Buffer
+
+
+class SortedRows:
+    """See `Rows`. `memory` is where they lie."""
+
+    has_lengths: Final = True
+
+    def __init__(self, rows: dict[int, PartitionRows], memory: _Bytes | None) -> None:
+        """Begin. rows: by partition."""
+        self.memory: Final = memory
+        self._all = self._contents(rows)
+        self._next: _Next | None = None
+
+    def partition(self) -> int | None:
+        """See `Rows.partition`."""
+        return self._peek().partition
+
+    def take_long_row(self) -> memoryview | None:
+        """See `Rows.take_long_row`."""
+        partition, rows, content = self._peek()
+        if rows or partition is None:
+            return None
+        self._next = None
+        return memoryview(content)
+
+    def next_block(self) -> tuple[int, Buffer] | None:
+        """Take the rows of the next block.
+
+        Returns: their number and the content; None if the next row is too long for a block.
+        """
+        _, rows, content = self._peek()
+        if not rows:
+            return None
+        self._next = None
+        return rows, content
+
+    def _peek(self) -> _Next:
+        if self._next is None:
+            self._next = next(self._all, _Next(None, 0, b""))
+        return self._next
+
+    @staticmethod
+    def _contents(rows: dict[int, PartitionRows]) -> Iterator[_Next]:
+        for partition in sorted(rows):
+            for count, content in rows.pop(partition).contents():
+                yield _Next(partition, count, content)
+
 
 class RowSorter:
-    """A buffer for `limit` bytes of rows; a single longer row passes as well."""
+    """See `Sorter`: a buffer for `limit` bytes of rows; a single longer row passes as well."""
 
     def __init__(self, partitions: int, limit: int) -> None:
         """Begin empty. `limit`: the most bytes of rows that are added between two drains."""
@@ -66,11 +178,7 @@ class RowSorter:
         self._rows: defaultdict[int, PartitionRows] = defaultdict(PartitionRows)
 
     def append(self, row_partitions: RowPartitions, run: RowRun) -> None:
-        """Copy rows behind those of their partitions.
-
-        A row that is longer than the whole buffer is not copied: it must be drained before
-        its memory is changed.
-        """
+        """See `Sorter.append`."""
         first, count = 0, len(row_partitions)
         while first < count:
             start = int(run.offsets[first])
@@ -103,30 +211,26 @@ class RowSorter:
             first = end
 
     def append_sorted(self, partition: int, run: RowRun) -> None:
-        """Copy rows behind those of their one partition, past the sort buffer.
-
-        A row that is longer than the whole buffer is not copied: see `append`.
-        """
+        """See `Sorter.append_sorted`."""
         self._sort_gathered()  # some of it may be for this partition, and come before
         lengths = np.diff(run.offsets).astype("<u4")
         self._append_piece(partition, lengths.view(np.uint8).data, run, 0, len(lengths))
 
-    def drain(self) -> Iterator[tuple[int, PartitionRows]]:
-        """Yield all rows, by ascending partition, and leave the buffer empty.
-
-        What is yielded lies in the buffer: it is to be used before the next one is asked for.
-        """
+    def drain(self) -> SortedRows:
+        """See `Sorter.drain`."""
         self._sort_gathered()
         rows, self._rows = self._rows, defaultdict(PartitionRows)
         data, self._sorted = self._sorted, None  # nobody writes to it while it is read
         self._sorted_used = 0
-        for partition in sorted(rows):
-            yield partition, rows.pop(partition)
+        return SortedRows(rows, data)
+
+    def reuse(self, rows: SortedRows) -> None:
+        """See `Sorter.reuse`."""
         if self._sorted is None:
-            self._sorted = data
+            self._sorted = rows.memory
 
     def close(self) -> None:
-        """Leave the arrays to the next packer of this process, after the last `drain`."""
+        """See `Sorter.close`."""
         data, self._sorted = self._sorted, None
         if data is not None and len(data) <= _MAX_SPARE_BYTES:
             _spare[:] = [data]

@@ -28,6 +28,8 @@ from cosco.protocol.records import (
     RowKind,
 )
 
+pytestmark = pytest.mark.usefixtures("packing_way")
+
 INFO = ExchangeInfo(
     number=5,
     spec=ExchangeSpec("x", 1),

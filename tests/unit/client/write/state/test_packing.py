@@ -37,6 +37,7 @@ from cosco.format.frame import TARGET_FRAME_BYTES
 from cosco.protocol.records import AttemptSums
 
 MIB = 1 << 20
+pytestmark = pytest.mark.usefixtures("packing_way")
 
 
 def read_back(blocks: Iterable[bytes], partition: int, sums: AttemptSums) -> list[bytes]:

@@ -17,6 +17,7 @@ from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
 from cosco.protocol.mark import Mark, decode_mark
 from cosco.protocol.records import AttemptSums, PartitionRange
 
+pytestmark = pytest.mark.usefixtures("packing_way")
 RANGES = (PartitionRange(0, 0, 3), PartitionRange(1, 3, 1), PartitionRange(2, 4, 4))
 
 

@@ -1,0 +1,1 @@
+"""What a GB of rows costs a writer until its frames are made."""
