@@ -10,6 +10,7 @@ import pytest
 
 from cosco import CoscoExchange, CoscoReader, CoscoWriter
 from cosco.client.content.arrow import ContentEncoder
+from cosco.client.write.state import packing_parts
 from cosco.errors import DataCorrupted
 
 
@@ -28,6 +29,8 @@ def read_changed(metadata: str, name: str, monkeypatch: pytest.MonkeyPatch) -> A
         schema = batch.schema
         with CoscoExchange(name, 1, schema=schema, replicas=1, metadata=metadata):
             with monkeypatch.context() as patched:
+                # Arrow writes what is changed here, whoever would write it otherwise.
+                patched.setattr(packing_parts, "NATIVE", None)
                 patched.setattr(ContentEncoder, "encode", changed)
                 with CoscoWriter(name, 0, metadata=metadata) as writer:
                     writer.collect_batch(np.zeros(batch.num_rows, np.int64), batch)
