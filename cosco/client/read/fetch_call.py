@@ -9,8 +9,9 @@ from typing import Final
 
 from cosco.client.read.state.block_splitter import BlockSplitter, HeaderSplitter
 from cosco.client.read.state.merge import BareHeaders
+from cosco.client.rpc.channel import Call
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Call, Endpoint
+from cosco.client.rpc.transport import Endpoint
 from cosco.errors import DataCorrupted, InvalidArgument
 from cosco.protocol import wire
 from cosco.protocol.fetch_records import FetchRequest
