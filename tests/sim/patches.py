@@ -33,6 +33,7 @@ from cosco.client.read import direct_reads, store_files
 from cosco.client.read.state import direct_stores, direct_window
 from cosco.client.rpc import grpc_channel, in_use, known_services, leftovers, transport
 from cosco.client.write import push_streams
+from cosco.process.native_grpc import server_choice
 from cosco.shuffle_service.io import arena, metrics
 
 from . import aio, client_files, database, storage, threads, watch
@@ -233,6 +234,7 @@ def install() -> None:
     # Sets of calls have one order in every run, as those of futures and tasks.
     grpc_channel.GrpcCall.__hash__ = lambda call: call._call.number
     # The simulated network is below gRPC.
+    server_choice.NATIVE = None
     transport._channels = transport._Channels(grpc_channel.GrpcTransport())
     following.Waiter.__hash__ = _number_of
     replaced: list[tuple[Any, Any]] = [
