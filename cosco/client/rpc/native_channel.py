@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -208,14 +209,14 @@ class NativeConversation(Conversation[_T]):
         self._call = call
         self._manner = manner
         self._sayings: deque[_T | None] = deque()  # None: the end
-        self._is_idle = True
+        self._said_at = time.monotonic()
         # Guards what follows, and is held while something is sent, which waits for nothing.
         self._sending = threading.Lock()
         self._has_room = True
 
     def say(self, saying: _T) -> None:
         """See `Conversation`."""
-        self._is_idle = False
+        self._said_at = time.monotonic()
         self._sayings.append(saying)
         self._send()
 
@@ -227,8 +228,9 @@ class NativeConversation(Conversation[_T]):
     def __iter__(self) -> Iterator[bytes]:
         """See `Conversation`."""
         while True:
+            left_s = self._said_at + self._manner.idle_s - time.monotonic()
             try:
-                reply = self._call.receive(self._manner.idle_s)
+                reply = self._call.receive(max(left_s, 0.0))
             except StopIteration:
                 return
             if isinstance(reply, bytes):
@@ -237,7 +239,7 @@ class NativeConversation(Conversation[_T]):
                 with self._sending:  # whoever was told that there is none has noted that by now
                     self._has_room = True
                 self._send()
-            else:
+            elif self._said_at + self._manner.idle_s <= time.monotonic():
                 self._rest()
 
     def cancel(self) -> None:
@@ -245,10 +247,10 @@ class NativeConversation(Conversation[_T]):
         self._call.cancel()
 
     def _rest(self) -> None:
-        """Note that no reply has come for a while."""
-        if self._is_idle and not self._sayings and self._manner.is_over():
+        """Note that nothing was said for a while."""
+        if not self._sayings and self._manner.is_over():
             self.end()
-        self._is_idle = True
+        self._said_at = time.monotonic()
 
     def _send(self) -> None:
         # Whoever finds another one sending leaves it to that one, which looks again at the end.

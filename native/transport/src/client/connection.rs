@@ -60,15 +60,18 @@ pub struct Connection {
     ping: Option<PingPong>,
     has_pinged: bool,
     heard_bytes: u64,
-    heard_at: Instant,
+    /// Since when calls have waited without hearing anything, as far as that was looked at.
+    silent_since: Option<Instant>,
+    pinged_at: Instant,
     opened_at: Instant,
     /// Calls that have a stream of it.
     pub calls: usize,
 }
 
 impl Connection {
-    /// Greets the peer at the other end of a connected socket.
-    pub fn new(stream: TcpStream, now: Instant, opened_at: Instant) -> io::Result<Self> {
+    /// Greets the peer at the other end of a connected socket. `opened_at`: when the attempt to
+    /// connect began.
+    pub fn new(stream: TcpStream, opened_at: Instant) -> io::Result<Self> {
         let mut builder = Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW_BYTES)
@@ -85,7 +88,8 @@ impl Connection {
             ping: None,
             has_pinged: false,
             heard_bytes: 0,
-            heard_at: now,
+            silent_since: None,
+            pinged_at: opened_at,
             opened_at,
             calls: 0,
         })
@@ -159,14 +163,19 @@ impl Connection {
         }
         let heard = self.condition.received();
         if heard != self.heard_bytes || !is_awaited {
-            (self.heard_bytes, self.heard_at) = (heard, now);
-        } else if self.has_pinged && now >= self.heard_at + SILENT_TIME + ANSWER_TIME {
+            (self.heard_bytes, self.silent_since) = (heard, None);
+            return Ok(());
+        }
+        let since = *self.silent_since.get_or_insert(now);
+        if self.has_pinged && now >= self.pinged_at + ANSWER_TIME && now >= since + ANSWER_TIME {
             return Err(Status::unavailable("it does not answer any more (ping timeout)"));
-        } else if !self.has_pinged
-            && now >= self.heard_at + SILENT_TIME
+        }
+        if !self.has_pinged
+            && now >= since + SILENT_TIME
             && let Some(ping) = &mut self.ping
         {
             self.has_pinged = ping.send_ping(Ping::opaque()).is_ok();
+            self.pinged_at = now;
         }
         Ok(())
     }

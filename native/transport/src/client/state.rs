@@ -115,7 +115,7 @@ impl State {
     /// Takes a connection, by a number that is not used yet.
     pub fn connected(&mut self, number: usize, stream: TcpStream, now: Instant) {
         let Some(began) = self.attempt.take().filter(|_| !self.is_closed) else { return };
-        match Connection::new(stream, now, began) {
+        match Connection::new(stream, began) {
             Ok(connection) => {
                 self.connections.insert(number, connection);
                 self.current = Some(number);
