@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from support.raw_http2 import (
+    ACK,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -48,6 +49,8 @@ class RawService:
         """Begin as HTTP/2 wants it, and hear the same."""
         self.send(frame(SETTINGS, 0, 0))
         assert self._take(len(PREFACE)) == PREFACE
+        self.until(SETTINGS)
+        self.send(frame(SETTINGS, ACK, 0))
 
     def reply(self, stream: int, *contents: bytes, status: int = 0) -> None:
         """Answer a call: some messages, and its end."""
