@@ -129,6 +129,7 @@ class NativeCall(Call):
         self._call = call
         self._where = where
         self._scope = scope
+        self._is_over = False
         scope.add_call(self)
 
     def result(self) -> bytes:
@@ -162,6 +163,7 @@ class NativeCall(Call):
             end = _OF_PARENT
         if end is None:
             return reply  # type: ignore[no-any-return]
+        self._is_over = True
         self._scope.remove_call(self)
         if end.code == _CODES[0]:
             raise StopIteration
@@ -184,7 +186,8 @@ class NativeCall(Call):
     def cancel(self) -> None:
         """See `Call`."""
         self._scope.remove_call(self)
-        self._call.cancel()
+        if not self._is_over:
+            self._call.cancel()
 
     def _end(self) -> End:
         code, details, trailers = self._call.status()
