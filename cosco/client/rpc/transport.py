@@ -13,7 +13,6 @@ from typing import Final, Self, TypeVar
 from cosco.client.rpc.channel import Call, Channel, Conversation, Manner, Transport
 from cosco.client.rpc.failures import refused
 from cosco.client.rpc.fork_gate import ProcessWide
-from cosco.client.rpc.grpc_channel import GrpcTransport
 from cosco.client.rpc.native_channel import NativeTransport
 from cosco.client.rpc.scope import Scope, inherit_scopes
 from cosco.config import parse_address
@@ -108,7 +107,16 @@ class _Channels(ProcessWide):
         inherit_scopes()
 
 
-_channels = _Channels(GrpcTransport() if NATIVE is None else NativeTransport(NATIVE))
+def _chosen() -> Transport:
+    if NATIVE is not None:
+        return NativeTransport(NATIVE)
+    # Not where it is not used: it costs 20 MiB, and the time of some dozen small writers.
+    from cosco.client.rpc.grpc_channel import GrpcTransport  # noqa: PLC0415
+
+    return GrpcTransport()
+
+
+_channels = _Channels(_chosen())
 
 
 class Endpoint:
