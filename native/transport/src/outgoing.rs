@@ -61,9 +61,10 @@ impl Outgoing {
             self.body = Some(self.respond.send_response(head(), false)?);
         }
         let Some(body) = &mut self.body else { return Ok(()) };
-        if self.queue.send(body, false, context)?
-            && let Some(trailers) = self.trailers.take()
-        {
+        if !self.queue.send(body, false, context)? {
+            return Ok(());
+        }
+        if let Some(trailers) = self.trailers.take() {
             body.send_trailers(trailers)?;
             self.is_done = true;
         }

@@ -49,9 +49,8 @@ impl Condition {
 
     fn note(&self, data: &[u8]) {
         let before = self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
-        if before <= TYPE_AT
-            && let Some(kind) = data.get((TYPE_AT - before) as usize)
-        {
+        let at = TYPE_AT.checked_sub(before);
+        if let Some(kind) = at.and_then(|at| data.get(at as usize)) {
             self.first_type.store(*kind, Ordering::Relaxed);
         }
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 /// Room for the C library, which looks a name up.
-const STACK_BYTES: usize = 512 << 10;
+const STACK_BYTES: usize = 1 << 20;
 
 /// Has `tell` called, by another thread, with a connection to `host:port` or with why there is none.
 /// Errors: there can be no such thread.

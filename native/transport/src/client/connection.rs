@@ -127,9 +127,8 @@ impl Connection {
         if self.condition.first_type().is_some_and(|kind| kind != SETTINGS) {
             return Err(self.failed(None));
         }
-        if let Some(ping) = &mut self.ping
-            && ping.poll_pong(&mut context).is_ready()
-        {
+        let pong = self.ping.as_mut().map(|ping| ping.poll_pong(&mut context));
+        if pong.is_some_and(|pong| pong.is_ready()) {
             self.has_pinged = false;
         }
         Ok(())
@@ -170,10 +169,10 @@ impl Connection {
         if self.has_pinged && now >= self.pinged_at + ANSWER_TIME && now >= since + ANSWER_TIME {
             return Err(Status::unavailable("it does not answer any more (ping timeout)"));
         }
-        if !self.has_pinged
-            && now >= since + SILENT_TIME
-            && let Some(ping) = &mut self.ping
-        {
+        if self.has_pinged || now < since + SILENT_TIME {
+            return Ok(());
+        }
+        if let Some(ping) = &mut self.ping {
             self.has_pinged = ping.send_ping(Ping::opaque()).is_ok();
             self.pinged_at = now;
         }

@@ -206,6 +206,13 @@ impl Link {
         state.is_busy()
     }
 
+    /// Ends everything that is under way, of which something has panicked.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.end_all(&Status::new(Code::Internal, "the native part has panicked"));
+        self.runtime.remove(&mut state.gone);
+    }
+
     // --- inside ---------------------------------------------------------------------------------
 
     fn lock(&self) -> MutexGuard<'_, State> {

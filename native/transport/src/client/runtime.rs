@@ -1,9 +1,10 @@
 //! The thread that takes what comes for all connections of a process.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -98,14 +99,17 @@ impl Runtime {
         let mut busy_at = ticked_at;
         loop {
             let dozes = self.dozes.load(Ordering::SeqCst);
-            if poll.poll(&mut events, (!dozes).then_some(TICK)).is_err() {
-                continue; // a signal has come
+            if let Err(error) = poll.poll(&mut events, (!dozes).then_some(TICK)) {
+                if error.kind() != ErrorKind::Interrupted {
+                    thread::sleep(TICK); // somebody has closed what is not his: it will stay so
+                }
+                continue;
             }
             for event in &events {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 let link = self.lock().by_connection.get(&event.token().0).cloned();
                 if let Some(link) = link {
-                    link.on_ready(event.token().0, is_readable);
+                    guarded(&link, || link.on_ready(event.token().0, is_readable));
                 }
             }
             let now = Instant::now();
@@ -132,6 +136,17 @@ impl Runtime {
     /// Returns whether calls wait for something.
     fn tick(&self, now: Instant) -> bool {
         let links: Vec<_> = self.lock().by_connection.values().cloned().collect();
-        links.iter().filter(|link| link.tick(now)).count() > 0 // of all, not up to the first
+        let is_busy = |link: &&Arc<Link>| guarded(link, || link.tick(now)).unwrap_or(true);
+        links.iter().filter(is_busy).count() > 0 // of all, not up to the first
     }
+}
+
+/// Does something with a link. Should that panic, the link's calls fail, and others go on: without
+/// this thread all would wait for ever.
+fn guarded<T>(link: &Link, work: impl FnOnce() -> T) -> Option<T> {
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    if done.is_err() {
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| link.abandon()));
+    }
+    done.ok()
 }

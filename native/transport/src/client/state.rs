@@ -196,10 +196,9 @@ impl State {
     /// Gives streams to calls that wait for one. Returns whether any got one.
     fn begin_waiting(&mut self) -> bool {
         let mut has_begun = false;
-        while let Some(number) = self.waiting.front()
-            && let Some(current) = self.current
-            && let Some(connection) = self.connections.get_mut(&current)
-        {
+        while let Some(number) = self.waiting.front() {
+            let Some(current) = self.current else { break };
+            let Some(connection) = self.connections.get_mut(&current) else { break };
             let unfinished = self.calls.get_mut(number).filter(|call| call.status().is_none());
             if let Some(call) = unfinished {
                 match connection.begin(&call.request) {
@@ -256,7 +255,11 @@ impl State {
     /// Ends everything, for good.
     pub fn close(&mut self) {
         self.is_closed = true;
-        let status = Status::unavailable("its connection is closed");
+        self.end_all(&Status::unavailable("its connection is closed"));
+    }
+
+    /// Ends everything that is under way.
+    pub fn end_all(&mut self, status: &Status) {
         let numbers: Vec<u32> = self.calls.keys().copied().collect();
         for number in numbers {
             self.end(number, status.clone());

@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.children import fork, join, run_code
@@ -369,7 +371,7 @@ def test_a_forked_child_does_not_hold_its_parents_connection(scope: Scope) -> No
         child = fork(lambda: os.read(told, 1))
         assert not ended.wait(0.2)  # the child did not end it
         close_all()
-        assert ended.wait(WAIT_S)
+        assert ended.wait(WAIT_S / 4)
         os.write(tell, b"x")
         join(child)
 
@@ -390,3 +392,22 @@ def test_a_process_may_end_while_its_threads_wait() -> None:
         listener.accept()
         """
     )
+
+
+@pytest.mark.parametrize("where", ["for the process", "to connect"])
+def test_no_thread_can_be_started(
+    where: str, scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As there are too many."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("Resource temporarily unavailable")
+
+    connection = SimpleNamespace(call=refuse, close=lambda: None)
+    runtime = SimpleNamespace(connection=lambda *_: connection)
+    of_process = refuse if where == "for the process" else lambda: runtime
+    native: Any = SimpleNamespace(ClientRuntime=of_process)
+    monkeypatch.setattr(transport, "_channels", _Channels(NativeTransport(native)))
+    with pytest.raises(ServiceUnavailable, match="cannot be called: Resource") as caught:
+        call("127.0.0.1:1", scope)
+    assert not caught.value.retriable
