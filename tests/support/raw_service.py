@@ -123,24 +123,30 @@ class RawService:
 
 @contextmanager
 def raw_service(*scripts: Script) -> Iterator[str]:
-    """Serve one connection by each script, one after the other. Yields the address."""
+    """Serve the first connection by the first script, and so on. Yields the address."""
     failed: list[BaseException] = []
+    threads: list[threading.Thread] = []
 
-    def serve(listener: socket.socket) -> None:
+    def serve(connected: socket.socket, script: Script) -> None:
         try:
-            for script in scripts:
-                connected, _ = listener.accept()
-                with connected:
-                    script(RawService(connected))
+            with connected:
+                script(RawService(connected))
         except BaseException as error:  # noqa: BLE001  raised below
             failed.append(error)
 
+    def accept(listener: socket.socket) -> None:
+        for script in scripts:
+            connected, _ = listener.accept()
+            threads.append(threading.Thread(target=serve, args=(connected, script), daemon=True))
+            threads[-1].start()
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10.0)
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
+        threads.append(threading.Thread(target=accept, args=(listener,), daemon=True))
+        threads[0].start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(20.0)
-    assert not thread.is_alive()
+        for thread in threads:  # the first one adds others
+            thread.join(20.0)
+            assert not thread.is_alive()
     if failed:
         raise failed[0]

@@ -136,25 +136,29 @@ def test_streams_that_are_reset(code: int, meaning: str, scope: Scope) -> None:
 
 
 def test_a_service_that_ends_finishes_what_it_has(scope: Scope) -> None:
-    """The next call has another connection."""
+    """Calls that come meanwhile have another connection."""
 
     def going(service: RawService) -> None:
         stream = service.call()
         service.send(frame(GOAWAY, 0, 0, stream.to_bytes(4, "big") + bytes(4)))
-        went.wait(WAIT_S)
+        said.set()
+        assert answered.wait(WAIT_S)
         service.reply(stream, b"first")
 
-    went, results = threading.Event(), []
-    with raw_service(*served(going)) as address:
+    said, answered, results = threading.Event(), threading.Event(), []
+    with raw_service(*served(going, answer)) as address:
         with Endpoint(address) as endpoint:
             first = threading.Thread(
                 target=lambda: results.append(endpoint.unary("/t/Echo", b"x", WAIT_S, scope))
             )
             first.start()
-            first.join(0.2)
-            went.set()
+            assert said.wait(WAIT_S)
+            time.sleep(0.1)
+            assert endpoint.unary("/t/Echo", b"x", WAIT_S, scope) == b"y"
+            answered.set()
             first.join(WAIT_S)
             assert results == [b"first"]
+        close_all()
 
 
 def test_after_goodbye_another_connection_is_made(scope: Scope) -> None:
