@@ -87,6 +87,65 @@ class ServerConnection:
 
 # --- cosco/shuffle_service/state/buffers --------------------------------------------------
 
+class ClientRuntime:
+    """What all connections of a process share: a thread that takes what comes for them."""
+
+    def __init__(self) -> None:
+        """Begin the thread. Raises RuntimeError if there can be none."""
+
+    def connection(self, address: str, max_message_bytes: int) -> ClientConnection:
+        """Return a connection to `host:port`, which is made when a call wants it.
+
+        max_message_bytes: how long messages may be that come.
+        """
+
+class ClientConnection:
+    """One address: calls share its connection, which is made anew when it is lost.
+
+    This and its calls may be used by any thread. In a forked child, all raises RuntimeError, but
+    `close` and `cancel`, which do nothing.
+    """
+
+    def call(
+        self, method: str, message: bytes | None, is_unary: bool, timeout_s: float | None
+    ) -> ClientCall:
+        """Begin a call, to be told of by `receive`. Raises RuntimeError if there can be no thread.
+
+        message: the only one to be sent; None: messages follow. is_unary: the one reply is told
+        once its end has come.
+        """
+
+    def close(self) -> None:
+        """End all calls, and the connection, for good."""
+
+class ClientCall:
+    """A call; one that is dropped is cancelled."""
+
+    def send(self, message: bytes) -> bool:
+        """Send a message, without waiting.
+
+        Returns: whether there is room for more; if not, `receive` says when there is.
+        """
+
+    def half_close(self) -> None:
+        """Send nothing further."""
+
+    def receive(self, timeout_s: float | None = None) -> bytes | bool | None:
+        """Wait for what comes next, with the interpreter's lock given up.
+
+        Returns: a message; None if none came in this time; True if there is room to send again;
+        False if the call is over. Raises what a signal handler raises.
+        """
+
+    def status(self) -> tuple[int, str, list[tuple[str, bytes]]] | None:
+        """Return how it has ended: gRPC's code, details, metadata; None if it has not."""
+
+    def cancel(self) -> None:
+        """End the call, if it is under way; who waits for it is told."""
+
+def close_inherited_connections() -> None:
+    """Close what a forked child has of its parent's connections, which are not touched."""
+
 class CheckedFrame:
     """Without a Python object for each run or block."""
 

@@ -25,8 +25,8 @@ from cosco.process.exposition import METRICS_PATH, add_process_metrics, metrics_
 from cosco.process.grpc_settings import bind
 from cosco.process.health import Health
 from cosco.process.http_endpoint import HttpEndpoint
+from cosco.process.native_grpc.misdirected import Misdirected
 from cosco.process.native_grpc.server_choice import Server, new_server
-from cosco.process.wrong_address import Misdirected
 from cosco.protocol import wire
 from cosco.protocol.events import Event, EventKind
 

@@ -13,8 +13,8 @@ from cosco.errors import CoscoError, InvalidArgument
 from cosco.format.frame import MAX_FRAME_BYTES
 from cosco.process.grpc_settings import keepalive
 from cosco.process.native_grpc.call import Call
+from cosco.process.native_grpc.misdirected import Misdirected
 from cosco.process.native_grpc.server_choice import Server, new_server
-from cosco.process.wrong_address import Misdirected
 from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.push.receiver import PushReceiver

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cosco.mechanics import NATIVE
+
 TESTS = Path(__file__).parents[1]
 #: gRPC says so in a forked child, once in a few dozen forks, of a descriptor of the parent that it
 #: closes there; nothing follows from it.
@@ -34,7 +36,9 @@ def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     ("modules", "variables"),
     [
         ("cosco,grpc", {}),
+        ("cosco,grpc", {"COSCO_NATIVE": "off"}),
         ("grpc,cosco", {"GRPC_ENABLE_FORK_SUPPORT": "1"}),
+        ("grpc,cosco", {"GRPC_ENABLE_FORK_SUPPORT": "1", "COSCO_NATIVE": "off"}),
     ],
 )
 def test_every_way_to_start_a_process_while_calls_are_under_way(
@@ -56,11 +60,11 @@ FORKS = """
         pid = os.fork()
         if not pid:
             try:
-                CoscoWriter("{name}", 0, metadata="{metadata}")
+                CoscoWriter("{name}", 0, metadata="{metadata}").abort()
             except ServiceUnavailable as error:
                 print(error, flush=True)
                 os._exit(0 if not error.retriable else 2)
-            os._exit(1)
+            os._exit({worked})
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         with CoscoWriter("{name}", 0, metadata="{metadata}") as writer:
             writer.collect(0, b"row")
@@ -68,30 +72,41 @@ FORKS = """
 """
 
 
-@pytest.mark.parametrize(
-    ("imports", "variables", "why"),
-    [
-        ("import grpc, cosco", {}, "grpc was imported before cosco and without fork support"),
-        (
-            "import grpc; os.environ['GRPC_ENABLE_FORK_SUPPORT'] = '1'; import cosco",
-            {},
-            "grpc was imported before cosco and without fork support",
-        ),
-        (
-            "import cosco, grpc",
-            {"GRPC_ENABLE_FORK_SUPPORT": "0"},
-            "GRPC_ENABLE_FORK_SUPPORT is '0'",
-        ),
-    ],
-)
+#: What is imported how, with which variables, and why gRPC does not work in a child then.
+UNFIT = [
+    ("import grpc, cosco", {}, "grpc was imported before cosco and without fork support"),
+    (
+        "import grpc; os.environ['GRPC_ENABLE_FORK_SUPPORT'] = '1'; import cosco",
+        {},
+        "grpc was imported before cosco and without fork support",
+    ),
+    (
+        "import cosco, grpc",
+        {"GRPC_ENABLE_FORK_SUPPORT": "0"},
+        "GRPC_ENABLE_FORK_SUPPORT is '0'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("imports", "variables", "why"), UNFIT)
 def test_without_fork_support_a_child_is_told_instead_of_hanging(
     imports: str, variables: dict[str, str], why: str, name: str, metadata: str
 ) -> None:
-    code = textwrap.dedent(FORKS).format(imports=imports, name=name, metadata=metadata)
-    ended = run("-c", code, **variables)
+    code = textwrap.dedent(FORKS).format(imports=imports, name=name, metadata=metadata, worked=1)
+    ended = run("-c", code, COSCO_NATIVE="off", **variables)
     assert ended.returncode == 0, ended
     assert f"will not be able to use cosco: {why}" in ended.stderr
     assert f"cannot use it: {why}" in ended.stdout
+
+
+@pytest.mark.skipif(NATIVE is None, reason="needs the native part")
+@pytest.mark.parametrize(("imports", "variables", "why"), UNFIT)
+def test_natively_a_child_works_without_fork_support(
+    imports: str, variables: dict[str, str], why: str, name: str, metadata: str
+) -> None:
+    code = textwrap.dedent(FORKS).format(imports=imports, name=name, metadata=metadata, worked=0)
+    ended = run("-c", code, **variables)
+    assert (ended.returncode, ended.stdout, why in ended.stderr) == (0, "", False), ended
 
 
 def test_importing_cosco_imports_no_grpc() -> None:

@@ -26,14 +26,14 @@ import grpc.aio
 import pyarrow as pa
 
 import cosco
-import cosco.client.rpc.transport
 import cosco.dfs
 import cosco.metadata.store.database
 from cosco.client.groups import commit_outbox, following
 from cosco.client.read import direct_reads, store_files
 from cosco.client.read.state import direct_stores, direct_window
-from cosco.client.rpc import in_use, known_services, leftovers
+from cosco.client.rpc import grpc_channel, in_use, known_services, leftovers, transport
 from cosco.client.write import push_streams
+from cosco.process.native_grpc import server_choice
 from cosco.shuffle_service.io import arena, metrics
 
 from . import aio, client_files, database, storage, threads, watch
@@ -232,7 +232,10 @@ def install() -> None:
     grpc.aio.insecure_channel = aio.Channel
     grpc.insecure_channel = aio.SyncChannel
     # Sets of calls have one order in every run, as those of futures and tasks.
-    cosco.client.rpc.transport.Call.__hash__ = lambda call: call._call.number
+    grpc_channel.GrpcCall.__hash__ = lambda call: call._call.number
+    # The simulated network is below gRPC.
+    server_choice.NATIVE = None
+    transport._channels = transport._Channels(grpc_channel.GrpcTransport())
     following.Waiter.__hash__ = _number_of
     replaced: list[tuple[Any, Any]] = [
         (cosco.dfs.open_store, storage.open_store),
@@ -295,6 +298,7 @@ def install() -> None:
     importlib.import_module("cosco.metadata.state.daemons.placement").GROUP_RANGE_PARTITIONS = 2
     kept = {
         "cosco.client.rpc.fork_gate",
+        "cosco.client.rpc.native_channel",
         "cosco.client.rpc.transport",
     }  # for real forks of real threads
     for name, module in list(sys.modules.items()):

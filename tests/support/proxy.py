@@ -14,9 +14,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Self
 
+from cosco.protocol import wire
+
 _PIECE_BYTES = 256 << 10
-#: Method names travel as they are in the first request of a connection.
+#: Calls that are told apart, by what is in the first request of a connection.
 _METHODS = {"Push", "Fetch", "Probe", "Seal"}
+#: Of RFC 7541, appendix B, what is in these paths.
+_CODES = {
+    ".": "010111", "/": "011000", "1": "00001", "F": "1100001", "P": "1101011", "S": "1101110",
+    "a": "00011", "b": "100011", "c": "00100", "e": "00101", "f": "100101", "h": "100111",
+    "l": "101000", "o": "00111", "r": "101100", "s": "01000", "t": "01001", "u": "101101",
+    "v": "1110111",
+}  # fmt: skip
 _SNIFFED_BYTES = 16 << 10
 _RESET_WHEN_CLOSED = struct.pack("ii", 1, 0)
 
@@ -183,6 +192,14 @@ class Proxy:
         raise _Ended
 
 
+def _paths(method: str) -> tuple[bytes, bytes]:
+    """How the path of a method may look in a header: plain, or in the code of HPACK."""
+    path = f"/{wire.SHUFFLE_SERVICE}/{method}"
+    bits = "".join(_CODES[character] for character in path)
+    bits = bits[: len(bits) // 8 * 8]  # what stands behind it is in the last byte, too
+    return path.encode(), int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
 class _Ended(Exception):
     """One side has closed: so must the other."""
 
@@ -201,7 +218,7 @@ class _Link:
         if self._seen < _SNIFFED_BYTES:
             beginning = self._tail + data[:_SNIFFED_BYTES]
             for method in _METHODS:
-                if f".Shuffle/{method}".encode() in beginning:
+                if any(path in beginning for path in _paths(method)):
                     self._methods.add(method)
             self._seen += len(data)
             self._tail = beginning[-32:]

@@ -11,14 +11,14 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from queue import Empty, SimpleQueue
 from typing import Final
 
+from cosco.client.rpc.channel import Conversation, Manner
 from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Call, Endpoint
+from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument
 from cosco.protocol import wire
 from cosco.protocol.group_records import Follow, Followed
@@ -37,8 +37,8 @@ _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Follow"
 _LOG = logging.getLogger("cosco")
 
-#: Questions to send; None ends them.
-_Outbox = SimpleQueue[Follow | None]
+#: Where to ask.
+_Outbox = Conversation[Follow]
 
 
 def follow_question(number: int, one: Assignment, ref: DaemonRef, partition: int) -> Follow:
@@ -88,7 +88,7 @@ class FollowStream:
         self._waiters: dict[int, Waiter] = {}
         self._outbox: _Outbox | None = None  # of the present call
         self._ids = itertools.count(1)
-        # Set without the lock by gRPC's thread, which may run while the process is about to fork.
+        # Set without the lock, as `_is_over` may be called while the process is about to fork.
         self._is_ending = False
         self._thread = threading.Thread(
             target=self._run, name=f"cosco-follow-{ref.address}", daemon=True
@@ -109,7 +109,7 @@ class FollowStream:
                 del self._waiters[follow.id]
                 return False
             if self._outbox is not None:
-                self._outbox.put(follow)
+                self._outbox.say(follow)
         return True
 
     def leave(self, waiter: Waiter) -> None:
@@ -120,7 +120,7 @@ class FollowStream:
                 return
             del self._waiters[follow.id]
             if self._outbox is not None:
-                self._outbox.put(replace(follow, leave=True))
+                self._outbox.say(replace(follow, leave=True))
 
     def close(self) -> None:
         """End the stream."""
@@ -155,14 +155,15 @@ class FollowStream:
 
         Returns: whether another one is to follow, as this one was cancelled for a fork.
         """
-        outbox: _Outbox = SimpleQueue()
-        call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
-        call.on_end(lambda: outbox.put(None))
+        manner = Manner(
+            wire.follows_to_bytes, batch=wire.MAX_FOLLOWS, idle_s=LINGER_S, is_over=self._is_over
+        )
+        call = endpoint.conversation(_PATH, manner, self._scope)
         try:
             with self._lock:
-                self._outbox = outbox
+                self._outbox = call
                 for waiter in self._waiters.values():
-                    outbox.put(waiter.follow)
+                    call.say(waiter.follow)
             self._hand_out(call)
         except Unreachable as error:
             if not error.for_fork:
@@ -176,39 +177,20 @@ class FollowStream:
             call.cancel()
         return False
 
-    def _hand_out(self, call: Call) -> None:
+    def _hand_out(self, call: _Outbox) -> None:
         for message in call:
             for answer in wire.followed_from_bytes(message):
                 waiter = self._waiters.pop(answer.id, None)
                 if waiter is not None:
                     waiter.end(answer)
 
-    def _requests(self, outbox: _Outbox) -> Iterator[bytes]:
-        """Yield what is to be sent, to a thread of gRPC's."""
-        follow: Follow | None
-        while True:
-            try:
-                follow = outbox.get(timeout=LINGER_S)
-            except Empty:
-                if self._waiters:
-                    continue
-                # Whoever asks adds its waiter before it looks at this flag.
-                self._is_ending = True
-                if not self._waiters and outbox.empty():
-                    return
-                self._is_ending = False
-                continue
-            # What gathered meanwhile goes out as one.
-            follows: list[Follow] = []
-            while follow is not None:
-                follows.append(follow)
-                if len(follows) == wire.MAX_FOLLOWS or outbox.empty():
-                    break
-                follow = outbox.get()
-            if follows:
-                yield wire.follows_to_bytes(follows)
-            if follow is None:
-                return
+    def _is_over(self) -> bool:
+        """Whether nobody waits; then nobody will."""
+        # Whoever asks adds its waiter before it looks at this flag.
+        self._is_ending = not self._waiters
+        if self._waiters:
+            self._is_ending = False
+        return self._is_ending
 
 
 class Following(ProcessWide):

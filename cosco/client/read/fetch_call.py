@@ -9,8 +9,9 @@ from typing import Final
 
 from cosco.client.read.state.block_splitter import BlockSplitter, HeaderSplitter
 from cosco.client.read.state.merge import BareHeaders
+from cosco.client.rpc.channel import Call
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Call, Endpoint
+from cosco.client.rpc.transport import Endpoint
 from cosco.errors import DataCorrupted, InvalidArgument
 from cosco.protocol import wire
 from cosco.protocol.fetch_records import FetchRequest
@@ -28,7 +29,8 @@ class StallWatch:
     """Cancels the fetch of one reader when nothing of it has come for too long.
 
     gRPC bounds the whole of a call only, which may be long and is interrupted at will by a
-    slow consumer. So a thread looks, from the first fetch until `stop`.
+    slow consumer. So a thread looks, from the first fetch until `stop`. Calls of the native part
+    keep time themselves: there is a thread only if there is something else to look at.
     """
 
     def __init__(self, scope: Scope, looks: Callable[[], None] | None = None) -> None:
@@ -42,16 +44,15 @@ class StallWatch:
         self._cancelled: Call | None = None
 
     def replies(self, call: Call, stall_s: float) -> Iterator[bytes]:
-        """Yield the replies of `call`.
+        """Return the replies of `call`.
 
-        Raises: Stalled when none came for about `stall_s`.
+        Raises: when they are asked for, Stalled when none came for about `stall_s`.
         """
-        if self._thread is None:
-            stopped = self._stopped = threading.Event()
-            self._thread = threading.Thread(
-                target=self._run, args=(stopped,), name="cosco-fetch", daemon=True
-            )
-            self._thread.start()
+        if self._thread is None and not (call.keeps_time and self._looks is None):
+            self._start()
+        return _timed(call, stall_s) if call.keeps_time else self._watched(call, stall_s)
+
+    def _watched(self, call: Call, stall_s: float) -> Iterator[bytes]:
         try:
             while True:
                 self._awaited = call, time.monotonic() + stall_s
@@ -65,13 +66,20 @@ class StallWatch:
         except Unreachable as error:
             if self._cancelled is not call or error.for_fork:
                 raise
-            raise Stalled(f"nothing came from it for {stall_s:g} s") from None
+            raise _stalled(stall_s) from None
 
     def stop(self) -> None:
         """End the thread."""
         if self._thread is not None and self._stopped is not None and not self._scope.inherited:
             self._stopped.set()
             self._thread.join()
+
+    def _start(self) -> None:
+        stopped = self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(stopped,), name="cosco-fetch", daemon=True
+        )
+        self._thread.start()
 
     def _run(self, stopped: threading.Event) -> None:
         # A reader may be closed and kept while its iterator is still under way.
@@ -82,6 +90,21 @@ class StallWatch:
                 awaited[0].cancel()
             if self._looks is not None:
                 self._looks()
+
+
+def _timed(call: Call, stall_s: float) -> Iterator[bytes]:
+    while True:
+        try:
+            reply = call.within(stall_s)
+        except StopIteration:
+            return
+        if reply is None:
+            raise _stalled(stall_s)
+        yield reply
+
+
+def _stalled(stall_s: float) -> Stalled:
+    return Stalled(f"nothing came from it for {stall_s:g} s")
 
 
 #: What a merge is fed.

@@ -1,6 +1,6 @@
 """Push streams of this process: each serves one writer at a time, and is kept for the next.
 
-Opening a stream costs two threads here, a task in the daemon and a call of HTTP/2: more than
+Opening a stream costs a thread or two here, a task in the daemon and a call of HTTP/2: more than
 the rows of a small writer. So a stream whose writer has nothing under way any more waits for
 another writer to the same daemon, for a while. What is said on it is up to its user.
 """
@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
-from queue import Empty, SimpleQueue
+from collections.abc import Sequence
 from typing import Final, Protocol
 
+from cosco.client.rpc.channel import Conversation, Manner
 from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Call, Endpoint
+from cosco.client.rpc.transport import Endpoint
 from cosco.errors import ClientClosed
 from cosco.protocol import wire
 from cosco.protocol.push.messages import PushRequest
@@ -31,9 +31,8 @@ _JOIN_S: Final = 5.0
 _PATH: Final = f"/{wire.SHUFFLE_SERVICE}/Push"
 _LOG = logging.getLogger("cosco")
 
-#: What to say; None ends it. Goes to the thread of gRPC that sends, which makes the messages: that
-#: one may run while the process is about to fork and must not meet a lock of ours.
-Outbox = SimpleQueue[PushRequest[OutFrame] | None]
+#: Where to say what; ending it has the daemon end the stream.
+Outbox = Conversation[PushRequest[OutFrame]]
 
 
 class User(Protocol):
@@ -86,8 +85,8 @@ class Stream:
         # Guards what follows. Nothing is waited for inside, nor the fork gate entered.
         self._lock = threading.Lock()
         self._user: User | None = None
-        self._outbox: Outbox | None = None  # of the present call
-        self._call: Call | None = None
+        self._outbox: Outbox | None = None  # the present call, once its user may say something
+        self._call: Outbox | None = None
         self._is_over = False
         self._thread = threading.Thread(
             target=self._run, name=f"cosco-push-{ref.address}", daemon=True
@@ -133,7 +132,7 @@ class Stream:
     def end(self) -> None:
         """Have the daemon end a stream without user."""
         if (outbox := self._outbox) is not None:
-            outbox.put(None)
+            outbox.end()
 
     def join(self) -> bool:
         """Whether the thread has ended, waiting a little for it."""
@@ -184,15 +183,16 @@ class Stream:
             return self._user
 
     def _stream(self, user: User, endpoint: Endpoint) -> None:
-        outbox: Outbox = SimpleQueue()
-        call = endpoint.duplex_stream(_PATH, self._requests(outbox), self._scope)
-        call.on_end(lambda: outbox.put(None))
+        manner = Manner(
+            _message, batch=1, idle_s=LINGER_S, is_over=lambda: self._streams.claim(self)
+        )
+        call = endpoint.conversation(_PATH, manner, self._scope)
         self._call, self.eager_bytes = call, 0
         try:
             user.scope.check()  # or it was closed before there was a call to cancel
             with self._lock:
-                self._outbox = outbox
-            user.begin(self, outbox, used=False)
+                self._outbox = call
+            user.begin(self, call, used=False)
             for message in call:
                 present = self._user
                 if present is None or not present.on_reply(message):
@@ -202,18 +202,10 @@ class Stream:
                 self._outbox = self._call = None
             call.cancel()
 
-    def _requests(self, outbox: Outbox) -> Iterator[bytes]:
-        """What is sent, for a thread of gRPC's."""
-        while True:
-            try:
-                request = outbox.get(timeout=LINGER_S)
-            except Empty:
-                if self._streams.claim(self):
-                    return
-                continue
-            if request is None:
-                return
-            yield wire.push_request_to_bytes(request)
+
+def _message(requests: Sequence[PushRequest[OutFrame]]) -> bytes:
+    (request,) = requests
+    return wire.push_request_to_bytes(request)
 
 
 class Streams(ProcessWide):

@@ -221,7 +221,7 @@ class _DaemonLink:
     def _say(self) -> None:
         if self._outbox is not None:
             for request in self._sender.requests():
-                self._outbox.put(request)
+                self._outbox.say(request)
 
     def finish(self) -> bool:
         """Give the stream back, as nothing more will be added, or have it end.
@@ -234,7 +234,7 @@ class _DaemonLink:
         if stream is not None and is_clean and stream.give_back(self):
             self._stream = self._outbox = None
         if self._outbox is not None:
-            self._outbox.put(None)  # the daemon ends it when it has answered what it was sent
+            self._outbox.end()  # the daemon ends it when it has answered what it was sent
         return self._stream is None
 
     # --- for its stream: see `push_streams.User` -------------------------------------------
@@ -247,7 +247,7 @@ class _DaemonLink:
             self._sender.begin_stream(stream.eager_bytes)
             self._say()
             if self._is_finishing and not len(self._sender):
-                outbox.put(None)
+                outbox.end()
 
     def wait_for_work(self) -> bool:
         with self._pusher.changed:

@@ -3,11 +3,13 @@
 
 mod buffers;
 mod chunks;
+mod client;
 mod dedupe;
 mod errors;
 mod frames;
 mod merging;
 mod new_bytes;
+mod ours;
 mod packing;
 mod packing_columns;
 mod pool;
@@ -19,7 +21,7 @@ mod twins;
 use pyo3::prelude::*;
 
 /// The number of its calls: `cosco.mechanics` takes no other one than its own.
-const INTERFACE: u32 = 3;
+const INTERFACE: u32 = 4;
 
 /// Breaks something on purpose, as tests ask for it. Returns false if there is no such thing.
 #[cfg(feature = "breaks")]
@@ -39,6 +41,8 @@ mod cosco_native {
 
     #[pymodule_export]
     use super::chunks::{Chunk, PartitionBuffer};
+    #[pymodule_export]
+    use super::client::{ClientCall, ClientConnection, ClientRuntime, close_inherited_connections};
     #[pymodule_export]
     use super::dedupe::DedupeIndex;
     #[pymodule_export]

@@ -119,7 +119,8 @@ fn as_tuple<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
     }
 }
 
-fn joined<'py>(py: Python<'py>, parts: &[Bytes]) -> PyResult<Bound<'py, PyBytes>> {
+/// A message, as Python has it.
+pub fn joined<'py>(py: Python<'py>, parts: &[Bytes]) -> PyResult<Bound<'py, PyBytes>> {
     if let [only] = parts {
         return Ok(PyBytes::new(py, only));
     }

@@ -222,9 +222,8 @@ impl Connection {
             }
             has_news = true;
         }
-        if let Some(ping) = &mut self.ping
-            && let Poll::Ready(Ok(_)) = ping.poll_pong(&mut context)
-        {
+        let pong = self.ping.as_mut().map(|ping| ping.poll_pong(&mut context));
+        if let Some(Poll::Ready(Ok(_))) = pong {
             self.has_pinged = false;
         }
         has_news

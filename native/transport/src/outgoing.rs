@@ -1,20 +1,19 @@
 //! What a stream has to send, and how far its peer takes it.
 
-use std::collections::VecDeque;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 
+use crate::send_queue::SendQueue;
+
 /// The answer to one call: messages, and what ends it.
 pub struct Outgoing {
     respond: SendResponse<Bytes>,
     body: Option<SendStream<Bytes>>,
-    pending: VecDeque<Bytes>,
-    /// Bytes that the peer has not taken yet.
-    pub pending_bytes: usize,
+    pub queue: SendQueue,
     trailers: Option<HeaderMap>,
     /// Whether all that there will be was handed on.
     pub is_done: bool,
@@ -28,22 +27,7 @@ fn head() -> Response<()> {
 
 impl Outgoing {
     pub fn new(respond: SendResponse<Bytes>) -> Self {
-        Self {
-            respond,
-            body: None,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            trailers: None,
-            is_done: false,
-        }
-    }
-
-    /// Has some bytes sent after those before.
-    pub fn push(&mut self, data: Bytes) {
-        if !data.is_empty() {
-            self.pending_bytes += data.len();
-            self.pending.push_back(data);
-        }
+        Self { respond, body: None, queue: SendQueue::default(), trailers: None, is_done: false }
     }
 
     /// Has the call end with these trailers, after what was pushed.
@@ -64,7 +48,7 @@ impl Outgoing {
         if self.is_done {
             return Ok(());
         }
-        if self.body.is_none() && self.pending.is_empty() {
+        if self.body.is_none() && self.queue.is_empty() {
             // Nothing but the end: headers and trailers are one.
             let Some(trailers) = self.trailers.take() else { return Ok(()) };
             let mut response = head();
@@ -76,37 +60,13 @@ impl Outgoing {
         if self.body.is_none() {
             self.body = Some(self.respond.send_response(head(), false)?);
         }
-        self.send_pending(context)?;
-        if self.pending.is_empty() {
-            if let (Some(body), Some(trailers)) = (&mut self.body, self.trailers.take()) {
-                body.send_trailers(trailers)?;
-                self.is_done = true;
-            }
-        }
-        Ok(())
-    }
-
-    fn send_pending(&mut self, context: &mut Context<'_>) -> Result<(), h2::Error> {
         let Some(body) = &mut self.body else { return Ok(()) };
-        while let Some(first) = self.pending.front_mut() {
-            body.reserve_capacity(self.pending_bytes);
-            if body.capacity() == 0 {
-                match body.poll_capacity(context) {
-                    Poll::Ready(Some(granted)) => {
-                        granted?;
-                        continue;
-                    }
-                    Poll::Ready(None) => return Err(h2::Error::from(Reason::STREAM_CLOSED)),
-                    Poll::Pending => return Ok(()),
-                }
-            }
-            let count = first.len().min(body.capacity());
-            let part = first.split_to(count);
-            if first.is_empty() {
-                self.pending.pop_front();
-            }
-            self.pending_bytes -= count;
-            body.send_data(part, false)?;
+        if !self.queue.send(body, false, context)? {
+            return Ok(());
+        }
+        if let Some(trailers) = self.trailers.take() {
+            body.send_trailers(trailers)?;
+            self.is_done = true;
         }
         Ok(())
     }

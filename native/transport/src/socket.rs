@@ -5,24 +5,54 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::descriptors::Listed;
+
+/// Where the type of a frame is in its header.
+const TYPE_AT: u64 = 3;
+/// What stands in the place of a type that has not come yet.
+const NOTHING: u8 = u8::MAX;
+
 /// What is known of a socket that h2 has; it does not give it back.
-#[derive(Default)]
 pub struct Condition {
     received: AtomicU64,
     is_full: AtomicBool,
     /// Whether there may be something to read, as far as is known.
     is_readable: AtomicBool,
+    /// The type of the frame that came first, if frames are what comes.
+    first_type: AtomicU8,
 }
 
 impl Condition {
+    fn new() -> Self {
+        Self {
+            received: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            is_readable: AtomicBool::new(false),
+            first_type: AtomicU8::new(NOTHING),
+        }
+    }
+
     /// Bytes that have come.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// The type of the frame that came first, if frames are what comes; None if it has not come.
+    pub fn first_type(&self) -> Option<u8> {
+        Some(self.first_type.load(Ordering::Relaxed)).filter(|kind| *kind != NOTHING)
+    }
+
+    fn note(&self, data: &[u8]) {
+        let before = self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let at = TYPE_AT.checked_sub(before);
+        if let Some(kind) = at.and_then(|at| data.get(at as usize)) {
+            self.first_type.store(*kind, Ordering::Relaxed);
+        }
     }
 
     /// Notes that there is something to read.
@@ -38,6 +68,8 @@ impl Condition {
 
 /// A connected stream socket. Nobody is woken: it is tried again when its owner says so.
 pub struct Socket {
+    /// Goes first: a descriptor is taken off the list before it is closed.
+    _listed: Option<Listed>,
     stream: TcpStream,
     condition: Arc<Condition>,
 }
@@ -45,7 +77,13 @@ pub struct Socket {
 impl Socket {
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, condition: Arc::default() })
+        Ok(Self { _listed: None, stream, condition: Arc::new(Condition::new()) })
+    }
+
+    /// As `new`, for a descriptor that a forked child closes.
+    pub fn listed(stream: TcpStream) -> io::Result<Self> {
+        let listed = Listed::new(stream.as_raw_fd());
+        Ok(Self { _listed: listed, ..Self::new(stream)? })
     }
 
     pub fn condition(&self) -> Arc<Condition> {
@@ -78,26 +116,30 @@ impl AsyncRead for Socket {
         }
         // SAFETY: no byte of it is made uninitialized that was not: it is only given to `recv`.
         let room = unsafe { buffer.unfilled_mut() };
-        // SAFETY: the descriptor is open as long as the stream is there, and the kernel writes at
-        // most `room.len()` bytes to `room`.
-        let count =
-            unsafe { libc::recv(this.stream.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) };
-        if let Ok(count) = usize::try_from(count) {
-            // SAFETY: the kernel has written this many bytes to where `room` begins.
-            unsafe { buffer.assume_init(count) };
-            buffer.advance(count);
-            this.condition.received.fetch_add(count as u64, Ordering::Relaxed);
-            return Poll::Ready(Ok(()));
-        }
-        let error = io::Error::last_os_error();
-        match error.kind() {
-            ErrorKind::WouldBlock => {
-                this.condition.is_readable.store(false, Ordering::Relaxed);
-                Poll::Pending
+        let count = loop {
+            // SAFETY: the descriptor is open as long as the stream is there, and the kernel writes
+            // at most `room.len()` bytes to `room`.
+            let count = unsafe {
+                libc::recv(this.stream.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0)
+            };
+            if let Ok(count) = usize::try_from(count) {
+                break count;
             }
-            ErrorKind::Interrupted => Poll::Pending, // the event loop says that it is readable still
-            _ => Poll::Ready(Err(error)),
-        }
+            let error = io::Error::last_os_error();
+            match error.kind() {
+                ErrorKind::WouldBlock => {
+                    this.condition.is_readable.store(false, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+                ErrorKind::Interrupted => {}
+                _ => return Poll::Ready(Err(error)),
+            }
+        };
+        // SAFETY: the kernel has written this many bytes to where `room` begins.
+        unsafe { buffer.assume_init(count) };
+        this.condition.note(&buffer.initialized()[buffer.filled().len()..][..count]);
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 

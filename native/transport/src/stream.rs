@@ -92,11 +92,11 @@ impl Stream {
     /// Has bytes sent. Returns how many the peer has not taken yet.
     pub fn send(&mut self, parts: impl IntoIterator<Item = Bytes>) -> usize {
         for part in parts {
-            self.outgoing.push(part);
+            self.outgoing.queue.push(part);
         }
         self.waker.queue();
-        self.told_full = self.outgoing.pending_bytes > LOW_WATER_BYTES;
-        self.outgoing.pending_bytes
+        self.told_full = self.outgoing.queue.bytes() > LOW_WATER_BYTES;
+        self.outgoing.queue.bytes()
     }
 
     /// Goes on with whatever can. Returns whether the call is over.
@@ -108,7 +108,7 @@ impl Stream {
             events.push(Event::Cancelled(self.number));
             return true;
         }
-        if self.told_full && self.outgoing.pending_bytes <= LOW_WATER_BYTES {
+        if self.told_full && self.outgoing.queue.bytes() <= LOW_WATER_BYTES {
             self.told_full = false;
             events.push(Event::Writable(self.number));
         }

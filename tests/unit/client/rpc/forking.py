@@ -1,4 +1,4 @@
-"""Forks a process that is in the middle of gRPC calls; run by test_transport.py.
+"""Forks a process that is in the middle of calls; run by test_transport.py.
 
 `forking.py serve` is the server, `forking.py FORKS` the client: a unary long poll, a stream
 and short calls run in threads while it forks. Each child makes calls of its own. Prints
@@ -16,13 +16,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from queue import SimpleQueue
 from typing import Any
 
+from cosco.client.rpc.channel import Manner
 from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint, _channels
+from cosco.mechanics import NATIVE
 
 CHILD_TIMEOUT_S = 20.0
+MANNER: Manner[bytes] = Manner(b"".join, batch=1, idle_s=60.0, is_over=lambda: False)
 
 
 def serve() -> None:
@@ -57,7 +59,10 @@ def talk(address: str, scope: Scope) -> None:
         reply = retrying(scope, lambda: 10.0, lambda: endpoint.unary("/t/Echo", b"x", 10.0, scope))
         assert reply == b"x"
         sent = [b"y" * 100_000] * 20
-        call = endpoint.duplex_stream("/t/Stream", iter(sent), scope)
+        call = endpoint.conversation("/t/Stream", MANNER, scope)
+        for message in sent:
+            call.say(message)
+        call.end()
         assert list(call) == sent
 
 
@@ -74,12 +79,10 @@ def parents_calls(address: str, scope: Scope, done: Counter[str]) -> list[thread
             done["short"] += 1
 
     def stream() -> None:
-        outbox: SimpleQueue[bytes | None] = SimpleQueue()
-        call = endpoint.duplex_stream("/t/Stream", iter(outbox.get, None), scope)
-        call.on_end(lambda: outbox.put(None))
-        outbox.put(b"z" * 50_000)
+        call = endpoint.conversation("/t/Stream", MANNER, scope)
+        call.say(b"z" * 50_000)
         for message in call:
-            outbox.put(message)
+            call.say(message)
             done["stream"] += 1
 
     def forever(work: Any) -> None:
@@ -142,7 +145,8 @@ def run(forks: int) -> None:
             assert child_ended(pid), f"child {i} failed or hung"
         assert longest_s < 5, longest_s
         assert all(thread.is_alive() for thread in threads)
-        assert done["cancelled"] >= forks, done
+        # gRPC's calls do not outlast a fork, and are made again.
+        assert done["cancelled"] >= forks if NATIVE is None else not done["cancelled"], done
         print("ok", f"longest fork {longest_s * 1000:.0f} ms", dict(done), flush=True)
     finally:
         if os.getpid() == parent:

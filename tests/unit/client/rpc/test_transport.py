@@ -1,7 +1,8 @@
-"""gRPC under the client: forks in the middle of calls, errors, channels that are shared."""
+"""Calls of the client, by gRPC and natively: forks amid calls, errors, channels that are shared."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import subprocess
@@ -15,9 +16,12 @@ from typing import Any
 import pytest
 from support.children import run_code
 
-from cosco.client.rpc import transport
+from cosco.client.rpc import grpc_channel, transport
+from cosco.client.rpc.channel import Manner
+from cosco.client.rpc.grpc_channel import GrpcTransport
+from cosco.client.rpc.native_channel import NativeTransport
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Endpoint, _channels
+from cosco.client.rpc.transport import Endpoint, _Channels
 from cosco.errors import (
     ClientClosed,
     DataLost,
@@ -25,6 +29,7 @@ from cosco.errors import (
     NotPicklable,
     ServiceUnavailable,
 )
+from cosco.mechanics import NATIVE
 from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.wire import ERROR_KEY, MAX_ERROR_MAPPERS, error_to_bytes
 
@@ -32,6 +37,8 @@ import grpc  # isort: skip  (after cosco, which turns its fork support on)
 
 WAIT_S = 10.0
 #: As many as a service tells, of the ids that take most bytes.
+IMPLEMENTATIONS = ["grpc"] if NATIVE is None else ["grpc", "native"]
+MANNER: Manner[bytes] = Manner(b"".join, batch=1, idle_s=0.1, is_over=lambda: False)
 MANY_MAPPERS = range(MAX_MAPPER + 1 - MAX_ERROR_MAPPERS, MAX_MAPPER + 1)
 
 
@@ -80,21 +87,45 @@ def address() -> Iterator[str]:
     server.stop(0).wait()
 
 
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def made(implementation: str) -> _Channels:
+    return _Channels(GrpcTransport() if implementation == "grpc" else NativeTransport(NATIVE))
+
+
+@pytest.fixture
+def channels(made: _Channels, monkeypatch: pytest.MonkeyPatch) -> _Channels:
+    """The channels that endpoints of a test use."""
+    monkeypatch.setattr(transport, "_channels", made)
+    return made
+
+
+@pytest.fixture
+def environment(implementation: str) -> dict[str, str]:
+    """What a process is started with that is to do as this one."""
+    return os.environ | ({"COSCO_NATIVE": "off"} if implementation == "grpc" else {})
+
+
 @pytest.fixture
 def scope() -> Scope:
     return Scope("a test", "x")
 
 
 @pytest.fixture
-def endpoint(address: str) -> Iterator[Endpoint]:
+def endpoint(address: str, channels: _Channels) -> Iterator[Endpoint]:
     with Endpoint(address) as endpoint:
         yield endpoint
 
 
-def test_a_process_may_fork_in_the_middle_of_calls() -> None:
+def test_a_process_may_fork_in_the_middle_of_calls(environment: dict[str, str]) -> None:
     script = Path(__file__).with_name("forking.py")
+    command = [sys.executable, script, "30"]
     ended = subprocess.run(
-        [sys.executable, script, "30"], capture_output=True, text=True, timeout=90, check=False
+        command, capture_output=True, text=True, timeout=90, check=False, env=environment
     )
     assert ended.stdout.startswith("ok"), ended.stdout + ended.stderr
 
@@ -102,7 +133,11 @@ def test_a_process_may_fork_in_the_middle_of_calls() -> None:
 def test_calls_of_all_shapes(endpoint: Endpoint, scope: Scope) -> None:
     assert endpoint.unary("/t/Echo", b"x", WAIT_S, scope) == b"x"
     assert list(endpoint.fetch_stream("/t/Count", b"", scope)) == [b"1", b"2"]
-    assert list(endpoint.duplex_stream("/t/Stream", iter([b"a", b"b"]), scope)) == [b"a", b"b"]
+    call = endpoint.conversation("/t/Stream", MANNER, scope)
+    call.say(b"a")
+    call.say(b"b")
+    call.end()
+    assert list(call) == [b"a", b"b"]
 
 
 def test_the_error_a_service_meant_is_raised(endpoint: Endpoint, scope: Scope) -> None:
@@ -157,37 +192,84 @@ def test_closing_the_scope_wakes_calls(endpoint: Endpoint, scope: Scope) -> None
         endpoint.unary("/t/Echo", b"", WAIT_S, scope)
 
 
-def test_the_sender_of_a_stream_is_woken_when_it_ends(endpoint: Endpoint, scope: Scope) -> None:
-    woken = threading.Event()
+def test_much_is_said_without_waiting(endpoint: Endpoint, scope: Scope) -> None:
+    """More than a connection takes at a time, before anything is read."""
+    said = [b"%d " % i * 200_000 for i in range(100)]
+    call = endpoint.conversation("/t/Stream", MANNER, scope)
+    for saying in said:
+        call.say(saying)
+    call.end()
+    assert list(call) == said
 
-    def requests() -> Iterator[bytes]:
-        yield b"a"
-        assert woken.wait(WAIT_S)
 
-    call = endpoint.duplex_stream("/t/Stream", requests(), scope)
-    call.on_end(woken.set)
-    assert next(call) == b"a"
+def test_what_gathers_goes_out_as_one(endpoint: Endpoint, scope: Scope) -> None:
+    said = [b"%d " % i for i in range(1000)]
+    manner: Manner[bytes] = Manner(b"".join, batch=8, idle_s=0.1, is_over=lambda: False)
+    call = endpoint.conversation("/t/Stream", manner, scope)
+    for saying in said:
+        call.say(saying)
+    call.end()
+    heard = list(call)
+    assert b"".join(heard) == b"".join(said)
+    assert max(len(message) for message in heard) <= 8 * len(said[-1])
+
+
+def test_a_conversation_ends_once_nothing_is_said(endpoint: Endpoint, scope: Scope) -> None:
+    asked = []
+
+    def is_over() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    manner: Manner[bytes] = Manner(b"".join, batch=1, idle_s=0.05, is_over=is_over)
+    call = endpoint.conversation("/t/Stream", manner, scope)
+    call.say(b"a")
+    assert list(call) == [b"a"]
+    assert len(asked) == 2
+
+
+def test_cancelling_a_conversation_wakes_its_reader(endpoint: Endpoint, scope: Scope) -> None:
+    call = endpoint.conversation("/t/Stream", MANNER, scope)
+    call.say(b"a")
+    replies = iter(call)
+    assert next(replies) == b"a"
+    canceller = threading.Timer(0.05, call.cancel)
+    canceller.start()
+    with pytest.raises(Unreachable, match="CANCELLED"):
+        next(replies)
+    canceller.join()
+    call.say(b"b")  # to nobody
+
+
+def test_a_call_may_be_waited_for_for_a_while(endpoint: Endpoint, scope: Scope) -> None:
+    call = endpoint.fetch_stream("/t/Count", b"", scope)
+    if not call.keeps_time:
+        assert list(call) == [b"1", b"2"]
+        return
+    assert [call.within(WAIT_S), call.within(WAIT_S)] == [b"1", b"2"]
+    with pytest.raises(StopIteration):
+        call.within(WAIT_S)
+    call = endpoint.fetch_stream("/t/Wait", b"", scope)
+    assert call.within(0.05) is None
     call.cancel()
-    assert woken.wait(WAIT_S)
-    again = threading.Event()
-    call.on_end(again.set)
-    assert again.is_set()
 
 
-def test_channels_are_shared_and_closed_with_their_last_user(address: str) -> None:
+def test_channels_are_shared_and_closed_with_their_last_user(
+    address: str, channels: _Channels
+) -> None:
     first, second = Endpoint(address), Endpoint(address)
-    assert _channels._table[address].users == 2
+    assert channels._table[address].users == 2
     first.close()
     first.close()
-    assert _channels._table[address].users == 1
+    assert channels._table[address].users == 1
     second.close()
-    assert address not in _channels._table
+    assert address not in channels._table
 
 
-def test_a_forgotten_endpoint_is_closed_by_the_next_one(address: str, scope: Scope) -> None:
+def test_a_forgotten_endpoint_is_closed_by_the_next_one(address: str, channels: _Channels) -> None:
     Endpoint("127.0.0.1:1")
     with Endpoint(address):
-        assert "127.0.0.1:1" not in _channels._table
+        assert "127.0.0.1:1" not in channels._table
 
 
 @pytest.mark.parametrize("bad", ["", "nowhere", "host:", "host:99999", ":1"])
@@ -201,7 +283,7 @@ def test_not_picklable_is_what_pickle_expects() -> None:
     assert issubclass(NotPicklable, ValueError)
 
 
-def test_no_thread_can_be_started_for_a_call() -> None:
+def test_grpc_can_start_no_thread_for_a_call() -> None:
     """As there are too many, or as the process ends, from Python 3.12 on.
 
     In a process of its own: gRPC waits for the threads at every later fork, and its children hang.
@@ -209,7 +291,9 @@ def test_no_thread_can_be_started_for_a_call() -> None:
     told = run_code(
         """
         import os, threading
+        os.environ["COSCO_NATIVE"] = "off"
         from cosco import ServiceUnavailable
+        from cosco.client.rpc.channel import Manner
         from cosco.client.rpc.scope import Scope
         from cosco.client.rpc.transport import Endpoint
 
@@ -230,7 +314,8 @@ def test_no_thread_can_be_started_for_a_call() -> None:
         refused = "cannot be called: can't create"
         check(refused, lambda: one.unary("/t/Echo", b"", 10.0, scope))
         check(refused, lambda: two.fetch_stream("/t/Count", b"", scope))
-        check(refused, lambda: three.duplex_stream("/t/Stream", iter(()), scope))
+        manner = Manner(b"".join, batch=1, idle_s=1.0, is_over=lambda: True)
+        check(refused, lambda: three.conversation("/t/Stream", manner, scope))
         threading.Thread.start = start
 
         parent, pid = os.getpid(), os.fork()
@@ -250,12 +335,12 @@ def test_no_thread_can_be_started_for_a_call() -> None:
 
 
 def test_an_address_that_failed_is_not_knocked_on_for_ever(
-    scope: Scope, monkeypatch: pytest.MonkeyPatch
+    scope: Scope, monkeypatch: pytest.MonkeyPatch, channels: _Channels
 ) -> None:
     """What listens there may be another program, which would log each connection."""
     idle = "grpc.client_idle_timeout_ms"
-    options = [(name, 1000 if name == idle else value) for name, value in transport._OPTIONS]
-    monkeypatch.setattr(transport, "_OPTIONS", options)
+    options = [(name, 1000 if name == idle else value) for name, value in grpc_channel._OPTIONS]
+    monkeypatch.setattr(grpc_channel, "_OPTIONS", options)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         listener.settimeout(2.5)  # it is connected to about every second
@@ -265,7 +350,7 @@ def test_an_address_that_failed_is_not_knocked_on_for_ever(
             endpoint.unary("/t/Echo", b"", WAIT_S, scope)
         answering.join(WAIT_S)
         assert not answering.is_alive()
-    _channels._idle.pop(address).channel.close()
+    channels._idle.pop(address).channel.close()
 
 
 def _hang_up(listener: socket.socket) -> None:
