@@ -116,7 +116,8 @@ def test_each_daemon_takes_a_share_of_the_rows(name: str) -> None:
             taken = []
             for line in status.splitlines():
                 if "serving" in line:
-                    with urlopen(f"http://{line.split()[-1]}/metrics", timeout=10) as answer:
+                    metrics = re.findall(r"127\.0\.0\.1:\d+", line)[-1]
+                    with urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
                         text = answer.read().decode()
                     found = re.search(r"^cosco_bytes_received_total (\S+)$", text, re.MULTILINE)
                     assert found is not None, text
