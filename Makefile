@@ -68,8 +68,16 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # Not made where something is missing, so that it is looked for again the next time.
-$(NATIVE): $(shell find native -path native/target -prune -o -type f -print) tools/native_part.py | $(STAMP)
+NATIVE_FILES := $(shell find native -path native/target -prune -o -type f -print) tools/native_part.py
+$(NATIVE): $(NATIVE_FILES) | $(STAMP)
 	@$(BIN)/python tools/native_part.py install $@
+
+# Into environments of other packages; built once, it takes seconds.
+.engines/%/.native: $(NATIVE_FILES) | .engines/%/.installed $(NATIVE)
+	@if [ ! -e .engines/$*/missing ]; then .engines/$*/bin/python tools/native_part.py install $@; fi
+
+.stores/venv/.native: $(NATIVE_FILES) | .stores/venv/.installed $(NATIVE)
+	@.stores/venv/bin/python tools/native_part.py install $@
 
 native: $(NATIVE)
 
@@ -142,18 +150,18 @@ test-python%: $(STAMP)
 	@touch $@
 
 # Environments of their own, as engines have their own opinion of pyarrow.
-engines: $(ENGINES:%=.engines/%/.installed)
+engines: $(ENGINES:%=.engines/%/.installed) $(ENGINES:%=.engines/%/.native)
 
 .engines/%/.installed: pyproject.toml tools/install_engine.py | $(STAMP)
 	@$(BIN)/python tools/install_engine.py $* $(@D)
 	@touch $@
 
 # Together, as they wait more than they work; what one says comes when it is done.
-test-engines: $(ENGINES:%=.engines/%/.installed)
+test-engines: $(ENGINES:%=.engines/%/.installed) $(ENGINES:%=.engines/%/.native)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(ENGINES:%=test-engine-%)
 
 test-engine-dask: FLAGS := --numprocesses 2 --dist loadfile
-test-engine-%: .engines/%/.installed
+test-engine-%: .engines/%/.installed .engines/%/.native
 	@if [ -e .engines/$*/missing ]; then cat .engines/$*/missing; \
 	else .engines/$*/bin/python -m pytest $(FLAGS) tests/engines/$*; fi
 
@@ -162,7 +170,7 @@ soak-engines: test-engines
 
 # An environment of its own, with libraries of stores and servers that are packages; what is not
 # to be had on this machine is said, and its tests are skipped.
-stores: .stores/venv/.installed .stores/hdfs/.installed
+stores: .stores/venv/.installed .stores/venv/.native .stores/hdfs/.installed
 	@if [ -x .stores/bin/versitygw ]; then true; \
 	elif ! command -v go > /dev/null; then \
 		echo "go is not on the PATH: tests on versitygw, a server of S3, are skipped"; \
