@@ -29,7 +29,7 @@ ENGINES := dask ray daft
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native native-lint native-breaks wheels test test-all test-seeds test-lowest test-pythons engines test-engines \
+.PHONY: help demo native native-lint native-breaks wheels test test-all test-seeds test-portable test-lowest test-pythons engines test-engines \
 	soak-engines stores test-stores \
 	lint unit soak bench bench-engines peers protos config-docs clean
 # Kept when something fails: what is installed is good for the next time.
@@ -40,6 +40,7 @@ help:
 	@echo "make native  build and install the native part, where Rust 1.85 and a C compiler are"
 	@echo "make wheels  the wheel of the native part, into dist/"
 	@echo "make test    every check: lint, types, layers, all tests"
+	@echo "make test-portable  a part of them without the native part"
 	@echo "make test-lowest  the unit tests with the lowest versions of what cosco needs"
 	@echo "make test-pythons the same with the newest, on Python 3.12 to 3.14 where they are found"
 	@echo "make test-engines  the tests that need Dask, Ray or Daft, each in an environment of its own"
@@ -110,6 +111,13 @@ test: $(STAMP) $(NATIVE)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/first_hour tests/integration tests/unit
+
+# Without the native part: what is its own then, and the ways of rows from end to end.
+PORTABLE := tests/unit/client/rpc tests/unit/process $(addprefix tests/integration/test_, \
+	client_rows.py client_processes.py daemon.py failover.py follow.py groups_rows.py)
+test-portable: export COSCO_NATIVE := off
+test-portable: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PORTABLE)
 
 test-seeds: $(STAMP)
 	nice -n 19 $(BIN)/python -m pytest tests/sim
