@@ -74,6 +74,10 @@ class ServerConnection:
         """Whether it has something to send for which the socket has no room."""
 
     @property
+    def has_unread(self) -> bool:
+        """Whether the socket may have something that was not read, be it that it could not be."""
+
+    @property
     def awaits_pong(self) -> bool:
         """Whether the peer was asked whether it is there, and has not answered."""
 

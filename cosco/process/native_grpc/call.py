@@ -155,7 +155,9 @@ def encoded_trailers(
     number: Any = code.value[0]
     found = [("grpc-status", b"%d" % number)]
     if details:
-        found.append(("grpc-message", quote(details, safe=_PLAIN).encode("ascii")))
+        found.append(
+            ("grpc-message", quote(details, safe=_PLAIN, errors="replace").encode("ascii"))
+        )
     for name, value in trailers:
         raw = value.encode() if isinstance(value, str) else value
         if name.endswith(_BINARY):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 
 from cosco.process.native_grpc.call import Call
 from cosco.process.native_grpc.large_messages import LargeMessages
+
+log = logging.getLogger(__name__)
 
 #: Begins to serve a call.
 Begin = Callable[[Call], None]
@@ -43,13 +47,16 @@ class ServedConnection:
         self._closed = closed
         self._calls: dict[int, Call] = {}
         self._is_pumping = self._is_due = self._is_writing = self._is_closed = False
-        #: For who looks whether the peer lives: bytes that had come, and when that was seen.
+        self._is_reading = False
+        #: For who looks whether the peer lives: bytes that had come, when that was seen, and when
+        #: the peer was asked since.
         self._heard_bytes = 0
         self._heard_at = self._loop.time()
+        self._asked_at: float | None = None
 
     def open(self) -> None:
         """Begin to serve."""
-        self._loop.add_reader(self._socket, self._pump, True)
+        self._watch_reading(True)
         self._pump(True)
 
     def close(self) -> None:
@@ -60,11 +67,10 @@ class ServedConnection:
             self._native.advance(False)
         self._is_closed = True
         self._loop.remove_reader(self._socket)
-        if self._is_writing:
-            self._loop.remove_writer(self._socket)
+        self._loop.remove_writer(self._socket)
         for call in list(self._calls.values()):
             self._forget(call.number)
-            call.on_cancel()
+            self._cancel(call)
         self._native.close()
         self._socket.close()
         self._closed(self)
@@ -76,20 +82,21 @@ class ServedConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has no calls, and has sent all that it had to."""
-        return not self._calls and not self._native.wants_write
+        """Whether it has no calls, and its peer has taken all that was sent on them."""
+        return not self._native.calls and not self._native.wants_write
 
     def tick(self, now: float, *, silent_s: float, answer_s: float) -> None:
         """Ask a peer that is silent whether it lives; end the connection if it does not say."""
         heard = self._native.received_bytes
         if heard != self._heard_bytes:
-            self._heard_bytes, self._heard_at = heard, now
-        elif self._native.awaits_pong:
-            if now - self._heard_at >= silent_s + answer_s:
-                self.close()
-        elif now - self._heard_at >= silent_s:
-            self._native.ping()
-            self._soon()
+            self._heard_bytes, self._heard_at, self._asked_at = heard, now, None
+        elif self._asked_at is None:
+            if now - self._heard_at >= silent_s:
+                self._asked_at = now
+                self._native.ping()  # nothing, for one that has not greeted
+                self._soon()
+        elif now - self._asked_at >= answer_s:
+            self.close()
 
     # --- for calls ------------------------------------------------------------------------
 
@@ -133,20 +140,47 @@ class ServedConnection:
             while events := self._native.advance(is_readable):
                 is_readable = False
                 for event in events:
-                    self._tell(*event)
+                    self._tell_safely(*event)
         finally:
             self._is_pumping = False
-        self._watch_writing()
+            if not self._is_closed:
+                wants = self._native.wants_write
+                self._watch_writing(wants)
+                # Nothing is read of who takes nothing, as it could not be answered: the loop would
+                # tell again and again that there is something.
+                self._watch_reading(not (wants and self._native.has_unread))
 
-    def _watch_writing(self) -> None:
-        if self._is_closed:
-            return
-        wants = self._native.wants_write
+    def _watch_writing(self, wants: bool) -> None:
         if wants and not self._is_writing:
             self._loop.add_writer(self._socket, self._pump)
         elif self._is_writing and not wants:
             self._loop.remove_writer(self._socket)
         self._is_writing = wants
+
+    def _watch_reading(self, wants: bool) -> None:
+        if wants and not self._is_reading:
+            self._loop.add_reader(self._socket, self._pump, True)
+        elif self._is_reading and not wants:
+            self._loop.remove_reader(self._socket)
+        self._is_reading = wants
+
+    def _tell_safely(self, kind: int, number: int, what: Any) -> None:
+        """Tell of an event. What a handler raises ends its call alone."""
+        try:
+            self._tell(kind, number, what)
+        except Exception as error:
+            call = self._calls.get(number)
+            log.exception("a call has failed: %s", call.method if call is not None else "a new one")
+            if call is not None:
+                with suppress(Exception):
+                    call.finish(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}")
+                self._cancel(call)
+
+    def _cancel(self, call: Call) -> None:
+        try:
+            call.on_cancel()
+        except Exception:
+            log.exception("a call of %s cannot be ended well", call.method)
 
     def _tell(self, kind: int, number: int, what: Any) -> None:
         if kind == _CALL:
@@ -161,15 +195,15 @@ class ServedConnection:
             return
         call = call_or_none
         if kind == _MESSAGE:
-            self._large.leave(call)
+            if self._large.leave(call):
+                self._native.allow(number, 0)  # that was for this one
             call.on_message(what)
         elif kind == _LARGE:
             self._on_large(call, what)
         elif kind == _ENDED:
             call.on_end()
         elif kind == _BROKEN:
-            call.finish(grpc.StatusCode.INTERNAL, what)
-            call.on_cancel()
+            self.refuse(call, grpc.StatusCode.INTERNAL, what)
         elif kind == _CANCELLED:
             self._forget(number)
             call.on_cancel()
@@ -179,10 +213,20 @@ class ServedConnection:
     def _on_large(self, call: Call, length: int) -> None:
         if length > self._max_message_bytes:
             details = f"a message of {length} bytes, the limit is {self._max_message_bytes}"
-            call.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
-            call.on_cancel()
+            self.refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, details)
         elif call.on_large(length):
-            self._large.enter(call, length, lambda: self.allow(call.number, length))
+            self._large.enter(
+                call,
+                length,
+                self._loop.time(),
+                allow=lambda: self.allow(call.number, length),
+                refuse=lambda why: self.refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, why),
+            )
+
+    def refuse(self, call: Call, code: grpc.StatusCode, details: str) -> None:
+        """End a call whose peer does what it may not."""
+        call.finish(code, details)
+        self._cancel(call)
 
     def _forget(self, number: int) -> None:
         call = self._calls.pop(number, None)

@@ -33,6 +33,8 @@ _WINDOW_BYTES: Final = 64 << 10
 #: The budget of long messages that nothing else bounds.
 _LARGE_BYTES: Final = 16 << 20
 _BACKLOG: Final = 1024
+#: At the end, peers that take what they were sent are looked at again after this time.
+_LOOK_S: Final = 0.05
 #: After an error of accept, as for want of descriptors, it is tried again after this time.
 _ACCEPT_AGAIN_S: Final = 0.5
 
@@ -84,7 +86,7 @@ class NativeServer:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except OSError as error:
             raise RuntimeError(f"{listen}: {error}") from error
-        for family, _, _, _, address in found:
+        for family, _, _, _, address in dict.fromkeys(found):  # hosts files may say one twice
             try:
                 listener = _listener(family, (address[0], port, *address[2:]))
             except OSError as error:
@@ -125,7 +127,8 @@ class NativeServer:
     async def _without_calls(self) -> None:
         while not all(connection.is_idle for connection in self._connections):
             self._changed.clear()
-            await self._changed.wait()
+            with suppress(TimeoutError):  # what peers have not taken yet ends by itself
+                await asyncio.wait_for(self._changed.wait(), _LOOK_S)
 
     def _stop_listening(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,9 +139,10 @@ class NativeServer:
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        self._ticks = loop.call_later(_TICK_S, self._tick)
+        self._large.tick(loop.time())
         for connection in list(self._connections):
             connection.tick(loop.time(), silent_s=_SILENT_S, answer_s=_ANSWER_S)
-        self._ticks = loop.call_later(_TICK_S, self._tick)
 
     def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -221,7 +225,8 @@ def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:
         # Not for a port that somebody listens on: only for one that was left a moment ago.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            takes_both = address[0] == "::"  # as gRPC's server has it
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not takes_both)
         listener.bind(address)
         listener.listen(_BACKLOG)
         listener.setblocking(False)

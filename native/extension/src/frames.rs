@@ -122,6 +122,7 @@ pub fn append_frame<'py>(
     segment_bytes: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
     let frame = frame.get();
+    let data: Bytes = frame.data.bind(py).extract()?;
     let (mut next_run, mut blocks, mut duplicates) = (first_run, 0, 0);
     let mut fresh: Vec<Fresh> = Vec::new();
     let mut appending = Appending {
@@ -133,8 +134,15 @@ pub fn append_frame<'py>(
         opened: Vec::new(),
         filled: Vec::new(),
     };
-    for run in frame.frame.runs.iter().skip(first_run) {
-        let buffer = buffer_of(buffers, key, run.partition)?;
+    let mut result = Ok(());
+    'runs: for run in frame.frame.runs.iter().skip(first_run) {
+        let buffer = match buffer_of(buffers, key, run.partition) {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        };
         if !appending.has_room(&buffer, frame.frame.end_of(run) - run.start) {
             break;
         }
@@ -142,7 +150,10 @@ pub fn append_frame<'py>(
         duplicates += run.blocks.len();
         frame.frame.claim(run, &mut dedupe.0, &mut fresh);
         for part in &fresh {
-            appending.append(&buffer, part)?;
+            result = appending.append(&buffer, part);
+            if result.is_err() {
+                break 'runs;
+            }
             duplicates -= part.blocks;
         }
         next_run += 1;
@@ -150,7 +161,9 @@ pub fn append_frame<'py>(
     let Appending { pieces, opened, filled, .. } = appending;
     // Others may look at them while the lock is given up.
     drop((pool, dedupe));
-    copy(py, &arena, &frame.data.bind(py).extract()?, &pieces);
+    // What is counted is copied, whatever went wrong after it.
+    copy(py, &arena, &data, &pieces);
+    result?;
     twins::appended(py)?.call1((next_run, blocks, duplicates, opened, filled))
 }
 

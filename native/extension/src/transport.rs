@@ -91,6 +91,11 @@ impl ServerConnection {
     }
 
     #[getter]
+    fn has_unread(&self) -> bool {
+        self.0.has_unread()
+    }
+
+    #[getter]
     fn awaits_pong(&self) -> bool {
         self.0.awaits_pong()
     }

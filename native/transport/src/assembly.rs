@@ -1,8 +1,10 @@
 //! Puts messages together: each is a flag, four bytes of length (big-endian), and its content.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 const PREFIX_BYTES: usize = 5;
+/// Messages up to this length are copied behind their prefix.
+const COPIED_BYTES: usize = 64 << 10;
 
 /// What is known after some more bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,8 +83,22 @@ impl Assembly {
     }
 }
 
+/// A message as it is sent; None if it is too long for that.
+///
+/// Each part is a frame of HTTP/2 of its own, which costs more than the copy of a short message.
+pub fn parts_of(message: Bytes) -> Option<Vec<Bytes>> {
+    let prefix = prefix_of(message.len())?;
+    if message.len() > COPIED_BYTES {
+        return Some(vec![prefix, message]);
+    }
+    let mut joined = BytesMut::with_capacity(prefix.len() + message.len());
+    joined.extend_from_slice(&prefix);
+    joined.extend_from_slice(&message);
+    Some(vec![joined.freeze()])
+}
+
 /// The prefix of a message that is sent.
-pub fn prefix_of(length: usize) -> Option<Bytes> {
+fn prefix_of(length: usize) -> Option<Bytes> {
     let length = u32::try_from(length).ok()?;
     let mut prefix = [0; PREFIX_BYTES];
     prefix[1..].copy_from_slice(&length.to_be_bytes());

@@ -8,12 +8,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::{self, Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, Request};
 
-use crate::assembly::prefix_of;
+use crate::assembly::parts_of;
 use crate::outgoing::Outgoing;
 use crate::readiness::{ReadyList, StreamWaker};
 use crate::socket::{Condition, Socket};
@@ -25,8 +25,10 @@ const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 /// A stream's window: what a connection may hold is bounded by its own.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-/// Messages up to this length are copied behind their prefix.
-const COPIED_BYTES: usize = 64 << 10;
+/// As much is read before others have their turn.
+const TURN_BYTES: usize = 4 << 20;
+/// Calls that were begun and given up before they were looked at; h2 ends a connection with more.
+const GIVEN_UP_MAX: usize = 1024;
 /// What small DATA frames of a connection may cost that nobody has looked at; h2 ends it beyond.
 /// Some thousands may come at once: h2 reads all that there is before their calls are told.
 const SMALL_FRAMES_BYTES: usize = 2 << 20;
@@ -74,6 +76,7 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_pending_accept_reset_streams(GIVEN_UP_MAX)
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .max_header_list_size(MAX_HEADERS_BYTES)
             .max_concurrent_streams(limits.streams);
@@ -99,7 +102,7 @@ impl Connection {
     /// `is_readable`: whether the socket has something; else what it had before is all there is.
     pub fn advance(&mut self, is_readable: bool) -> Vec<Event> {
         if is_readable {
-            self.condition.set_readable();
+            self.condition.set_readable_up_to(TURN_BYTES);
         }
         let mut events = Vec::new();
         loop {
@@ -115,6 +118,11 @@ impl Connection {
     /// Whether it has something to send for which its socket has no room.
     pub fn wants_write(&self) -> bool {
         !matches!(self.state, State::Closed) && self.condition.is_full()
+    }
+
+    /// Whether the socket may have something that was not read, be it that it could not be.
+    pub fn has_unread(&self) -> bool {
+        self.condition.has_unread()
     }
 
     /// Asks for the next message of a call.
@@ -138,15 +146,8 @@ impl Connection {
     /// there is no such call any more.
     pub fn send(&mut self, number: u32, message: Bytes) -> Option<usize> {
         let stream = self.streams.get_mut(&number)?;
-        let prefix = prefix_of(message.len())?;
-        if message.len() > COPIED_BYTES {
-            return Some(stream.send([prefix, message]));
-        }
-        // Each part is a frame of HTTP/2 of its own, which costs more than a copy.
-        let mut joined = BytesMut::with_capacity(prefix.len() + message.len());
-        joined.extend_from_slice(&prefix);
-        joined.extend_from_slice(&message);
-        Some(stream.send([joined.freeze()]))
+        let parts = parts_of(message)?;
+        Some(stream.send(parts))
     }
 
     /// Ends a call, after what was sent.
@@ -258,8 +259,10 @@ impl Connection {
         for number in &ready {
             let Some(stream) = self.streams.get_mut(number) else { continue };
             stream.waker.taken();
-            if stream.advance(events) {
-                self.is_window_old |= stream.promised() > 0;
+            let before = stream.promised();
+            let is_over = stream.advance(events);
+            self.is_window_old |= before != if is_over { 0 } else { stream.promised() };
+            if is_over {
                 self.streams.remove(number);
             }
         }

@@ -1,11 +1,11 @@
 //! A socket that never blocks, as h2 wants its transport.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +14,8 @@ use crate::descriptors::Listed;
 
 /// Where the type of a frame is in its header.
 const TYPE_AT: u64 = 3;
+/// As many parts of one call as the kernel takes.
+const MAX_PARTS: usize = 1024;
 /// What stands in the place of a type that has not come yet.
 const NOTHING: u8 = u8::MAX;
 
@@ -23,6 +25,8 @@ pub struct Condition {
     is_full: AtomicBool,
     /// Whether there may be something to read, as far as is known.
     is_readable: AtomicBool,
+    /// Bytes that may be read yet, until more are allowed.
+    left: AtomicUsize,
     /// The type of the frame that came first, if frames are what comes.
     first_type: AtomicU8,
 }
@@ -33,6 +37,7 @@ impl Condition {
             received: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             is_readable: AtomicBool::new(false),
+            left: AtomicUsize::new(usize::MAX),
             first_type: AtomicU8::new(NOTHING),
         }
     }
@@ -60,6 +65,17 @@ impl Condition {
         self.is_readable.store(true, Ordering::Relaxed);
     }
 
+    /// Notes the same, and that about so many bytes may be read before this is called again.
+    pub fn set_readable_up_to(&self, bytes: usize) {
+        self.left.store(bytes, Ordering::Relaxed);
+        self.set_readable();
+    }
+
+    /// Whether there may be something that was not read.
+    pub fn has_unread(&self) -> bool {
+        self.is_readable.load(Ordering::Relaxed)
+    }
+
     /// Whether the last write found no room.
     pub fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
@@ -69,7 +85,7 @@ impl Condition {
 /// A connected stream socket. Nobody is woken: it is tried again when its owner says so.
 pub struct Socket {
     /// Goes first: a descriptor is taken off the list before it is closed.
-    _listed: Option<Listed>,
+    listed: Option<Listed>,
     stream: TcpStream,
     condition: Arc<Condition>,
 }
@@ -77,13 +93,15 @@ pub struct Socket {
 impl Socket {
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { _listed: None, stream, condition: Arc::new(Condition::new()) })
+        Ok(Self { listed: None, stream, condition: Arc::new(Condition::new()) })
     }
 
     /// As `new`, for a descriptor that a forked child closes.
     pub fn listed(stream: TcpStream) -> io::Result<Self> {
         let listed = Listed::new(stream.as_raw_fd());
-        Ok(Self { _listed: listed, ..Self::new(stream)? })
+        let mut socket = Self::new(stream)?;
+        socket.listed = listed;
+        Ok(socket)
     }
 
     pub fn condition(&self) -> Arc<Condition> {
@@ -104,6 +122,27 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.listed.is_some() {
+            // A child that was forked a moment ago may have it, too: the peer is told all the same.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Sends parts, one after the other; a peer that is gone is an error, and no signal.
+fn send(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: zeros are a message header without an address, without control data, without parts.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len().min(MAX_PARTS) as _;
+    // SAFETY: the descriptor is open as long as the stream is there. `IoSlice` is by its documents
+    // what the kernel takes as a part, there are as many, and none is written to.
+    let sent = unsafe { libc::sendmsg(stream.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -111,7 +150,8 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.condition.is_readable.load(Ordering::Relaxed) {
+        let left = this.condition.left.load(Ordering::Relaxed);
+        if !this.condition.has_unread() || left == 0 {
             return Poll::Pending;
         }
         // SAFETY: no byte of it is made uninitialized that was not: it is only given to `recv`.
@@ -139,6 +179,9 @@ impl AsyncRead for Socket {
         unsafe { buffer.assume_init(count) };
         this.condition.note(&buffer.initialized()[buffer.filled().len()..][..count]);
         buffer.advance(count);
+        if left < usize::MAX {
+            this.condition.left.store(left.saturating_sub(count), Ordering::Relaxed);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -160,7 +203,7 @@ impl AsyncWrite for Socket {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.stream.write_vectored(parts);
+        let result = send(&this.stream, parts);
         this.written(result)
     }
 
@@ -174,7 +217,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // A peer that is gone already needs not be told.
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
         Poll::Ready(Ok(()))
     }
 }

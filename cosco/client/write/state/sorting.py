@@ -21,12 +21,15 @@ import pyarrow.compute as pc
 
 from cosco.client.content.byte_rows import block_cuts
 from cosco.client.write.state.batch_arguments import Offsets, RowPartitions, RowRun
+from cosco.errors import CoscoError
 from cosco.format.block import LENGTH_BYTES, MAX_CONTENT_BYTES, Buffer
 
 #: A sort buffer of this length stays in a cache.
 _MIN_SORT_BUFFER_BYTES: Final = 4 << 20
 #: With many partitions it is longer, by this for each: every piece costs some Python.
 _PIECE_BYTES: Final = 32 << 10
+#: What a table of lengths can say of a row.
+_MAX_LENGTH: Final = (1 << 8 * LENGTH_BYTES) - 1
 #: Rows of a longer one leave the cache before they are sorted: to copy them there is in vain.
 _MAX_CACHED_BYTES: Final = 8 << 20
 #: A longer array is not kept for the next packer.
@@ -213,8 +216,10 @@ class RowSorter:
     def append_sorted(self, partition: int, run: RowRun) -> None:
         """See `Sorter.append_sorted`."""
         self._sort_gathered()  # some of it may be for this partition, and come before
-        lengths = np.diff(run.offsets).astype("<u4")
-        self._append_piece(partition, lengths.view(np.uint8).data, run, 0, len(lengths))
+        lengths = np.diff(run.offsets)
+        _check_length(int(lengths.max(initial=0)))
+        table = lengths.astype("<u4").view(np.uint8).data
+        self._append_piece(partition, table, run, 0, len(lengths))
 
     def drain(self) -> SortedRows:
         """See `Sorter.drain`."""
@@ -277,6 +282,7 @@ class RowSorter:
 
     def _append_row(self, partition: int, run: RowRun, index: int) -> None:
         length = int(run.offsets[index + 1]) - int(run.offsets[index])
+        _check_length(length)
         table = length.to_bytes(LENGTH_BYTES, "little")
         self._append_piece(partition, table, run, index, index + 1)
 
@@ -302,6 +308,15 @@ class RowSorter:
             raise ValueError(f"{start + length} bytes of rows in a buffer of {self._limit}")
         self._sorted_used = start + length
         return self._sorted[start : start + length]
+
+
+def _check_length(longest: int) -> None:
+    """Raise CoscoError for a row whose length does not fit into a table of lengths."""
+    if longest > _MAX_LENGTH:
+        raise CoscoError(
+            f"a row of {longest} bytes, and without the native part the limit is {_MAX_LENGTH}: "
+            "cut it in two"
+        )
 
 
 def sort_buffer_bytes(partitions: int, limit: int) -> int:

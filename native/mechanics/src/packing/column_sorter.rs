@@ -1,5 +1,6 @@
 //! Rows of Arrow batches, sorted by partition as they come, column by column.
 
+use crate::block::MAX_CONTENT_BYTES;
 use crate::packing::columns::{Column, Kind};
 use crate::packing::integers::Integers;
 use crate::packing::message::Template;
@@ -109,9 +110,10 @@ impl ColumnSorter {
         rows
     }
 
-    /// Takes the memory of drained rows back, if it has none itself.
+    /// Takes the memory of drained rows back, if it has none itself; not what one long row had.
     pub fn reuse(&mut self, mut rows: SortedColumns) {
-        if self.sorted.is_without_memory() {
+        let usual = 2 * self.limit + 2 * MAX_CONTENT_BYTES;
+        if self.sorted.is_without_memory() && rows.held_bytes() <= usual {
             rows.clear();
             self.sorted = rows;
         }

@@ -299,6 +299,11 @@ impl SortedColumns {
         bytes
     }
 
+    /// The bytes of memory of all values.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.columns.iter().map(|one| one.values.capacity()).sum()
+    }
+
     fn group(&self) -> (usize, usize, usize) {
         let first = self.next;
         let partition = self.partition();
@@ -350,6 +355,10 @@ impl Contents for SortedColumns {
     fn next_block<'a>(&'a mut self, content: &'a mut Vec<u8>) -> Option<(u32, &'a [u8])> {
         let (first, count, rows) = self.group();
         if rows != 1 && rows as f64 * self.row_bytes() > self.sure_bytes {
+            return None;
+        }
+        // A bit counts as a byte there, so this is surely no block, and not worth the memory.
+        if self.plain_bytes_of((first, count), 0, rows) > 8 * MAX_CONTENT_BYTES {
             return None;
         }
         self.encode((first, count), 0, rows, content);

@@ -9,7 +9,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 
-use crate::assembly::{Assembly, Step, prefix_of};
+use crate::assembly::{Assembly, Step, parts_of};
 use crate::client::status::{Code, Status};
 use crate::readiness::StreamWaker;
 use crate::send_queue::SendQueue;
@@ -91,10 +91,11 @@ impl Call {
 
     /// Has a message sent, unless none is to follow. Returns the bytes that the peer has not taken; None: it is too long.
     pub fn send(&mut self, message: Bytes) -> Option<usize> {
-        let prefix = prefix_of(message.len())?;
+        let parts = parts_of(message)?;
         if self.status.is_none() && !self.ends {
-            self.queue.push(prefix);
-            self.queue.push(message);
+            for part in parts {
+                self.queue.push(part);
+            }
             self.waker.queue();
         }
         Some(self.queue.bytes())

@@ -3,8 +3,10 @@
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// What there is to connect once a name was looked up, however long that took.
+const LEAST_TIME: Duration = Duration::from_secs(2);
 /// Room for the C library, which looks a name up.
 const STACK_BYTES: usize = 1 << 20;
 
@@ -23,6 +25,8 @@ pub fn begin(
 fn connected(address: &str, until: Instant) -> Result<TcpStream, String> {
     let failed = |error: io::Error| format!("errors resolving {address}: {error}");
     let found: Vec<_> = address.to_socket_addrs().map_err(failed)?.collect();
+    // A slow answer of a name server leaves as much for each of what it named.
+    let until = until.max(Instant::now() + LEAST_TIME);
     let mut reason = format!("errors resolving {address}: no address");
     for (tried, one) in found.iter().enumerate() {
         // Each has its share of the time, so that one that is silent leaves some for the next.

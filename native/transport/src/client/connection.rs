@@ -18,6 +18,8 @@ use crate::socket::{Condition, Socket};
 
 /// Calls of one connection at a time; others wait.
 const MAX_CALLS: usize = 4096;
+/// Calls that were given up of which it is known for a while, as something of them may come late.
+const GIVEN_UP_MAX: usize = MAX_CALLS;
 /// How far a peer may be ahead of who reads a call.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// The streams' windows bound what may come: that of a connection would let one call, whose reader
@@ -79,6 +81,9 @@ impl Connection {
             .max_frame_size(MAX_FRAME_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_header_list_size(MAX_HEADERS_BYTES)
+            // What comes late of calls that were given up is no reason to end all others.
+            .max_concurrent_reset_streams(GIVEN_UP_MAX)
+            .max_local_error_reset_streams(None)
             .enable_push(false);
         let socket = Socket::listed(stream)?;
         let condition = socket.condition();

@@ -114,13 +114,19 @@ impl State {
 
     /// Takes a connection, by a number that is not used yet.
     pub fn connected(&mut self, number: usize, stream: TcpStream, now: Instant) {
-        let Some(began) = self.attempt.take().filter(|_| !self.is_closed) else { return };
-        match Connection::new(stream, began) {
+        if self.attempt.take().is_none() || self.is_closed {
+            self.gone.push(number);
+            return;
+        }
+        match Connection::new(stream, now) {
             Ok(connection) => {
                 self.connections.insert(number, connection);
                 self.current = Some(number);
             }
-            Err(error) => self.not_connected(Status::unavailable(error.to_string()), now),
+            Err(error) => {
+                self.gone.push(number);
+                self.not_connected(Status::unavailable(error.to_string()), now);
+            }
         }
     }
 

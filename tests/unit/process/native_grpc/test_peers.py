@@ -19,6 +19,7 @@ from support.raw_http2 import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
+    WINDOW_UPDATE,
     RawPeer,
     call_headers,
     frame,
@@ -244,15 +245,115 @@ def test_a_peer_that_is_silent_is_asked_and_then_left() -> None:
 
 def test_long_messages_come_in_turn() -> None:
     large, told = LargeMessages(100), []
+
+    def enter(name: str, length: int, now: float = 0.0) -> None:
+        large.enter(
+            name,
+            length,
+            now,
+            allow=lambda: told.append(name),
+            refuse=lambda why: told.append(f"{name}: {why}"),
+        )
+
     for name, length in [("a", 60), ("b", 50), ("c", 10), ("d", 500)]:
-        large.enter(name, length, lambda name=name: told.append(name))
+        enter(name, length)
     assert told == ["a"]  # c waits behind b
-    large.leave("b")
+    assert not large.leave("b")
     assert told == ["a", "c"]
-    large.leave("a")
-    large.leave("c")
-    large.leave("c")
+    assert large.leave("a")
+    assert large.leave("c")
+    assert not large.leave("c")
     assert told == ["a", "c", "d"]  # longer than all there is, so alone
-    large.leave("d")
-    large.enter("e", 1, lambda: told.append("e"))
+    large.tick(1000.0)  # nobody waits
+    assert large.leave("d")
+    enter("e", 99, 1000.0)
+    enter("f", 99, 1001.0)
+    large.tick(1010.0)
     assert told[-1] == "e"
+    large.tick(1010.1)
+    assert told[-2:] == ["f", "e: a long message has not come in 10 s"]
+
+
+def test_who_takes_nothing_and_still_sends_does_not_keep_the_loop_busy() -> None:
+    async def test() -> None:
+        async with serving() as (address, server):
+            reply = bytes(1 << 20)
+
+            async def flood(_: bytes, __: Any) -> AsyncIterator[bytes]:
+                for _ in range(100):
+                    yield reply
+
+            handlers = {"Flood": grpc.unary_stream_rpc_method_handler(flood)}
+            made = grpc.method_handlers_generic_handler("test.Flood", handlers)
+            server.add_generic_rpc_handlers((made,))
+            with RawPeer(address) as raw:
+
+                def peer() -> None:
+                    raw.greet()
+                    raw.send(frame(WINDOW_UPDATE, 0, 0, (1 << 30).to_bytes(4, "big")))
+                    stream = raw.call("/test.Flood/Flood")
+                    raw.data(stream, message(b"x"), last=True)
+                    raw.send(frame(WINDOW_UPDATE, 0, stream, (1 << 30).to_bytes(4, "big")))
+
+                await in_thread(peer)
+                [connection] = server._connections
+                await until(lambda: connection._native.wants_write)
+                await in_thread(lambda: raw.send(frame(PING, 0, 0, b"12345678") * 200))
+                turns = 0
+                pump = connection._pump
+
+                def counted(*arguments: Any) -> None:
+                    nonlocal turns
+                    turns += 1
+                    pump(*arguments)
+
+                connection._pump = counted
+                await asyncio.sleep(0.2)
+                assert turns < 5
+                await in_thread(lambda: raw.until(PING))  # and it is answered once it reads
+            await until(lambda: not server._connections)
+            assert await answers(address)
+
+    run(test)
+
+
+def test_a_peer_that_never_greets_is_left() -> None:
+    async def test() -> None:
+        async with serving() as (address, server):
+            loop = asyncio.get_running_loop()
+            with RawPeer(address) as raw:
+                await until(lambda: len(server._connections) == 1)
+                [connection] = server._connections
+                for later_s, there in [(19, 1), (21, 1), (30, 1), (31.5, 0)]:
+                    connection.tick(loop.time() + later_s, silent_s=20, answer_s=10)
+                    assert len(server._connections) == there
+                assert await in_thread(lambda: raw.until(GOAWAY)) is None
+
+    run(test)
+
+
+def test_what_a_direct_handler_raises_ends_its_call_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Faulty:
+        def __init__(self, call: Any) -> None:
+            call.on_message = self.on_message
+            call.ask()
+
+        def on_message(self, _: bytes) -> None:
+            raise ZeroDivisionError("on purpose")
+
+    async def test() -> None:
+        async with serving(direct={"/test.Echo/Faulty": Faulty}) as (address, _):
+            async with grpc.aio.insecure_channel(address) as channel:
+                faulty: Any = channel.unary_unary("/test.Echo/Faulty")
+                one: Any = channel.unary_unary("/test.Echo/One")
+                calls = [faulty(b"x"), one(b"abc"), faulty(b"y"), one(b"abcd")]
+                found = await asyncio.gather(*calls, return_exceptions=True)
+                assert [found[1], found[3]] == [b"3", b"4"]
+                for error in (found[0], found[2]):
+                    assert isinstance(error, grpc.aio.AioRpcError)
+                    assert error.code() is grpc.StatusCode.UNKNOWN
+
+    run(test)
+    assert sum(bool(record.exc_info) for record in caplog.records) == 2
