@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,8 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 def segments(folder: Path) -> set[str]:
     """The names of the segments in a folder, also while they are being removed."""
-    return {path.name for path in folder.rglob("*-*-????????????????-*")}
+    names = (name for _, _, names in os.walk(folder) for name in names)
+    return {name for name in names if fnmatch(name, "*-*-????????????????-*")}
 
 
 def objects(server: S3Server, url: str) -> set[str]:
