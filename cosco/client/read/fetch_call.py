@@ -9,7 +9,7 @@ from typing import Final
 
 from cosco.client.read.state.block_splitter import BlockSplitter, HeaderSplitter
 from cosco.client.read.state.merge import BareHeaders
-from cosco.client.rpc.channel import Call
+from cosco.client.rpc.channel import Call, TimedCall
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import DataCorrupted, InvalidArgument
@@ -48,9 +48,12 @@ class StallWatch:
 
         Raises: when they are asked for, Stalled when none came for about `stall_s`.
         """
-        if self._thread is None and not (call.keeps_time and self._looks is None):
-            self._start()
-        return _timed(call, stall_s) if call.keeps_time else self._watched(call, stall_s)
+        if isinstance(call, TimedCall):
+            if self._looks is not None:
+                self._start()
+            return _timed(call, stall_s)
+        self._start()
+        return self._watched(call, stall_s)
 
     def _watched(self, call: Call, stall_s: float) -> Iterator[bytes]:
         try:
@@ -75,6 +78,8 @@ class StallWatch:
             self._thread.join()
 
     def _start(self) -> None:
+        if self._thread is not None:
+            return
         stopped = self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(stopped,), name="cosco-fetch", daemon=True
@@ -92,7 +97,7 @@ class StallWatch:
                 self._looks()
 
 
-def _timed(call: Call, stall_s: float) -> Iterator[bytes]:
+def _timed(call: TimedCall, stall_s: float) -> Iterator[bytes]:
     while True:
         try:
             reply = call.within(stall_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from cosco.client.rpc.scope import Scope
 
@@ -22,9 +22,6 @@ class Call(ABC):
     ServiceUnavailable for other failures, ClientClosed once the scope of the call is closed.
     """
 
-    #: Whether `within` is there to be used.
-    keeps_time: ClassVar[bool] = False
-
     def __iter__(self) -> Self:
         return self
 
@@ -32,13 +29,17 @@ class Call(ABC):
     def __next__(self) -> bytes:
         """Return the next reply."""
 
-    def within(self, seconds: float) -> bytes | None:
-        """Return the next reply, or None if there is none in that time; else as `next`."""
-        raise NotImplementedError
-
     @abstractmethod
     def cancel(self) -> None:
         """End the call. Whoever waits for it gets ClientClosed if the scope is closed."""
+
+
+class TimedCall(Call):
+    """A call that can be waited for for a while."""
+
+    @abstractmethod
+    def within(self, seconds: float) -> bytes | None:
+        """Return the next reply, or None if there is none in that time; else as `next`."""
 
 
 class Conversation(ABC, Generic[_T]):

@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from cosco.client.rpc.channel import Call, Channel, Conversation, Manner, Transport
+from cosco.client.rpc.channel import Channel, Conversation, Manner, TimedCall, Transport
 from cosco.client.rpc.failures import End, failure, place, refused
 from cosco.client.rpc.fork_gate import ProcessWide
 from cosco.client.rpc.scope import Scope
@@ -91,7 +91,7 @@ class NativeChannel(Channel):
         """See `Channel`."""
         return self._call(method, request, scope, is_unary=True, timeout_s=timeout_s).result()
 
-    def fetch_stream(self, method: str, request: bytes, scope: Scope) -> Call:
+    def fetch_stream(self, method: str, request: bytes, scope: Scope) -> NativeCall:
         """See `Channel`."""
         return self._call(method, request, scope)
 
@@ -120,10 +120,8 @@ class NativeChannel(Channel):
         return NativeCall(call, place(method, self._address), scope)
 
 
-class NativeCall(Call):
+class NativeCall(TimedCall):
     """A call of the native part."""
-
-    keeps_time: ClassVar[bool] = True
 
     def __init__(self, call: Any, where: str, scope: Scope) -> None:
         self._call = call
@@ -147,7 +145,7 @@ class NativeCall(Call):
         return reply
 
     def within(self, seconds: float) -> bytes | None:
-        """See `Call`."""
+        """See `TimedCall`."""
         reply = self.receive(seconds)
         return reply if isinstance(reply, bytes) else None
 

@@ -403,8 +403,6 @@ def test_no_thread_outlives_a_reader_that_is_closed_under_way(cluster: Cluster) 
     class Replies:
         """A call that does not keep time by itself."""
 
-        keeps_time = False
-
         def __init__(self) -> None:
             self.left = [b"two", b"one"]
 
