@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from cosco.errors import InvalidArgument
-from cosco.protocol import wire
+from cosco.process.grpc_handlers.refusals import refusal
 
 
 class Misdirected(grpc.GenericRpcHandler):
@@ -28,9 +28,6 @@ class Misdirected(grpc.GenericRpcHandler):
         return None
 
     async def _refuse(self, requests: Any, context: Any) -> AsyncIterator[bytes]:
-        await context.abort(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            str(self._error),
-            trailing_metadata=((wire.ERROR_KEY, wire.error_to_bytes(self._error)),),
-        )
+        code, details, trailers = refusal(self._error)
+        await context.abort(code, details, trailers)
         yield b""
