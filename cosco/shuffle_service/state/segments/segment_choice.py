@@ -27,9 +27,9 @@ class Flush:
     """One segment to write.
 
     parts: the bytes of its chunks, in pages. index_bytes: what follows them. length: of both
-    together. capacity: bytes of the pages. retry_s: the wait before it is tried again, once it has
-    failed. began_at: when the store was given it, while it is under way. hangs: whether that has
-    been for too long.
+    together. capacity: bytes of the pages. tenant: whose rows; 0: nobody's. retry_s: the wait
+    before it is tried again, once it has failed. began_at: when the store was given it, while it is
+    under way. hangs: whether that has been for too long.
     """
 
     key: AssignmentKey
@@ -41,6 +41,7 @@ class Flush:
     index_bytes: bytes
     length: int
     capacity: int
+    tenant: int = 0
     retry_s: float = 0.0
     began_at: float | None = None
     hangs: bool = False

@@ -11,8 +11,8 @@ from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.records import DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
-from cosco.shuffle_service.state.segment_choice import Flush
-from cosco.shuffle_service.state.waiting_segments import WaitingSegments
+from cosco.shuffle_service.state.segments.segment_choice import Flush
+from cosco.shuffle_service.state.segments.waiting_segments import WaitingSegments
 
 KEY = AssignmentKey(1, 0, 1)
 

@@ -20,7 +20,7 @@ from cosco.shuffle_service.state.buffers.partition_buffer import (
     PartitionBuffer,
 )
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES, PagePool
-from cosco.shuffle_service.state.segment_choice import (
+from cosco.shuffle_service.state.segments.segment_choice import (
     begin_segment,
     neighbours,
     stored_segment,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosco.format.segment import ENTRY_BYTES, SegmentIndex
-from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.segment_indexes import KeptIndexes
 
 
 def index_of(chunks: int) -> SegmentIndex:

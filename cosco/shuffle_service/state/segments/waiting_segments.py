@@ -13,7 +13,7 @@ from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
-from cosco.shuffle_service.state.segment_choice import Flush
+from cosco.shuffle_service.state.segments.segment_choice import Flush
 
 
 class WaitingSegments:
