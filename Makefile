@@ -21,6 +21,10 @@ PART := tests/unit tests/integration/test_client_rows.py tests/integration/test_
 
 PEERS := spark dask ray arrow
 
+# Of `make fuzz`: for the services; and beside them for all targets, half each of Rust and of Python.
+SECONDS := 60
+SEED := 1
+
 # Of `make soak-engines`: runs of each test with faults.
 RUNS := 20
 ENGINES := dask ray daft
@@ -29,9 +33,9 @@ ENGINES := dask ray daft
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native native-lint native-breaks wheels test test-all test-seeds test-portable test-lowest test-pythons engines test-engines \
-	soak-engines stores test-stores \
-	lint unit soak bench bench-engines peers protos config-docs clean
+.PHONY: help demo native test-native fuzzers fuzz fuzz-native fuzz-parsers fuzz-targets fuzz-services native-breaks wheels test-wheels test test-all test-seeds test-portable test-access test-benchmarks test-tls test-lowest test-pythons engines test-engines \
+	soak-engines stores test-stores test-web web \
+	lint unit soak bench bench-engines peers protos config-docs openapi clean
 # Kept when something fails: what is installed is good for the next time.
 .PRECIOUS: .engines/%/.installed
 
@@ -39,8 +43,18 @@ help:
 	@echo "make demo    run the main job on real input and print its report"
 	@echo "make native  build and install the native part, where Rust 1.85 and a C compiler are"
 	@echo "make wheels  the wheel of the native part, into dist/"
-	@echo "make test    every check: lint, types, layers, all tests"
+	@echo "make test    lint, types, layers, and every test that needs nothing else"
 	@echo "make test-portable  a part of them without the native part"
+	@echo "make test-access   who is let in, and what those who mean harm can do"
+	@echo "make test-benchmarks  whole runs of cosco-bench, with small figures"
+	@echo "make test-tls    promises, kills and failover with TLS in all services and clients"
+	@echo "make test-wheels  the wheels, installed where there is no compiler, and the demo"
+	@echo "make test-native  format, clippy and the Rust tests of the native part, where Rust is"
+	@echo "make fuzz    SECONDS=60 SEED=1 of fuzzing the services, and beside them all that parses"
+	@echo "make fuzz-native    all that takes bytes of others in the native part alone"
+	@echo "make fuzz-parsers   the same of what Python parses, where there is a wheel of Atheris"
+	@echo "make fuzz-services  strange calls of all methods of both services, beside an honest job"
+	@echo "make fuzzers build what make fuzz runs alone"
 	@echo "make test-lowest  the unit tests with the lowest versions of what cosco needs"
 	@echo "make test-pythons the same with the newest, on Python 3.12 to 3.14 where they are found"
 	@echo "make test-engines  the tests that need Dask, Ray or Daft, each in an environment of its own"
@@ -48,14 +62,16 @@ help:
 	@echo "make engines install those environments alone"
 	@echo "make test-stores   what every store promises, and faults, on real servers of S3"
 	@echo "make stores  install the environment and the servers of make test-stores alone"
-	@echo "make lint    ruff, mypy, whether generated files are current, and make native-lint"
-	@echo "make native-lint  format, clippy and tests of the native part, where Rust is"
+	@echo "make test-web      the dashboard in a browser, and requests of all kinds to all routes of HTTP"
+	@echo "make web     install the environment and the browser of make test-web alone"
+	@echo "make lint    ruff, mypy, whether generated files are current"
 	@echo "make unit    the unit tests alone"
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
 	@echo "make bench   1 GB through two daemons, with CPU seconds per stage"
 	@echo "make bench-engines  Dask and Ray with and without Cosco, 1 GB, after make peers"
 	@echo "make peers   install what cosco-bench peers compares with, 2 GB; make -k peers: what it can"
 	@echo "make protos  generate cosco/protocol/pb from protos/"
+	@echo "make openapi  generate docs/openapi.json from cosco/metadata/http"
 	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
 
 $(STAMP): pyproject.toml
@@ -69,7 +85,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # Not made where something is missing, so that it is looked for again the next time.
-NATIVE_FILES := $(shell find native -path native/target -prune -o -type f -print) tools/native_part.py
+NATIVE_FILES := $(shell find native \( -path native/target -o -path native/fuzz \) -prune -o -type f -print) \
+	tools/native_part.py
 $(NATIVE): $(NATIVE_FILES) | $(STAMP)
 	@$(BIN)/python tools/native_part.py install $@
 
@@ -77,13 +94,45 @@ $(NATIVE): $(NATIVE_FILES) | $(STAMP)
 .engines/%/.native: $(NATIVE_FILES) | .engines/%/.installed $(NATIVE)
 	@if [ ! -e .engines/$*/missing ]; then .engines/$*/bin/python tools/native_part.py install $@; fi
 
+.fuzz/venv/.native: $(NATIVE_FILES) | .fuzz/venv/.installed $(NATIVE)
+	@if [ ! -e .fuzz/venv/missing ]; then .fuzz/venv/bin/python tools/native_part.py install $@; fi
+
 .stores/venv/.native: $(NATIVE_FILES) | .stores/venv/.installed $(NATIVE)
 	@.stores/venv/bin/python tools/native_part.py install $@
 
 native: $(NATIVE)
 
-native-lint: $(STAMP)
+# Not of `make test`: it takes two minutes to compile what nothing else needs.
+test-native: $(STAMP)
 	@$(BIN)/python tools/native_part.py check
+
+# What fails stays in .fuzz. The services wait more than they work; targets, of which one runs at a
+# time, take what they leave. What one says comes when it is done.
+fuzz: fuzzers
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target fuzz-services fuzz-targets
+
+fuzz-targets: export SECONDS_EACH := $(shell echo $$((($(SECONDS) + 1) / 2)))
+fuzz-targets: $(STAMP)
+	@for part in fuzz-native fuzz-parsers; do \
+		nice -n 5 $(MAKE) --no-print-directory $$part SECONDS=$$SECONDS_EACH || exit; done
+
+fuzz-native: $(STAMP)
+	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+fuzz-parsers: .fuzz/venv/.installed .fuzz/venv/.native
+	@if [ -e .fuzz/venv/missing ]; then cat .fuzz/venv/missing; \
+	else .fuzz/venv/bin/python -m tests.fuzz.parsers --seconds $(SECONDS) --seed $(SEED); fi
+
+fuzz-services: $(STAMP) $(NATIVE)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+fuzzers: $(STAMP) $(NATIVE) .fuzz/venv/.installed .fuzz/venv/.native
+	@$(BIN)/python -m tools.fuzz --seconds 0
+
+# An environment of its own: nothing else needs Atheris.
+.fuzz/venv/.installed: pyproject.toml tools/install_engine.py | $(STAMP)
+	@$(BIN)/python tools/install_engine.py fuzz $(@D)
+	@touch $@
 
 # For `PYTHONPATH=.native-breaks .venv/bin/python -m tests.sim --breaks`: breaks of what is native are
 # those of the native part then, not of its twin.
@@ -94,6 +143,10 @@ native-breaks: $(STAMP)
 wheels: $(WHEELS)
 	@mkdir -p dist
 	@.wheels/bin/python tools/native_part.py wheel dist
+
+test-wheels: $(STAMP)
+	@if $(BIN)/python tools/native_part.py ready; then \
+		$(MAKE) --no-print-directory wheels && $(BIN)/python tools/try_wheels.py dist; fi
 
 $(WHEELS): tools/wheels.txt | $(STAMP)
 	rm -rf $(@D)
@@ -110,14 +163,34 @@ test: $(STAMP) $(NATIVE)
 	@$(MAKE) --no-print-directory --jobs 3 lint test-all test-seeds
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/first_hour tests/integration tests/unit
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ACCESS)) \
+		tests/first_hour tests/integration tests/unit
+
+# Who is let in, and what those who mean harm can do: clusters with TLS and tokens, and floods.
+ACCESS := $(addprefix tests/integration/test_, tenants.py capabilities.py limited_handles.py \
+	client_credentials.py tls.py hostile_streams.py http_attacks.py)
+test-access: $(STAMP) $(NATIVE)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ACCESS)
 
 # Without the native part: what is its own then, and the ways of rows from end to end.
 PORTABLE := tests/unit/client/rpc tests/unit/process $(addprefix tests/integration/test_, \
-	client_rows.py client_processes.py daemon.py failover.py follow.py groups_rows.py)
+	client_rows.py client_processes.py daemon.py failover.py follow.py groups_rows.py \
+	tls.py tenants.py capabilities.py limited_handles.py \
+	client_credentials.py)
 test-portable: export COSCO_NATIVE := off
 test-portable: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PORTABLE)
+
+# Whole runs of cosco-bench, with small figures: they work more than they wait.
+test-benchmarks: $(STAMP) $(NATIVE)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/benchmarks
+
+# What is promised, and kills, with TLS everywhere; but for one test, in which another user reads.
+WITH_TLS := $(addprefix tests/integration/test_, kill_runs.py promises_rows.py promises_faults.py 	failover.py groups_faults.py groups_processes.py client_processes.py direct_reads.py draining.py)
+test-tls: export PYTHONPATH := tests
+test-tls: $(STAMP) $(NATIVE)
+	$(BIN)/python -m pytest -p support.with_tls --numprocesses 2 --dist loadfile $(WITH_TLS) \
+		--deselect tests/integration/test_direct_reads.py::test_a_user_who_may_not_read_the_store
 
 test-seeds: $(STAMP)
 	nice -n 19 $(BIN)/python -m pytest tests/sim
@@ -127,8 +200,8 @@ lint: $(STAMP) $(PROTOC)
 	$(BIN)/ruff format --check
 	.protoc/bin/python tools/gen_protos.py --check
 	$(BIN)/python tools/gen_config_docs.py --check
+	$(BIN)/python tools/gen_openapi.py --check
 	$(BIN)/mypy
-	@$(BIN)/python tools/native_part.py check
 
 # With the lowest versions of all that cosco names, on the oldest Python. uv is what can choose them; where
 # it takes packages from is told by its own variables, as UV_DEFAULT_INDEX, not by pip's.
@@ -168,10 +241,12 @@ engines: $(ENGINES:%=.engines/%/.installed) $(ENGINES:%=.engines/%/.native)
 test-engines: $(ENGINES:%=.engines/%/.installed) $(ENGINES:%=.engines/%/.native)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(ENGINES:%=test-engine-%)
 
+test-engine-%: RUN := -m pytest
 test-engine-dask: FLAGS := --numprocesses 2 --dist loadfile
+test-engine-ray: RUN := tools/run_ray_tests.py
 test-engine-%: .engines/%/.installed .engines/%/.native
 	@if [ -e .engines/$*/missing ]; then cat .engines/$*/missing; \
-	else .engines/$*/bin/python -m pytest $(FLAGS) tests/engines/$*; fi
+	else .engines/$*/bin/python $(RUN) $(FLAGS) tests/engines/$*; fi
 
 soak-engines: export COSCO_ENGINE_RUNS := $(RUNS)
 soak-engines: test-engines
@@ -196,6 +271,23 @@ stores: .stores/venv/.installed .stores/venv/.native .stores/hdfs/.installed
 
 test-stores: stores
 	.stores/venv/bin/python -m pytest tests/stores
+
+# An environment of its own: what makes requests has its own opinion of much else. The browser is that
+# of this machine, or Debian's; where there is none that is said, and its tests are skipped.
+web: .web/venv/.installed .web/venv/.native
+	@$(BIN)/python tools/install_chromium.py
+
+.web/venv/.installed: pyproject.toml | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-web]'
+	@touch $@
+
+.web/venv/.native: $(NATIVE_FILES) | .web/venv/.installed $(NATIVE)
+	@.web/venv/bin/python tools/native_part.py install $@
+
+test-web: web
+	.web/venv/bin/python -m pytest --numprocesses 2 --dist loadfile tests/web
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit
@@ -234,5 +326,8 @@ $(PROTOC): tools/protoc.txt | $(STAMP)
 config-docs: $(STAMP)
 	$(BIN)/python tools/gen_config_docs.py
 
+openapi: $(STAMP)
+	$(BIN)/python tools/gen_openapi.py
+
 clean:
-	rm -rf $(VENV) .engines .protoc .stores .versions .wheels .native-breaks native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .protoc .stores .versions .web .wheels .native-breaks .fuzz native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

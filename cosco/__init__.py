@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cosco.client.groups.group_size import AdaptiveGroupSize
 from cosco.errors import (
+    AccessDenied,
     CapacityExceeded,
     ClientClosed,
     CommitTimeout,
@@ -36,6 +37,7 @@ from cosco.process.build import VERSION
 from cosco.protocol.records import Commit, ExchangeProgress
 
 if TYPE_CHECKING:
+    from cosco.client.access.service_connection import Connection
     from cosco.client.driver.application import CoscoApplication
     from cosco.client.driver.exchange import CoscoExchange
     from cosco.client.driver.exchange_handle import ExchangeHandle
@@ -49,11 +51,13 @@ fork_support.turn_on()  # now: somebody may import gRPC long before the first na
 arrow_pool.leave_in_children()
 
 __all__ = [
+    "AccessDenied",
     "AdaptiveGroupSize",
     "CapacityExceeded",
     "ClientClosed",
     "Commit",
     "CommitTimeout",
+    "Connection",
     "CoscoApplication",
     "CoscoError",
     "CoscoExchange",
@@ -85,6 +89,7 @@ __version__ = VERSION
 
 #: Imported at their first use: the services import this package too, and stay without Arrow.
 _LAZY: Final = {
+    "Connection": "cosco.client.access.service_connection",
     "CoscoApplication": "cosco.client.driver.application",
     "CoscoExchange": "cosco.client.driver.exchange",
     "CoscoExchangeGroup": "cosco.client.groups.group",

@@ -7,8 +7,12 @@ address, and what each says.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+from cosco.client.access.service_connection import Connection
 from cosco.errors import ExchangeNotFound
 from cosco.observe import call_metadata
 from cosco.protocol.admin_records import (
@@ -18,12 +22,23 @@ from cosco.protocol.admin_records import (
     ExchangePhase,
     ForgottenStore,
 )
+from cosco.protocol.events import Severity
 from cosco.protocol.records import ExchangeStatus
 from cosco.protocol.wire import from_pb, mpb
 
 
+@dataclass(frozen=True, slots=True)
+class ShownEvent:
+    """An event as the log has it. time_s: of the Unix clock; `fields` begins with `event`."""
+
+    sequence: int
+    time_s: float
+    severity: Severity
+    fields: dict[str, Any]
+
+
 def list_exchanges(
-    metadata: str,
+    metadata: Connection | str,
     *,
     phase: ExchangePhase | None = None,
     prefix: str = "",
@@ -46,7 +61,7 @@ def list_exchanges(
 
 
 def all_exchanges(
-    metadata: str,
+    metadata: Connection | str,
     *,
     phase: ExchangePhase | None = None,
     prefix: str = "",
@@ -64,7 +79,9 @@ def all_exchanges(
         after = page.next
 
 
-def show_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> ExchangeDetail:
+def show_exchange(
+    metadata: Connection | str, shuffle_id: str, timeout_s: float = 10.0
+) -> ExchangeDetail:
     """Return what there is to know of an exchange that is open or closing.
 
     Raises: ExchangeNotFound, ExchangeClosed.
@@ -73,7 +90,33 @@ def show_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> Ex
     return from_pb(ExchangeDetail, call_metadata(metadata, "ShowExchange", request, timeout_s))
 
 
-def close_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> bool:
+def list_events(
+    metadata: Connection | str,
+    *,
+    after: int = 0,
+    severity: Severity = Severity.INFO,
+    limit: int = 100,
+    wait_s: float = 0.0,
+    timeout_s: float = 10.0,
+) -> tuple[list[ShownEvent], int]:
+    """Return what operators were told lately, the oldest first, and the sequence to go on from.
+
+    after: that sequence of the call before; 0: the newest events are wanted. severity: the least.
+    limit: at most this many, 1 to 1,000. wait_s: 0 to 30, for the first event after `after`.
+
+    What the metadata service told before it started is not there; docs/operating.md says where logs
+    have it.
+    """
+    request = mpb.ListEventsRequest(after=after, limit=limit, severity=int(severity), wait_s=wait_s)
+    reply = call_metadata(metadata, "ListEvents", request, timeout_s + wait_s)
+    events = [
+        ShownEvent(told.sequence, told.time_s, Severity(told.severity), json.loads(told.fields))
+        for told in reply.events
+    ]
+    return events, reply.last
+
+
+def close_exchange(metadata: Connection | str, shuffle_id: str, timeout_s: float = 10.0) -> bool:
     """Close an exchange, or a group with all its exchanges.
 
     Returns: whether it was open; closing it again is harmless.
@@ -92,7 +135,7 @@ def close_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> b
         raise missing from None
 
 
-def undrain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> bool:
+def undrain_daemon(metadata: Connection | str, daemon: str, timeout_s: float = 10.0) -> bool:
     """Give `daemon` (host:port), which drains by `drain_daemon`, work again.
 
     Returns: whether it drained.
@@ -103,7 +146,9 @@ def undrain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> bool:
     return bool(call_metadata(metadata, "UndrainDaemon", request, timeout_s).was_draining)
 
 
-def forget_store(metadata: str, store_id: str, timeout_s: float = 60.0) -> ForgottenStore:
+def forget_store(
+    metadata: Connection | str, store_id: str, timeout_s: float = 60.0
+) -> ForgottenStore:
     """Say that a store is gone for good, which nobody serves: what only it had is lost.
 
     Closing exchanges do not wait for it any more. Repeatable. If a daemon comes with that store

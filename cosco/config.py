@@ -14,7 +14,9 @@ import math
 import re
 import socket
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from cosco.errors import InvalidArgument
 
@@ -25,13 +27,66 @@ METADATA_VARIABLE: Final = "COSCO_METADATA"
 _SEGMENT_MIN_BYTES: Final = 64 << 10
 _SEGMENT_MAX_BYTES: Final = 64 << 20
 _MEMORY_MIN_BYTES: Final = 16 << 20
+#: The names in certificates by which services are known, as `cosco tls init` gives them.
+DAEMON_NAME: Final = "daemon.cosco.internal"
+METADATA_NAME: Final = "metadata.cosco.internal"
+#: Whether who connects must have a certificate.
+TLS_CLIENT_AUTH: Final = ("require", "optional")
+_LOOPBACK: Final = "127.0.0.1"
+_TLS_CLIENT_AUTH_HELP: Final = (
+    "require: who connects must have a certificate of --tls-ca; optional: it is checked if there "
+    "is one, and else a token, at a daemon a capability, says who calls; that needs the native part"
+)
+_UNFINISHED_HELP: Final = (
+    "what messages that have not come whole may hold in memory beside those that were let in; who "
+    "has most of it is told to try again. With the native part alone"
+)
+_UNFINISHED_MIN_BYTES: Final = 1 << 20
+#: What peers may have unless it is said: see --connections and those after it.
+CONNECTIONS_MAX: Final = 8192
+PEER_CONNECTIONS_MAX: Final = 2048
+NEW_CONNECTIONS_MAX: Final = 512
+PEER_CALLS_MAX: Final = 10_000
+#: A quarter of what may wait in all: one tenant is not to have all of it.
+TENANT_CALLS_MAX: Final = 5_000
+#: Open streams of one tenant at a daemon: each process of his with writers has one.
+TENANT_STREAMS_MAX: Final = 1024
+IDLE_STREAM_S: Final = 600.0
+#: How many daemons a cluster may have, unless it is said.
+DAEMONS_MAX: Final = 4096
+#: Below this a service and its own cluster would be in each other's way.
+_CONNECTIONS_MIN: Final = 8
+_CONNECTIONS_HELP: Final = (
+    "connections of all peers together, but no more than the files that may be open allow; beyond, "
+    "the host that has most gives up an idle one for a host that has fewer. With the native part "
+    "alone"
+)
+_PEER_CONNECTIONS_HELP: Final = (
+    "connections of one peer, which is a host; more are closed at once. Each process that works "
+    "with rows has one or two. With the native part alone"
+)
+_NEW_CONNECTIONS_HELP: Final = (
+    "connections on which no call was made yet, as a handshake is under way; beyond, the oldest of "
+    "the host that has most is closed. With the native part alone"
+)
+_KEY_ROTATION_MIN_S: Final = 1.0
+#: Below this some call alone would not fit that an honest client makes.
+_WAITING_MIN_BYTES: Final = 16 << 20
 _PORT_MAX: Final = 65535
-#: What --metrics says for the port of --listen and this many more.
+#: What --metrics and --http say for the port of --listen and this many more.
 AUTO: Final = "auto"
 METRICS_PORTS_AWAY: Final = 1000
+_AUTO_HELP: Final = (
+    "auto: on the host of --listen (beyond the loopback: of that, but with --insecure), its port "
+    f"and {METRICS_PORTS_AWAY} more; port 0 picks a free one, empty serves none"
+)
 _METRICS_HELP: Final = (
-    "host:port that serves /metrics, /healthz and /readyz over HTTP; auto: on the host of "
-    f"--listen, its port and {METRICS_PORTS_AWAY} more; port 0 picks a free one, empty serves none"
+    f"host:port that serves /metrics, /healthz and /readyz over HTTP; {_AUTO_HELP}"
+)
+_HTTP_HELP: Final = (
+    "host:port that serves /metrics, /healthz and /readyz over HTTP, and with the extra "
+    f"cosco[http] the interface of docs/http.md; {_AUTO_HELP}. Beyond the loopback it is HTTPS, "
+    "and needs TLS and tokens, or --insecure"
 )
 
 _UNITS: Final = {
@@ -135,6 +190,7 @@ def parse_tiers(text: str) -> TierUrls | None:
     return TierUrls(flash, then)
 
 
+@lru_cache(maxsize=256)  # every writer and reader has the same few looked at
 def parse_address(text: str) -> tuple[str, int]:
     """Return (host, port) of `host:port` or `[v6]:port`; raises InvalidArgument."""
     match = _ADDRESS.fullmatch(text)
@@ -178,33 +234,217 @@ def _is_zero(host: str) -> bool:
         return False
 
 
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` is this machine's for itself: nobody else can reach it there."""
+    host, _ = parse_address(address)
+    if host.lower() == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
 def _count_up(address: str, count: int) -> str:
     """Return the address with its port higher by `count`; an empty one, or port 0, stays."""
     host, _, port = address.rpartition(":")
     return f"{host}:{int(port) + count}" if address and int(port) else address
 
 
-def _metrics_listen(metrics: str, listen: str) -> str:
-    """Return where metrics are served beside `listen`; empty: nowhere."""
-    if metrics != AUTO:
-        return metrics
+def _beside(given: str, listen: str, *, insecure: bool) -> str:
+    """Return where is served over HTTP what --metrics or --http says; empty: nowhere."""
+    if given != AUTO:
+        return given
     parse_address(listen)
     host, _, port = listen.rpartition(":")
+    if not (insecure or is_loopback(listen)):
+        host = _LOOPBACK
     return f"{host}:{int(port) + METRICS_PORTS_AWAY if int(port) else 0}"
 
 
-def _check_metrics(metrics: str, listen: str, processes: int = 1) -> None:
+def _check_metrics(metrics: str, listen: str, processes: int = 1, *, insecure: bool) -> None:
     """Raise InvalidArgument for metrics that cannot be served so."""
-    address = _metrics_listen(metrics, listen)
+    address = _beside(metrics, listen, insecure=insecure)
     if not address:
         return
     if metrics != AUTO:
         parse_address(address)
+        if not (insecure or is_loopback(address)):
+            raise InvalidArgument(
+                f"--metrics {metrics} would be served to everybody who reaches it: name an address "
+                "of the loopback, or give --insecure in a network that you trust"
+            )
+    _check_ports_beside("--metrics", metrics, address, listen, processes)
+
+
+def _check_ports_beside(
+    option: str, given: str, address: str, listen: str, processes: int = 1
+) -> None:
+    """Raise InvalidArgument unless there are ports for all processes."""
+    if given != AUTO:
+        parse_address(address)
     port = int(address.rpartition(":")[2])
     if port and port + processes - 1 > _PORT_MAX:
-        what = f"--metrics {metrics}" if metrics != AUTO else f"--metrics auto beside {listen}"
+        what = f"{option} {given}" if given != AUTO else f"{option} auto beside {listen}"
         of = f" of {processes} processes" if processes > 1 else ""
-        raise InvalidArgument(f"{what}: ports{of} go beyond {_PORT_MAX}; give --metrics HOST:PORT")
+        raise InvalidArgument(f"{what}: ports{of} go beyond {_PORT_MAX}; give {option} HOST:PORT")
+
+
+def _check_http(config: MetadataConfig) -> None:
+    """Raise InvalidArgument for HTTP that cannot be served, or would let in everybody."""
+    for host in config.http_hosts:
+        if is_no_host(host):
+            raise InvalidArgument(
+                f"--http-host {host[:_SHOWN_CHARACTERS]!r} is no name of a host: write it as in a "
+                "URL, without scheme and port"
+            )
+    address = config.http_listen
+    if not address:
+        return
+    _check_ports_beside("--http", config.http, address, config.listen)
+    parse_address(address)
+    if not (config.insecure or is_loopback(address)) and (lacks := _lacks(config)):
+        raise InvalidArgument(
+            f"--http {config.http} would let in everybody who reaches it, as there {lacks}: name "
+            "an address of the loopback, give --tls-cert, --tls-key, --tls-ca and --tokens, or "
+            "--insecure in a network that you trust"
+        )
+
+
+def is_no_host(text: str) -> bool:
+    """Whether a text is neither the name of a host nor its address."""
+    try:
+        is_bracketed = text.startswith("[") and text.endswith("]")
+        ipaddress.ip_address(text[1:-1] if is_bracketed else text)
+    except ValueError:
+        return not (text.isascii() and ":" not in text and _ADDRESS.fullmatch(f"{text}:0"))
+    return False
+
+
+def _check_tls(config: Any) -> None:
+    """Check the options of TLS, which are given together or not at all."""
+    given = {f"--tls-{name}": getattr(config, f"tls_{name}") for name in ("cert", "key", "ca")}
+    if any(given.values()) and not all(given.values()):
+        has = " and ".join(name for name, path in given.items() if path)
+        lacks = " and ".join(name for name, path in given.items() if not path)
+        raise InvalidArgument(f"{has} is given, and {lacks} is not: TLS needs all three")
+    for name in ("daemon_san", "metadata_san"):
+        if not getattr(config, name):
+            raise InvalidArgument(f"--{name.replace('_', '-')} is empty, it must be a name")
+    if config.tls_client_auth not in TLS_CLIENT_AUTH:
+        raise InvalidArgument(
+            f"--tls-client-auth is {config.tls_client_auth!r}, it must be "
+            f"{' or '.join(TLS_CLIENT_AUTH)}"
+        )
+
+
+def _check_peers(config: ReachOptions) -> None:
+    """Check the bounds of what peers may have."""
+    for name in ("connections", "peer_connections", "new_connections", "peer_calls"):
+        _at_least(config, name, _CONNECTIONS_MIN)
+
+
+def _check_jwks(config: MetadataConfig) -> None:
+    """Check the options of JWTs: none without --jwks, and with it those that have no default."""
+    names = ("jwt_issuer", "jwt_audience", "jwt_tenant_claim", "jwt_role_claim")
+    for name in names:
+        value, shown = getattr(config, name), "--" + name.replace("_", "-")
+        if config.jwks and not value:
+            raise InvalidArgument(
+                f"--jwks is given, and {shown} is empty: whose JWTs, and for whom?"
+            )
+        default = next(field.default for field in fields(config) if field.name == name)
+        if not config.jwks and value != default:
+            raise InvalidArgument(f"{shown} is given, and --jwks is not")
+    if not is_url(config.jwks):
+        return
+    try:
+        url = urlsplit(config.jwks)
+        host, has_user = url.hostname or "", "@" in url.netloc
+        _ = url.port  # raises for what is none
+    except ValueError:
+        host, has_user = "", False
+    if not host or not config.jwks.isascii() or not config.jwks.isprintable() or " " in config.jwks:
+        raise InvalidArgument("--jwks is no URL: write https://HOST/PATH, or the path of a file")
+    if has_user:
+        raise InvalidArgument("--jwks: a user's name or password does not belong to the URL")
+    # Whoever stands between could give keys of his own.
+    if url.scheme != "https" and not (url.scheme == "http" and is_loopback_url(config.jwks)):
+        raise InvalidArgument("--jwks is to be https; http is for this machine alone")
+
+
+def _check_tokens(config: MetadataConfig) -> None:
+    """Refuse tokens that everybody between could read."""
+    if config.needs_tokens and not config.tls_cert:
+        raise InvalidArgument(
+            "--tokens and --jwks need TLS: without it whoever is between reads tokens, and nobody "
+            "knows who is a daemon. `cosco tls init DIR` makes certificates for --tls-cert, "
+            "--tls-key and --tls-ca"
+        )
+
+
+def is_url(jwks: str) -> bool:
+    """Whether `--jwks` names a URL, and no file."""
+    return "://" in jwks
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether a URL is of this machine; it must have a host."""
+    host = urlsplit(url).hostname or ""
+    return is_loopback(f"[{host}]:0" if ":" in host else f"{host}:0")
+
+
+def _check_reach(config: MetadataConfig | DaemonConfig, role: str) -> None:
+    """Refuse to let in everybody, unless that is said to be meant."""
+    if config.insecure or is_loopback(config.listen) or not (lacks := _lacks(config)):
+        return
+    safe = (
+        "`cosco tls init DIR --host HOST` makes certificates, and --tls-ca DIR/ca.pem --tls-cert "
+        f"DIR/{role}.pem --tls-key DIR/{role}-key.pem has them used"
+    )
+    if isinstance(config, MetadataConfig):
+        safe += (
+            "; `cosco token create --tokens FILE --tenant NAME --role tenant --out TOKEN` makes a "
+            "token, and --tokens FILE has the service ask for one"
+        )
+    raise InvalidArgument(
+        f"--listen {config.listen} would let in everybody who reaches it, as there {lacks}: "
+        f"{safe}; or give --insecure in a network that you trust"
+    )
+
+
+def _lacks(config: MetadataConfig | DaemonConfig) -> str:
+    """Return what is missing where a stranger can do everything, or who has a certificate; empty
+    if nothing is."""
+    if not config.tls_cert:
+        return "is no TLS"
+    if isinstance(config, MetadataConfig) and not config.needs_tokens:
+        return "are no tokens"
+    return ""
+
+
+def insecure_warning(config: MetadataConfig | DaemonConfig) -> str:
+    """Return who is let in by options that say so, to be told at every start; empty if nobody."""
+    listens, found, lacks = config.listen, [], _lacks(config)
+    if not is_loopback(listens) and lacks:
+        has_certificate = bool(config.tls_cert) and not config.lets_in_strangers
+        found.append(
+            f"--insecure, and there {lacks}: whoever "
+            f"{'has a certificate and ' * has_certificate}reaches {listens} may read, change and "
+            "end everything"
+        )
+    if isinstance(config, MetadataConfig):
+        http = config.http_listen
+        if http and not is_loopback(http) and lacks:
+            found.append(
+                f"--insecure, and there {lacks}: whoever reaches {http} over HTTP may see, change "
+                "and end everything"
+            )
+    elif (metrics := config.metrics_listen) and not is_loopback(metrics):
+        found.append(f"--insecure: metrics at {metrics} are for everybody")
+    return "; ".join(found)
 
 
 def option(help: str, default: Any, *, size: bool = False, several: bool = False) -> Any:
@@ -224,14 +464,59 @@ def _at_least(config: Any, name: str, low: float) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetadataConfig:
+class ReachOptions:
+    """Options of both services: who reaches them."""
+
+    tls_cert: str = option(
+        "file with the certificate of this service, as PEM; none: without TLS", ""
+    )
+    tls_key: str = option("file with the key of that certificate", "")
+    tls_ca: str = option("file with the authority that certificates of others must be of", "")
+    tls_client_auth: str = option(_TLS_CLIENT_AUTH_HELP, "require")
+    daemon_san: str = option(
+        "name in the certificate of each daemon, and of nobody else", DAEMON_NAME
+    )
+    metadata_san: str = option(
+        "name in the certificate of the metadata service, and of nobody else", METADATA_NAME
+    )
+    insecure: bool = option(
+        "let in everybody who reaches --listen without TLS or tokens, and what is served over "
+        "HTTP, beyond this machine too",
+        False,
+    )
+    connections: int = option(_CONNECTIONS_HELP, CONNECTIONS_MAX)
+    peer_connections: int = option(_PEER_CONNECTIONS_HELP, PEER_CONNECTIONS_MAX)
+    new_connections: int = option(_NEW_CONNECTIONS_HELP, NEW_CONNECTIONS_MAX)
+    peer_calls: int = option(
+        "calls under way of one peer, which is a host; more are told to try again", PEER_CALLS_MAX
+    )
+
+    @property
+    def lets_in_strangers(self) -> bool:
+        """Whether who connects needs no certificate, though there is TLS."""
+        return self.tls_client_auth == "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataConfig(ReachOptions):
     """Options of `cosco-metadata`."""
 
     env_prefix: ClassVar[str] = "COSCO_METADATA_"
 
     listen: str = option("host:port to serve on; port 0 picks a free one", DEFAULT_METADATA)
+    http: str = option(_HTTP_HELP, AUTO)
+    http_host: str = option(
+        "a name by which browsers and scrapers reach --http, as it is in their URLs, beside its "
+        "address and localhost: requests for any other are refused. Give it once for each; in the "
+        "environment with blanks or commas between",
+        "",
+        several=True,
+    )
     store: str = option("where the state is kept, as sqlite:///PATH", "sqlite:///cosco-metadata.db")
     daemon_lease_s: float = option("seconds of silence after which a daemon is dead", 10.0)
+    daemons: int = option(
+        "daemons that may live at a time; one more is told to register later", DAEMONS_MAX
+    )
     ranges_per_daemon: int = option("partition ranges of an exchange, per daemon", 2)
     adoption_grace_s: float = option(
         "seconds in which a dead daemon may be started again before its rows count as lost", 10.0
@@ -241,33 +526,102 @@ class MetadataConfig:
         "reads them still",
         900.0,
     )
-    metrics: str = option(_METRICS_HELP, AUTO)
+    unfinished_bytes: int = option(_UNFINISHED_HELP, 64 << 20, size=True)
+    waiting_bytes: int = option(
+        "what calls that wait may hold in memory; more are told to try again", 256 << 20, size=True
+    )
+    tokens: str = option(
+        "file of tokens, as cosco token create makes it; with this or --jwks whoever calls needs "
+        "a token; neither: nobody does",
+        "",
+    )
+    jwks: str = option(
+        "keys of who issues JWTs, which are taken as tokens, by the extra cosco[jwt]: an https URL "
+        "(http of this machine alone) or a file, a JSON Web Key Set",
+        "",
+    )
+    tenant_exchanges: int = option(
+        "open exchanges that a tenant may have, those of groups too; 0: any number", 0
+    )
+    history_s: float = option(
+        "seconds for which exchanges that have ended can be looked at, those of groups left out; "
+        "0: not at all",
+        604_800.0,
+    )
+    history_max: int = option("exchanges that have ended and are kept, at most", 10_000)
+    tenant_calls: int = option(
+        "calls that a tenant may have under way, those that wait included; more are told to try "
+        "again; 0: any number",
+        TENANT_CALLS_MAX,
+    )
+    tenant_stored_bytes: int = option(
+        "bytes that a tenant may have in stores, rows of lost attempts included: beyond "
+        "them nothing more of its rows is taken, until it closes exchanges; 0: any number",
+        0,
+        size=True,
+    )
+    key_rotation_s: float = option(
+        "seconds after which a new key makes capabilities, at least two leases of daemons; those "
+        "before stay good for as long as exchanges are open that were made by then",
+        86_400.0,
+    )
+    jwt_issuer: str = option("of --jwks: what the claim iss of JWTs has to be", "")
+    jwt_audience: str = option("of --jwks: what the claim aud of JWTs has to be or to have", "")
+    jwt_tenant_claim: str = option("of --jwks: the claim of a JWT that names the tenant", "tenant")
+    jwt_role_claim: str = option(
+        "of --jwks: the claim of a JWT that is the role: admin, tenant or viewer", "role"
+    )
 
     def validate(self) -> None:
         """Raise InvalidArgument for an option that makes no sense."""
         parse_address(self.listen)
-        _check_metrics(self.metrics, self.listen)
+        _check_tls(self)
+        _check_peers(self)
+        _check_http(self)
+        _check_reach(self, "metadata")
         if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
             raise InvalidArgument(f"--store is {self.store!r}, it must be sqlite:///PATH")
         _at_least(self, "daemon_lease_s", 1.0)
+        _at_least(self, "daemons", 1)
         _at_least(self, "ranges_per_daemon", 1)
         _at_least(self, "adoption_grace_s", 0)
         _at_least(self, "old_build_grace_s", 0)
+        _at_least(self, "unfinished_bytes", _UNFINISHED_MIN_BYTES)
+        _at_least(self, "waiting_bytes", _WAITING_MIN_BYTES)
+        _at_least(self, "tenant_exchanges", 0)
+        _at_least(self, "tenant_stored_bytes", 0)
+        _at_least(self, "tenant_calls", 0)
+        _at_least(self, "history_s", 0)
+        _at_least(self, "history_max", 0)
+        _at_least(self, "key_rotation_s", _KEY_ROTATION_MIN_S)
+        _check_jwks(self)
+        _check_tokens(self)
 
     @property
-    def metrics_listen(self) -> str:
-        """Where metrics are to be served; empty: nowhere."""
-        return _metrics_listen(self.metrics, self.listen)
+    def needs_tokens(self) -> bool:
+        """Whether whoever calls needs a token, or a capability in its place."""
+        return bool(self.tokens or self.jwks)
+
+    @property
+    def http_listen(self) -> str:
+        """Where HTTP is to be served; empty: nowhere."""
+        return _beside(self.http, self.listen, insecure=self.insecure)
+
+    @property
+    def http_hosts(self) -> tuple[str, ...]:
+        """The names by which HTTP is reached, beside its address."""
+        return tuple(filter(None, re.split(r"[\s,]+", self.http_host)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonConfig:
+class DaemonConfig(ReachOptions):
     """Options of `cosco-shuffled`."""
 
     env_prefix: ClassVar[str] = "COSCO_SHUFFLED_"
 
     listen: str = option("host:port to serve on; port 0 picks a free one", "127.0.0.1:0")
     advertise: str = option("host:port as others reach it; empty: the one it listens on", "")
+    metrics: str = option(_METRICS_HELP, AUTO)
     metadata: str = option("host:port of the metadata service", DEFAULT_METADATA)
     store: str = option(
         "where segments go: file:///DIR (add ?fsync=false to give up durability), memory://, or by "
@@ -316,6 +670,18 @@ class DaemonConfig:
     inflight_bytes: int = option(
         "bytes of frames granted to all writers and not yet in pages", 32 << 20, size=True
     )
+    tenant_memory_share: float = option(
+        "how much of --memory the rows of one tenant may have before they are stored, and of "
+        "--inflight-bytes what his writers may have granted: more than 0, and 1 for no bound. Who "
+        "has it waits, others do not wait for him; where there are no tenants it bounds nobody",
+        1.0,
+    )
+    tenant_streams: int = option(
+        "streams of writers that one tenant may have open, and as many of readers that follow "
+        "marks; one more is told to try again, or to ask elsewhere; 0: any number",
+        TENANT_STREAMS_MAX,
+    )
+    unfinished_bytes: int = option(_UNFINISHED_HELP, 16 << 20, size=True)
     flush_threads: int = option("store writes at a time, in each directory of --store", 3)
     full_store_wait_s: float = option(
         "seconds writers wait for a store that takes nothing before CapacityExceeded", 20.0
@@ -335,9 +701,13 @@ class DaemonConfig:
         "which has a name of its own, the id of the kernel's start: set it from spec.nodeName",
         "",
     )
-    metrics: str = option(_METRICS_HELP, AUTO)
     register_timeout_s: float = option("seconds to wait for the metadata service at start", 10.0)
     heartbeat_s: float = option("seconds between two heartbeats", 1.0)
+    idle_stream_s: float = option(
+        "seconds after which a stream of writers or readers is ended on which nothing was said and "
+        "nothing is waited for; who needs it opens another one. With the native part alone",
+        IDLE_STREAM_S,
+    )
     sweep_s: float = option("seconds between two searches of the store for closed exchanges", 15.0)
 
     def validate(self) -> None:
@@ -366,10 +736,15 @@ class DaemonConfig:
             )
         for name in ("listen", "advertise"):
             self._check_ports(name)
-        _check_metrics(self.metrics, self.listen, self.processes)
+        _check_tls(self)
+        _check_peers(self)
+        _check_metrics(self.metrics, self.listen, self.processes, insecure=self.insecure)
+        _check_reach(self, "daemon")
         if self.segment_bytes:
             _at_least(self, "segment_bytes", _SEGMENT_MIN_BYTES)
         _at_least(self, "inflight_bytes", 4 << 20)
+        self._check_tenants()
+        _at_least(self, "unfinished_bytes", _UNFINISHED_MIN_BYTES)
         _at_least(self, "flush_threads", 1)
         self._check_stores()
         _at_least(self, "full_store_wait_s", 0)
@@ -378,12 +753,22 @@ class DaemonConfig:
         _at_least(self, "register_timeout_s", 0)
         _at_least(self, "heartbeat_s", 0.05)
         _at_least(self, "sweep_s", 0.05)
+        _at_least(self, "idle_stream_s", 1)
         _at_least(self, "tier_age_s", 0)
         memory = self.memory // self.processes
         if self.segment_bytes > memory // 4:
             raise InvalidArgument(
                 f"--segment-bytes {self.segment_bytes} is more than a quarter of --memory {memory}"
                 + (" of a process" if self.processes > 1 else "")
+            )
+
+    def _check_tenants(self) -> None:
+        """Raise InvalidArgument for bounds of a tenant that make no sense."""
+        _at_least(self, "tenant_streams", 0)
+        if not 0 < self.tenant_memory_share <= 1:
+            raise InvalidArgument(
+                f"--tenant-memory-share is {self.tenant_memory_share}, it must be more than 0, and "
+                "1 at most, which is no bound"
             )
 
     def _check_stores(self) -> None:
@@ -437,7 +822,7 @@ class DaemonConfig:
     @property
     def metrics_listen(self) -> str:
         """Where metrics are to be served; empty: nowhere."""
-        return _metrics_listen(self.metrics, self.listen)
+        return _beside(self.metrics, self.listen, insecure=self.insecure)
 
     @property
     def stores(self) -> tuple[str, ...]:

@@ -17,14 +17,15 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Final
 
-from cosco.client.argument_checks import metadata_address, whole_number
+from cosco.client.access.service_connection import Connection, connection_to
+from cosco.client.argument_checks import whole_number
 from cosco.client.driver.application import CoscoApplication
 from cosco.client.driver.driver import RecomputeCallback
 from cosco.client.driver.exchange import CoscoExchange
 from cosco.errors import ClientClosed, CoscoError, ExchangeClosed
 from cosco.protocol.api_limits import MAX_REPLICAS
 
-__all__ = ["EngineExchanges", "checked_replicas", "metadata_address"]
+__all__ = ["EngineExchanges", "checked_replicas", "connection_to"]
 
 _LOG: Final = logging.getLogger("cosco")
 #: How long the end of the process waits for services: what is left then goes with its lease.
@@ -51,7 +52,7 @@ class EngineExchanges:
 
     def make(
         self,
-        metadata: str,
+        metadata: Connection | str,
         partitions: int,
         callback: RecomputeCallback | None = None,
         **options: Any,
@@ -60,14 +61,16 @@ class EngineExchanges:
 
         Raises: what `CoscoApplication.exchange` raises.
         """
-        with self._making.setdefault(metadata, threading.Lock()):
-            application = self._applications.get(metadata)
+        connection = connection_to(metadata)
+        key = connection.whole
+        with self._making.setdefault(key, threading.Lock()):
+            application = self._applications.get(key)
             exchange = None
             if application is not None:
                 with suppress(ClientClosed, ExchangeClosed):  # it has ended
                     exchange = application.make(partitions, callback, options)
             if application is None or exchange is None:
-                application = self._applications[metadata] = _Application(self._label(), metadata)
+                application = self._applications[key] = _Application(self._label(), connection)
                 exchange = application.make(partitions, callback, options)
             self._makers[exchange] = application
             return exchange
@@ -88,15 +91,16 @@ class EngineExchanges:
             application.thread.join(max(0.0, deadline - time.monotonic()))
 
     def _forget(self) -> None:
-        self._making: dict[str, threading.Lock] = {}
-        self._applications: dict[str, _Application] = {}
+        # By connections as a whole: exchanges of two tokens may be of two tenants.
+        self._making: dict[object, threading.Lock] = {}
+        self._applications: dict[object, _Application] = {}
         self._makers: dict[CoscoExchange, _Application] = {}
 
 
 class _Application:
     """An application, and the thread that closes its exchanges, and itself with the last one."""
 
-    def __init__(self, name: str, metadata: str) -> None:
+    def __init__(self, name: str, metadata: Connection) -> None:
         self._application = CoscoApplication(name, metadata=metadata)
         self._lock = threading.Lock()
         self._open = 0  # exchanges, those included that are being made

@@ -5,6 +5,7 @@
     ├── ExchangeExists          the id is taken; ids are used once
     ├── ExchangeClosed          it was closed, or its owner's lease ran out
     ├── GenerationChanged       a new generation of a nondeterministic exchange began
+    ├── AccessDenied            who calls may not do that
     ├── InvalidArgument         a value out of its range          (also a ValueError)
     │   ├── PartitionOutOfRange                                   (also an IndexError)
     │   └── NotPicklable        a live object was to be pickled   (also a TypeError)
@@ -97,6 +98,10 @@ class ExchangeClosed(CoscoError):
 
 class GenerationChanged(CoscoError):
     """A nondeterministic exchange lost rows and started anew; its readers must as well."""
+
+
+class AccessDenied(CoscoError):
+    """Who calls may not do that, whatever it is."""
 
 
 class InvalidArgument(CoscoError, ValueError):

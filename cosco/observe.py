@@ -12,11 +12,15 @@ from typing import Any, Final
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from cosco.config import parse_peer
+from cosco.client.access.service_connection import Connection
 from cosco.errors import CoscoError, ServiceUnavailable
 from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.process.tls.grpc_credentials import new_channel_of
+from cosco.process.tls.tls_files import client_files
 from cosco.process.wrong_address import guess
 from cosco.protocol import wire
+from cosco.protocol.html_view import rows, size
+from cosco.protocol.peer import CREDENTIAL_HEADER, credential_header
 from cosco.protocol.records import DaemonState, DaemonStatus, ExchangeInfo, ExchangeStatus
 
 #: Between two tries, where the service can do nothing now.
@@ -37,6 +41,22 @@ class ClusterStatus:
     exchanges: tuple[ExchangeStatus, ...]
     open: int = 0
     closing: int = 0
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the daemons."""
+        title = f"cluster {self.cluster_id}: {self.open} exchanges open, {self.closing} closing"
+        head = ("daemon", "state", "memory", "free", "assignments")
+        cells = [
+            (
+                d.ref.address,
+                d.state.name.lower(),
+                size(d.memory_bytes),
+                size(d.free_bytes),
+                f"{d.assignments}",
+            )
+            for d in self.daemons
+        ]
+        return rows(title, head, cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +104,17 @@ _SAMPLES: Final = {
 }
 
 
-def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
+def fetch_status(
+    metadata: Connection | str, timeout_s: float = 10.0, *, figures: bool = False
+) -> ClusterStatus:
     """Ask the metadata service at `metadata` (host:port) what there is.
+
+    figures: ask for what daemons have done, too.
 
     Raises: ServiceUnavailable when it does not answer within `timeout_s`, InvalidArgument for
     what is no address.
     """
-    reply = call_metadata(metadata, "Status", wire.mpb.StatusRequest(), timeout_s)
+    reply = call_metadata(metadata, "Status", wire.mpb.StatusRequest(figures=figures), timeout_s)
     return ClusterStatus(
         cluster_id=reply.cluster_id,
         daemons=tuple(wire.from_pb(DaemonStatus, pb) for pb in reply.daemons),
@@ -100,7 +124,9 @@ def fetch_status(metadata: str, timeout_s: float = 10.0) -> ClusterStatus:
     )
 
 
-def describe_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -> ExchangeInfo:
+def describe_exchange(
+    metadata: Connection | str, shuffle_id: str, timeout_s: float = 10.0
+) -> ExchangeInfo:
     """Return an open exchange as its clients see it.
 
     Raises: ExchangeNotFound and ExchangeClosed, else as `fetch_status` does.
@@ -111,7 +137,7 @@ def describe_exchange(metadata: str, shuffle_id: str, timeout_s: float = 10.0) -
     )
 
 
-def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
+def drain_daemon(metadata: Connection | str, daemon: str, timeout_s: float = 10.0) -> None:
     """Have the metadata service at `metadata` move everything away from `daemon` (host:port).
 
     Raises: InvalidArgument when no such daemon lives, else as `fetch_status` does.
@@ -119,18 +145,19 @@ def drain_daemon(metadata: str, daemon: str, timeout_s: float = 10.0) -> None:
     call_metadata(metadata, "DrainDaemon", wire.mpb.DrainDaemonRequest(daemon=daemon), timeout_s)
 
 
-def call_metadata(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
+def call_metadata(metadata: Connection | str, method: str, request: Any, timeout_s: float) -> Any:
     """Make one call, again and again while the service says that it can do nothing now.
 
-    Raises: what it said, InvalidArgument for what is no address.
+    Raises: what it said, InvalidArgument for what is no address, and for files of the connection
+    that cannot be used.
     """
-    parse_peer(metadata)
+    connection = metadata if isinstance(metadata, Connection) else Connection(metadata)
     deadline = time.monotonic() + timeout_s
     why: CoscoError | None = None
     while True:
         left_s = deadline - time.monotonic()
         try:
-            return _try_call(metadata, method, request, left_s)
+            return _try_call(connection, method, request, left_s)
         except _Told as told:
             why = told.error
         except ServiceUnavailable as error:
@@ -150,19 +177,29 @@ class _Told(Exception):
         self.error = error
 
 
-def _try_call(metadata: str, method: str, request: Any, timeout_s: float) -> Any:
+def _try_call(connection: Connection, method: str, request: Any, timeout_s: float) -> Any:
     request_type, reply_type = wire.METADATA_METHODS[method]
-    with grpc.insecure_channel(metadata, CHANNEL_OPTIONS) as channel:
+    options: dict[str, Any] = {"timeout": timeout_s}
+    if (credential := connection.credential()) is not None:
+        header = credential_header(credential())
+        options["metadata"] = ((CREDENTIAL_HEADER, header),)
+    with _channel(connection) as channel:
         call = channel.unary_unary(
             f"/{wire.METADATA_SERVICE}/{method}",
             request_serializer=request_type.SerializeToString,
             response_deserializer=reply_type.FromString,
         )
         try:
-            return call(request, timeout=timeout_s)
+            return call(request, **options)
         except grpc.RpcError as error:
-            failure = _failure(error, metadata)
+            failure = _failure(error, connection.address)
     raise failure  # not above: it would carry gRPC's own along, which cannot be pickled
+
+
+def _channel(connection: Connection) -> Any:
+    files = client_files(names=connection.tls)
+    content = None if files is None else files.current()
+    return new_channel_of(grpc, connection.address, content, CHANNEL_OPTIONS)
 
 
 def _failure(error: grpc.RpcError, metadata: str) -> _Told | ServiceUnavailable:

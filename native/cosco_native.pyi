@@ -1,6 +1,9 @@
 """The native part of Cosco; each call has a twin in `cosco` that does the same in Python.
 
 Where a class or a call is not described here, its twin has the same name.
+
+What a daemon decides with, and its connections, raise RuntimeError for whatever changes them,
+unless the thread that made them does it: see docs/architecture/native.md.
 """
 
 from collections import deque
@@ -22,13 +25,40 @@ Buffer = Any
 INTERFACE: Final[int]
 VERSION: Final[str]
 
+class TlsServer:
+    """What servers' connections go by that carry TLS. It is not changed, and may be shared."""
+
+    def __init__(
+        self,
+        cert_pem: bytes,
+        key_pem: bytes,
+        client_ca_pem: bytes | None,
+        requires_client_cert: bool,
+    ) -> None:
+        """Take the chain of the server, its own certificate first, its key, and the CA of clients.
+
+        With a CA a certificate that a client shows is checked, and with `requires_client_cert` a
+        client without one is left. Raises ValueError, in words for people.
+        """
+
+class TlsClient:
+    """What clients' connections go by that carry TLS. It is not changed, and may be shared."""
+
+    def __init__(self, ca_pem: bytes, cert_pem: bytes | None, key_pem: bytes | None) -> None:
+        """Take the CA of servers, and what is shown to those that ask for a certificate.
+
+        Raises ValueError, in words for people.
+        """
+
 class ServerConnection:
     """One connection of a gRPC server. Its socket stays the caller's, who waits for it.
 
     After whatever is called, `advance` must be, until it returns nothing. Calls have numbers.
     """
 
-    def __init__(self, descriptor: int, streams: int, window_bytes: int) -> None:
+    def __init__(
+        self, descriptor: int, streams: int, window_bytes: int, tls: TlsServer | None = None
+    ) -> None:
         """Serve what comes over a connected socket.
 
         streams: calls at a time. window_bytes: what may come that nobody has asked for.
@@ -37,13 +67,18 @@ class ServerConnection:
     def advance(self, is_readable: bool) -> list[tuple[int, int, object]]:
         """Write what can be, and read if `is_readable`. Returns (kind, call, what) of what came.
 
-        Kinds: 0 a call (its method), 1 a message, 2 one begins that is not allowed (its length),
-        3 no further message, 4 gRPC was broken (how), 5 it was given up, 6 there is room to send
-        again, 7 the connection is over (why).
+        Kinds: 0 a call (its method, and what its header `authorization` has: None if there is none,
+        nothing if there are several), 1 messages (a list of what one `ask` was for), 2 one begins
+        that is not allowed (its length), 3 no further message, 4 gRPC was broken (how), 5 it was
+        given up, 6 there is room to send again, 7 the connection is over (why).
         """
 
-    def ask(self, call: int) -> None:
-        """Ask for the next message of a call."""
+    def ask(self, call: int, more_bytes: int) -> None:
+        """Ask for the next message of a call.
+
+        more_bytes: of further messages that are there by then and come with it. They are short
+        ones; a long one comes alone.
+        """
 
     def allow(self, call: int, length: int) -> None:
         """Let messages of a call come that are up to this long."""
@@ -56,9 +91,6 @@ class ServerConnection:
 
     def finish(self, call: int, trailers: list[tuple[str, bytes]]) -> None:
         """End a call after what was sent. Raises ValueError for what HTTP does not take."""
-
-    def reset(self, call: int) -> None:
-        """End a call at once."""
 
     def ping(self) -> None:
         """Ask the peer whether it is there, unless it was asked and has not answered."""
@@ -83,7 +115,25 @@ class ServerConnection:
 
     @property
     def received_bytes(self) -> int:
-        """Bytes that have come."""
+        """Bytes that have come, but for those of a handshake of TLS."""
+
+    @property
+    def peer_names(self) -> list[str]:
+        """Whom the verified certificate of the peer is of; known by the first call."""
+
+    @property
+    def tls_failure(self) -> str:
+        """Why TLS has failed with this peer, for people; empty if it has not."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What came of messages that are not whole, or not asked for, but for what was allowed."""
+
+    def keeps_most(self) -> int | None:
+        """Return the call that keeps most of them; None if there is no call."""
+
+    def cut(self, call: int) -> None:
+        """Take nothing more of a call, and forget what came of it."""
 
     @property
     def calls(self) -> int:
@@ -97,10 +147,13 @@ class ClientRuntime:
     def __init__(self) -> None:
         """Begin the thread. Raises RuntimeError if there can be none."""
 
-    def connection(self, address: str, max_message_bytes: int) -> ClientConnection:
+    def connection(
+        self, address: str, max_message_bytes: int, tls: TlsClient | None = None
+    ) -> ClientConnection:
         """Return a connection to `host:port`, which is made when a call wants it.
 
-        max_message_bytes: how long messages may be that come.
+        max_message_bytes: how long messages may be that come. Raises ValueError if with TLS there
+        can be no certificate of this host.
         """
 
 class ClientConnection:
@@ -111,13 +164,22 @@ class ClientConnection:
     """
 
     def call(
-        self, method: str, message: bytes | None, is_unary: bool, timeout_s: float | None
+        self,
+        method: str,
+        message: bytes | None,
+        is_unary: bool,
+        timeout_s: float | None,
+        authorization: str | None = None,
     ) -> ClientCall:
         """Begin a call, to be told of by `receive`. Raises RuntimeError if there can be no thread.
 
         message: the only one to be sent; None: messages follow. is_unary: the one reply is told
-        once its end has come.
+        once its end has come. authorization: what the header of that name has, which is kept in no
+        table of HTTP/2's; None: there is none.
         """
+
+    def set_tls(self, tls: TlsClient | None) -> None:
+        """Have the next connection that is made carry TLS, or not. Raises as `connection`."""
 
     def close(self) -> None:
         """End all calls, and the connection, for good."""
@@ -137,15 +199,94 @@ class ClientCall:
     def receive(self, timeout_s: float | None = None) -> bytes | bool | None:
         """Wait for what comes next, with the interpreter's lock given up.
 
-        Returns: a message; None if none came in this time; True if there is room to send again;
-        False if the call is over. Raises what a signal handler raises.
+        Returns: a message; None if none came in this time, or after `wake`; True if there is room
+        to send again; False if the call is over. Raises what a signal handler raises.
         """
+
+    def wake(self) -> None:
+        """Have whoever is in `receive`, or comes next, return at once."""
 
     def status(self) -> tuple[int, str, list[tuple[str, bytes]]] | None:
         """Return how it has ended: gRPC's code, details, metadata; None if it has not."""
 
     def cancel(self) -> None:
         """End the call, if it is under way; who waits for it is told."""
+
+class ServiceCaller:
+    """One address, for an event loop, which makes and watches the connections and ticks the clock.
+
+    Calls and connections have numbers. After whatever is called, `advance` must be, until it
+    returns nothing, and then `take_gone` and `wants_connection`. In a forked child, all raises
+    RuntimeError.
+    """
+
+    def __init__(self, address: str, max_message_bytes: int, tls: TlsClient | None = None) -> None:
+        """Begin without a connection.
+
+        max_message_bytes: how long messages may be that come. Raises ValueError if with TLS there
+        can be no certificate of this host.
+        """
+
+    def set_tls(self, tls: TlsClient | None) -> None:
+        """Have the next connection that is made carry TLS, or not. Raises ValueError as above."""
+
+    def begin(
+        self, method: str, message: bytes | None, is_unary: bool, timeout_s: float | None
+    ) -> int:
+        """Begin a call, and return its number. Raises ValueError for what HTTP does not take.
+
+        message: the only one to be sent; None: messages follow. is_unary: the one reply is told
+        with its end. timeout_s: told to the service; the caller is to `forget` the call by then.
+        """
+
+    def send(self, call: int, message: bytes) -> bool:
+        """Send a message. Returns whether there is room for more; if not, `advance` says when."""
+
+    def half_close(self, call: int) -> None:
+        """Send nothing further."""
+
+    def ask(self, call: int) -> None:
+        """Ask for the next message of a call, or its end."""
+
+    def forget(self, call: int) -> None:
+        """End a call, of which nothing is told any more."""
+
+    def close(self) -> None:
+        """End all calls and connections, for good."""
+
+    def wants_connection(self) -> bool:
+        """Return whether a connection is to be made: `connected` or `not_connected` must follow."""
+
+    def connected(self, connection: int, descriptor: int) -> None:
+        """Take a connection, by a new number. Raises OSError if there are no descriptors.
+
+        Its socket stays the caller's, who closes it when `take_gone` names it.
+        """
+
+    def not_connected(self, reason: str) -> None:
+        """Fail the calls that wait for a connection, as there is none."""
+
+    def take_gone(self) -> list[int]:
+        """Return the connections that are gone since this was called last."""
+
+    def wants_write(self, connection: int) -> bool:
+        """Return whether it has something to send for which its socket has no room."""
+
+    def has_unread(self, connection: int) -> bool:
+        """Return whether its socket may have something that was not read."""
+
+    def advance(self, readable: int | None) -> list[tuple[int, int, Any]]:
+        """Write what can be, and read from a connection. Returns (kind, call, what) of what came.
+
+        Kinds: 0 a message, 1 there is room to send again, 2 the call is over (gRPC's code, details,
+        metadata).
+        """
+
+    def tick(self) -> bool:
+        """Look for peers that are gone without a word; to be called twice a second.
+
+        Returns: whether that is to be done again, as calls or an answer to a ping are waited for.
+        """
 
 def close_inherited_connections() -> None:
     """Close what a forked child has of its parent's connections, which are not touched."""
@@ -275,7 +416,8 @@ class BlockWriter:
     def fill_columns(
         self, rows: SortedColumns, end_partition: int, room: int
     ) -> tuple[bytes, int]: ...
-    def sums(self, first: int, end: int) -> list[bytes]: ...
+    def mark(self, first: int, end: int) -> bytes: ...
+    def totals(self) -> list[bytes]: ...
 
 class RowSorter:
     """Its twin is `cosco.client.write.state.sorting.RowSorter`."""
@@ -290,6 +432,7 @@ class RowSorter:
         offset_bytes: int,
         data: Buffer,
     ) -> list[int]: ...
+    def append_rows(self, row_partitions: list[int], rows: list[bytes]) -> bool: ...
     def append_sorted(
         self, partition: int, offsets: Buffer, offset_bytes: int, data: Buffer
     ) -> list[int]: ...

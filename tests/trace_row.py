@@ -111,7 +111,7 @@ def start_all(services: Services, directory: str) -> str:
             listen="127.0.0.1:0",
             store=f"sqlite:///{directory}/metadata.db",
             daemon_lease_s=_NEVER_S,
-            metrics="",
+            http="",
         ),
     )
     for host in ("a", "b"):

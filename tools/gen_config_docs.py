@@ -7,11 +7,14 @@ from pathlib import Path
 
 from cosco.cli.options import ConfigClass, option_specs
 from cosco.cli.services import LOG_FORMAT_HELP, LOG_LEVEL_HELP
+from cosco.client.access.credentials import TOKEN_FILE_VARIABLE
 from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, DaemonConfig, MetadataConfig
 from cosco.mechanics import ENVIRONMENT
+from cosco.process.tls.tls_files import CLIENT_VARIABLES
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
+_FILES = ", ".join(f"`{name}`" for name in (*CLIENT_VARIABLES, TOKEN_FILE_VARIABLE))
 _HEAD = f"""\
 # Configuration
 
@@ -22,7 +25,9 @@ line wins. Sizes are bytes, given as `256MiB` (powers of 1024), `1GB` (powers of
 plain number. Times are seconds. A service reads its options once, when it starts.
 
 Clients and commands find the metadata service by their `metadata` argument or option, then by
-the variable `{METADATA_VARIABLE}`, then at `{DEFAULT_METADATA}`.
+the variable `{METADATA_VARIABLE}`, then at `{DEFAULT_METADATA}`. They go by the files that
+{_FILES} name, or a
+`cosco.Connection`: [security.md](security.md#as-whom-a-client-calls).
 
 `{ENVIRONMENT}=off` has a process, service or client, do without the [native
 part](architecture/native.md) where that is installed.

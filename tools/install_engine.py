@@ -1,9 +1,11 @@
 """Make the environment of an engine: cosco as it lies here, with the engine and what tests need.
 
     python tools/install_engine.py dask .engines/dask
+    python tools/install_engine.py fuzz .fuzz/venv
 
-Where the index has nothing of the engine for this Python that is said in the file `missing` of the
-environment, and is no failure: its tests cannot run on this machine. What else goes wrong is one.
+The second is that of the fuzz targets of what Python parses. Where the index has nothing of the
+engine for this Python that is said in the file `missing` of the environment, and is no failure: its
+tests cannot run on this machine. What else goes wrong is one.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ _NOT_REACHED: Final = re.compile(
     r"connection broken|HTTPError|SSLError|Could not fetch URL|Network is unreachable"
 )
 _TAIL_LINES: Final = 8
+_FUZZ: Final = "fuzz"
+#: Takes a compiler that has libFuzzer, so it is wanted as a wheel or not at all.
+_NEVER_BUILT: Final = "atheris"
 
 
 def what_is_missing(output: str) -> str | None:
@@ -31,24 +36,33 @@ def what_is_missing(output: str) -> str | None:
     return None if nothing is None or _NOT_REACHED.search(output) else nothing[1]
 
 
+def extra_of(engine: str) -> tuple[str, str]:
+    """Return the extra of cosco that an environment has, and what is told where it cannot be."""
+    if engine == _FUZZ:
+        return _FUZZ, "what Python parses is not fuzzed"
+    return f"test-{engine}", f"{engine} is not tested"
+
+
 def main(engine: str, folder: Path) -> int:
     """Make it, or say why not.
 
     Returns: the exit code.
     """
+    extra, refusal = extra_of(engine)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = "{}.{}".format(*sys.version_info)
     done = subprocess.run(
         [folder / "bin" / "python", "-m", "pip", "install", "--quiet",
-         "--disable-pip-version-check", "--editable", f".[test-{engine}]"],
+         "--disable-pip-version-check", "--only-binary", _NEVER_BUILT,
+         "--editable", f".[{extra}]"],
         cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     if done.returncode == 0:
         return 0
     missing = what_is_missing(done.stdout)
     if missing is not None:
-        said = f"{engine} is not tested: no {missing} is to be had for Python {python} here"
+        said = f"{refusal}: no {missing} is to be had for Python {python} here"
         (folder / "missing").write_text(f"{said}\n")
         print(said)
         return 0

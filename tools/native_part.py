@@ -5,6 +5,7 @@ Where something is missing, one line says what; nothing but the wheel needs it.
     native_part.py install STAMP   into the environment of this Python; touches STAMP if it was
     native_part.py check           format, lints and tests of the Rust code
     native_part.py wheel DIR       a wheel that auditwheel accepts
+    native_part.py ready           whether it can be built; says what is missing
     native_part.py breaks DIR      into DIR alone, so that tests can break it on purpose
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "native"
+FUZZ = NATIVE / "fuzz"
 CARGO_LEAST = (1, 85)
 CARGO = ("--quiet", "--locked")
 _HOW_TO = (
@@ -44,6 +46,11 @@ def missing() -> str | None:
     return None
 
 
+def has_cpp_compiler() -> bool:
+    """Whether there is a C++ compiler, which libFuzzer is built with."""
+    return any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+
+
 def install(stamp: Path) -> int:
     """Install it into the environment of this Python."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -62,14 +69,17 @@ def breaks(directory: Path) -> int:
 
 def check() -> int:
     """Run what keeps the Rust code in order: the formatter, clippy, the tests of the crates."""
-    for tool, command in (
+    denied = ("--", "-D", "warnings")
+    fuzz = ("--manifest-path", str(FUZZ / "Cargo.toml"))  # a workspace of its own
+    commands: list[tuple[str, tuple[str, ...]]] = [
         ("fmt", ("fmt", "--check")),
-        (
-            "clippy",
-            ("clippy", *CARGO, "--all-targets", "--features", "breaks", "--", "-D", "warnings"),
-        ),
+        ("fmt", ("fmt", "--check", *fuzz)),
+        ("clippy", ("clippy", *CARGO, "--all-targets", "--features", "breaks", *denied)),
         ("test", ("test", *CARGO, "--lib", "--tests")),
-    ):
+    ]
+    if has_cpp_compiler():
+        commands.append(("clippy", ("clippy", *CARGO, *fuzz, "--all-targets", *denied)))
+    for tool, command in commands:
         if tool != "test" and not _cargo_has(tool):
             print(f"cargo {tool} is not installed, and not run", flush=True)
         elif code := _run("cargo", *command):
@@ -116,17 +126,16 @@ def refused(command: str, why: str) -> int:
 
 def main() -> int:
     """Do what the arguments say."""
+    of_path = {"wheel": wheel, "breaks": breaks, "install": install}
     match sys.argv[1:]:
-        case ["check"] | ["install" | "wheel" | "breaks", _] if why := missing():
+        case ["check" | "ready"] | ["install" | "wheel" | "breaks", _] if why := missing():
             return refused(sys.argv[1], why)
-        case ["install", stamp]:
-            return install(Path(stamp).absolute())
+        case ["ready"]:
+            return 0
         case ["check"]:
             return check()
-        case ["wheel", directory]:
-            return wheel(Path(directory).absolute())
-        case ["breaks", directory]:
-            return breaks(Path(directory).absolute())
+        case ["install" | "wheel" | "breaks" as command, path]:
+            return of_path[command](Path(path).absolute())
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -196,6 +196,7 @@ class ThroughputSettings(Settings):
     )
     store: str = _store()
     direct_reads: bool = option(False, click.BOOL, "readers read from the store themselves")
+    tls: bool = option(False, click.BOOL, "once more with TLS everywhere, beside the run without")
 
     def needs(self) -> Sequence[Needs]:
         size = self.rows * ROW_BYTES

@@ -17,7 +17,7 @@ import click
 from cosco.cli.options import Refused, metadata_option
 from cosco.cli.text_table import printable
 from cosco.config import parse_address
-from cosco.errors import CoscoError, ServiceUnavailable
+from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -65,13 +65,44 @@ def status(metadata: str, timeout_s: float, as_json: bool) -> None:
 
 
 @click.command()
+@metadata_option
+@timeout_option
+@click.option(
+    "--interval-s",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=1.0,
+    show_default=True,
+    help="seconds from one look to the next",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="how often to look; 0: until it is interrupted",
+)
+def top(metadata: str, timeout_s: float, interval_s: float, count: int) -> None:
+    """Show what the daemons do, live: bytes in and out, memory, IOs and their sizes."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        raise InvalidArgument("cosco top needs rich: run pip install 'cosco[top]'") from None
+    from cosco.cli.top_screen import run
+    from cosco.observe import fetch_status
+
+    parse_address(metadata)
+    run(lambda: fetch_status(metadata, timeout_s, figures=True), Console(), interval_s, count)
+
+
+@click.command()
 @asking
 @click.option(
     "--state",
-    type=click.Choice(["open", "closing", "any"]),
+    type=click.Choice(["open", "closing", "finished", "any"]),
     default="any",
     show_default=True,
-    help="only exchanges that are open, or closed and not yet gone from everywhere",
+    help="only exchanges that are open, or closed and not yet gone from everywhere, or that have "
+    "ended and are kept for a while; any: open or closing",
 )
 @click.option("--prefix", default="", help="only exchanges whose id begins so")
 @click.option(
@@ -131,6 +162,36 @@ def exchange(exchange_id: str, metadata: str, timeout_s: float, as_json: bool) -
     with answers(metadata):
         detail = show_exchange(metadata, exchange_id, timeout_s)
     click.echo(detail_to_json(detail) if as_json else detail_to_text(detail))
+
+
+@click.command()
+@asking
+@click.option("--follow", is_flag=True, help="go on, and print what is told from now on")
+@click.option(
+    "--severity",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="only what is at least as severe",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="how many of the newest to begin with",
+)
+def events(
+    metadata: str, timeout_s: float, as_json: bool, follow: bool, severity: str, limit: int
+) -> None:
+    """Show what the metadata service has told lately: daemons that died, ranges that moved, rows
+    that were lost and written again, and why."""
+    from cosco.cli.event_lines import event_line, run_events
+    from cosco.protocol.events import Severity
+
+    with answers(metadata):
+        for event in run_events(metadata, Severity[severity.upper()], limit, timeout_s, follow):
+            click.echo(event_line(event, as_json=as_json))
 
 
 @click.command()
@@ -200,4 +261,4 @@ def forget(store: str, metadata: str, timeout_s: float, as_json: bool) -> None:
     )
 
 
-COMMANDS = (status, exchanges, exchange, close, drain, undrain, forget)
+COMMANDS = (status, top, exchanges, exchange, events, close, drain, undrain, forget)

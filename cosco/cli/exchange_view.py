@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
+import numpy as np
+
 from cosco.cli.text_table import printable, table
 from cosco.protocol.admin_records import ExchangeDetail, LossStatus
+from cosco.protocol.html_view import largest_of_runs
 from cosco.protocol.records import ExchangeStatus
 
 _HEAD = ("exchange", "number", "partitions", "mappers", "rows", "state")
 #: Ranges of a loss that a table names.
 _SHOWN_RANGES: Final = 5
+#: Bars of a picture of sizes, from nothing to the largest, and how many a line has.
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+_BARS_MAX: Final = 64
 
 
 def status_fields(status: ExchangeStatus) -> dict[str, Any]:
@@ -25,7 +32,13 @@ def status_fields(status: ExchangeStatus) -> dict[str, Any]:
         "mappers_committed": status.mappers_committed,
         "rows": status.rows,
         "closing": status.closing,
+        "finished": status.finished,
     }
+
+
+def state_name(status: ExchangeStatus) -> str:
+    """Return what an exchange is: open, closing or finished."""
+    return "finished" if status.finished else "closing" if status.closing else "open"
 
 
 def list_to_text(exchanges: Iterable[ExchangeStatus]) -> list[str]:
@@ -39,7 +52,7 @@ def list_to_text(exchanges: Iterable[ExchangeStatus]) -> list[str]:
                 str(e.partitions),
                 str(e.mappers_committed),
                 str(e.rows),
-                "closing" if e.closing else "open",
+                state_name(e),
             )
             for e in exchanges
         ],
@@ -53,15 +66,23 @@ def list_to_json(exchanges: Iterable[ExchangeStatus], following: int) -> str:
 
 
 def detail_to_json(detail: ExchangeDetail) -> str:
-    """Return one object; what an exchange that is closing does not have is empty or null."""
-    open_ = not detail.status.closing
+    """Return one object; what an exchange does not have that has ended is not there, or null."""
+    state = state_name(detail.status)
     fields: dict[str, Any] = {
         **status_fields(detail.status),
-        "state": "open" if open_ else "closing",
+        "state": state,
+        "tenant": detail.tenant or None,
+        "created": _time(detail.created_s),
+        "closed": _time(detail.closed_s),
+        "cause": detail.cause or None,
         "waiting_for": list(detail.waiting_for),
+        "rebuilds": detail.rebuilds,
+        "partition_sizes": list(detail.sizes),
     }
-    if open_:
+    if state == "open":
         fields |= _open_fields(detail)
+    elif detail.closed_s:
+        fields |= _kept_fields(detail)
     return json.dumps(fields, indent=2)
 
 
@@ -87,14 +108,36 @@ def _open_fields(detail: ExchangeDetail) -> dict[str, Any]:
         "bytes_raw": detail.bytes_raw,
         "bytes_stored": detail.bytes_stored,
         "empty_partitions": detail.empty_partitions,
-        "largest_partitions": [
-            {"partition": p.partition, "rows": p.rows, "bytes_raw": p.raw_bytes}
-            for p in detail.largest
-        ],
+        "largest_partitions": _largest(detail),
         "ranges": detail.ranges,
         "losses_count": detail.losses_count,
         **_lists(detail),
     }
+
+
+def _kept_fields(detail: ExchangeDetail) -> dict[str, Any]:
+    return {
+        "replicas": detail.replicas,
+        "codec": detail.codec,
+        "bytes_raw": detail.bytes_raw,
+        "bytes_stored": detail.bytes_stored,
+        "empty_partitions": detail.empty_partitions,
+        "largest_partitions": _largest(detail),
+        "losses_count": detail.losses_count,
+    }
+
+
+def _largest(detail: ExchangeDetail) -> list[dict[str, int]]:
+    return [
+        {"partition": p.partition, "rows": p.rows, "bytes_raw": p.raw_bytes} for p in detail.largest
+    ]
+
+
+def _time(unix_s: float) -> str | None:
+    """Return a time as programs and people read it, in UTC."""
+    if not unix_s:
+        return None
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(" ", "seconds")
 
 
 def _lists(detail: ExchangeDetail) -> dict[str, Any]:
@@ -146,17 +189,17 @@ def detail_to_text(detail: ExchangeDetail) -> str:
     """Return what matters first, then tables of what there is."""
     status = detail.status
     lines = [
-        f"exchange {printable(status.shuffle_id)} (number {status.number}): "
-        + ("closing" if status.closing else "open")
+        f"exchange {printable(status.shuffle_id)} (number {status.number}): " + state_name(status)
     ]
-    if status.closing:
-        lines += [f"waits for {printable(party)}" for party in detail.waiting_for]
-        return "\n".join(lines)
+    lines += [f"waits for {printable(party)}" for party in detail.waiting_for]
+    if status.closing or status.finished:
+        return "\n".join([*lines, *_kept(detail)])
     facts = {
         "mappers": f"{status.mappers_committed} committed of {detail.mappers_opened} opened",
         "rows": _rows(detail),
         "partitions": f"{status.partitions} in {detail.ranges} ranges, {detail.empty_partitions} "
         "without rows",
+        "sizes": picture(detail),
         "copies": f"{detail.copies} of {detail.replicas}",
         "driver": _driver(detail),
     }
@@ -173,6 +216,39 @@ def detail_to_text(detail: ExchangeDetail) -> str:
         facts["unreadable"] = f"mappers that committed two different things: {shown}"
     lines += [f"{name:<12}{fact}" for name, fact in facts.items()]
     return "\n".join([*lines, *_tables(detail)])
+
+
+def _kept(detail: ExchangeDetail) -> list[str]:
+    """Return what is known of an exchange that has ended; of some that close it is nothing."""
+    if not detail.closed_s:
+        return []
+    took = f" after {detail.closed_s - detail.created_s:.0f} s" if detail.created_s else ""
+    facts = {
+        "created": _time(detail.created_s) or "nobody knows when",
+        "closed": f"{_time(detail.closed_s)}{took}, cause: {printable(detail.cause)}",
+        "tenant": printable(detail.tenant) or "nobody's",
+        "mappers": f"{detail.status.mappers_committed} committed",
+        "rows": _rows(detail),
+        "partitions": f"{detail.status.partitions}, {detail.empty_partitions} without rows",
+        "sizes": picture(detail),
+        "losses": f"{detail.losses_count}, {detail.rebuilds} ranges written anew",
+    }
+    return [*(f"{name:<12}{fact}" for name, fact in facts.items()), *_largest_table(detail)]
+
+
+def picture(detail: ExchangeDetail) -> str:
+    """Return bars that show how partitions differ, and how much the largest is above the mean.
+
+    Each bar is the largest of some that follow each other, where they are many.
+    """
+    sizes = detail.sizes
+    if not any(sizes):
+        return "no rows"
+    largest = largest_of_runs(np.array(sizes, np.uint64), _BARS_MAX).tolist()
+    top = max(largest)
+    bars = "".join(_BARS[-(-size * (len(_BARS) - 1) // top)] for size in largest)
+    mean = detail.bytes_raw / detail.status.partitions
+    return f"{bars}  the largest is {top / mean:.1f} times the mean"
 
 
 def _rows(detail: ExchangeDetail) -> str:
@@ -195,11 +271,15 @@ def _ranges(loss: LossStatus) -> str:
     return (f"{first} and {more} more" if more > 0 else first) or "all"
 
 
-def _tables(detail: ExchangeDetail) -> list[str]:
-    lines = table(
+def _largest_table(detail: ExchangeDetail) -> list[str]:
+    return table(
         ("largest partition", "rows", "bytes"),
         [(str(p.partition), str(p.rows), str(p.raw_bytes)) for p in detail.largest],
     )
+
+
+def _tables(detail: ExchangeDetail) -> list[str]:
+    lines = _largest_table(detail)
     lines += table(
         ("daemon", "state", "store", "primary of", "replica of", "sealed"),
         [

@@ -6,6 +6,8 @@ import click
 
 from cosco.cli.cluster_commands import COMMANDS
 from cosco.cli.options import SizeType, run_command, version_option
+from cosco.cli.tls_commands import tls
+from cosco.cli.token_commands import token
 from cosco.errors import InvalidArgument
 
 NAME = "cosco"
@@ -55,6 +57,8 @@ def demo(daemons: int, mappers: int, reducers: int, partitions: int, memory: int
 
 for _one in COMMANDS:
     command.add_command(_one)
+command.add_command(tls)
+command.add_command(token)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from cosco.config import (
     METADATA_VARIABLE,
     DaemonConfig,
     MetadataConfig,
+    ReachOptions,
     parse_size,
 )
 from cosco.errors import CoscoError, InvalidArgument
@@ -91,9 +92,10 @@ class OptionSpec:
 
 
 def option_specs(config_class: ConfigClass) -> list[OptionSpec]:
-    """Return the options of a configuration class, in the order of its fields."""
+    """Return the options of a configuration class, its own before those that both have."""
     specs = []
-    for field in dataclasses.fields(config_class):
+    shared = {field.name for field in dataclasses.fields(ReachOptions)}
+    for field in sorted(dataclasses.fields(config_class), key=lambda field: field.name in shared):
         size, several = field.metadata["size"], field.metadata["several"]
         default: Any = field.default
         types: dict[type, click.ParamType[Any]] = {
@@ -129,6 +131,7 @@ def config_options(config_class: ConfigClass) -> Callable[[_Function], _Function
                 envvar=spec.variable,
                 show_envvar=True,
                 type=spec.type,
+                is_flag=spec.type is click.BOOL,
                 default=[spec.default] if spec.type is SEVERAL else spec.default,
                 multiple=spec.type is SEVERAL,
                 callback=_join if spec.type is SEVERAL else None,

@@ -178,9 +178,13 @@ class Supervisor:
         )
 
     def _arguments(self, config: DaemonConfig) -> list[str]:
-        options = [
-            f"--{one.name.replace('_', '-')}={getattr(config, one.name)}" for one in fields(config)
-        ]
+        options = []
+        for one in fields(config):
+            name, value = f"--{one.name.replace('_', '-')}", getattr(config, one.name)
+            if not isinstance(value, bool):
+                options.append(f"{name}={value}")
+            elif value:
+                options.append(name)
         logs = self._logs
         return [*options, f"--log-level={logs.levels}", f"--log-format={logs.format}"]
 

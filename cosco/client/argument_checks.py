@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import islice, pairwise
@@ -14,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.config import DEFAULT_METADATA, METADATA_VARIABLE, parse_peer
 from cosco.errors import InvalidArgument
 from cosco.protocol.api_limits import (
     MAX_MAPPER,
     MAX_NAMED_MAPPERS,
     MAX_PARTITIONS,
+    check_named_count,
     check_shuffle_id,
     shown,
     shown_value,
@@ -29,19 +28,6 @@ from cosco.protocol.api_limits import (
 _MAX_SECONDS: Final = 1e9
 #: Sequences of integers that are no mapper ids.
 _TEXT: Final = (str, bytes, bytearray)
-
-
-def metadata_address(metadata: str | None) -> str:
-    """Return the address given, else that of the environment, else the default."""
-    if metadata is not None and not isinstance(metadata, str):
-        raise InvalidArgument(f"metadata is {shown_value(metadata)}, it must be host:port")
-    address = metadata or os.environ.get(METADATA_VARIABLE) or DEFAULT_METADATA
-    try:
-        parse_peer(address)
-    except InvalidArgument as error:
-        given = "metadata=" if metadata else f"the environment variable {METADATA_VARIABLE}"
-        raise InvalidArgument(f"{given}: {error}") from None
-    return str(address)
 
 
 def shuffle_name(shuffle_id: object) -> str:
@@ -147,7 +133,7 @@ def mapper_set(mappers: Iterable[object], shuffle_id: str) -> BitMap:
             f"mappers is {shown_value(mappers)}, it must be an iterable of integers",
             shuffle_id=shuffle_id,
         ) from None
-    _check_count(len(ids), shuffle_id)
+    check_named_count(len(ids), shuffle_id)
     for mapper in (min(ids), max(ids)) if ids else ():
         whole_number("a mapper", mapper, 0, MAX_MAPPER, shuffle_id)
     return BitMap(ids)
@@ -181,13 +167,5 @@ def _of_ordered(mappers: Any, shuffle_id: str) -> BitMap:
     ends = (mappers[0], mappers[-1])
     for mapper in (min(ends), max(ends)):
         whole_number("a mapper", mapper, 0, MAX_MAPPER, shuffle_id)
-    _check_count(len(mappers), shuffle_id)
+    check_named_count(len(mappers), shuffle_id)
     return BitMap(mappers)
-
-
-def _check_count(count: int, shuffle_id: str) -> None:
-    if count > MAX_NAMED_MAPPERS:
-        raise InvalidArgument(
-            f"mappers are more than {MAX_NAMED_MAPPERS}: name those that have run, or will run",
-            shuffle_id=shuffle_id,
-        )

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 
-from cosco.client.argument_checks import metadata_address, seconds
+from cosco.client.access.service_connection import Connection, connection_to
+from cosco.client.argument_checks import seconds
 from cosco.client.rpc.in_use import IN_USE, Use
 from cosco.client.rpc.leftovers import LEFTOVERS
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -36,7 +37,7 @@ class LiveObject(ABC):
     def _connect(
         self,
         shuffle_id: str,
-        metadata: str | None,
+        metadata: Connection | str | None,
         service_timeout_s: float,
         on_inherited: Callable[[], None] | None = None,
     ) -> None:
@@ -47,11 +48,11 @@ class LiveObject(ABC):
         Raises: InvalidArgument.
         """
         self._service_timeout_s = seconds("service_timeout_s", service_timeout_s, 0.0, shuffle_id)
-        self._address = metadata_address(metadata)
+        self._connection = connection_to(metadata)
         self._scope = Scope(
             f"a {type(self).__name__}", shuffle_id, on_inherited and weakly(on_inherited)
         )
-        self._metadata = MetadataClient(self._address, self._scope, self._service_timeout_s)
+        self._metadata = MetadataClient(self._connection, self._scope, self._service_timeout_s)
 
     @contextmanager
     def _opening(self) -> Iterator[None]:

@@ -9,10 +9,10 @@ from typing import Final
 from daft import DataFrame, DataType, Schema
 from pyroaring import BitMap
 
-from cosco import InvalidArgument
+from cosco import Connection, InvalidArgument
 from cosco.daft.partition_source import Owner, PartitionSource, WrittenRows
 from cosco.daft.row_sink import RowSink
-from cosco.engine_exchanges import EngineExchanges, metadata_address
+from cosco.engine_exchanges import EngineExchanges, connection_to
 
 #: Those of all frames of this process.
 EXCHANGES: Final = EngineExchanges(lambda: "daft")
@@ -23,7 +23,7 @@ def repartition(
     df: DataFrame,
     partitions: int,
     *keys: str,
-    metadata: str | None = None,
+    metadata: Connection | str | None = None,
     replicas: int = 2,
 ) -> DataFrame:
     """Run `df`, send its rows through Cosco, and return them by hash of the keys.
@@ -37,6 +37,9 @@ def repartition(
     or until this process ends. Nothing of `df` is run again: with `replicas=1` rows that only the
     memory of a daemon had are gone when it dies.
 
+    metadata: `host:port` of the metadata service, as Daft's workers reach it, or a
+    `cosco.Connection`; None: what COSCO_METADATA says here. A token is needed here alone.
+
     Raises: InvalidArgument, for keys that are no names of columns, each once, and for columns of
     Python objects; ServiceUnavailable, CapacityExceeded. What fails while `df` runs is raised as
     Daft raises it.
@@ -46,13 +49,13 @@ def repartition(
     schema = df.schema()
     _check(schema, keys)
     exchange = EXCHANGES.make(
-        metadata_address(metadata),
+        connection_to(metadata),
         partitions,
         schema=schema.to_pyarrow_schema(),
         replicas=replicas,
     )
     try:
-        sink = RowSink(exchange.handle(), keys, schema.to_pyarrow_schema())
+        sink = RowSink(exchange.handle(may="write"), keys, schema.to_pyarrow_schema())
         mappers = df.write_sink(sink).to_pydict()["mapper"]
     except BaseException:
         EXCHANGES.end(exchange)
@@ -61,7 +64,7 @@ def repartition(
     # Python may collect it at any moment, on any thread; the end of the process ends them all.
     weakref.finalize(owner, EXCHANGES.end, exchange).atexit = False
     return PartitionSource(
-        WrittenRows(exchange.handle(), BitMap(mappers), keys, schema, owner)
+        WrittenRows(exchange.handle(may="read"), BitMap(mappers), keys, schema, owner)
     ).read()
 
 

@@ -21,11 +21,13 @@ __all__ = ["disable", "enable", "progress"]
 def enable(client: Any, metadata: Any = None, *, replicas: int = 2, default: bool = True) -> Any:
     """Have the shuffles of a client go through Cosco.
 
-    metadata: where the metadata service is, as the scheduler and workers reach it; None: as the
-    variable COSCO_METADATA says. replicas: copies of each row in memory. default: make "cosco" the
-    method of this process until `disable` or `client.close()`, for clients that were enabled;
-    without it `shuffle_method="cosco"` chooses it for one operation. May be called again, to change
-    that for shuffles that begin from then on. With an asynchronous client it is to be awaited.
+    metadata: where the metadata service is, as the scheduler and workers reach it, or a
+    `cosco.Connection`; None: as the variable COSCO_METADATA says. The scheduler needs a token, if
+    the cluster asks for one, in a file there; workers need none. replicas: copies of each row in
+    memory. default: make "cosco" the method of this process until `disable` or `client.close()`,
+    for clients that were enabled; without it `shuffle_method="cosco"` chooses it for one operation.
+    May be called again, to change that for shuffles that begin from then on. With an asynchronous
+    client it is to be awaited.
 
     Raises: EngineUnavailable for versions that were not tried, or that differ between client,
     scheduler and workers; InvalidArgument.

@@ -12,7 +12,7 @@ from typing import Any, Final
 import dask
 from distributed import Client
 
-from cosco import CoscoError, EngineUnavailable, InvalidArgument
+from cosco import Connection, CoscoError, EngineUnavailable, InvalidArgument
 from cosco.dask.dask_expression import lowered
 from cosco.dask.dask_tasks import Settings
 from cosco.dask.private_parts_of_dask import Patches, check, current_client, on_close, register
@@ -151,8 +151,15 @@ SWITCH: Final = Switch()
 def new_settings(metadata: Any, replicas: int) -> Settings:
     """Return checked settings; without an address, those of this process's environment.
 
-    Raises: InvalidArgument.
+    Raises: InvalidArgument, also for a connection with a token that would not come along: it is the
+    scheduler that makes exchanges.
     """
+    if isinstance(metadata, Connection) and metadata.has_given_token:
+        raise InvalidArgument(
+            "the metadata connection has a token=, which stays in this process, and it is Dask's "
+            "scheduler that calls the metadata service: name a file that the scheduler has, by "
+            "token_file= or by COSCO_TOKEN_FILE there; workers need none"
+        )
     if type(replicas) is not int or replicas < 1:
         raise InvalidArgument(f"replicas is {replicas!r}, it must be a whole number from 1 on")
     return Settings(metadata or os.environ.get(_ADDRESS) or None, replicas)

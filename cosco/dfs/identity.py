@@ -85,7 +85,7 @@ def parsed_object(content: bytes) -> dict[str, Any]:
     """Return the object that a file is of JSON, an empty one if it is of none."""
     try:
         identity = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second one of lists in lists in lists
         return {}
     return identity if isinstance(identity, dict) else {}
 

@@ -174,11 +174,17 @@ def _transfer(
     parts: Sequence[memoryview],
     offset: int,
 ) -> int:
-    left = [part.cast("B") for part in parts if part.nbytes]
+    # Little per part: a segment may be thousands of pages.
+    left = list(parts)
+    sizes = [part.nbytes for part in left]
+    if not all(sizes):
+        left = [part for part in left if part.nbytes]
+        sizes = [part.nbytes for part in left]
     first = total = 0
     while first < len(left):
+        end = first + _IOV_MAX
         try:
-            done = call(fd, left[first : first + _IOV_MAX], offset + total)
+            done = call(fd, left[first:end], offset + total)
         except OSError as error:
             if error.errno != EINVAL or not _leave_direct_io(fd):
                 raise
@@ -186,12 +192,14 @@ def _transfer(
         if not done:  # the end of the file; a write never says so
             break
         total += done
-        while done:
-            if done < len(left[first]):
-                left[first] = left[first][done:]
-                break
-            done -= len(left[first])
+        if done == sum(sizes[first:end]):
+            first = end
+            continue
+        while done >= sizes[first]:
+            done -= sizes[first]
             first += 1
+        left[first] = left[first].cast("B")[done:]
+        sizes[first] -= done
     return total
 
 

@@ -19,8 +19,7 @@ Each block has a CRC of its own, so the frame's covers its header only.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cosco.errors import DataCorrupted
 from cosco.format.block import HEADER_BYTES, MAX_BLOCK_BYTES
@@ -35,11 +34,11 @@ MAX_FRAME_BYTES: Final = FRAME_HEADER_BYTES + TARGET_FRAME_BYTES + MAX_BLOCK_BYT
 
 _HEADER = struct.Struct("<4sIQQQIIII")
 _AFTER_CRC = struct.Struct("<QQQIIII")
+_SEQUENCE = struct.Struct("<Q")
 
 
-@dataclass(frozen=True, slots=True)
-class FrameHeader:
-    """The parsed header of a frame."""
+class FrameHeader(NamedTuple):
+    """The parsed header of a frame. A named tuple, as one is made for each frame."""
 
     exchange: int
     incarnation: int
@@ -89,4 +88,7 @@ def parse_frame_header(data: memoryview) -> FrameHeader:
 
 def sequence_of(data: memoryview) -> int:
     """Return the sequence a frame names, broken or not, so that its sender knows which; or 0."""
-    return int.from_bytes(data[24:32], "little") if len(data) >= 32 else 0
+    if len(data) < 32:
+        return 0
+    sequence: int = _SEQUENCE.unpack_from(data, 24)[0]
+    return sequence

@@ -26,15 +26,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn, Self, TypeVar
 
-from cosco import mechanics
+from cosco import decision_thread, mechanics
 from cosco.client.argument_checks import seconds, switch, whole_number
 from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.leftovers import LEFTOVERS
 from cosco.config import DaemonConfig, parse_size, parse_tiers
 from cosco.dfs import open_store
-from cosco.errors import ClientClosed, InvalidArgument, ServiceUnavailable
+from cosco.errors import ClientClosed, CoscoError, InvalidArgument, ServiceUnavailable
 from cosco.local import reaper
+from cosco.process.tls.tls_files import CLIENT_VARIABLES
 from cosco.protocol.api_limits import INT64, shown_value
+from cosco.protocol.html_view import facts
 
 _HOST: Final = "127.0.0.1"
 #: Each is a process, and on one machine.
@@ -42,13 +44,18 @@ _MAX_DAEMONS: Final = 256
 #: What can be an argument of a process.
 _OPTION: Final = re.compile(r"[^\0\ud800-\udfff]*")
 _MARK_VARIABLE: Final = "COSCO_CLUSTER_TOKEN"
+#: What is no option, and holds for a cluster's processes too.
+_HANDED_ON: Final = (mechanics.ENVIRONMENT, decision_thread.ENVIRONMENT)
 _START_TIMEOUT_S: Final = 20.0
 _STOP_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _TAIL_BYTES: Final = 4096
-#: Ports of a cluster are any that are free, and so is the one for metrics: none is counted up to.
+#: Ports of a cluster are any that are free, and so are those for HTTP: none is counted up to.
+_HTTP: Final = ("--http", f"{_HOST}:0")
 _METRICS: Final = ("--metrics", f"{_HOST}:0")
 _T = TypeVar("_T")
+#: A cell of a notebook is not to hang since a service is away.
+_SHOWN_IN_S: Final = 2.0
 
 
 class LocalCluster:
@@ -63,8 +70,8 @@ class LocalCluster:
     daemon_options, metadata_options: further options of `cosco-shuffled` and `cosco-metadata`.
 
     Every daemon counts as a host of its own. Options in the environment (`COSCO_*`) do not
-    reach the processes, but COSCO_NATIVE does. Raises InvalidArgument, and ServiceUnavailable
-    if a process does not come up.
+    reach the processes, but COSCO_NATIVE and COSCO_CHECK do. Raises InvalidArgument, and
+    ServiceUnavailable if a process does not come up.
     """
 
     def __init__(
@@ -88,6 +95,12 @@ class LocalCluster:
         shared_store = switch("shared_store", shared_store)
         daemon_options = _options("daemon_options", daemon_options)
         metadata_options = _options("metadata_options", metadata_options)
+        if (variable := next(filter(os.environ.get, CLIENT_VARIABLES), "")) and (
+            "--tls-cert" not in metadata_options
+        ):
+            raise InvalidArgument(
+                f"{variable} is set, so clients speak TLS, and a LocalCluster does not: unset it"
+            )
         home = self._home = _Home(_folder(directory))
         self._finalizer = weakref.finalize(self, _drop, home)
         try:
@@ -97,7 +110,7 @@ class LocalCluster:
                 home,
                 "metadata",
                 "cosco-metadata",
-                ["cosco.cli.metadata", "--store", database, *_METRICS, *metadata_options],
+                ["cosco.cli.metadata", "--store", database, *_HTTP, *metadata_options],
             )
             self.metadata_service.wait_until_ready()
             options = ["--metadata", self.metadata, "--memory", f"{memory_bytes}"]
@@ -143,6 +156,15 @@ class LocalCluster:
             "cosco-shuffled",
             ["cosco.cli.shuffled", *place, "--host-id", f"host-{index}", *options],
         )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: its daemons, if the service says so within 2 s."""
+        from cosco.observe import fetch_status  # noqa: PLC0415 - gRPC, which a cluster needs not
+
+        try:
+            return fetch_status(self.metadata, _SHOWN_IN_S)._repr_html_()
+        except CoscoError as error:
+            return facts("LocalCluster", {"metadata": str(error)})
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a LocalCluster cannot be pickled: hand over its .metadata instead")
@@ -447,7 +469,7 @@ def _environment(token: str) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("COSCO_") or name == mechanics.ENVIRONMENT
+        if not name.startswith("COSCO_") or name in _HANDED_ON
     }
     environment[_MARK_VARIABLE] = token
     package = str(Path(__file__).resolve().parents[2])

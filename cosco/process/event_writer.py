@@ -22,11 +22,11 @@ LINES_AT_ONCE: Final = 100
 LINES_PER_S: Final = 20.0
 _TELL_LEFT_OUT_S: Final = 1.0
 
-Listener = Callable[[Event], None]
+Listener = Callable[[Event], object]
 
 
 @dataclass(slots=True)
-class _Allowance:
+class _Permit:
     """How many lines of a kind may be written now, as of `at`; and what was not, since when."""
 
     lines: float
@@ -39,7 +39,7 @@ class RateLimit:
     """Which events are told one by one, and how many were not."""
 
     def __init__(self) -> None:
-        self._kinds: dict[EventKind, _Allowance] = {}
+        self._kinds: dict[EventKind, _Permit] = {}
 
     @property
     def has_left_out(self) -> bool:
@@ -48,7 +48,7 @@ class RateLimit:
 
     def admits(self, event: Event, now: float) -> bool:
         """Whether an event is to be told; if not it is counted."""
-        kind = self._kinds.setdefault(event.kind, _Allowance(LINES_AT_ONCE, now))
+        kind = self._kinds.setdefault(event.kind, _Permit(LINES_AT_ONCE, now))
         kind.lines = min(LINES_AT_ONCE, kind.lines + (now - kind.at) * LINES_PER_S)
         kind.at = now
         if kind.lines < 1 or kind.left_out:  # in turn: what comes later is told of later

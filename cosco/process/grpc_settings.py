@@ -1,12 +1,9 @@
-"""gRPC's settings, each once: what all channels have, how a silent peer is noticed, and where a
-server listens."""
+"""gRPC's settings, each once: what all channels have, and how a silent peer is noticed."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from cosco.config import parse_address
-from cosco.errors import InvalidArgument
 from cosco.protocol import wire
 
 Options = tuple[tuple[str, int], ...]
@@ -25,12 +22,19 @@ CHANNEL_OPTIONS: Final[Options] = (
     ("grpc.min_reconnect_backoff_ms", 3_000),  # the time one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+#: What may come with a call, a credential above all: as much as the native server takes.
+_MAX_HEADERS_BYTES: Final = 16 << 10
 #: Every server has these.
 SERVER_OPTIONS: Final[Options] = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
     # Peers ping while they wait for a reply; without this that counts as abuse.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.max_metadata_size", _MAX_HEADERS_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_HEADERS_BYTES),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # of TLS and of HTTP/2; it would be two minutes
 )
+#: Calls of one connection at a time, of either server.
+CONNECTION_CALLS_MAX: Final = 10_000
 
 
 def keepalive(after_ms: int, timeout_ms: int) -> Options:
@@ -46,18 +50,3 @@ def keepalive(after_ms: int, timeout_ms: int) -> Options:
         ("grpc.http2.ping_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
     )
-
-
-def bind(server: Any, listen: str) -> str:
-    """Have a gRPC server listen, and return its address; raises InvalidArgument if it cannot."""
-    host, _ = parse_address(listen)
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if not port:
-        raise InvalidArgument(
-            f"cannot listen on {listen}: the port is in use or the host is not this machine; "
-            "name another with --listen"
-        )
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

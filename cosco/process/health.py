@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
+from cosco.process.grpc_handlers.parsed_requests import unary_stream, unary_unary
 from cosco.process.http_endpoint import Answer, Request, Resource, text_answer
 from cosco.protocol.wire import health_messages
 
@@ -111,10 +112,8 @@ class Health:
                 self._watches -= 1
 
         methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(
-                check, health_messages.service_of, health_messages.status_message
-            ),
-            "Watch": grpc.unary_stream_rpc_method_handler(
+            "Check": unary_unary(check, health_messages.service_of, health_messages.status_message),
+            "Watch": unary_stream(
                 watch, health_messages.service_of, health_messages.status_message
             ),
         }

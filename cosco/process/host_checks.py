@@ -16,6 +16,10 @@ _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 #: A daemon has a descriptor for each connection, and each call of its store under way.
 _MIN_OPEN_FILES: Final = 1024
+#: What a connection of the native server takes of them: one is Python's, and one the transport's.
+_FILES_PER_CONNECTION: Final = 2
+#: What stays for all else: files of the store, connections to others, the database.
+_OTHER_FILES: Final = 1024
 
 
 def memory_warnings(memory_bytes: int) -> Iterator[str]:
@@ -37,6 +41,26 @@ def open_files_warnings() -> Iterator[str]:
             f"only {soft} files may be open at a time: connections beyond that fail; raise it, "
             "with ulimit -n or LimitNOFILE="
         )
+
+
+def open_files_for(connections: int) -> int:
+    """Let this process open the files that connections need, as far as it may.
+
+    Returns: how many connections there may be, which are no more than was asked for. A share of the
+    files, a quarter at most, stays for all else.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections * _FILES_PER_CONNECTION + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        except (OSError, ValueError):  # something else forbids it
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = soft - min(_OTHER_FILES, soft // 4)
+    return max(1, min(connections, free // _FILES_PER_CONNECTION))
 
 
 def address_warnings(address: str, metadata: str) -> Iterator[str]:

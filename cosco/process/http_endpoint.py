@@ -25,14 +25,16 @@ from urllib.parse import urlsplit
 
 from cosco.config import parse_address
 from cosco.errors import InvalidArgument
-from cosco.process.log_output import printable
+from cosco.protocol.api_limits import printable
 
 log = logging.getLogger(__name__)
 
 #: Connections at a time; with one more the oldest is ended.
 MAX_CONNECTIONS: Final = 32
-#: Threads at a time, of connections that have ended included; beyond that nobody is let in.
+#: Threads at a time, of connections that were ended included: who comes then waits until one of
+#: these is over, or for this time, and is not let in.
 MAX_THREADS: Final = 2 * MAX_CONNECTIONS
+_PATIENCE_S: Final = 1.0
 #: A connection may last this long, however its client behaves.
 MAX_CONNECTION_S: Final = 10.0
 #: The first line of a request and its headers together.
@@ -109,7 +111,7 @@ class _Server(HTTPServer):
 
     def __init__(self, host: str, port: int, resources: Mapping[str, Resource]) -> None:
         self.resources = resources
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()  # of what follows
         self._open: dict[socket.socket, float] = {}  # and until when, the oldest first
         self._threads = 0
         self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -120,8 +122,8 @@ class _Server(HTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            refused = self._threads >= MAX_THREADS
+        with self._changed:
+            refused = not self._changed.wait_for(self._has_thread, _PATIENCE_S)
             if not refused:
                 self._threads += 1
                 if len(self._open) >= MAX_CONNECTIONS:
@@ -148,23 +150,27 @@ class _Server(HTTPServer):
         finally:
             self._ended(request)
 
+    def _has_thread(self) -> bool:
+        return self._threads < MAX_THREADS
+
     def _ended(self, request: Any) -> None:
-        with self._lock:
+        with self._changed:
             self._open.pop(request, None)
             self._threads -= 1
+            self._changed.notify_all()
         self.shutdown_request(request)
 
     def service_actions(self) -> None:
         """End the connections that last too long; called every _LOOK_S."""
         now = time.monotonic()
-        with self._lock:
+        with self._changed:
             late = [request for request, until in self._open.items() if until <= now]
             for request in late:
                 del self._open[request]
                 _hang_up(request)
 
     def end_connections(self) -> None:
-        with self._lock:
+        with self._changed:
             for request in self._open:
                 _hang_up(request)
             self._open.clear()
@@ -202,6 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
     error_message_format = "%(code)d %(message)s\n"
     error_content_type = _TEXT
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer by what the status is called alone: Python would quote the request."""
+        super().send_error(code)
+
     def setup(self) -> None:
         super().setup()
         self.rfile = cast("Any", _Bounded(self.rfile))
@@ -212,6 +222,17 @@ class _Handler(BaseHTTPRequestHandler):
         except http.client.LineTooLong:  # in the first line
             self.requestline, self.request_version, self.command = "", "HTTP/1.0", ""
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def parse_request(self) -> bool:
+        """Answer 400 also to a target that is no URL, as one with half an address of IPv6."""
+        if not super().parse_request():
+            return False
+        try:
+            self._url = urlsplit(self.path)
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return False
+        return True
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("do_"):  # any other method
@@ -234,18 +255,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resource(self) -> Resource | None:
         resources: Mapping[str, Resource] = cast("_Server", self.server).resources
-        return resources.get(urlsplit(self.path).path)
+        return resources.get(self._url.path)
 
     def _answer(self, *, with_body: bool) -> None:
         resource = self._resource()
         if resource is None:
             answer = text_answer(HTTPStatus.NOT_FOUND, "404 Not Found")
         else:
-            parts = urlsplit(self.path)
             try:
-                answer = resource(Request(parts.path, parts.query, self.headers.get))
+                answer = resource(Request(self._url.path, self._url.query, self.headers.get))
             except Exception:
-                log.exception("%s failed", parts.path)
+                log.exception("%s failed", self._url.path)
                 answer = text_answer(HTTPStatus.INTERNAL_SERVER_ERROR, "500 the log says why")
         self._send(answer, with_body=with_body)
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 from cosco.errors import InvalidArgument
+from cosco.protocol.api_limits import printable
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
@@ -213,14 +214,6 @@ def quoted(value: object) -> str:
     if _PLAIN.fullmatch(text) and text.isprintable():
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def printable(text: object) -> str:
-    """Return a text in one line, in which no character moves a cursor or begins a line."""
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _when(record: logging.LogRecord) -> str:

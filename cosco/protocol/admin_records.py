@@ -24,10 +24,11 @@ MAX_LARGEST: Final = 10
 
 
 class ExchangePhase(IntEnum):
-    """Which exchanges a list is to have; 0 is any."""
+    """Which exchanges a list is to have; 0: those that are open or closing."""
 
     OPEN = 1
     CLOSING = 2
+    FINISHED = 3
 
 
 class LossState(IntEnum):
@@ -120,9 +121,12 @@ class RangeFailure:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeDetail:
-    """What there is to know of an exchange that is open or closing.
+    """What there is to know of an exchange that is open, closing, or finished.
 
-    Of one that is closing there is `status` and `waiting_for` alone. Lists are cut to what fits
+    Of one that is closing there is `status` and `waiting_for` alone, and what is kept of it.
+    created_s, closed_s: of the Unix clock; 0: nobody knows, or it is open. cause: why it was
+    closed. rebuilds: builds of ranges beyond their first. sizes: a picture of how large partitions
+    are, see `cosco.protocol.finished_exchange.size_bars`. Lists are cut to what fits
     on a page; `losses_count` counts all losses. See ShowExchangeReply in protos/cosco/v1.
     """
 
@@ -155,3 +159,9 @@ class ExchangeDetail:
     waiting_for: tuple[str, ...] = ()
     application_id: str = ""
     direct_reads: bool = False
+    tenant: str = ""
+    created_s: float = 0.0
+    closed_s: float = 0.0
+    cause: str = ""
+    rebuilds: int = 0
+    sizes: tuple[int, ...] = ()

@@ -17,6 +17,8 @@ from cosco.protocol.records import ExchangeSpec
 MAX_MAPPER: Final = 2**31 - 1
 #: Mappers that one reader waits for. Those that are missing are named one by one in its errors.
 MAX_NAMED_MAPPERS: Final = 1 << 22
+#: Epochs that a writer may ask about at once: one of each range is what there can be.
+MAX_STALE_EPOCHS: Final = 1 << 16
 #: Partitions of one exchange. Block headers carry them in 32 bits; the bound keeps a hostile
 #: request from asking for arrays of gigabytes.
 MAX_PARTITIONS: Final = 1 << 20
@@ -50,6 +52,14 @@ MAX_LABEL_BYTES: Final = 256
 _SHOWN_CHARACTERS: Final = 100
 
 
+def printable(text: object) -> str:
+    """Return a text in one line, in which no character moves a cursor or begins a line."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(shuffle_id: str) -> str:
     """Return a shuffle id as messages name it: quoted, on one line, and not too long."""
     if len(shuffle_id) > _SHOWN_CHARACTERS:
@@ -76,6 +86,21 @@ def check_shuffle_id(shuffle_id: str) -> None:
         raise InvalidArgument(
             f"shuffle_id is {length} bytes long, it must be 1 to {MAX_SHUFFLE_ID_BYTES}"
         )
+
+
+def check_named_count(mappers: int, shuffle_id: str | None = None) -> None:
+    """Refuse a reader that names more mappers than anybody may."""
+    if mappers > MAX_NAMED_MAPPERS:
+        raise InvalidArgument(
+            f"mappers are more than {MAX_NAMED_MAPPERS}: name those that have run, or will run",
+            shuffle_id=shuffle_id,
+        )
+
+
+def check_stale_count(epochs: int) -> None:
+    """Refuse a writer that asks about more epochs than it can have."""
+    if epochs > MAX_STALE_EPOCHS:
+        raise InvalidArgument(f"{epochs} epochs are asked about, at most {MAX_STALE_EPOCHS}")
 
 
 def check_spec(spec: ExchangeSpec) -> None:

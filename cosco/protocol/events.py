@@ -131,9 +131,11 @@ class Event:
     store: str | None = None
     address: str | None = None
     metrics: str | None = None
+    http: str | None = None  # the URL of its HTTP interface
     version: str | None = None
     mechanics: str | None = None  # native or portable, and why
     cluster: str | None = None
+    tenant: str | None = None  # whose what follows is; None where nobody needs a token
     exchange: str | None = None  # the caller's id
     number: int | None = None
     group: str | None = None

@@ -25,6 +25,7 @@ class FetchRequest:
     alone.
     several: the parts end one by one, and small replies come packed; else there is one partition.
     direct: the reader can read from the store itself, so chunks may come as references.
+    capability: lets its reader read; empty where nobody needs one.
     """
 
     number: int
@@ -32,6 +33,7 @@ class FetchRequest:
     mappers: BitMap = field(default_factory=BitMap)
     several: bool = True
     direct: bool = False
+    capability: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

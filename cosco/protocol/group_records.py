@@ -60,13 +60,15 @@ class FoundAssignment:
     """What a daemon learns of an assignment that is its own.
 
     mappers: of each exchange of its group, 0 for one that is of none. alike: other exchanges
-    for which the same answer holds.
+    for which the same answer holds. tenant: the tag of the tenant whose exchange it is, see
+    `cosco.protocol.capability.tenant_tag`; 0: nobody's.
     """
 
     assignment: Assignment
     partition_range: PartitionRange
     mappers: int = 0
     alike: Alike | None = None
+    tenant: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class FollowOutcome(IntEnum):
     WAITING = 2  # some are not: an answer to `now` alone
     ELSEWHERE = 3  # not to be learned here: ask the metadata service
     CLOSED = 4  # the exchange is closed
+    DENIED = 5  # what was shown does not let its reader read
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ class Follow:
     max_bytes: int = 0
     now: bool = False
     leave: bool = False
+    same_build: bool = False
+    capability: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from cosco.protocol.capability import CapabilityKey
+from cosco.protocol.daemon_figures import DaemonFigures
+from cosco.protocol.html_view import facts, size, sizes_picture
+
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
@@ -100,6 +104,15 @@ class EpochsDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredBytes:
+    """How much a start of a daemon has in stores of an exchange: what it wrote, and has not
+    removed."""
+
+    number: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonHeartbeat:
     """A daemon's sign of life. `dropped` are exchanges it holds nothing of any more.
 
@@ -107,7 +120,8 @@ class DaemonHeartbeat:
     nothing for a while, or hangs. `store_hangs`: a write has been under way for too long.
     `exchanges`: now and then, the numbers of those with files in its store, listed before.
     `epochs_dropped`: with these, of which of them old epochs are gone. `mechanics`: native or
-    portable, and why.
+    portable, and why. `stored`: of exchanges of which that has changed, and now and then of all.
+    `figures`: what it has done, and has now.
     """
 
     incarnation: int
@@ -120,6 +134,8 @@ class DaemonHeartbeat:
     store_hangs: bool = False
     epochs_dropped: tuple[EpochsDropped, ...] = ()
     mechanics: str = ""
+    stored: tuple[StoredBytes, ...] = ()
+    figures: DaemonFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +146,9 @@ class DaemonOrders:
     address may live. `drop`: exchanges whose memory and files must go. `drain`: take nothing new
     and store everything. `may_exit`: it drains, and no open exchange needs it any more.
     `was_forgotten`: its store was, before it came back. `epochs_drop`: old epochs whose memory and
-    files must go, of exchanges that it listed.
+    files must go, of exchanges that it listed. `keys`: by which it checks capabilities; none:
+    nobody needs one. `full_tenants`: tags of those that have as much stored as they may, so that
+    nothing more of theirs is taken in.
     """
 
     known: bool
@@ -141,11 +159,14 @@ class DaemonOrders:
     may_exit: bool = False
     was_forgotten: bool = False
     epochs_drop: tuple[EpochsDrop, ...] = ()
+    keys: tuple[CapabilityKey, ...] = ()
+    full_tenants: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """One daemon as `cosco status` shows it."""
+    """One daemon as `cosco status` shows it. figures: as it told them last, if they were asked
+    for."""
 
     ref: DaemonRef
     host_id: str
@@ -158,6 +179,7 @@ class DaemonStatus:
     store_failing: bool = False
     store_hangs: bool = False
     mechanics: str = ""
+    figures: DaemonFigures | None = None
 
 
 # --- exchanges ----------------------------------------------------------------------------
@@ -225,7 +247,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeInfo:
-    """An exchange as its clients see it; `assignments` are the current ones, by range."""
+    """An exchange as its clients see it; `assignments` are the current ones, by range.
+
+    capability: lets who has it write and read; empty where nobody needs one.
+    """
 
     number: int
     spec: ExchangeSpec
@@ -234,6 +259,7 @@ class ExchangeInfo:
     schema: bytes
     ranges: tuple[PartitionRange, ...]
     assignments: tuple[Assignment, ...]
+    capability: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +358,16 @@ class Commit:
             view = getattr(self, name).view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        won = "counts" if self.won else "does not count: another attempt has committed before"
+        about = {
+            "attempt": f"{self.attempt}, which {won}",
+            "rows": f"{self.rows:,}",
+            "bytes": size(self.bytes),
+        }
+        return facts(f"mapper {self.mapper}", about, sizes_picture(self.partition_bytes))
 
     def __reduce__(self) -> tuple[type[Commit], tuple[object, ...]]:
         """Pickle as a call, since arrays come out of a pickle writable."""
@@ -495,3 +531,4 @@ class ExchangeStatus:
     mappers_committed: int
     rows: int
     closing: bool
+    finished: bool = False

@@ -10,21 +10,24 @@ docs/words.md has the words.
 
 from __future__ import annotations
 
+from cosco import Connection
 from cosco.engine_versions import needed
 
 __all__ = ["disable", "enable"]
 
 
-def enable(metadata: str | None = None, *, replicas: int = 2) -> None:
+def enable(metadata: Connection | str | None = None, *, replicas: int = 2) -> None:
     """Have the datasets that are made from now on shuffle through Cosco.
 
     The settings go into the current DataContext, which every dataset copies when it is made. So
     this works for datasets wherever they are run: here, in a task, or behind `streaming_split`.
 
     metadata: `host:port` of the metadata service, as Ray's workers reach it; None: what
-    COSCO_METADATA says here. replicas: copies of each row, 1 or 2. With one, the input of map tasks
-    stays in Ray's object store until the dataset is done, so that tasks whose rows were lost run
-    again; with two it need not, unless the context's `cosco.ray.keep_inputs` is True.
+    COSCO_METADATA says here; or a `cosco.Connection`. A token is needed where datasets are run, not
+    by tasks; one that was given as `token=` does not leave this process. replicas: copies of each
+    row, 1 or 2. With one, the input of map tasks stays in Ray's object store until the dataset is
+    done, so that tasks whose rows were lost run again; with two it need not, unless the context's
+    `cosco.ray.keep_inputs` is True.
 
     Called again it changes both arguments. Raises: EngineUnavailable, if Ray is missing or of
     another version than those that were tested; InvalidArgument.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cosco import Connection
+
 #: Keys of settings in a DataContext (`set_config`).
 SWITCH: Final = "cosco.ray"
 #: Whether map tasks' inputs are kept so that they can run again: True, False, or None for what
@@ -16,7 +18,7 @@ KEEP_INPUTS: Final = "cosco.ray.keep_inputs"
 class Switch:
     """How datasets of a context are to be shuffled, and what was set before."""
 
-    metadata: str
+    metadata: Connection
     replicas: int
     #: Attributes of the context that `enable` changed, and the values to give back.
     before: tuple[tuple[str, Any], ...]

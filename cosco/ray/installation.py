@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cosco.engine_exchanges import metadata_address
+from cosco import Connection
+from cosco.engine_exchanges import connection_to
 from cosco.engine_versions import check_versions
 from cosco.ray.context_switch import SWITCH, Switch
 from cosco.ray.planner_callback import installer
@@ -10,13 +11,13 @@ from cosco.ray.planner_rules import add_rules, remove_rules
 from cosco.ray.private_parts_of_ray import DataContext, ShuffleStrategy
 
 
-def switch_on(metadata: str | None, replicas: int) -> None:
+def switch_on(metadata: Connection | str | None, replicas: int) -> None:
     """Have datasets that are made from now on in the current context shuffle through Cosco.
 
     Raises: EngineUnavailable, InvalidArgument.
     """
     check_versions("ray")
-    metadata = metadata_address(metadata)  # of this process, also for those that run datasets
+    connection = connection_to(metadata)  # of this process, also for those that run datasets
     context = DataContext.get_current()
     _take_out(context)
     add_rules()
@@ -27,7 +28,7 @@ def switch_on(metadata: str | None, replicas: int) -> None:
     for name, value in values.items():
         setattr(context, name, value)
     context.custom_execution_callback_classes.append(installer)
-    context.set_config(SWITCH, Switch(metadata, replicas, before))
+    context.set_config(SWITCH, Switch(connection, replicas, before))
 
 
 def switch_off() -> None:

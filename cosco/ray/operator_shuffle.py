@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,13 @@ _NOT_FOR_RERUNS: Final = ("memory", "scheduling_strategy")
 _EXCHANGES: Final = EngineExchanges(lambda: f"ray-{ray.get_runtime_context().get_job_id()}")
 #: Makes a remote function, once, with the options that Ray's own tasks of these phases have.
 _remote: Final = functools.cache(ray.remote)
+
+
+class _Handles(NamedTuple):
+    """What map tasks have of an exchange, and what reduce tasks have."""
+
+    writing: ExchangeHandle
+    reading: ExchangeHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class OperatorShuffle:
         self._name = name
         self._partitions = 0
         self._exchange: CoscoExchange | None = None
-        self._handle: ExchangeHandle | None = None
+        self._handles: _Handles | None = None
         self._mappers = 0
         self._runs: dict[int, _MapRun] = {}
         self._metadata: dict[int, Any] = {}
@@ -118,32 +125,32 @@ class OperatorShuffle:
 
     def outputs(self, rows: npt.NDArray[np.int64] | None, schemas: Schemas) -> Outputs:
         """Return what reduce tasks are to be given in the place of shards."""
-        assert self._handle is not None, "a map task was started before"
-        return Outputs(self._handle, self._mappers, rows, schemas)
+        assert self._handles is not None, "a map task was started before"
+        return Outputs(self._handles.reading, self._mappers, rows, schemas)
 
     def close(self) -> None:
         """Have the exchange end. Harmless when it has ended, or was never made."""
         with self._lock:
             self._is_closed.set()
             exchange, self._exchange = self._exchange, None
-            self._handle = self._outputs = None
+            self._handles = self._outputs = None
             self._runs.clear()
             self._metadata.clear()
         if exchange is not None:
             _EXCHANGES.end(exchange)
 
     def _start_map(self, mapper: int, run: _MapRun) -> Any:
-        handle = self._open()
+        handle = self._open().writing
         self._mappers = max(self._mappers, mapper + 1)
         with self._lock:
             if self._keeps_inputs and not self._is_closed.is_set():
                 self._runs[mapper] = run
         return run.start(handle, mapper)
 
-    def _open(self) -> ExchangeHandle:
-        handle = self._handle
-        if handle is not None:
-            return handle
+    def _open(self) -> _Handles:
+        handles = self._handles
+        if handles is not None:
+            return handles
         exchange = _EXCHANGES.make(
             self._switch.metadata,
             self._partitions,
@@ -151,11 +158,15 @@ class OperatorShuffle:
             replicas=self._switch.replicas,
             codec=self._codec,
         )
-        handle = exchange.handle()
+        try:
+            handles = _Handles(exchange.handle(may="write"), exchange.handle(may="read"))
+        except BaseException:
+            _EXCHANGES.end(exchange)
+            raise
         with self._lock:
             if not self._is_closed.is_set():
-                self._exchange, self._handle = exchange, handle
-                return handle
+                self._exchange, self._handles = exchange, handles
+                return handles
         _EXCHANGES.end(exchange)  # whoever runs the dataset has not waited for it
         raise ClientClosed(f"{self._name} was shut down before its first map task")
 
@@ -165,9 +176,9 @@ class OperatorShuffle:
         Raises: what one of them failed with.
         """
         with self._lock:
-            handle = self._handle
-            if handle is None:
+            if self._handles is None:
                 return
+            handle = self._handles.writing
             runs = {mapper: self._runs[mapper] for mapper in mappers}
         shown = ", ".join(map(str, mappers[:_SHOWN])) + (", …" if len(mappers) > _SHOWN else "")
         _LOG.warning("%s: map tasks %s run again: %s", self._name, shown, reason)

@@ -9,17 +9,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from cosco.config import DaemonConfig, is_wildcard, parse_address
+from cosco.config import DaemonConfig, insecure_warning, is_loopback, is_wildcard, parse_address
+from cosco.decision_thread import hold_to_this_thread
 from cosco.dfs import answered_in
 from cosco.errors import CapacityExceeded, ServiceUnavailable
-from cosco.mechanics import DESCRIPTION
+from cosco.mechanics import DESCRIPTION, NATIVE
 from cosco.process.allocator import keep_large_blocks
 from cosco.process.build import VERSION
 from cosco.process.event_writer import EventWriter
 from cosco.process.exposition import METRICS_PATH, add_process_metrics, metrics_resource
-from cosco.process.grpc_settings import bind
 from cosco.process.health import Health
 from cosco.process.host_checks import (
     address_warnings,
@@ -30,7 +31,8 @@ from cosco.process.host_checks import (
 )
 from cosco.process.http_endpoint import HttpEndpoint
 from cosco.process.machine import this_machine
-from cosco.process.native_grpc.server_choice import Server
+from cosco.process.native_grpc.server_choice import Server, bind, peer_limits
+from cosco.process.tls.service_tls import service_tls
 from cosco.protocol.events import Event, EventKind
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
@@ -48,13 +50,22 @@ from cosco.shuffle_service.io.push.forward import Forwards
 from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory, read_arena_bytes
 from cosco.shuffle_service.io.task_runner import TaskRunner
+from cosco.shuffle_service.state.access_check import AccessCheck
 from cosco.shuffle_service.state.buffers.limits import pool_bytes
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.draining import Drain, Step
 from cosco.shuffle_service.state.intake import Intakes
+from cosco.shuffle_service.state.tenants.tenant_streams import TenantStreams
 
 log = logging.getLogger(__name__)
+#: What decides: see `cosco.decision_thread`.
+_DECIDING: Final = (
+    "cosco.shuffle_service.state",
+    "cosco.protocol.push",
+    "cosco.dfs.directories.state",
+    "cosco.dfs.tiers.state",
+)
 #: What the daemon tells of itself, to be given a level of its own.
 EVENTS: Final = logging.getLogger("cosco.shuffle_service.events")
 
@@ -76,6 +87,7 @@ class Daemon:
 
     #: Whether the metadata service had forgotten the store, and has told so.
     _was_forgotten = False
+    _started = False
 
     def __init__(self, config: DaemonConfig, ending: asyncio.Event) -> None:
         self._config = config
@@ -93,17 +105,24 @@ class Daemon:
             full_store_wait_s=config.full_store_wait_s,
             store_idle_s=config.store_idle_s,
             store_timeout_s=config.store_timeout_s,
+            tenant_memory_share=config.tenant_memory_share,
         )
         self._flusher = Flusher(
             self._core, self._store, self._metrics, config.writers, self._stores.is_durable
         )
-        self._link = MetadataLink(config.metadata)
+        self._tls = service_tls(config, NATIVE)
+        self._link = MetadataLink(config.metadata, self._tls)
         self._core.replication.volatile = not self._store.durable
         lookups = Lookups(self._core, self._link)
-        intakes = Intakes(self._core, self._metrics.count, lookups.look_up)
-        self._budgets = FrameBudgets(config.inflight_bytes)
+        writers = self._tenant_streams()
+        intakes = Intakes(self._core, self._metrics.count, lookups.look_up, writers)
+        self._budgets = FrameBudgets(config.inflight_bytes, config.tenant_memory_share)
         self._copies = CopyKeeper(self._core, intakes)
-        self._forwards = Forwards(self._core, self._link, config.full_store_wait_s)
+        denied, strangers = self._metrics.count_denied, config.lets_in_strangers
+        self._access = AccessCheck(self._core.incarnation, denied, lets_in_strangers=strangers)
+        self._forwards = Forwards(
+            self._core, self._link, config.full_store_wait_s, self._access.proof
+        )
         fetch = FetchService(
             self._core,
             self._store,
@@ -114,8 +133,9 @@ class Daemon:
         )
         self._health = Health(self._readiness)
         self._handlers = DaemonHandlers(
-            self._core, self._budgets, intakes, self._copies, fetch, lookups, self._metrics
-        )
+            self._core, self._budgets, intakes, self._copies, fetch, lookups, self._metrics,
+            self._tls.names, self._access, self._tenant_streams(),
+        )  # fmt: skip
         self._machine = this_machine(config.host_id)
         self._events = EventWriter(self._core.events, EVENTS)
         self._events.listeners.append(self._metrics.count_event)
@@ -129,7 +149,9 @@ class Daemon:
         #: What runs tasks of its own, in the order of starting.
         self._parts = self._flusher, self._copies, self._forwards
         self.address = ""
-        self._started = False
+
+    def _tenant_streams(self) -> TenantStreams:
+        return TenantStreams(self._config.tenant_streams, self._metrics.count_too_many)
 
     def _new_membership(self) -> Membership:
         return Membership(
@@ -139,10 +161,12 @@ class Daemon:
             listed=self._listed_exchanges,
             forget=self._forget,
             remove=self._remove,
+            stored=self._core.stored,
             old_epochs=EpochRemoval(
                 self._core, self._flusher, self._store, timeout_s=self._config.store_timeout_s
             ),
             told=self._told,
+            set_keys=self._access.set_keys,
             tell=self._core.events.add,
             heartbeat_s=self._config.heartbeat_s,
             sweep_s=self._config.sweep_s,
@@ -154,12 +178,19 @@ class Daemon:
         self._metrics.pages_capacity_bytes.set(self._core.pool.capacity_bytes)
         for part in self._parts:
             part.start()
+        # Which may open more files, so before it is said how few they are.
+        peers = replace(peer_limits(self._config), idle_stream_s=self._config.idle_stream_s)
         for warning in (*memory_warnings(self._config.memory), *open_files_warnings()):
             log.warning("%s", warning)
-        if self._machine.doubt:
-            log.warning("%s", self._machine.doubt)
-        self._server = self._handlers.server(self._health.handler(SHUFFLE_SERVICE))
-        bound = bind(self._server, self._config.listen)
+        for doubt in filter(None, (self._machine.doubt, insecure_warning(self._config))):
+            log.warning("%s", doubt)
+        self._server = self._handlers.server(
+            self._health.handler(SHUFFLE_SERVICE),
+            unfinished_bytes=self._config.unfinished_bytes,
+            peers=peers,
+            tls=self._tls,
+        )
+        bound = bind(self._server, self._config.listen, self._tls)
         self._endpoint = self._open_endpoint()  # where `listen` is wrong, that is what is said
         self.address = self._config.advertise or bound
         # Before it registers: the service asks who answers there. It serves nothing else yet.
@@ -172,6 +203,7 @@ class Daemon:
         self._populating.run("populate", self._arena.populate())
         self._own.run("membership", self._membership.run(orders))
         self._own.run("gauges", self._update_gauges())
+        self._own.run("certificates", self._tls.watch())
         self._own.run("events", self._events.run())
         if self._stores.tiers is not None:
             self._own.run("tiers", self._stores.tiers.run())
@@ -222,6 +254,7 @@ class Daemon:
                 unstored_bytes=self._core.unstored_bytes,
                 takes_in=self._core.takes_in,
                 unmoved_bytes=self._stores.unmoved_bytes,
+                owes_drops=self._membership.owes_drops,
             )
         if not serves_on:
             self._tell(EventKind.DRAINED, bytes=self._core.unstored_bytes)
@@ -323,6 +356,8 @@ class Daemon:
         if self._endpoint is None:
             return ""
         address = self._endpoint.address
+        if is_loopback(address) and not is_loopback(self.address or self._config.listen):
+            return ""  # others would ask themselves
         if is_wildcard(address) and self._config.advertise:
             _, port = parse_address(address)
             return f"{self._config.advertise.rpartition(':')[0]}:{port}"
@@ -341,6 +376,8 @@ class Daemon:
     # --- membership -----------------------------------------------------------------------
 
     async def _describe(self) -> DaemonRegistration:
+        # Whoever was taken for dead is told to drop what it lists, and nothing else that ended.
+        self._core.alike.forget()
         return DaemonRegistration(
             incarnation=self._core.incarnation,
             address=self.address,
@@ -395,10 +432,13 @@ class Daemon:
             store_hangs=self._core.flushes.hangs,
             unstored_bytes=self._core.unstored_bytes + self._stores.unmoved_bytes,
             mechanics=DESCRIPTION,
+            stored=self._core.stored.to_tell(),
+            figures=self._metrics.figures(),
         )
 
     def _told(self, orders: DaemonOrders, now: float) -> None:
         self._drain.told(orders, now)
+        self._core.tenants.set_full(orders.full_tenants)
         if orders.drain:
             self._ordered.set()
         else:  # `cosco undrain`, say
@@ -431,6 +471,8 @@ class Daemon:
             self._metrics.pages_used_bytes.set(self._core.unstored_bytes)
             self._metrics.copies_bytes.set(self._core.shares.copies)
             self._metrics.forwards.set(len(self._core.replication))
+            self._metrics.waiting_frames_bytes.set(self._core.page_queue.waiting_bytes)
+            self._metrics.tenants_held_up.set(len(set(self._core.page_queue.held_up)))
             self._metrics.granted_bytes.set(self._budgets.in_flight_bytes)
             self._metrics.followers.set(self._core.mark_boards.followers)
             self._metrics.assignments.set(self._core.assignments)
@@ -464,6 +506,7 @@ async def serve(
     cannot start, or cannot store what it has.
     """
     keep_large_blocks(one_arena=True)
+    hold_to_this_thread(*_DECIDING)
     daemon = Daemon(config, stop)
     try:
         await daemon.start()

@@ -83,7 +83,7 @@ def test_both_services_are_alive_and_ready(services: Services) -> None:
 
 def test_nothing_else_is_there(services: Services) -> None:
     for service, _ in both(services):
-        for path in ("/", "/metrics/", "/anything", "/favicon.ico"):
+        for path in ("/metrics/", "/anything", "/favicon.ico"):
             assert get(service, path)[0] == 404, path
         assert get(service, "/metrics", "POST")[0] == 405
 
@@ -201,7 +201,7 @@ def test_a_daemon_on_all_addresses_has_its_metrics_where_it_says_that_it_is(
     port, metrics = free_pair()
     address = f"127.0.0.1:{port}"
     options = (*JSON, "--listen", f"0.0.0.0:{port}", "--advertise", address, "--metrics", "auto")
-    daemon = services.daemon(*options)
+    daemon = services.daemon(*options, "--insecure")
     try:
         status = serving(services.metadata)[address]
         assert status.metrics_address == f"127.0.0.1:{metrics}"
@@ -231,7 +231,7 @@ def free_pair() -> tuple[int, int]:
 def test_metrics_are_on_the_own_port_and_1000_more(tmp_path: Path) -> None:
     port, metrics = free_pair()
     address = f"127.0.0.1:{port}"
-    options = (*JSON, "--listen", address, "--metrics", "auto")
+    options = (*JSON, "--listen", address, "--http", "auto")
     with Services(tmp_path, metadata_options=options) as started:
         assert metrics_address(started.metadata_service) == f"127.0.0.1:{metrics}"
         with urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=10) as answer:
@@ -240,8 +240,8 @@ def test_metrics_are_on_the_own_port_and_1000_more(tmp_path: Path) -> None:
         for more, said in (
             (("--listen", address), f"cannot listen on {address}"),
             (
-                ("--listen", "127.0.0.1:0", "--metrics", f"127.0.0.1:{metrics}"),
-                f"--metrics 127.0.0.1:{metrics}: cannot listen on 127.0.0.1:{metrics}",
+                ("--listen", "127.0.0.1:0", "--http", f"127.0.0.1:{metrics}"),
+                f"--http 127.0.0.1:{metrics}: cannot listen on 127.0.0.1:{metrics}",
             ),
         ):
             store = f"sqlite:///{tmp_path}/{len(more)}.db"
@@ -266,7 +266,7 @@ def test_metrics_that_cannot_be(options: tuple[str, ...], said: str, tmp_path: P
 
 
 def test_no_metrics_if_none_are_wanted(tmp_path: Path) -> None:
-    with Services(tmp_path, metadata_options=(*JSON, "--metrics", "")) as without:
+    with Services(tmp_path, metadata_options=(*JSON, "--http", "")) as without:
         log = LogReader(without.metadata_service, from_start=True)
         assert "metrics" not in log.wait("service_started")
         assert check(without.metadata) == SERVING

@@ -67,6 +67,11 @@ def hangs(services: Services, daemon: Service) -> bool:
     return sample(services, daemon, "cosco_store_writes_hanging") > 0
 
 
+def is_failing(services: Services, daemon: Service) -> bool:
+    """What the metadata service was told of the store, and places ranges by."""
+    return serving(services.metadata)[daemon.address].store_failing
+
+
 @contextmanager
 def background(services: Services, name: str, rows: list[tuple[int, bytes]]) -> Iterator[list]:
     """A mapper beside the test; what it came to, at the end of the block."""
@@ -105,6 +110,7 @@ def test_writes_that_hang_move_the_range_and_are_told(services: Services) -> Non
             assert fetch("moves", [0], 0, metadata) == Counter(row for _, row in MANY)
         until(lambda: not hangs(services, first), 10, "the end of the writes that hung")
         until(lambda: "event=store_answers" in first.tail(), 10, "its line")
+        until(lambda: not is_failing(services, first), 10, "the heartbeat that tells of it")
         assert fetch("moves", [0], 0, metadata) == Counter(row for _, row in MANY)
     with CoscoExchange("after", 64, never, replicas=1, metadata=metadata):
         used = {ref.primary.address for ref in describe("after", metadata).assignments}

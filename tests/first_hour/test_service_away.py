@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from support.exchanges import until
@@ -25,7 +26,6 @@ from cosco import (
     ServiceUnavailable,
 )
 from cosco.client.rpc import metadata_client
-from cosco.client.rpc.scope import Scope
 from cosco.client.rpc.transport import Endpoint
 
 WAIT_S = 30.0
@@ -46,9 +46,9 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     call = Endpoint.unary
 
-    def unary(self: Endpoint, method: str, request: bytes, timeout_s: float, scope: Scope) -> bytes:
+    def unary(self: Endpoint, method: str, request: bytes, timeout_s: float, *others: Any) -> bytes:
         found.append(method.rpartition("/")[2])
-        return call(self, method, request, min(timeout_s, TRY_S), scope)
+        return call(self, method, request, min(timeout_s, TRY_S), *others)
 
     monkeypatch.setattr(Endpoint, "unary", unary)
     return found
@@ -150,9 +150,9 @@ FORKING = """
     metadata_client.FIRST_CONTACT_S = 0.0  # a first contact is given up when it has failed once
     tries, call = [], Endpoint.unary
 
-    def unary(self, method, request, timeout_s, scope):
+    def unary(self, method, request, timeout_s, *others):
         tries.append(method.rpartition("/")[2])
-        return call(self, method, request, min(timeout_s, 0.5), scope)
+        return call(self, method, request, min(timeout_s, 0.5), *others)
 
     def write():
         with ThreadPoolExecutor() as pool:
@@ -208,6 +208,6 @@ def test_a_process_that_never_met_it_is_told_in_seconds(name: str, cluster: Loca
 
 def test_an_address_where_nobody_ever_was(name: str) -> None:
     with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
+        reserved.bind(("127.0.0.2", 0))  # where no cluster of this process was, by any chance
         with pytest.raises(ServiceUnavailable, match="is cosco-metadata running there"):
-            CoscoWriter(name, 0, metadata=f"127.0.0.1:{reserved.getsockname()[1]}")
+            CoscoWriter(name, 0, metadata=f"127.0.0.2:{reserved.getsockname()[1]}")

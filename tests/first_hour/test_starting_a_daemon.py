@@ -74,9 +74,12 @@ def test_it_listens_on_all_addresses_and_says_by_which_it_is_reached(services: S
         services.directory / "all.log",
     )
     service._arguments += ["--listen", f"0.0.0.0:{port}", "--advertise", f"localhost:{port}"]
+    service._arguments += ["--insecure"]
     try:
         service.start()
         assert f"localhost:{port}" in serving(services.metadata)
+        said = (services.directory / "all.log").read_text()
+        assert f"is no TLS: whoever reaches 0.0.0.0:{port} may read, change and end" in said
     finally:
         service.close()
 
@@ -130,8 +133,19 @@ def test_a_port_that_is_in_use(services: Services) -> None:
     assert f"cannot listen on {address}: the port is in use" in line
 
 
-def test_an_address_of_another_machine(services: Services) -> None:
+def test_it_lets_in_everybody_only_if_that_is_said_to_be_meant(services: Services) -> None:
+    """And says how it would be safe."""
     line = refused(services, "--listen", "192.0.2.1:7071")
+    assert line.startswith("cosco-shuffled: --listen 192.0.2.1:7071 would let in everybody")
+    assert "cosco tls init DIR" in line
+    assert "--tls-cert DIR/daemon.pem" in line
+    assert "--insecure" in line
+    line = refused(services, "--metrics", "192.0.2.1:8071")
+    assert line.startswith("cosco-shuffled: --metrics 192.0.2.1:8071 would be served to everybody")
+
+
+def test_an_address_of_another_machine(services: Services) -> None:
+    line = refused(services, "--listen", "192.0.2.1:7071", "--insecure")
     assert line.startswith("cosco-shuffled: cannot listen on 192.0.2.1:7071: ")
     assert "the host is not this machine" in line
 

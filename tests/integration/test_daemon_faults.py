@@ -111,7 +111,7 @@ def test_garbage_is_refused_in_one_line(cluster, metadata, exchange):
     with grpc.insecure_channel(cluster.daemons[0].address) as channel:
         with pytest.raises(grpc.RpcError) as refused:
             list(channel.unary_stream(_FETCH)(b"\xff" * 9, timeout=10))
-        assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         detail = dict(refused.value.trailing_metadata())[wire.ERROR_KEY]
         assert isinstance(wire.error_from_bytes(detail), InvalidArgument)
         # A partition, a range, an exchange that are not there have no rows.

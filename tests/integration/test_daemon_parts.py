@@ -148,7 +148,7 @@ def test_a_reader_of_one_mapper_gets_every_header_and_its_own_contents(cluster, 
 def raised(cluster, request) -> Exception:
     with pytest.raises(grpc.RpcError) as caught:
         fetch(cluster, request)
-    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     return error_from_bytes(dict(caught.value.trailing_metadata())[ERROR_KEY])
 
 

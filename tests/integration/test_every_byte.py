@@ -48,7 +48,7 @@ from cosco.shuffle_service.io.read.fetch_service import FetchService
 from cosco.shuffle_service.io.read.read_memory import ReadMemory
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.segment_indexes import KeptIndexes
 
 EXCHANGE, INCARNATION, PARTITION = 7, 11, 3
 KEY = AssignmentKey(EXCHANGE, 0, 1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import pickle
+import re
 import threading
 import time
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -27,6 +29,7 @@ from cosco import (
 )
 from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.transport import Endpoint
+from cosco.protocol.capability import MAX_LIVES_S
 
 WAIT_S = 20.0
 WIDE = pa.schema([(f"a rather long name of a column {i}", pa.int64()) for i in range(3000)])
@@ -200,7 +203,7 @@ def test_a_handle_that_arrives_while_the_service_is_away_waits_for_it(
         exchange = CoscoExchange(name, 1, mappers=1, replicas=1, metadata=cluster.metadata)
         handle = exchange.handle()
         cluster.metadata_service.kill()
-        SERVICES._met.pop(cluster.metadata)  # as in a process that never met it
+        SERVICES._met.clear()  # as in a process that never met it
         back = threading.Timer(1.0, cluster.metadata_service.restart)
         back.start()
         with shipped(handle).writer(0) as writer:
@@ -224,12 +227,12 @@ def test_a_dropped_exchange_lives_while_a_handle_of_it_does(
             return True
         return False
 
-    handle = CoscoExchange(name, 1, mappers=1, lease_s=1.0, metadata=metadata).handle()
+    handle = CoscoExchange(name, 1, mappers=1, lease_s=2.0, metadata=metadata).handle()
     gc.collect()
-    time.sleep(1.5)
+    time.sleep(2.5)
     handle = shipped(handle)
     gc.collect()
-    time.sleep(1.5)
+    time.sleep(2.5)
     assert not is_closed()
     with handle.writer(0) as writer:
         writer.collect(0, b"row")
@@ -247,3 +250,45 @@ def test_a_group_has_handles_of_its_own(name: str, metadata: str) -> None:
                 writer.collect(0, b"row")
             with exchange.handle().reader(0, [0], timeout_s=WAIT_S) as reader:
                 assert list(reader) == [b"row"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"may": "own"}, "may is 'own', it must be 'read', 'write', or None"),
+        ({"may": ["read"]}, "may is"),
+        ({"lives_s": 0}, "lives_s is 0, it must be"),
+        ({"lives_s": -1.0}, "lives_s is -1.0"),
+        ({"lives_s": float("nan")}, "lives_s is nan"),
+        ({"lives_s": float("inf")}, "lives_s is inf"),
+        ({"lives_s": MAX_LIVES_S + 1}, "as long as its exchange"),
+        ({"lives_s": "60"}, "lives_s is '60'"),
+        ({"lives_s": True}, "lives_s is True"),
+    ],
+)
+def test_what_a_handle_cannot_be_limited_to(
+    metadata: str, name: str, options: dict[str, Any], says: str
+) -> None:
+    with (
+        CoscoExchange(name, 1, metadata=metadata) as exchange,
+        CoscoExchangeGroup(f"{name} group", 1, 1, 1, metadata=metadata) as group,
+    ):
+        for make in (exchange.handle, group.handle):
+            with pytest.raises(InvalidArgument, match=re.escape(says)):
+                make(**options)
+
+
+def test_nobody_is_refused_where_there_are_no_tokens(metadata: str, name: str) -> None:
+    with (
+        CoscoExchange(name, 4, mappers=1, metadata=metadata) as exchange,
+        CoscoExchangeGroup(f"{name} group", 4, 1, 1, metadata=metadata) as group,
+    ):
+        handle = shipped(exchange.handle(may="read", lives_s=1))
+        of_group = group.handle(may="read", lives_s=1)
+        assert (handle.metadata.capability, of_group.info(0).capability) == ("", "")
+        for writer in (handle.writer(0), of_group.writer(0, 0)):
+            with writer:
+                writer.collect(1, b"a row")
+        for reader in (exchange.handle(may="write").reader(1), group.handle().reader(0, 1)):
+            with reader:
+                assert list(reader) == [b"a row"]

@@ -19,7 +19,7 @@ from support.mark_making import found, mark
 from support.raw_push import request_bytes
 
 from cosco.dfs import MemoryStore
-from cosco.process.grpc_settings import bind
+from cosco.process.native_grpc.server_choice import bind
 from cosco.protocol import wire
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
 from cosco.protocol.push.credits import FrameBudgets
@@ -132,7 +132,7 @@ def test_a_bad_message_ends_its_stream_with_the_reason(message):
         await bad.write(message)
         with pytest.raises(grpc.aio.AioRpcError, match="FollowRequest") as caught:
             await bad.read()
-        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         daemon.core.seal([(GROUP, 0, 1)])
         assert (await answer(other)).outcome == FollowOutcome.ELSEWHERE
 

@@ -462,7 +462,7 @@ def test_nobody_waits_for_a_closed_reader(group: CoscoExchangeGroup) -> None:
     streams = list(FOLLOWING._streams.values())
     waiting = [waiter for stream in streams for waiter in list(stream._waiters.values())]
     number = handle.info(0).number  # others may not have been collected yet
-    assert not [waiter for waiter in waiting if waiter.follow.number == number]
+    assert not [waiter for waiter in waiting if waiter.follow().number == number]
 
 
 @pytest.mark.parametrize("timeout_s", [0, 0.2])

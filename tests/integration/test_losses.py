@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from cosco import (
     DataLost,
     GenerationChanged,
 )
+from cosco.observe import fetch_status, read_metrics
 
 BOUND_S = 20.0
 MAPPERS = [1, 2]
@@ -51,16 +53,45 @@ def expected() -> Counter[bytes]:
     return Counter(row for mapper in MAPPERS for _, row in rows_of(mapper))
 
 
+def segments_stored(services: Services) -> int:
+    """How many segments daemons have stored, each counted once it is durable."""
+    daemons = fetch_status(services.metadata).daemons
+    counts = (read_metrics(one.metrics_address)["cosco_segments_stored_total"] for one in daemons)
+    return int(sum(counts))
+
+
+@dataclass
+class Stored:
+    """What was stored before a test, and the files that it has deleted since."""
+
+    before: int = 0
+    deleted: int = 0
+
+
+STORED = Stored()
+
+
+@pytest.fixture(autouse=True)
+def count_stored(services: Services) -> None:
+    STORED.before, STORED.deleted = segments_stored(services), 0
+
+
 def delete_stored(services: Services, name: str) -> list[Path]:
-    """Wait for files of the exchange, and delete them all."""
+    """Wait for files of the exchange, and delete them all.
+
+    A file may be there before it is durable, and until then its rows are read from memory.
+    """
     number = describe(name, services.metadata).number
     store = services.directory / "store"
+    gone: list[Path] = []
 
-    def files() -> list[Path]:
-        return [f for f in store.glob(f"*/{number}/*/*") if f.stat().st_size]
+    def are_durable() -> bool:
+        gone[:] = [f for f in store.glob(f"*/{number}/*/*") if f.stat().st_size]
+        durable = segments_stored(services) - STORED.before - STORED.deleted
+        return 0 < len(gone) <= durable
 
-    until(lambda: bool(files()), BOUND_S, "storing")
-    gone = files()
+    until(are_durable, BOUND_S, "storing")
+    STORED.deleted += len(gone)
     for file in gone:
         file.unlink()
     return gone

@@ -142,7 +142,7 @@ def test_a_group_from_its_creation_to_its_end(tmp_path: Path) -> None:
                 await service.describe("g/5")
             with pytest.raises(ExchangeExists):
                 await service.create("g/4")
-            assert (await service.create("g/5")).number == 6
+            assert (await service.create("g/5")).number > 5  # by the clock after a start
 
     run(test)
 

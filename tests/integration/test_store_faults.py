@@ -33,6 +33,7 @@ from cosco import (
     RecomputeMismatch,
 )
 from cosco.format.chunk import CHUNK_HEADER_BYTES
+from cosco.format.segment_check import parse_segment_path
 
 MAPPERS = [3, 5, 8]
 PARTITIONS = 4
@@ -82,6 +83,12 @@ def stored_files(services: Services, name: str) -> list[Path]:
     number = describe(name, services.metadata).number
     folder = services.directory / "store"
     return sorted(path for path in folder.glob(f"*/{number}/*/*") if path.stat().st_size)
+
+
+def epoch_of(file: Path) -> int:
+    parsed = parse_segment_path("/".join(file.parts[-4:]))
+    assert parsed
+    return parsed[0].epoch
 
 
 def partition_of(file: Path) -> int:
@@ -210,7 +217,8 @@ def test_lost_again_and_again(services: Services, name: str) -> None:
     def recompute(mappers: list[int], reason: str) -> None:
         *most, last = mappers
         runs(most, reason)
-        until(lambda: bool(stored_files(services, name)), 10, "storing")
+        epoch = assignment(name, metadata).epoch  # of this build: files of others count no more
+        until(lambda: epoch in map(epoch_of, stored_files(services, name)), 10, "storing")
         for file in stored_files(services, name):
             delete(file)
         runs.run(last)  # readers can read no sooner

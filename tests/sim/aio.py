@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextvars import copy_context
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from . import threads
+from . import entries, threads
 from .loop import PROCESS, RunState
 from .network import Call, Ghost, Trailers
 from .world import current
@@ -63,10 +63,19 @@ class _Details:
         self.invocation_metadata = ()
 
 
-class Server:
-    """`grpc.aio.Server` of the process that makes it."""
+def new_server(*, direct: Mapping[str, Any] | None = None, **_: Any) -> Server:
+    """Stands for `server_choice.new_server`: the server of a daemon may be as the native one is."""
+    return Server(direct=direct if direct and entries.serves_directly(current()) else None)
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+
+class Server:
+    """`grpc.aio.Server` of the process that makes it.
+
+    direct: by method, who serves a call of a stream without a task; see `entries`.
+    """
+
+    def __init__(self, *_: Any, direct: Mapping[str, Any] | None = None, **__: Any) -> None:
+        self._direct = direct or {}
         process = PROCESS.get()
         assert process is not None
         self.process = process
@@ -122,6 +131,10 @@ class Server:
         if isinstance(call, Call) and call.ended and not call.inbox:
             return
         self.calls[call] = None
+        serve = self._direct.get(call.method)
+        if serve is not None and isinstance(call, Call):
+            entries.DirectCall(call, serve, lambda: self.calls.pop(call, None))
+            return
         call.task = self._world.loop.create_task(self._handle(call), context=copy_context())
 
     async def _handle(self, call: Call | Ghost) -> None:

@@ -7,6 +7,7 @@ bounds that its options set; and after the close of an exchange nothing of it is
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cosco.shuffle_service.state.buffers.mark_boards import _FOLLOWER_BYTES, _co
 
 from .network import Call
 from .programs import STORE_TIMEOUT_S
+from .scenario import MAX_PARTITIONS
 
 if TYPE_CHECKING:
     from cosco.metadata.state.exchange.exchange_state import ExchangeState
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How often it may be seen that a write hangs before its daemon, which was paused, notices.
 _UNNOTICED_LOOKS = 4
+#: What a partition of a frame may need of pages beyond its length.
+_PARTITION_BYTES = 8 << 10
 #: Of what else than frames a push stream carries: hellos, announcements, releases.
 _WORDS_BYTES = 16 << 10
 
@@ -37,7 +41,7 @@ def audit(world: World, daemons: list[Daemon]) -> None:
         if core is None:
             continue
         problems = [*_pages(core), *_marks(core), *_bounds(core), *_on_their_way(world, daemon)]
-        problems += _writes(world, daemon, core)
+        problems += [*_writes(world, daemon, core), *_tenants(daemon, core)]
         if problems:
             world.problem(f"{daemon.name}: {'; '.join(problems)}")
 
@@ -67,6 +71,29 @@ def _pages(core: DaemonCore) -> Iterator[str]:
         sent = sum(f.header.body_bytes for f in replica._frames.values() if f.was_sent)
         if sent != replica._sent_bytes:
             yield f"{replica._sent_bytes} bytes are counted as sent to a replica, {sent} were"
+
+
+def _tenants(daemon: Daemon, core: DaemonCore) -> Iterator[str]:
+    memory, held = core.tenants, Counter[int]()
+    flushing = 0
+    for assignment in core._assignments.values():
+        for chunk in assignment.in_memory():
+            held[assignment.tenant] += chunk.capacity
+            flushing += chunk.capacity * (chunk.buffer.flushing is chunk)
+    counted = memory.held_bytes
+    if sum(counted.values()) != core.unstored_bytes - core.shares.copies:
+        yield f"buffers of tenants are counted as {sum(counted.values())} bytes"
+    if sum(memory._flushing.values()) != core.shares.flushing:
+        yield "what is written of tenants is counted wrong"
+    dropped = core.shares.flushing - flushing
+    if any(counted.get(tenant, 0) < bytes_ for tenant, bytes_ in held.items()) or (
+        not dropped and counted != {tenant: bytes_ for tenant, bytes_ in held.items() if bytes_}
+    ):
+        yield "buffers are counted as another tenant's"
+    if memory._limit is not None and not core.shares.has_copies:
+        most = memory._limit + daemon.frame_bytes_max + _PARTITION_BYTES * MAX_PARTITIONS
+        if any(bytes_ > most for tenant, bytes_ in counted.items() if tenant):
+            yield f"{max(counted.values())} bytes of a tenant's, {most} may be"
 
 
 def _marks(core: DaemonCore) -> Iterator[str]:
@@ -186,8 +213,10 @@ def _present_begins(exchange: ExchangeState, index: int) -> int:
 
 #: Tables that keep what was used, and daemons; what is closing is looked at by itself.
 _STAYING = {
-    "daemons", "closing", "closed", "used_groups", "forgotten_stores", "numbers_given",
+    "daemons", "closing", "closed", "used_groups", "forgotten_stores", "numbers_given", "history",
 }  # fmt: skip
+#: And how many rows may stay of others: the key in use, and the one that follows it.
+_STAYING_ROWS = {"capability_keys": 2}
 
 
 def left(world: World, daemons: list[Daemon]) -> list[str]:
@@ -197,7 +226,7 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
     found += [
         f"{len(rows)} rows of {name}"
         for name, rows in tables.items()
-        if rows and name not in _STAYING
+        if len(rows) > _STAYING_ROWS.get(name, 0) and name not in _STAYING
     ]
     pending = [column.split()[0] for column in _TABLES["closing"].columns].index("pending")
     for row in tables["closing"].values():
@@ -219,6 +248,8 @@ def left(world: World, daemons: list[Daemon]) -> list[str]:
 def _left_in(core: DaemonCore) -> Iterator[str]:
     counted = {
         "bytes of pages": core.unstored_bytes,
+        "bytes of tenants": sum(core.tenants.held_bytes.values()),
+        "bytes of tenants being written": sum(core.tenants._flushing.values()),
         "assignments": core.assignments,
         "copies": len(core.copies),
         "waiting bytes": core.copies.waiting_bytes + core.page_queue.waiting_bytes,

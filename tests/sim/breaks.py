@@ -32,6 +32,7 @@ from cosco.metadata.state.applications import application_table
 from cosco.metadata.state.daemons import claims, failover, forgotten_stores, members
 from cosco.metadata.state.exchange import builds, dropped_builds, epochs, exchange_state, losses
 from cosco.metadata.state.groups import group_table
+from cosco.metadata.state.records import capability_keys
 from cosco.metadata.state.records.changes import Change
 from cosco.protocol.fetch_records import Reference
 from cosco.protocol.keys import RangeKey
@@ -40,15 +41,9 @@ from cosco.protocol.push.credits import FrameBudget
 from cosco.protocol.push.sender import OutFrame, PushSender
 from cosco.protocol.records import DaemonOrders, EpochsDrop, RowKind
 from cosco.shuffle_service.io import daemon_store, epoch_removal, flusher, membership
-from cosco.shuffle_service.io.push import copy_keeper
+from cosco.shuffle_service.io.push import copy_keeper, direct_push
 from cosco.shuffle_service.io.read import fetch_service
-from cosco.shuffle_service.state import (
-    core,
-    flush_plan,
-    known_assignments,
-    segment_indexes,
-    waiting_segments,
-)
+from cosco.shuffle_service.state import core, flush_plan, intake, known_assignments
 from cosco.shuffle_service.state.buffers import (
     assignments,
     limits,
@@ -56,7 +51,10 @@ from cosco.shuffle_service.state.buffers import (
     partition_buffer,
 )
 from cosco.shuffle_service.state.buffers.old_epochs import Going
+from cosco.shuffle_service.state.page_queue import PageQueue
 from cosco.shuffle_service.state.replication import copy_log, replica
+from cosco.shuffle_service.state.segments import segment_indexes, waiting_segments
+from cosco.shuffle_service.state.tenants import tenant_memory
 
 from . import patches
 
@@ -479,6 +477,24 @@ def _kept_for_ever() -> None:
     segment_indexes.KeptIndexes.put = put
 
 
+@_break("entry-cut", "of messages that enter a daemon together the last one is lost")
+def _entry_cut() -> None:
+    def on_messages(self: direct_push.DirectPush, messages: list[bytes]) -> None:
+        before(self, messages[:-1] or messages)
+
+    before = direct_push.DirectPush._on_messages
+    direct_push.DirectPush._on_messages = on_messages
+
+
+@_break("entry-turned", "messages that enter a daemon together are taken last one first")
+def _entry_turned() -> None:
+    def on_messages(self: direct_push.DirectPush, messages: list[bytes]) -> None:
+        before(self, messages[::-1])
+
+    before = direct_push.DirectPush._on_messages
+    direct_push.DirectPush._on_messages = on_messages
+
+
 # --- memory -------------------------------------------------------------------------------
 
 
@@ -494,6 +510,21 @@ def _no_budget() -> None:
 
     before = FrameBudget.give_out
     FrameBudget.give_out = give_out
+
+
+@_break("tenant-unflushed", "who has all that is a tenant's waits for others to need pages")
+def _tenant_unflushed() -> None:
+    PageQueue.pressed_tenants = lambda _: []
+
+
+@_break("kept-streams", "a stream that rests makes no room for another one of its tenant")
+def _kept_streams() -> None:
+    intake.WriterIntake.make_room = lambda *_: False
+
+
+@_break("tenant-uncounted", "what is dropped with an exchange is counted as its tenant's on")
+def _tenant_uncounted() -> None:
+    tenant_memory.TenantMemory.freed = lambda *_: None
 
 
 @_break("greedy-copies", "copies take all the pages there are")
@@ -639,11 +670,11 @@ def _torn_commit() -> None:
 
 @_break("early-answer", "the metadata service answers before its transaction")
 def _early_answer() -> None:
-    async def durable(self: journal.Journal) -> None:
-        if self._state.has_changes:
-            self._wake.set()
+    def batch(self: journal.Journal) -> None:  # which all ask that wait for a transaction
+        before(self)  # it is written all the same
 
-    journal.Journal.durable = durable
+    before = journal.Journal._batch
+    journal.Journal._batch = batch
 
 
 @_break("second-commit", "a second attempt's commit is counted as well")
@@ -840,6 +871,21 @@ def _second_mark() -> None:
     mark_boards.MarkBoard.add = add
 
 
+@_break("short-keys", "a key of capabilities goes as the next one is in use")
+def _short_keys() -> None:
+    def turn(self: capability_keys.CapabilityKeys, *given: Any, **named: Any) -> None:
+        before(self, *given, **named | {"oldest_open": named["last_number"] + 1})
+
+    before = capability_keys.CapabilityKeys.turn
+    capability_keys.CapabilityKeys.turn = turn
+
+
+@_break("unkept-keys", "keys are made anew when the metadata service starts again")
+def _unkept_keys() -> None:
+    before = capability_keys.CapabilityKeys.__init__
+    capability_keys.CapabilityKeys.__init__ = lambda self, _, changes: before(self, (), changes)
+
+
 @_break(
     "unsent-mark",
     "what ends with a mark is not sent again to a new epoch",
@@ -896,7 +942,7 @@ def _no_mark_sums() -> None:
     groups=True,
 )
 def _forgotten_orphans() -> None:
-    group_table.Groups.report_uncommitted = lambda *_: None
+    group_table.Groups.report_uncommitted = lambda *_, **__: None
 
 
 @_break(

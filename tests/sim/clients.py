@@ -9,6 +9,7 @@ from typing import Any
 
 import cosco
 from cosco import CoscoError, DataLost
+from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import MAX_BUILDS
 
 from . import threads
@@ -243,9 +244,13 @@ class Clients:
 
     def _committed(self, index: int) -> set[int] | None:
         """The mappers of an exchange that the metadata service has; None if it is not there."""
-        states = [state for process, state in self.world.states.items() if process.runs]
-        exchange = states[-1]._exchanges.opened(self._name_of(index)) if states else None
+        exchange = self._exchange(index)
         return None if exchange is None else set(exchange.attempts.committed_mappers)
+
+    def _exchange(self, index: int) -> ExchangeState | None:
+        """What the metadata service knows of an exchange; None if it is not there."""
+        states = [state for process, state in self.world.states.items() if process.runs]
+        return states[-1]._exchanges.opened(self._name_of(index)) if states else None
 
     def _is_committed(self, index: int) -> bool:
         committed = self._committed(index)

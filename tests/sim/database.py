@@ -47,7 +47,7 @@ class TableStore:
         }
         numbers = [int(str(key[0])) for name in _NAMED for key in self.tables[name]]
         numbers += [int(str(last)) for _, last in self.tables["used_groups"].values()]
-        return Stored("c0ffee", max(numbers, default=0) + 1, tables)
+        return Stored("c0ffee", max(numbers, default=0) + 1, tables, b"simulated")
 
     def was_used(self, shuffle_id: str) -> bool:
         if shuffle_id in self._ids():

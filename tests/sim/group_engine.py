@@ -8,6 +8,7 @@ its death takes with it is run again elsewhere.
 from __future__ import annotations
 
 import pickle
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ class GroupEngine(Clients):
         self._done_by: dict[Place, list[Process]] = {}  # whose runs of a mapper have ended well
         self._tasks: dict[_Task, None] = {}  # that have not ended
         self._is_finishing = False
+        self._orphans = random.Random(f"orphans {world.seed}")
 
     # --- driver ----------------------------------------------------------------------------
 
@@ -373,9 +375,19 @@ class GroupEngine(Clients):
             if rng.random() < self.work.dying and not self.is_peaceful:
                 self.world.count("workers killed after a close")
                 self.world.later(0.15 * rng.random(), self.world.kill, process)
+            elif self._has_moved(place[0]) and self._orphans.random() < self.work.orphaned:
+                self.world.count("workers killed after a close to moved ranges")
+                self.world.later(0.1 * self._orphans.random(), self.world.kill, process)
         except CoscoError as error:
             run.interrupt()
             self._explain(f"run {run.number} of mapper {place}", place[0], error)
+
+    def _has_moved(self, index: int) -> bool:
+        """Whether a range of an exchange has other daemons than at first, amid faults."""
+        exchange = self._exchange(index)
+        if exchange is None or self.is_peaceful:
+            return False
+        return any(exchange.current(one.index).epoch > 1 for one in exchange.ranges)
 
     # --- readers ---------------------------------------------------------------------------
 
@@ -424,7 +436,7 @@ class GroupEngine(Clients):
         except CommitTimeout as error:
             self.world.trace(f"reader of {place}: {error}")
             if peaceful:
-                self._find_forgotten(index, error.mappers)
+                self._find_forgotten(place, error.mappers)
             return False
         except CoscoError as error:
             self._explain(f"reader of {place}", index, error)
@@ -437,17 +449,38 @@ class GroupEngine(Clients):
             self.verified.add(place)
         return True
 
-    def _find_forgotten(self, index: int, mappers: Iterable[int]) -> None:
-        """Mappers have ended and were not committed, and no daemon has their marks, as those that
-        had are gone, or had no room for them. A mark that its replica could not be told of is safe
-        once the rows before it are durable, and is known to the primary alone."""
+    def _find_forgotten(self, place: Place, mappers: Iterable[int]) -> None:
+        """Mappers have ended and were not committed, as their processes died. That is to be found
+        as long as any daemon has their marks; those that had them may be gone, or had no room."""
+        index, partition = place
         forgotten = [mapper for mapper in mappers if not self.wanted[index, mapper]]
         self.world.count("commits that readers waited for in vain")
-        failures = self.world.deaths + self.world.cuts
-        kept = failures < self.scenario.replicas and not self.work.boards_bytes
-        if forgotten and kept:
-            self.world.problem(f"nobody found that {forgotten} of {index} are not committed")
+        marked = self._marked(index, partition)
+        if kept := [m for m in forgotten if m in marked and not self._may_commit((index, m))]:
+            self.world.problem(f"nobody found that {kept} of {index} are not committed")
         self.repair((index, mapper) for mapper in forgotten)
+
+    def _may_commit(self, place: Place) -> bool:
+        """Whether a process lives that has done a mapper: again just now, perhaps."""
+        done_by = self._done_by.get(place, ())
+        return any(process.state is not ProcessState.DEAD for process in done_by)
+
+    def _marked(self, index: int, partition: int) -> set[int]:
+        """The mappers of which some daemon has a mark that has no commit, for all that a reader
+        of a partition can tell. Those that have committed before run again for its range: their
+        marks are of then, but for those in its present build."""
+        exchange = self._exchange(index)
+        if exchange is None:
+            return set()
+        own = exchange.builds.index_of(partition)
+        marked: set[int] = set()
+        for core in (core for process, core in self.world.cores.items() if process.runs):
+            for held in core._assignments.values():
+                if held.key.number == exchange.number and held.board is not None:
+                    is_present = held.key.range_index == own and held.build == exchange.build(own)
+                    known = () if is_present else exchange.attempts.committed_mappers
+                    marked.update(mapper for mapper in held.board.done() if mapper not in known)
+        return marked
 
     def _reader(
         self, handle: GroupHandle, place: Place, timeout_s: float | None, *, ordinary: bool
@@ -532,19 +565,21 @@ class GroupEngine(Clients):
 
     def _check_commits(self) -> None:
         """Long after all has ended, everything is committed whose process did not die."""
-        for place, processes in self._done_by.items():
+        for place in self._done_by:
             committed = self._committed(place[0])
             if place[0] in self.released or committed is None or place[1] in committed:
                 continue
-            if any(process.state is not ProcessState.DEAD for process in processes):
+            if self._may_commit(place):
                 self.world.problem(f"mapper {place} is done and was never committed")
 
     def _check_releases(self) -> None:
         """Long after all has ended, nobody holds anything of a released exchange."""
         states = [state for process, state in self.world.states.items() if process.runs]
         cores = [core for process, core in self.world.cores.items() if process.runs]
+        held_up_until = self.world.network.held_up_until
         for index, when in self.released.items():
-            if self.world.loop.now - when < _RELEASED_S:
+            # A release waits for the answer to the one before it, which a cut may hold up.
+            if self.world.loop.now - max(when, held_up_until) < _RELEASED_S:
                 continue
             name = f"group{self._tries}/{index}"
             if any(state._exchanges.opened(name) is not None for state in states):

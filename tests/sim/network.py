@@ -58,11 +58,14 @@ class Network:
         self.forge: Callable[[Call], bytes | None] = lambda _: None
         #: Told of every call that a server has answered, with what.
         self.answered: Callable[[Call, grpc.StatusCode], None] = lambda _, __: None
+        #: By when all has come that was sent during a cut, though it was healed since.
+        self.held_up_until = 0.0
         self._cuts: dict[tuple[str, str], float] = {}
 
     def cut(self, source: str, target: str, seconds: float) -> None:
         """Nothing passes from one host to the other for so long."""
-        self._cuts[source, target] = self.loop.now + seconds
+        until = self._cuts[source, target] = self.loop.now + seconds
+        self.held_up_until = max(self.held_up_until, until)
 
     def heal(self) -> None:
         self._cuts.clear()
@@ -118,7 +121,9 @@ class Call:
         self.request = b""  # the first message, once the server has taken the call
         self.unread_bytes = 0  # of messages on their way to the server, or in its inbox
         self._reader: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        #: Called at the server when a message has come that nobody awaits.
+        self.on_inbox: Callable[[], None] | None = None
+        self.task: asyncio.Future[None] | None = None
         self._unary = unary
         self._timer = (
             None if timeout is None else self.loop.call_later(max(timeout, 0), self._timed_out)
@@ -258,12 +263,18 @@ class Call:
             self.inbox.append(message)
             if self._reader is not None and not self._reader.done():
                 self._reader.set_result(None)
+            if self.on_inbox is not None and self.server is not None:
+                self.loop.call_soon(self.on_inbox, context=self.server.context.copy())
 
     async def read(self) -> bytes | None:
         """The next message of the client; None after the last one."""
         while not self.inbox:
             self._reader = self.loop.create_future()
             await self._reader
+        return self.take()
+
+    def take(self) -> bytes | None:
+        """The same, if it has come."""
         message = self.inbox.pop(0)
         self.unread_bytes -= len(message or b"")
         return message
@@ -277,6 +288,14 @@ class Call:
                 return
             if self.network.rng.random() < 0.1:
                 await asyncio.sleep(self.network.rng.random() * 0.05)
+        self._send_back(message)
+
+    def send_back(self, message: bytes) -> None:
+        """The same at once, on a stream."""
+        if not (self.broken or self.server_ended or self._breaks()):
+            self._send_back(message)
+
+    def _send_back(self, message: bytes) -> None:
         self._down = max(self._down, self._way_back())
         if self._down > self.loop.now + KEEPALIVE_S:
             self._break_later()

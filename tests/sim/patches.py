@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -34,6 +35,7 @@ from cosco.client.read.state import direct_stores, direct_window
 from cosco.client.rpc import grpc_channel, in_use, known_services, leftovers, transport
 from cosco.client.write import push_streams
 from cosco.process.native_grpc import server_choice
+from cosco.process.service_calls import channel_choice
 from cosco.shuffle_service.io import arena, metrics
 
 from . import aio, client_files, database, storage, threads, watch
@@ -43,6 +45,8 @@ from .world import OnPurpose, current, is_active
 _PACKAGES = ("client", "metadata", "shuffle_service", "dfs")
 #: What needs libraries of its own, and is not simulated.
 _APART = ("cosco.dfs.hdfs", "cosco.dfs.objects", "cosco.dfs.testing")
+#: What the Unix clock says as a run begins.
+_EPOCH_S = 1.8e9
 _installed: list[bool] = []
 
 
@@ -78,6 +82,52 @@ class _Metric:
         return _Metric(f"{self._name} {label}")
 
 
+class _Tokens:
+    """Stands for tokens of a file: with them come capabilities."""
+
+    async def watch(self) -> None:
+        """They never change."""
+
+
+def _principals_of(config: Any) -> _Tokens | None:
+    return _Tokens() if config.tokens else None
+
+
+#: To a daemon the rows of one exchange are of this many tenants, by their ranges, and so are the
+#: streams of its writers, by their mappers: there are few exchanges at a time.
+TENANTS = 3
+
+
+def _make_tenants(rights: Any, groups: Any, intakes: Any) -> None:
+    rights.Caller.tenant = property(lambda _: "simulated" if current().has_tenants else "")
+    found, open_intake = groups.Groups.found, intakes.Intakes.open
+
+    def found_of_ranges(self: Any, exchange: Any, assignment: Any) -> Any:
+        one = found(self, exchange, assignment)
+        tenant = one.tenant and one.tenant + assignment.range_index % TENANTS
+        return replace(one, tenant=tenant)
+
+    def open_of_mappers(self: Any, hello: Any, stream: Any, now: float, tenant: int = 0) -> Any:
+        return open_intake(self, hello, stream, now, tenant and tenant + hello.mapper % TENANTS)
+
+    groups.Groups.found, intakes.Intakes.open = found_of_ranges, open_of_mappers
+
+
+def _watch_queues(order: Any, queue: Any) -> None:
+    def passed_over(self: Any) -> None:
+        current().count("tenants passed over")
+        pass_over_line(self)
+
+    def served(self: Any, now: float) -> None:
+        lines = len(self._order._lines)
+        serve(self, now)
+        if lines > 1 and not self._is_serving:
+            current().count("tenants waiting together")
+
+    pass_over_line, serve = order.FairOrder.pass_over_line, queue.PageQueue.serve
+    order.FairOrder.pass_over_line, queue.PageQueue.serve = passed_over, served
+
+
 class SimMetrics:
     """`DaemonMetrics`, for nobody to look at."""
 
@@ -85,8 +135,17 @@ class SimMetrics:
         metric = self.__dict__[name] = _Metric(f"daemon {name}")
         return metric
 
-    def count(self, what: str, amount: int) -> None:
+    def count(self, what: str, amount: float) -> None:
         getattr(self, what).inc(amount)
+
+    def figures(self) -> None:
+        """Nobody asks for them."""
+
+    def count_denied(self) -> None:
+        self.refused.labels("capability").inc()
+
+    def count_too_many(self) -> None:
+        self.refused.labels("tenant_streams").inc()
 
     def count_tier(self, what: str, amount: int, label: str) -> None:
         metric = getattr(self, f"tier_{what}")
@@ -224,6 +283,8 @@ def install() -> None:
     pa.array([b"row"]).to_numpy(zero_copy_only=False)
     monotonic, sleep = time.monotonic, time.sleep
     time.monotonic = lambda: current().loop.now if is_active() else monotonic()
+    unix = time.time
+    time.time = lambda: _EPOCH_S + current().loop.now if is_active() else unix()
     time.sleep = lambda s: threads.sleep(s) if is_active() else sleep(s)
     secrets.randbits = lambda bits: current().rng.getrandbits(bits)  # noqa: PLW0108  each world's
     secrets.token_bytes = lambda n=32: current().rng.randbytes(n)
@@ -235,9 +296,11 @@ def install() -> None:
     grpc_channel.GrpcCall.__hash__ = lambda call: call._call.number
     # The simulated network is below gRPC.
     server_choice.NATIVE = None
+    channel_choice.NATIVE = None
     transport._channels = transport._Channels(grpc_channel.GrpcTransport())
     following.Waiter.__hash__ = _number_of
     replaced: list[tuple[Any, Any]] = [
+        (server_choice.new_server, aio.new_server),
         (cosco.dfs.open_store, storage.open_store),
         (cosco.dfs.registry.open_flash, storage.open_flash),
         (cosco.metadata.store.database.open_database, database.open_database),
@@ -279,6 +342,24 @@ def install() -> None:
     daemon.FrameBudgets = _shown(daemon.FrameBudgets, "budgets")
     metadata = importlib.import_module("cosco.metadata.server")
     metadata.MetadataState = _shown(metadata.MetadataState, "states")
+    # Capabilities are asked for here, and no tokens: those need TLS.
+    metadata.principals_of = _principals_of
+    guard = metadata.Guard
+    metadata.Guard = lambda state, names, _, *rest: guard(state, names, None, *rest)
+    _make_tenants(
+        importlib.import_module("cosco.metadata.state.access.rights"),
+        importlib.import_module("cosco.metadata.state.groups.group_table"),
+        importlib.import_module("cosco.shuffle_service.state.intake"),
+    )
+    _watch_queues(
+        importlib.import_module("cosco.protocol.push.fair_order"),
+        importlib.import_module("cosco.shuffle_service.state.page_queue"),
+    )
+    config = importlib.import_module("cosco.config")
+    config._check_tokens = lambda _: None
+    # Handles are shown to the metadata service as well, which asks for nothing.
+    client = importlib.import_module("cosco.client.access.service_connection")
+    client.is_loopback = lambda _: True
     _count_losses(importlib.import_module("cosco.metadata.state.exchange.losses").Losses)
     _watch_ends(
         importlib.import_module("cosco.metadata.state.exchange.exchange_state").ExchangeState

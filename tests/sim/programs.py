@@ -83,11 +83,7 @@ class Service:
         else:
             self.world.trace(f"{process} has ended")
             self.world.count(f"{self.kind} stopped")
-        self.world.later(0, self._exit, process)
-
-    def _exit(self, process: Process) -> None:
-        self.world.deaths += process in self.world.cores
-        self.world.loop.kill(process)
+        self.world.later(0, self.world.loop.kill, process)
 
     def _on_ready(self, _: str) -> None:
         self.is_ready = True
@@ -102,12 +98,17 @@ class MetadataService(Service):
 
     def __init__(self, world: World, scenario: Scenario) -> None:
         super().__init__(world, "metadata", METADATA_HOST)
+        world.has_tenants = scenario.keyed
         self._config = MetadataConfig(
+            insecure=True,
             listen=METADATA_ADDRESS,
             daemon_lease_s=scenario.daemon_lease_s,
             adoption_grace_s=ADOPTION_GRACE_S,
             old_build_grace_s=scenario.old_build_grace_s,
-            metrics="",
+            http="",
+            # Asked for by nobody here, where there is no TLS: it is what begins capabilities.
+            tokens="simulated" if scenario.keyed else "",
+            key_rotation_s=1.0,
         )
 
     async def _serve(self, stop: asyncio.Event, stop_now: asyncio.Event) -> None:
@@ -147,6 +148,7 @@ class Daemon(Service):
             }
         self._boards_bytes = scenario.group.boards_bytes if scenario.group is not None else 0
         self._config = DaemonConfig(
+            insecure=True,
             listen=self.address,
             advertise=twin_of.address if twin_of is not None else "",
             metadata=METADATA_ADDRESS,
@@ -161,6 +163,8 @@ class Daemon(Service):
             store_timeout_s=STORE_TIMEOUT_S,
             register_timeout_s=60.0,
             sweep_s=1.0 if scenario.drops_old_builds else 15.0,
+            tenant_memory_share=scenario.tenant_share,
+            tenant_streams=scenario.tenant_streams,
             **options,
         )
 

@@ -21,14 +21,24 @@ COLUMNS = 0.15
 DRAINED = 0.04
 #: The share of all in which a host dies for good with its own disk, and nothing else fails.
 LOST_HOSTS = 0.04
+#: `GroupWork.orphaned` is one of these.
+ORPHANED = (0.0, 0.3)
 #: How long old builds are kept, in seconds: in the last case for longer than any run takes.
 OLD_BUILD_GRACES_S = (0.0, 0.0, 3.0, 900.0)
 
+#: Partitions of an exchange, at most.
+MAX_PARTITIONS = 8
 #: The share of all whose daemons have flash before their stores.
 TIERS = 0.15
 
 #: The share of exchanges whose readers read from stores themselves.
 DIRECT = 0.35
+#: The share of all whose daemons ask for capabilities, by keys that follow one another.
+KEYED = 0.4
+#: Of these, what a tenant may have of the memory of a daemon, and of its streams: in the last case
+#: less than a frame, and one stream, which writers take turns with.
+TENANT_SHARES = (1.0, 0.5, 0.2, 0.002)
+TENANT_STREAMS = (0, 0, 1)
 #: The share of exchanges that an application owns, beside another one.
 APPLICATIONS = 0.2
 
@@ -56,6 +66,7 @@ class GroupWork:
     speculation: float  # of mappers that have a second attempt
     flushed: float  # of mappers whose commit is waited for
     dying: float  # of mappers whose worker is killed right after they have ended
+    orphaned: float  # of those that ended after a range of theirs had moved: likewise
     retiring: float  # of tasks after which their worker ends in good order
     released: float  # of exchanges that are released once they were read
     early_released: float  # of exchanges that are released at any moment
@@ -112,6 +123,9 @@ class Scenario:
     forged: bool = False  # one commit is made twice, and says two things
     drained: bool = False  # an operator drains a daemon, and takes that back
     lost_host: bool = False  # one host goes with its disk, and nothing else goes wrong
+    keyed: bool = False  # daemons ask for capabilities
+    tenant_share: float = 1.0  # of the memory of a daemon, where it is keyed
+    tenant_streams: int = 0  # that a tenant may have there; 0: any number
     columns: bool = False  # rows are of Arrow, see `columns.py`
     direct: bool = False  # readers read from stores, see `client_files.py`
     application: bool = False  # one owns the exchange, and a source that its re-runs read
@@ -178,7 +192,13 @@ def draw(seed: int) -> Scenario:
         old_build_grace_s=random.Random(f"old builds {seed}").choice(OLD_BUILD_GRACES_S),
     )
     drained = random.Random(f"drained {seed}").random() < DRAINED
-    scenario = replace(scenario, drained=drained, tiers=_tiers(random.Random(f"tiers {seed}")))
+    keyed = random.Random(f"keys {seed}").random() < KEYED
+    tiers = _tiers(random.Random(f"tiers {seed}"))
+    scenario = replace(scenario, drained=drained, keyed=keyed, tiers=tiers)
+    if keyed:
+        tenants = random.Random(f"tenants {seed}")
+        share, streams = tenants.choice(TENANT_SHARES), tenants.choice(TENANT_STREAMS)
+        scenario = replace(scenario, tenant_share=share, tenant_streams=streams)
     if scenario.tiers is not None and not tight:  # so that segments are many
         segment_bytes = min(scenario.segment_bytes, scenario.tiers.segment_bytes)
         scenario = replace(scenario, segment_bytes=segment_bytes)
@@ -187,7 +207,8 @@ def draw(seed: int) -> Scenario:
     lost_host = random.Random(f"lost host {seed}")
     is_lost = lost_host.random() < LOST_HOSTS
     if kind.random() < GROUPS:
-        scenario = _of_group(kind, scenario)
+        orphaned = random.Random(f"orphaned {seed}").choice(ORPHANED)
+        scenario = _of_group(kind, scenario, orphaned)
         return _with_lost_host(lost_host, scenario) if is_lost else scenario
     if is_lost:
         scenario = _with_lost_host(lost_host, scenario)
@@ -233,7 +254,7 @@ def _tiers(rng: random.Random) -> Tiers | None:
     )
 
 
-def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:
+def _of_group(rng: random.Random, scenario: Scenario, orphaned: float) -> Scenario:
     """The same cluster with a group: more exchanges, and less in each."""
     faults_s = min(scenario.faults_s, rng.choice((4.0, 12.0)))
     large = rng.random() < 0.1  # more than fits in memory
@@ -261,6 +282,7 @@ def _of_group(rng: random.Random, scenario: Scenario) -> Scenario:
             speculation=rng.choice((0.0, 0.1, 0.5)),
             flushed=rng.choice((0.0, 0.3)),
             dying=rng.choice((0.0, 0.05, 0.2)),
+            orphaned=orphaned,
             retiring=rng.choice((0.0, 0.05)),
             released=rng.choice((0.0, 0.7, 1.0)),
             early_released=rng.choice((0.0, 0.0, 0.15)),
@@ -273,7 +295,8 @@ def _with_lost_host(rng: random.Random, scenario: Scenario) -> Scenario:
     """The same work where nothing goes wrong but that."""
     group = scenario.group
     if group is not None:
-        group = replace(group, speculation=0.0, dying=0.0, retiring=0.0, early_released=0.0)
+        group = replace(group, speculation=0.0, dying=0.0, orphaned=0.0)
+        group = replace(group, retiring=0.0, early_released=0.0)
     copies = rng.choice((1, 1, 2))
     return replace(
         scenario,

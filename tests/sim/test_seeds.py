@@ -17,7 +17,7 @@ from .scenario import seeds_of_groups
 pytestmark = pytest.mark.timeout(1800)
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 2000
+SEEDS = 1200
 #: What must have happened in five of them at least, by the names that `--coverage` prints.
 HAPPENINGS = (
     "calls lost",
@@ -25,6 +25,7 @@ HAPPENINGS = (
     "calls repeated late",
     "messages late",
     "streams broken",
+    "messages entered together",
     "fault: cut",
     "fault: kill daemon",
     "fault: kill daemons",
@@ -77,6 +78,9 @@ HAPPENINGS = (
     "commits forged",
     "stores forgotten",
     "old builds dropped",
+    "tenants passed over",
+    "tenants waiting together",
+    "daemon refused tenant_streams",
     "old epochs dropped from memory",
     "daemon events epochs_dropped",
     "readers met a dropped build",
@@ -111,6 +115,7 @@ HAPPENINGS = (
     "releases amid work",
     "groups closed amid work",
     "workers killed after a close",
+    "workers killed after a close to moved ranges",
     "workers that ended in good order",
     "mappers that died before they committed",
     "callbacks of groups",

@@ -188,6 +188,9 @@ class RLock:
             self._owner = None
             self._wake_next()
 
+    def _is_owned(self) -> bool:
+        return self._owner is greenlet.getcurrent()
+
     def _wake_next(self) -> None:
         while self._queue and not self._queue.popleft().wake():
             pass

@@ -37,6 +37,7 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.direct_rng: random.Random | None = None  # of what clients read from disks
+        self.entries_rng: random.Random | None = None  # of what servers take at a time
         self.loop = VirtualLoop()  # type: ignore[abstract]  # asyncio asks for no more of it
         self.hub = greenlet.getcurrent()
         self.network = Network(self)
@@ -47,6 +48,7 @@ class World:
         self.flashes: dict[Process, Disk] = {}
         self.slow_disks: dict[Process, Disk] = {}
         self.is_flash_durable = False  # by their options
+        self.has_tenants = False  # see `patches.TENANTS`
         self.lost_stores: set[str] = set()  # ids of those whose disk is no more
         self.forgotten_stores: set[str] = set()  # of these, what an operator has said so of
         self.database: TableStore
@@ -58,8 +60,6 @@ class World:
         self.marks: set[tuple[int, tuple[int, int, int], int, int]] = set()
         #: What metadata services know, by process.
         self.states: dict[Process, MetadataState] = {}
-        self.deaths = 0  # of daemons, with what they had in memory
-        self.cuts = 0  # of hosts from each other
         self.known_losses = 0  # that metadata services heard of
         #: When the build of a range that was the present one ended last: (exchange, range) → then.
         self.ended_builds: dict[tuple[int, int], float] = {}
@@ -137,7 +137,6 @@ class World:
     def kill(self, process: Process) -> None:
         if process.state is not RunState.DEAD:
             self.trace(f"kill {process}")
-            self.deaths += process in self.cores
             self.loop.kill(process)
 
     def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:

@@ -81,6 +81,7 @@ class DaemonParts:
         intake = WriterIntake(self.intakes, number, mapper_attempt, stream)
         if not intake.take_in(memoryview(data), answer, time.monotonic()):
             await taken_in.wait()
+        intake.settle(time.monotonic())
         return intake
 
     async def take(self, *blocks: bytes) -> None:

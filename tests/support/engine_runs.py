@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 #: In `make test-engines`; `make soak-engines` has more.
-_RUNS: Final = 3
+_RUNS: Final = 2
 #: The whole of what takes long, as the engines' own tests.
 IS_SOAK: Final = "COSCO_ENGINE_RUNS" in os.environ
 

@@ -40,13 +40,14 @@ def found(
     size: int = 0,
     without: tuple[int, ...] = (),
     epoch: int = 1,
+    build: int = 1,
     sealed: bool = False,
     primary: int = INCARNATION,
     replicas: tuple[int, ...] = (),
 ) -> FoundAssignment:
     """What the metadata service answers to a look-up; `size` 0: of no further exchange."""
     assignment = Assignment(
-        0, epoch, 1, DaemonRef(primary, "a"), tuple(DaemonRef(r, "b") for r in replicas), sealed
+        0, epoch, build, DaemonRef(primary, "a"), tuple(DaemonRef(r, "b") for r in replicas), sealed
     )
     alike = None
     if size:

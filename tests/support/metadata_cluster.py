@@ -124,7 +124,7 @@ class Cluster:
         return fences
 
     def daemon_states(self) -> dict[int, DaemonState]:
-        daemons, _ = self.state.status()
+        daemons, _ = self.state.overview.status()
         return {d.ref.incarnation: d.state for d in daemons}
 
     # --- exchanges ---

@@ -262,6 +262,8 @@ def _main(channel: socket.socket) -> Callable[[], None] | None:
 
     for name in _IMPORTS:
         importlib.import_module(name)
+    with suppress(ImportError):  # where engines are tested it is not installed
+        importlib.import_module("cosco.metadata.http.site.http_site")
     for name in cosco.__all__:  # which is imported when it is asked for
         getattr(cosco, name)
     gc.freeze()

@@ -82,7 +82,8 @@ class Service:
         self._port.bind((_HOST, 0))
         self.address = f"{_HOST}:{self._port.getsockname()[1]}"
         self._module = module
-        self._arguments = ["--listen", self.address, "--metrics", f"{_HOST}:0", *options]
+        option = "--http" if module.endswith(".metadata") else "--metrics"
+        self._arguments = ["--listen", self.address, option, f"{_HOST}:0", *options]
         self._file_kib = file_kib
         self.log = log
         self._process: prepared.Process | None = None

@@ -139,12 +139,13 @@ class Proxy:
 
     async def _end(self) -> None:
         self._is_ending = True
-        self._server.close()
-        # Also what was accepted and is not a link yet: it ends as soon as it has begun.
+        # Also what was accepted and is not a link yet: it ends as soon as it has begun. The server
+        # is closed after them, since asyncio gives up, open, what it accepted just before that.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for link in self._links:
                 link.task.cancel()
             await asyncio.wait(others)
+        self._server.close()
         await asyncio.sleep(0)  # transports that were aborted close at the next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

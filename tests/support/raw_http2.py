@@ -49,18 +49,28 @@ def message(content: bytes, *, length: int | None = None, compressed: bool = Fal
 
 
 class RawPeer:
-    """A connection of a client. Each wait ends after `timeout_s`."""
+    """A connection of a client. Each wait ends after `timeout_s`.
 
-    def __init__(self, address: str, timeout_s: float = 10.0) -> None:
+    source: the address that it comes from: each of 127.0.0.0/8 is another peer.
+    """
+
+    def __init__(self, address: str, timeout_s: float = 10.0, source: str = "127.0.0.1") -> None:
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=timeout_s)
+        self._socket = socket.create_connection(
+            (host, int(port)), timeout=timeout_s, source_address=(source, 0)
+        )
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
         self._stream = -1
+        self._window = 65_535
 
     def __enter__(self) -> RawPeer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
@@ -80,6 +90,25 @@ class RawPeer:
             part = payload[start : start + 16384]
             is_last = last and start + 16384 >= len(payload)
             self.send(frame(DATA, END_STREAM if is_last else 0, stream, part))
+
+    def data_within(self, stream: int, payload: bytes) -> bool:
+        """Send one frame once the connection's window lets it. Returns whether that is open."""
+        while self._window < len(payload):
+            found = self.next()
+            if found is None:
+                return False
+            if found.kind == WINDOW_UPDATE and found.stream == 0:
+                self._window += int.from_bytes(found.payload, "big")
+        self._window -= len(payload)
+        self.send(frame(DATA, 0, stream, payload))
+        return True
+
+    def data_at_once(self, stream: int, payload: bytes, *, last: bool = False) -> None:
+        """The same, in one write."""
+        parts = [payload[start : start + 16384] for start in range(0, len(payload), 16384)]
+        flags = [0] * (len(parts) - 1) + [END_STREAM if last else 0]
+        frames = (frame(DATA, flag, stream, part) for flag, part in zip(flags, parts, strict=True))
+        self.send(b"".join(frames))
 
     def next(self) -> Frame | None:
         """Return the next frame; None at the end of the connection."""
@@ -104,6 +133,14 @@ class RawPeer:
         """Return the next frame of a kind; None if the connection ends before."""
         while (found := self.next()) is not None and found.kind != kind:
             pass
+        return found
+
+    def until_taken(self) -> list[Frame]:
+        """Wait until the server has read all that was sent; returns the frames that came before."""
+        self.send(frame(PING, 0, 0, bytes(8)))
+        found = []
+        while (one := self.next()) is not None and not (one.kind == PING and one.flags & ACK):
+            found.append(one)
         return found
 
     def window(self, wait_s: float) -> int:

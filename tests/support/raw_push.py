@@ -9,10 +9,19 @@ from typing import Any, Self
 import grpc
 from support.frame_making import block, frame
 
+from cosco import Connection
+from cosco.process.tls.grpc_credentials import new_channel_of
+from cosco.process.tls.tls_files import client_files
 from cosco.protocol import wire
 from cosco.protocol.push.messages import Hello, PushRequest
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec
 from cosco.protocol.wire import mpb, spb
+
+
+def channel_to(address: str) -> Any:
+    """Return a channel as the environment says: with TLS or without."""
+    files = client_files()
+    return new_channel_of(grpc, address, None if files is None else files.current())
 
 
 def request_bytes(request: PushRequest[bytes]) -> bytes:
@@ -33,7 +42,8 @@ class RawMetadata:
     """Calls of the metadata service without any of the client's care."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = channel_to(address)
+        self._credential = Connection(address).credential()  # as the environment says
 
     def call(self, method: str, request: Any) -> Any:
         _, reply_type = wire.METADATA_METHODS[method]
@@ -42,10 +52,11 @@ class RawMetadata:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply_type.FromString,
         )
-        return stub(request, timeout=10)
+        shown = [("authorization", f"Bearer {self._credential()}")] if self._credential else None
+        return stub(request, timeout=10, metadata=shown)
 
-    def create(self, shuffle_id: str, partitions: int = 4) -> ExchangeInfo:
-        spec = ExchangeSpec(shuffle_id, partitions, replicas=1)
+    def create(self, shuffle_id: str, partitions: int = 4, *, replicas: int = 1) -> ExchangeInfo:
+        spec = ExchangeSpec(shuffle_id, partitions, replicas=replicas)
         request = mpb.CreateExchangeRequest(spec=wire.to_pb(spec), owner=b"o" * 16)
         return wire.from_pb(ExchangeInfo, self.call("CreateExchange", request))
 
@@ -57,21 +68,25 @@ class RawPush:
     """One push stream; `reply` gives the next reply of the daemon, or raises grpc.RpcError."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = channel_to(address)
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         call: Any = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
         self._call = call(iter(self._requests.get, None), timeout=20)
 
     @classmethod
-    def to(cls, exchange: ExchangeInfo, *, mapper: int = 1) -> Self:
+    def to(cls, exchange: ExchangeInfo, *, mapper: int = 1, capability: str | None = None) -> Self:
         """A mapper's stream to the primary of the first range."""
+        capability = exchange.capability if capability is None else capability
         primary = exchange.assignments[0].primary
         push = cls(primary.address)
-        push.hello(exchange.number, primary.incarnation, mapper=mapper)
+        push.hello(exchange.number, primary.incarnation, mapper=mapper, capability=capability)
         return push
 
-    def hello(self, number: int, incarnation: int, *, mapper: int = 1) -> None:
-        self.say(PushRequest(hello=Hello(number, mapper, 1, incarnation)))
+    def hello(
+        self, number: int, incarnation: int, *, mapper: int = 1, capability: str = ""
+    ) -> None:
+        hello = Hello(number, mapper, 1, incarnation, capability=capability)
+        self.say(PushRequest(hello=hello))
 
     def announce(self, *frame_bytes: int) -> None:
         self.say(PushRequest(announce=frame_bytes))

@@ -27,7 +27,7 @@ from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.intake import Found, Intakes, WriterIntake
 from cosco.shuffle_service.state.replication.replica import Replica
-from cosco.shuffle_service.state.segment_choice import Flush
+from cosco.shuffle_service.state.segments.segment_choice import Flush
 
 PARTITIONS = 8
 

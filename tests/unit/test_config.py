@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from cosco.config import (
     DaemonConfig,
     MetadataConfig,
+    insecure_warning,
+    is_loopback,
     parse_address,
     parse_reserve,
     parse_size,
@@ -38,7 +41,20 @@ def test_a_given_size_of_segments_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("segment_bytes", 63 * KIB), ("segment_bytes", 65 * MIB), ("store_idle_s", -1.0)],
+    [
+        ("segment_bytes", 63 * KIB),
+        ("segment_bytes", 65 * MIB),
+        ("store_idle_s", -1.0),
+        ("connections", 7),
+        ("peer_connections", 0),
+        ("new_connections", 0),
+        ("peer_calls", -1),
+        ("tenant_streams", -1),
+        ("tenant_memory_share", 0.0),
+        ("tenant_memory_share", -0.5),
+        ("tenant_memory_share", 1.01),
+        ("tenant_memory_share", math.nan),
+    ],
 )
 def test_what_makes_no_sense_is_refused(name: str, value: float) -> None:
     options = {"memory": 256 * MIB, name: value}
@@ -67,17 +83,106 @@ def test_processes_share_the_memory_and_count_ports_up() -> None:
         ("127.0.0.1:7070", "auto", "127.0.0.1:8070"),
         ("[::1]:7070", "auto", "[::1]:8070"),
         ("127.0.0.1:0", "auto", "127.0.0.1:0"),
-        ("127.0.0.1:7070", "0.0.0.0:9", "0.0.0.0:9"),
+        ("127.0.0.1:7070", "localhost:9", "localhost:9"),
         ("127.0.0.1:7070", "", ""),
     ],
 )
 def test_where_metrics_are(listen: str, metrics: str, found: str) -> None:
-    for config in (
-        MetadataConfig(listen=listen, metrics=metrics),
-        DaemonConfig(listen=listen, metrics=metrics),
-    ):
-        config.validate()
-        assert config.metrics_listen == found
+    daemon = DaemonConfig(listen=listen, metrics=metrics)
+    daemon.validate()
+    metadata = MetadataConfig(listen=listen, http=metrics)
+    metadata.validate()
+    assert daemon.metrics_listen == metadata.http_listen == found
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.1.2.3:1", True),
+        ("[::1]:1", True),
+        ("[::ffff:127.0.0.1]:1", True),
+        ("localhost:1", True),
+        ("LocalHost:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("*:1", False),
+        ("10.0.0.1:1", False),
+        ("localhost.example.org:1", False),
+        ("node:1", False),
+    ],
+)
+def test_what_is_reached_by_nobody_else(address: str, found: bool) -> None:
+    assert is_loopback(address) == found
+
+
+@pytest.mark.parametrize("config_class", [MetadataConfig, DaemonConfig])
+@pytest.mark.parametrize("listen", ["0.0.0.0:7070", "node:7070", "[::]:7070"])
+def test_who_listens_beyond_the_loopback_has_tls_or_says_that_it_is_meant(
+    config_class: type[MetadataConfig] | type[DaemonConfig], listen: str
+) -> None:
+    with_advertise = {"advertise": "node:7070"} if config_class is DaemonConfig else {}
+    options: dict[str, Any] = {"listen": listen, **with_advertise}
+    with pytest.raises(InvalidArgument, match="cosco tls init"):
+        config_class(**options).validate()
+    meant = config_class(insecure=True, **options)
+    meant.validate()
+    assert beside(meant) == f"{listen.removesuffix(':7070')}:8070"
+    files = dict(TLS)
+    if config_class is MetadataConfig:
+        files["tokens"] = "file"
+    safe = config_class(**files, **options)
+    safe.validate()
+    assert beside(safe) == "127.0.0.1:8070", "unless an address is given"
+
+
+def beside(config: MetadataConfig | DaemonConfig) -> str:
+    return config.http_listen if isinstance(config, MetadataConfig) else config.metrics_listen
+
+
+def test_metrics_of_daemons_are_for_this_machine_alone() -> None:
+    options: dict[str, Any] = {"metrics": "node:9", **TLS}
+    with pytest.raises(InvalidArgument, match="--metrics node:9 would be served to everybody"):
+        DaemonConfig(**options).validate()
+    DaemonConfig(insecure=True, **options).validate()
+
+
+def test_http_beyond_this_machine_needs_tls_and_tokens() -> None:
+    for lacking, files in (("is no TLS", {}), ("are no tokens", TLS)):
+        with pytest.raises(InvalidArgument, match=f"--http node:9 .* as there {lacking}"):
+            MetadataConfig(http="node:9", **files).validate()
+        meant = MetadataConfig(http="node:9", insecure=True, **files)
+        meant.validate()
+        assert f"there {lacking}: whoever reaches node:9 over HTTP" in insecure_warning(meant)
+    safe = MetadataConfig(http="node:9", tokens="file", **TLS)
+    safe.validate()
+    assert not insecure_warning(safe)
+
+
+@pytest.mark.parametrize("host", ["https://node", "node:80", "a/b", "a@b", "näme", "[::1", "a,b:c"])
+def test_names_of_http_are_hosts(host: str) -> None:
+    with pytest.raises(InvalidArgument, match="--http-host"):
+        MetadataConfig(http_host=host).validate()
+
+
+def test_names_of_http_are_several() -> None:
+    config = MetadataConfig(http_host="cosco.example  node,[::1] fe80::1")
+    config.validate()
+    assert config.http_hosts == ("cosco.example", "node", "[::1]", "fe80::1")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"tls_cert": "x"}, "--tls-cert is given, and --tls-key and --tls-ca is not"),
+        ({"tls_ca": "x", "tls_key": "y"}, "--tls-key and --tls-ca is given, and --tls-cert is not"),
+        ({"tls_client_auth": "never"}, "must be require or optional"),
+    ],
+)
+def test_options_of_tls_go_together(given: dict[str, Any], says: str) -> None:
+    for config_class in (MetadataConfig, DaemonConfig):
+        with pytest.raises(InvalidArgument, match=says):
+            config_class(**given).validate()
 
 
 def test_metrics_of_processes_count_up_with_their_ports() -> None:
@@ -91,8 +196,11 @@ def test_metrics_of_processes_count_up_with_their_ports() -> None:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:64536", "[::1]:65535"])
 def test_metrics_beyond_the_last_port_are_refused(listen: str) -> None:
-    for config in (MetadataConfig(listen=listen), DaemonConfig(listen=listen)):
-        with pytest.raises(InvalidArgument, match="--metrics auto"):
+    for config, name in (
+        (MetadataConfig(listen=listen), "http"),
+        (DaemonConfig(listen=listen), "metrics"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"--{name} auto"):
             config.validate()
 
 
@@ -229,3 +337,72 @@ def test_a_secret_in_the_url_of_a_tier_is_not_repeated() -> None:
     with pytest.raises(InvalidArgument) as caught:
         parse_tiers("flash=s3://user:hidden@b/p,then=file:///d")
     assert "hidden" not in str(caught.value)
+
+
+TLS = {"tls_ca": "ca", "tls_cert": "cert", "tls_key": "key"}
+JWTS = {"jwks": "https://issuer.example/keys", "jwt_issuer": "i", "jwt_audience": "a"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tokens": "/etc/cosco/tokens"},
+        JWTS,
+        {**JWTS, "tokens": "tokens", "jwt_tenant_claim": "team", "jwt_role_claim": "x"},
+        {**JWTS, "jwks": "/etc/cosco/keys.json"},
+        {**JWTS, "jwks": "http://127.0.0.1:8080/keys"},
+        {**JWTS, "jwks": "http://[::1]/keys"},
+        {**JWTS, "jwks": "HTTP://LocalHost/keys"},
+        {**JWTS, "jwks": "https://issuer.example:8443/realms/x/certs?a=b"},
+    ],
+)
+def test_options_of_tokens(given: dict[str, Any]) -> None:
+    MetadataConfig(**given, **TLS).validate()
+    with pytest.raises(InvalidArgument, match="--tokens and --jwks need TLS"):
+        MetadataConfig(**given).validate()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"jwks": "keys"}, "--jwks is given, and --jwt-issuer is empty"),
+        ({**JWTS, "jwt_audience": ""}, "--jwks is given, and --jwt-audience is empty"),
+        ({**JWTS, "jwt_tenant_claim": ""}, "--jwt-tenant-claim is empty"),
+        ({**JWTS, "jwt_role_claim": ""}, "--jwt-role-claim is empty"),
+        ({**JWTS, "jwks": ""}, "--jwt-issuer is given, and --jwks is not"),
+        ({"jwt_role_claim": "x"}, "--jwt-role-claim is given, and --jwks is not"),
+        ({**JWTS, "jwks": "http://issuer.example/keys"}, "is to be https"),
+        ({**JWTS, "jwks": "http://127.0.0.1.example/keys"}, "is to be https"),
+        ({**JWTS, "jwks": "file:///etc/keys"}, "is no URL"),
+        ({**JWTS, "jwks": "file://localhost/etc/keys"}, "is to be https"),
+        ({**JWTS, "jwks": "ftp://localhost/keys"}, "is to be https"),
+        ({**JWTS, "jwks": "https://"}, "is no URL"),
+        ({**JWTS, "jwks": "https://a:b/keys"}, "is no URL"),
+        ({**JWTS, "jwks": "https://[::1/keys"}, "is no URL"),
+        ({**JWTS, "jwks": "https://a.example/k eys"}, "is no URL"),
+        ({**JWTS, "jwks": "https://a.example/\nkeys"}, "is no URL"),
+        ({**JWTS, "jwks": "https://me:hidden@a.example/keys"}, "password does not belong"),
+    ],
+)
+def test_options_of_tokens_that_make_no_sense(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says) as caught:
+        MetadataConfig(**given).validate()
+    assert "hidden" not in str(caught.value)
+
+
+def test_who_serves_everybody_asks_for_tokens_or_says_that_it_is_meant() -> None:
+    listen: dict[str, Any] = {**TLS, "listen": "0.0.0.0:7070"}
+    with pytest.raises(InvalidArgument, match="there are no tokens: `cosco tls init") as caught:
+        MetadataConfig(**listen).validate()
+    assert "`cosco token create --tokens FILE" in str(caught.value)
+    DaemonConfig(**listen, advertise="node:7071").validate()
+    asking = MetadataConfig(**listen, tokens="file")
+    asking.validate()
+    assert insecure_warning(asking) == ""
+    meant = MetadataConfig(**listen, insecure=True)
+    meant.validate()
+    assert "no tokens: whoever has a certificate and reaches 0.0.0.0:7070" in insecure_warning(
+        meant
+    )
+    nobody_asked = MetadataConfig(**listen, insecure=True, tls_client_auth="optional")
+    assert "no tokens: whoever reaches 0.0.0.0:7070 may read" in insecure_warning(nobody_asked)

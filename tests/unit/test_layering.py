@@ -28,7 +28,7 @@ PURE_FILES = {"cosco.errors", "cosco.dfs.protocol", "cosco.mechanics"}
 
 #: Bottom first: a module imports from its own layer and those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cosco.errors", "cosco.mechanics"),
+    ("cosco.errors", "cosco.mechanics", "cosco.decision_thread"),
     ("cosco.format", "cosco.config"),
     ("cosco.protocol",),
     ("cosco.process", "cosco.dfs"),

@@ -16,6 +16,8 @@ from cosco.engine_versions import SUPPORTED
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: Each package, and the extra that has what it needs beside the dependencies of all.
+#: What a browser is sent.
+PAGE = ROOT / "cosco/metadata/http/page"
 PACKAGES = {
     ROOT / "cosco": "demo",
     ROOT / "benchmarks" / "cosco_bench": "bench",
@@ -28,7 +30,13 @@ EXTRAS = {
     ROOT / "cosco/dfs/hdfs": "hdfs",
     ROOT / "cosco/dfs/testing.py": "testing",
     ROOT / "cosco/mechanics.py": "native",
+    ROOT / "cosco/process/tls/authority.py": "tls",
+    ROOT / "cosco/metadata/access/json_web_tokens.py": "jwt",
+    ROOT / "cosco/metadata/access/key_sets.py": "jwt",
+    ROOT / "cosco/metadata/http": "http",
 }
+#: Packages that are imported by another name.
+IMPORTED_AS = {"pyjwt": "jwt"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -41,8 +49,10 @@ def test_the_wheel_has_every_package_and_each_has_only_code() -> None:
     assert {ROOT / package for package in wheel["packages"]} == set(PACKAGES)
     for package in PACKAGES:
         files = (path for path in package.rglob("*") if path.is_file())
-        others = {path.name for path in files if path.suffix not in {".py", ".pyc", ".pyi"}}
-        assert others <= {"py.typed"}
+        others = {path for path in files if path.suffix not in {".py", ".pyc", ".pyi"}}
+        pages = {one for one in others if one.is_relative_to(PAGE)}
+        assert {one.suffix for one in pages} <= {".html", ".css", ".js", ".svg"}
+        assert {one.name for one in others - pages} <= {"py.typed"}
         for folder in {path.parent for path in package.rglob("*.py")}:
             assert (folder / "__init__.py").is_file(), folder
 
@@ -84,7 +94,8 @@ def test_an_extra_has_what_its_part_imports(part: Path) -> None:
     project = PROJECT["project"]
     asked = names(project["dependencies"])
     asked |= names(project["optional-dependencies"][EXTRAS[part]])
-    asked = {name.replace("-", "_") for name in asked}  # hdfs-native is imported as hdfs_native
+    # hdfs-native is imported as hdfs_native
+    asked = {IMPORTED_AS.get(name, name).replace("-", "_") for name in asked}
     for path in part.rglob("*.py") if part.is_dir() else [part]:
         assert imported_from_elsewhere(path, "cosco") <= asked, path
 

@@ -75,7 +75,8 @@ def anchors(document: Path) -> set[str]:
 def repository_paths() -> list[str]:
     """Every file and folder, each with a slash before its first name."""
     tops = ("benchmarks", "cosco", "docs", "examples", "protos", "tests", "tools")
-    crates = ("native/extension", "native/mechanics")  # beside them lies what cargo makes
+    # Beside the crates lies what cargo makes.
+    crates = [f"native/{name}" for name in ("extension", "fuzz", "mechanics", "transport")]
     found = [path for top in (*tops, *crates) for path in (ROOT / top).rglob("*")]
     found += [*ROOT.glob("*"), *ROOT.glob("native/*")]
     return [f"/{path.relative_to(ROOT).as_posix()}" for path in found]
@@ -266,8 +267,10 @@ def test_all_tests_are_run() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     folders = {f"tests/{path.relative_to(ROOT / 'tests').parts[0]}"
                for path in (ROOT / "tests").rglob("test_*.py")}  # fmt: skip
-    assert folders == {*options["testpaths"], "tests/engines", "tests/stores"}
-    assert re.search(r"pytest tests/stores$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert folders == {*options["testpaths"], "tests/engines", "tests/stores", "tests/web"}
+    for apart in ("stores", "web"):
+        makefile = (ROOT / "Makefile").read_text()
+        assert re.search(rf"pytest (--\S+ (\w+ )?)*tests/{apart}$", makefile, re.MULTILINE)
     engines = re.search(r"^ENGINES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert engines is not None
     found = {path.relative_to(ROOT / "tests" / "engines").parts[0]

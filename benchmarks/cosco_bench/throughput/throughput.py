@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 
 from rich.table import Table
 
-from cosco import CoscoExchange, CoscoReader, CoscoWriter
+from cosco import CoscoExchange, CoscoReader, CoscoWriter, ExchangeProgress
 from cosco.local.cluster import LocalCluster
 from cosco.local.workers import Link, WorkerResult, Workers, peak_rss_bytes
 from cosco.observe import IoFigures, fetch_status, io_figures
@@ -34,6 +34,7 @@ from cosco_bench.harness.bench_rows import (
 from cosco_bench.harness.capacity import BUFFER_BYTES, GB, ROW_BYTES, even_parts
 from cosco_bench.harness.flow import reduce_rows
 from cosco_bench.harness.measuring import CpuClock
+from cosco_bench.harness.tls_here import cluster_options
 from cosco_bench.settings import ThroughputSettings
 from cosco_bench.throughput.client_calls import ROUNDS, CallFigures, measure_calls
 from cosco_bench.throughput.ledger import STAGES, Stage, run_ledger
@@ -133,17 +134,26 @@ class _Timed:
 
 
 def run_throughput(
-    settings: ThroughputSettings, on_written: Callable[[int], None], on_read: Callable[[int], None]
+    settings: ThroughputSettings,
+    on_written: Callable[[int], None],
+    on_read: Callable[[int], None],
+    *,
+    tls: bool = False,
 ) -> ThroughputResult:
-    """Run the workload once, with processes and files that are gone when it returns or raises."""
+    """Run the workload once, with processes and files that are gone when it returns or raises.
+
+    tls: with TLS everywhere, whatever the settings say.
+    """
     shuffle_id = f"bench-{uuid.uuid4()}"
     with ExitStack() as stack:
+        options = stack.enter_context(cluster_options(settings.directory, tls=tls))
         cluster = stack.enter_context(
             LocalCluster(
                 settings.daemons,
                 memory=str(settings.memory),
                 directory=settings.directory,
                 store=settings.store or None,
+                **options,
             )
         )
         warm_up, exchange = (
@@ -163,6 +173,17 @@ def run_throughput(
         progress = exchange.progress()
         io = io_figures(fetch_status(cluster.metadata).daemons).since(done.io_before)
         daemon_peak = max(peak_rss_bytes(daemon.pid) for daemon in cluster.daemons)
+    return _result(settings, done, progress, io, daemon_peak)
+
+
+def _result(
+    settings: ThroughputSettings,
+    done: _Timed,
+    progress: ExchangeProgress,
+    io: IoFigures,
+    daemon_peak: int,
+) -> ThroughputResult:
+    """Add up what the processes of a run did."""
     sent = sum((worker.value[1] for worker in done.written), RowTally())
     received = sum((worker.value for worker in done.read), RowTally())
     gb = settings.rows * ROW_BYTES / GB
@@ -248,6 +269,15 @@ def measure(settings: ThroughputSettings, bars: Bars) -> Report:
         settings, bars.counter("write", settings.rows), bars.counter("read", settings.rows)
     )
     tables = [_figures(settings, result)]
+    with_tls: ThroughputResult | None = None
+    if settings.tls:
+        with_tls = run_throughput(
+            settings,
+            bars.counter("write with TLS", settings.rows),
+            bars.counter("read with TLS", settings.rows),
+            tls=True,
+        )
+        tables.append(_beside(result, with_tls))
     calls: CallFigures | None = None
     stages: list[Stage] = []
     if settings.ledger_rows:
@@ -256,11 +286,13 @@ def measure(settings: ThroughputSettings, bars: Bars) -> Report:
         tables += [_calls(calls), _ledger(stages)]
     figures = {
         **asdict(result),
+        "with_tls": None if with_tls is None else asdict(with_tls),
         "calls": None if calls is None else asdict(calls),
         "ledger": [asdict(stage) for stage in stages],
     }
-    problems = [f"NOT VERIFIED: {problem}" for problem in result.problems]
-    return Report(figures, tables, problems, failed=not result.verified)
+    runs = [result, *([with_tls] if with_tls is not None else [])]
+    problems = [f"NOT VERIFIED: {problem}" for run in runs for problem in run.problems]
+    return Report(figures, tables, problems, failed=not all(run.verified for run in runs))
 
 
 def _measure_stages(settings: ThroughputSettings, on_stage: Callable[[int], None]) -> list[Stage]:
@@ -299,6 +331,15 @@ def _figures(settings: ThroughputSettings, result: ThroughputResult) -> Table:
     ]
     for row in rows:
         made.add_row(*row)
+    return made
+
+
+def _beside(plain: ThroughputResult, with_tls: ThroughputResult) -> Table:
+    made = table("what TLS costs", "", "plain", "with TLS")
+    made.add_row("end to end, GB/s", f"{plain.gb_per_s:.3f}", f"{with_tls.gb_per_s:.3f}")
+    encrypted = asdict(with_tls.cpu_s_per_gb)
+    for role, cpu_s in asdict(plain.cpu_s_per_gb).items():
+        made.add_row(f"CPU s per GB, {role}", f"{cpu_s:.2f}", f"{encrypted[role]:.2f}")
     return made
 
 

@@ -44,8 +44,7 @@ def as_arrow_rows(
         raise InvalidRow(
             "a RecordBatchReader can be read only once: give each of its batches, or read_all()"
         )
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(rows, pandas.DataFrame):
+    if isinstance(rows, _known_types("pandas", "DataFrame")):
         table = _converted(rows, lambda frame: pa.Table.from_pandas(frame, columns=columns))
         return table if expected is None else _guided(table, rows, expected)
     _refuse_addresses(rows)
@@ -75,14 +74,23 @@ def as_array(values: Any) -> Any:
     return values
 
 
+def _known_types(module: str, *names: str) -> tuple[type, ...]:
+    """Return types of a module, as far as there can be objects of them.
+
+    None where it was not imported, or another thread is about to: it has no such names yet.
+    """
+    imported = sys.modules.get(module)
+    found = (getattr(imported, name, None) for name in names)
+    return tuple(one for one in found if isinstance(one, type))
+
+
 def _refuse_addresses(rows: Any) -> None:
     """Raise InvalidRow for objects in polars, which gives their addresses to Arrow as binary."""
-    polars = sys.modules.get("polars")
-    if polars is None:
+    if not isinstance(rows, _known_types("polars", "DataFrame", "Series")):
         return
-    if (isinstance(rows, polars.DataFrame) and polars.Object in rows.dtypes) or (
-        isinstance(rows, polars.Series) and rows.dtype == polars.Object
-    ):
+    frame: Any = rows
+    types = frame.dtypes if hasattr(frame, "dtypes") else [frame.dtype]
+    if sys.modules["polars"].Object in types:
         raise InvalidRow("Arrow does not take polars' columns of Object: cast them to another type")
 
 

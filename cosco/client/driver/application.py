@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import seconds
 from cosco.client.driver.driver import Driver, RecomputeCallback, application_driver
 from cosco.client.driver.exchange import CoscoExchange
@@ -17,7 +18,10 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import CoscoError, ExchangeClosed, ExchangeExists, InvalidArgument
 from cosco.protocol.api_limits import MIN_LEASE_S, OWNER_BYTES, check_application, shown_value
+from cosco.protocol.html_view import facts
 
+#: Exchanges that a notebook names.
+_SHOWN: Final = 20
 #: Names of its exchanges that others have taken by chance are passed over, this many at a time.
 _MAX_TAKEN_NAMES: Final = 100
 
@@ -51,7 +55,7 @@ class CoscoApplication(ExchangeOwner):
         name: str,
         *,
         lease_s: float = 300.0,
-        metadata: str | None = None,
+        metadata: Connection | str | None = None,
         service_timeout_s: float = 300.0,
     ) -> None:
         """Create the application.
@@ -75,7 +79,7 @@ class CoscoApplication(ExchangeOwner):
             )
             self._exchanges = KeptExchanges()
             self._driver = application_driver(
-                self._address,
+                self._connection,
                 self.application_id,
                 self._lease_s,
                 self._owner,
@@ -94,6 +98,15 @@ class CoscoApplication(ExchangeOwner):
                 with suppress(CoscoError):
                     self._metadata.close_application(self.application_id, self._owner)
                 raise
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: whose it is, and the exchanges that are open."""
+        names = sorted(self._exchanges.names)
+        about = {"id": self.application_id, "open exchanges": f"{len(names):,}"}
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            about["they are"] = ", ".join(names[:_SHOWN]) + more
+        return facts(repr(self), about)
 
     def exchange(
         self,

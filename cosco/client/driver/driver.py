@@ -10,11 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.driver.callback_threads import CallbackThreads
 from cosco.client.rpc.in_use import IN_USE, Owns, owns_none
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
-from cosco.errors import ClientClosed, CoscoError, InvalidArgument, ServiceUnavailable
+from cosco.errors import (
+    AccessDenied,
+    ClientClosed,
+    CoscoError,
+    InvalidArgument,
+    ServiceUnavailable,
+)
 from cosco.protocol.application_records import ApplicationAnswer
 from cosco.protocol.group_records import GroupAnswer, GroupCall
 from cosco.protocol.keys import LossKey
@@ -57,7 +64,7 @@ class Driver:
 
     def __init__(
         self,
-        address: str,
+        connection: Connection,
         shuffle_id: str,
         lease_s: float,
         poll: Poll,
@@ -77,7 +84,7 @@ class Driver:
         self._held = None if callback is None else _Held(callback)
         held = None if self._held is None else weakref.ref(self._held)
         self._work: Final = _DriverWork(
-            address, shuffle_id, lease_s, poll, held, service_timeout_s, owns
+            connection, shuffle_id, lease_s, poll, held, service_timeout_s, owns
         )
 
     @property
@@ -109,7 +116,7 @@ class _DriverWork:
 
     def __init__(
         self,
-        address: str,
+        connection: Connection,
         shuffle_id: str,
         lease_s: float,
         poll: Poll,
@@ -117,7 +124,7 @@ class _DriverWork:
         service_timeout_s: float,
         owns: Owns | None,
     ) -> None:
-        self._address = address
+        self._connection = connection
         self._shuffle_id: Final = shuffle_id
         self._lease_s = lease_s
         self._poll_service = poll
@@ -136,6 +143,8 @@ class _DriverWork:
         self._is_let_go = False
         self._unused_since: float | None = None
         self._renewed_at = time.monotonic()
+        #: What has been said of a lease that is not renewed.
+        self._doubt = ""
         self._prepare()
 
     def start(self) -> None:
@@ -175,7 +184,7 @@ class _DriverWork:
         self.thread = threading.Thread(target=self._poll, name="cosco-lease", daemon=True)
 
     def _client(self, scope: Scope) -> MetadataClient:
-        metadata = MetadataClient(self._address, scope, self._service_timeout_s)
+        metadata = MetadataClient(self._connection, scope, self._service_timeout_s)
         metadata.set_met()
         return metadata
 
@@ -225,8 +234,10 @@ class _DriverWork:
                     self._waiting_scope = Scope("the driver", self._shuffle_id)
                     polling = self._client(self._waiting_scope)
             except CoscoError as error:
-                if isinstance(error, ServiceUnavailable) and not self._metadata.has_ended:
-                    _LOG.warning("the lease of %r is not renewed: %s", self._shuffle_id, error)
+                if self._may_pass(error):
+                    if str(error) != self._doubt:  # it may be the same for as long as the lease
+                        self._doubt = str(error)
+                        _LOG.warning("the lease of %r is not renewed: %s", self._shuffle_id, error)
                     self.scope.wait(min(_PAUSE_S, self._lease_s / 3))
                     continue
                 # It was closed, has another driver now, or went with its service.
@@ -234,6 +245,12 @@ class _DriverWork:
                 self.is_replaced = isinstance(error, InvalidArgument)
                 self.close()  # nor are mappers called back that another driver calls
         polling.close()
+
+    def _may_pass(self, error: CoscoError) -> bool:
+        """Whether the lease may be renewed all the same, a little later."""
+        if isinstance(error, AccessDenied):  # as a token is being replaced, for example
+            return time.monotonic() < self._renewed_at + self._lease_s
+        return isinstance(error, ServiceUnavailable) and not self._metadata.has_ended
 
     def _call_back(self, call: GroupCall) -> None:
         assert self._callback is not None
@@ -273,7 +290,7 @@ class _DriverWork:
             with self._lock:
                 self._under_way.difference_update(outcomes)
             raise
-        self._renewed_at = time.monotonic()
+        self._renewed_at, self._doubt = time.monotonic(), ""
         with self._lock:
             self._under_way.difference_update(outcomes)
             for loss in outcomes:
@@ -317,7 +334,7 @@ def _key(call: GroupCall) -> LossKey:
 
 
 def exchange_driver(
-    address: str,
+    connection: Connection,
     info: ExchangeInfo,
     owner: bytes,
     callback: RecomputeCallback | None,
@@ -340,11 +357,11 @@ def exchange_driver(
 
     spec = info.spec
     run = None if callback is None else (lambda _, mappers, why: callback(mappers, why))
-    return Driver(address, spec.shuffle_id, spec.lease_s, poll, run, service_timeout_s)
+    return Driver(connection, spec.shuffle_id, spec.lease_s, poll, run, service_timeout_s)
 
 
 def group_driver(
-    address: str,
+    connection: Connection,
     spec: ExchangeSpec,
     owner: bytes,
     callback: GroupCallback | None,
@@ -358,11 +375,11 @@ def group_driver(
         answers = [GroupAnswer(*loss, failure) for loss, failure in outcomes.items()]
         return metadata.poll_group(spec.shuffle_id, owner, wait_s=wait_s, answers=answers)
 
-    return Driver(address, spec.shuffle_id, spec.lease_s, poll, callback, service_timeout_s)
+    return Driver(connection, spec.shuffle_id, spec.lease_s, poll, callback, service_timeout_s)
 
 
 def application_driver(
-    address: str,
+    connection: Connection,
     application_id: str,
     lease_s: float,
     owner: bytes,
@@ -379,4 +396,4 @@ def application_driver(
         calls = metadata.poll_application(application_id, owner, wait_s=wait_s, answers=answers)
         return [GroupCall(one.number, one.call) for one in calls]
 
-    return Driver(address, application_id, lease_s, poll, callback, service_timeout_s, owns=owns)
+    return Driver(connection, application_id, lease_s, poll, callback, service_timeout_s, owns=owns)

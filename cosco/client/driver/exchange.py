@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import secrets
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import pyarrow as pa
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import shuffle_name, switch
 from cosco.client.content.arrow_schema import schema_from_bytes
 from cosco.client.driver.driver import Driver, RecomputeCallback, exchange_driver
 from cosco.client.driver.exchange_handle import ExchangeHandle, make_handle
 from cosco.client.driver.kept_exchanges import ExchangeOwner, KeptExchange, checked_owner
+from cosco.client.driver.notebook_view import SHOWN_IN_S, exchange_html, progress_bar
 from cosco.client.driver.spec import check_callback, new_spec
+from cosco.client.handle_rights import handle_limits
 from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
@@ -71,7 +75,7 @@ class CoscoExchange(LiveObject):
         deterministic: bool = True,
         mappers: int | None = None,
         lease_s: float | None = None,
-        metadata: str | None = None,
+        metadata: Connection | str | None = None,
         service_timeout_s: float = 300.0,
         application: ExchangeOwner | None = None,
         direct_reads: bool = False,
@@ -92,7 +96,7 @@ class CoscoExchange(LiveObject):
         owned_by: ExchangeOwner | None = None
         if application is not None:
             owned_by = checked_owner(application, shuffle_id, lease_s, metadata)
-            lease_s, metadata = owned_by._lease_s, owned_by._address
+            lease_s, metadata = owned_by._lease_s, owned_by._connection
         spec = new_spec(
             shuffle_id,
             partitions,
@@ -117,7 +121,7 @@ class CoscoExchange(LiveObject):
         recompute_writers_callback: RecomputeCallback | None = None,
         *,
         own: bool = False,
-        metadata: str | None = None,
+        metadata: Connection | str | None = None,
         service_timeout_s: float = 300.0,
     ) -> Self:
         """Return an exchange that exists already.
@@ -163,15 +167,29 @@ class CoscoExchange(LiveObject):
         with self._closing:
             self._finish(partial(_leave, self._driver, self._metadata, self._scope))
 
-    def handle(self) -> ExchangeHandle:
+    def handle(
+        self, *, may: Literal["read", "write"] | None = None, lives_s: float | None = None
+    ) -> ExchangeHandle:
         """Return what tasks need to write to the exchange and to read from it: small, and pickles.
+
+        may: what alone the handle lets tasks do; None: both. lives_s: the seconds after which it is
+        refused, at most 30 days; None: it is good until the exchange is closed. A stream that is
+        open when its time is over goes on, but no commit counts then, and no new read begins. Each
+        call with one of them asks the metadata service once, with the token of this process. Where
+        the cluster asks for no tokens nobody is refused anything, and they change nothing.
 
         While this process has handles of it a dropped exchange is kept, as by its writers.
 
-        Raises: ClientClosed.
+        Raises: ClientClosed, InvalidArgument; with `may` or `lives_s` also AccessDenied without a
+        token of the exchange's tenant, ExchangeClosed, ServiceUnavailable.
         """
         self._scope.check()
-        return make_handle(self._address, self._info, self._service_timeout_s)
+        info = self._info
+        limits = handle_limits(may, lives_s, self.shuffle_id)
+        if limits is not None:
+            capability = self._metadata.make_capability(limits, number=info.number)
+            info = replace(info, capability=capability)
+        return make_handle(self._connection, info, self._service_timeout_s)
 
     def progress(self) -> ExchangeProgress:
         """Return what is committed so far.
@@ -180,6 +198,27 @@ class CoscoExchange(LiveObject):
         """
         self._scope.check()
         return self._metadata.progress(self._info.number)
+
+    def progress_bar(self, mappers: int | None = None) -> AbstractContextManager[None]:
+        """Return what shows, while its block lasts, how many mappers have committed.
+
+            with exchange.progress_bar():
+                ...  # run the mappers
+
+        mappers: how many there are; None: as the exchange knows, if it does. In a notebook the bar
+        is one of widgets where ipywidgets is installed, else it is text, on stderr.
+
+        Raises: InvalidArgument without tqdm (`pip install 'cosco[notebook]'`), ClientClosed.
+        """
+        self._scope.check()
+        title, look = self.shuffle_id, self._metadata.within(SHOWN_IN_S)
+        number, total = self._info.number, self.mappers if mappers is None else mappers
+        return progress_bar(lambda: look.progress(number), title, total)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: how far it is, if the service says so within 2 s."""
+        usable = not (self._scope.is_closed or self._scope.inherited)
+        return exchange_html(repr(self), self._info, self._metadata if usable else None)
 
     def _create(
         self,
@@ -235,7 +274,7 @@ class CoscoExchange(LiveObject):
             self._driver = application._place(info.number, callback, self._scope, self._metadata)
         elif owner:
             self._driver = exchange_driver(
-                self._address, info, owner, callback, self._service_timeout_s
+                self._connection, info, owner, callback, self._service_timeout_s
             )
         else:
             self._is_missed = False  # to drop it is the way to part from what others own

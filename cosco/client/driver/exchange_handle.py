@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import pyarrow as pa
 
+from cosco.client.access.service_connection import Connection, connection_to
 from cosco.client.argument_checks import check_named, mapper_set, whole_number
 from cosco.client.content.arrow_binding import is_decided
 from cosco.client.content.arrow_schema import schema_from_bytes
+from cosco.client.handle_rights import May, check_may
 from cosco.client.read.reader import CoscoReader
 from cosco.client.rpc.in_use import IN_USE
 from cosco.client.rpc.known_services import SERVICES
@@ -25,24 +27,30 @@ from cosco.protocol.records import ExchangeInfo
 MAX_CARRIED_SCHEMA_BYTES: Final = 1024
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, repr=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, repr=False, eq=False)
 class ExchangeHandle:
-    """An exchange as `CoscoExchange.handle()` gives it out: pickles to 4 KiB at most.
+    """An exchange as `CoscoExchange.handle()` gives it out: pickles to 4 KiB at most, beside the
+    names of files of its connection.
 
     Handles of one exchange are equal, whoever gave them out. Wherever one is used the metadata
     service is known to be there: if it is away it is waited for, for `service_timeout_s`.
+
+    Where the cluster asks who calls, it lets whoever has it write to the exchange and read from it,
+    or do one of both, as its driver has said, without a token: it is a secret then, and a pickle of
+    it as well.
     """
 
-    metadata: str
+    #: Where it is, and as whom it is called.
+    metadata: Connection
     shuffle_id: str
     #: What the service calls the exchange; never given twice.
     number: int
-    partitions: int = field(compare=False)
+    partitions: int
     #: How many there are, with ids from 0 on; None: nobody has said.
-    mappers: int | None = field(compare=False)
-    service_timeout_s: float = field(compare=False)
+    mappers: int | None
+    service_timeout_s: float
     # Serialized, empty for none; None: it is not known for good yet, or too long to be carried.
-    _schema: bytes | None = field(compare=False)
+    _schema: bytes | None
 
     def __post_init__(self) -> None:
         IN_USE.add(self.shuffle_id, self)
@@ -51,6 +59,12 @@ class ExchangeHandle:
         for one, value in zip(fields(self), state, strict=True):
             object.__setattr__(self, one.name, value)
         IN_USE.add(self.shuffle_id, self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExchangeHandle) and self._exchange == other._exchange
+
+    def __hash__(self) -> int:
+        return hash(self._exchange)
 
     def __repr__(self) -> str:
         mappers = "" if self.mappers is None else f", {self.mappers} mappers"
@@ -76,8 +90,10 @@ class ExchangeHandle:
 
         options: those of `CoscoWriter`.
 
-        Raises: ExchangeClosed, InvalidArgument, ServiceUnavailable.
+        Raises: ExchangeClosed, InvalidArgument, ServiceUnavailable; AccessDenied if the handle is
+        for reading, or its time is over.
         """
+        self._check_may("write", options)
         if mapper is not None and self.mappers is not None:
             mapper = whole_number("mapper", mapper, 0, self.mappers - 1, self.shuffle_id)
         return CoscoWriter(self.shuffle_id, mapper, **self._with_place(options))
@@ -93,8 +109,10 @@ class ExchangeHandle:
         options: those of `CoscoReader`.
 
         Raises: ExchangeClosed, PartitionOutOfRange, InvalidArgument, also without `mappers` for an
-        exchange that was created without, ServiceUnavailable.
+        exchange that was created without, ServiceUnavailable; AccessDenied if the handle is for
+        writing, or its time is over.
         """
+        self._check_may("read", options)
         if mappers is None:
             if self.mappers is None:
                 raise InvalidArgument(
@@ -109,6 +127,17 @@ class ExchangeHandle:
         return CoscoReader(self.shuffle_id, mappers, partition, **self._with_place(options))
 
     # --- inside ---------------------------------------------------------------------------
+
+    @property
+    def _exchange(self) -> tuple[str, str, int]:
+        """Which exchange it is of, however it is reached."""
+        return str(self.metadata), self.shuffle_id, self.number
+
+    def _check_may(self, may: May, options: dict[str, Any]) -> None:
+        """Raise AccessDenied for what this handle does not allow, unless it is somebody else's
+        connection that is to be used."""
+        if "metadata" not in options:
+            check_may(self.metadata.capability, may, self.shuffle_id)
 
     def _with_place(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options of a writer or reader with where the exchange is, if it is not named.
@@ -130,12 +159,14 @@ class ExchangeHandle:
             client.close()
 
 
-def make_handle(address: str, info: ExchangeInfo, service_timeout_s: float) -> ExchangeHandle:
-    """Return the handle of an exchange of the metadata service at `address`."""
+def make_handle(
+    metadata: Connection | str, info: ExchangeInfo, service_timeout_s: float
+) -> ExchangeHandle:
+    """Return the handle of an exchange of a metadata service."""
     spec = info.spec
     is_long = len(info.schema) > MAX_CARRIED_SCHEMA_BYTES
     return ExchangeHandle(
-        metadata=address,
+        metadata=connection_to(metadata).with_capability(info.capability),
         shuffle_id=spec.shuffle_id,
         number=info.number,
         partitions=spec.partitions,

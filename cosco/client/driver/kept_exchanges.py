@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.driver.driver import RecomputeCallback
 from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -136,7 +137,7 @@ class ExchangeOwner(LiveObject):
 
 
 def checked_owner(
-    application: object, shuffle_id: str, lease_s: float | None, metadata: str | None
+    application: object, shuffle_id: str, lease_s: float | None, metadata: Connection | str | None
 ) -> ExchangeOwner:
     """Return the application of an exchange that is to be made with these options.
 
@@ -148,11 +149,17 @@ def checked_owner(
             shuffle_id=shuffle_id,
         )
     application._scope.check()
-    own = {"lease_s": application._lease_s, "metadata": application._address}
-    for option, value in (("lease_s", lease_s), ("metadata", metadata)):
-        if value is not None and value != own[option]:
+    own = application._connection
+    is_same = metadata is None or (
+        metadata.whole == own.whole if isinstance(metadata, Connection) else metadata == str(own)
+    )
+    for option, value, its, is_its in (
+        ("lease_s", lease_s, application._lease_s, lease_s in (None, application._lease_s)),
+        ("metadata", metadata, str(own) if isinstance(metadata, str) else own, is_same),
+    ):
+        if not is_its:
             raise InvalidArgument(
-                f"{option} is {shown_value(value)}, and {own[option]!r} of application "
+                f"{option} is {shown_value(value)}, and {its!r} of application "
                 f"{shown(application.application_id)}: an exchange has that of its application; "
                 "leave it out",
                 shuffle_id=shuffle_id,

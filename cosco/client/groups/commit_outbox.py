@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
+from cosco.client.access.service_connection import Connection, Place, connection_to
 from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
-from cosco.errors import CoscoError, ExchangeClosed, ServiceUnavailable
+from cosco.errors import AccessDenied, CoscoError, ExchangeClosed, ServiceUnavailable
 from cosco.protocol.records import CommitRequest
 
 _T = TypeVar("_T")
@@ -179,34 +180,62 @@ class BatchOutbox(Generic[_T]):
                 return None
 
 
+class OutgoingCommit(NamedTuple):
+    """A commit, and as whom it is told: those of several parts of groups go together."""
+
+    connection: Connection
+    commit: CommitRequest
+
+
 class CommitOutboxes(ProcessWide):
     """The commits of this process that are to be sent, an outbox for each metadata service."""
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._table: dict[str, BatchOutbox[CommitRequest]] = {}
+        self._table: dict[Place, BatchOutbox[OutgoingCommit]] = {}
 
-    def of(self, address: str, patience_s: float) -> BatchOutbox[CommitRequest]:
-        """Return the one for the metadata service at `address`."""
+    def of(self, metadata: Connection | str, patience_s: float) -> BatchOutbox[OutgoingCommit]:
+        """Return the one for a metadata service, whoever calls it."""
+        place = connection_to(metadata).place
         with self._lock:
-            found = self._table.get(address)
+            found = self._table.get(place)
             if found is None:
-                found = self._table[address] = BatchOutbox(
+                found = self._table[place] = BatchOutbox(
                     "cosco-commit",
-                    partial(_send_commits, address, patience_s),
+                    partial(_send_commits, patience_s),
                     within_s=COMMIT_WITHIN_S,
                     patience_s=patience_s,
-                    bytes_of=_bytes_of,
+                    bytes_of=lambda item: _bytes_of(item.commit),
                 )
             return found
 
 
-def _send_commits(
-    address: str, patience_s: float, commits: Sequence[CommitRequest], try_s: float
+def _send_commits(patience_s: float, batch: Sequence[OutgoingCommit], try_s: float) -> None:
+    by_caller: dict[object, list[OutgoingCommit]] = {}
+    for item in batch:
+        by_caller.setdefault(item.connection.whole, []).append(item)
+    denied: AccessDenied | None = None
+    for items in by_caller.values():
+        connection, commits = items[0].connection, [item.commit for item in items]
+        try:
+            _send_as(connection, patience_s, commits, try_s)
+        except ExchangeClosed as error:
+            _LOG.debug("%d commits came after the end of their group: %s", len(commits), error)
+        except AccessDenied as error:
+            if not connection.capability:  # a token may be replaced, what a handle has is not
+                denied = error
+                continue
+            _LOG.warning("%d mappers of groups are not committed: %s", len(commits), error)
+    if denied is not None:  # when all others have committed: to commit twice harms nobody
+        raise denied
+
+
+def _send_as(
+    connection: Connection, patience_s: float, commits: Sequence[CommitRequest], try_s: float
 ) -> None:
     # Connected only while it is needed; whoever gave the handle has met the service.
     scope = Scope("the commits of groups", "")
-    metadata = MetadataClient(address, scope, patience_s)
+    metadata = MetadataClient(connection, scope, patience_s)
     metadata.set_met()
     try:
         results = metadata.commit_batch(commits, try_s=try_s)

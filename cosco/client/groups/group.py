@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import pyarrow as pa
 from pyroaring import BitMap
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.driver.driver import Driver, GroupCallback, group_driver
 from cosco.client.driver.spec import check_callback, new_spec
 from cosco.client.groups.commit_outbox import BatchOutbox
 from cosco.client.groups.handle import GroupHandle, GroupLife
+from cosco.client.handle_rights import handle_limits
 from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import ClientClosed, CoscoError, ExchangeClosed
 from cosco.protocol.api_limits import MAX_GROUP_MAPPERS, MAX_GROUP_SIZE, MAX_PART_SIZE, OWNER_BYTES
+from cosco.protocol.capability import Limits
 from cosco.protocol.group_records import GroupPart
 
 #: The metadata service hears of released exchanges this soon.
@@ -62,7 +66,7 @@ class CoscoExchangeGroup(LiveObject):
         min_replicas: int | None = None,
         codec: str = "lz4",
         lease_s: float = 300.0,
-        metadata: str | None = None,
+        metadata: Connection | str | None = None,
         service_timeout_s: float = 300.0,
     ) -> None:
         """Create the exchanges.
@@ -100,7 +104,7 @@ class CoscoExchangeGroup(LiveObject):
             patience_s=self._service_timeout_s,
         )
         self._driver = group_driver(
-            self._address,
+            self._connection,
             self._spec,
             self._owner,
             recompute_writers_callback,
@@ -114,22 +118,36 @@ class CoscoExchangeGroup(LiveObject):
         """How many exchanges were made so far; their indexes are below it."""
         return self._parts[-1].first + self._parts[-1].size if self._parts else 0
 
-    def handle(self) -> GroupHandle:
-        """Return what tasks need of the exchanges that there are now and that are not released."""
+    def handle(
+        self, *, may: Literal["read", "write"] | None = None, lives_s: float | None = None
+    ) -> GroupHandle:
+        """Return what tasks need of the exchanges that there are now and that are not released.
+
+        may: what alone the handle lets tasks do; None: both. lives_s: the seconds after which it is
+        refused, at most 30 days; None: it is good for an exchange until that is closed. Each call
+        with one of them asks the metadata service once for each `extend` there was, and for each
+        1,000 exchanges, with the token of this process. Where the cluster asks for no tokens nobody
+        is refused anything, and they change nothing.
+
+        Raises: ClientClosed, InvalidArgument; with `may` or `lives_s` also AccessDenied without a
+        token of the group's tenant, ExchangeClosed, ServiceUnavailable.
+        """
         self._scope.check()
+        limits, parts = handle_limits(may, lives_s, self.group_id), self._parts
         return GroupHandle(
-            self._address,
+            self._connection,
             self.group_id,
             self.mappers,
             self._service_timeout_s,
-            self._parts,
+            parts if limits is None else tuple(self._limited(parts, limits)),
             self._life,
         )
 
     def extend(self, n: int) -> None:
         """Make `n` more exchanges, on the same daemons where they still serve.
 
-        Should this fail, `size` tells how many there are.
+        Should this fail, `size` tells how many are known. It may have made some all the same: the
+        next call finds them, and makes as many more as are left of its `n`, or none.
 
         Raises: InvalidArgument, ExchangeClosed, CapacityExceeded, ServiceUnavailable.
         """
@@ -199,6 +217,20 @@ class CoscoExchangeGroup(LiveObject):
             with self._changing:
                 kept = tuple(one for one in self._parts if not self._is_released(one))
                 self._parts = (*kept, part)
+
+    def _limited(self, parts: Sequence[GroupPart], limits: Limits) -> Iterator[GroupPart]:
+        """Return what a handle has that is limited, without what is closed by now; the last part
+        stays, as its end is that of the group."""
+        for part in parts:
+            try:
+                capability = self._metadata.make_capability(
+                    limits, group_id=self.group_id, first=part.first
+                )
+            except ExchangeClosed:
+                if part is parts[-1]:
+                    raise
+                continue
+            yield replace(part, info=replace(part.info, capability=capability))
 
     def _is_released(self, part: GroupPart) -> bool:
         end = part.first + part.size

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from pyroaring import BitMap
 
+from cosco.client.access.service_connection import Connection, connection_to
 from cosco.client.argument_checks import whole_number
-from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES
+from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES, OutgoingCommit
 from cosco.client.groups.mark_watch import MarkWatch
+from cosco.client.handle_rights import check_may
 from cosco.client.read.reader import CoscoReader
 from cosco.client.rpc.in_use import IN_USE
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -28,14 +30,10 @@ _MAX_INFOS: Final = 256
 
 @dataclass(slots=True)
 class GroupLife:
-    """Which exchanges of a group its driver has ended, as far as is known here.
-
-    infos: those exchanges that were asked for last: a process has several tasks of each.
-    """
+    """Which exchanges of a group its driver has ended, as far as is known here."""
 
     released: BitMap = field(default_factory=BitMap)
     is_closed: bool = False
-    infos: dict[int, ExchangeInfo] = field(default_factory=dict)
 
     def __reduce__(self) -> Any:
         return GroupLife, (self.released, self.is_closed)
@@ -65,7 +63,8 @@ class GroupAttempts(Attempts):
 
     def count(self, metadata: MetadataClient, commit: CommitRequest) -> bool:
         """See `Attempts`."""
-        COMMIT_OUTBOXES.of(metadata.address, self._service_timeout_s).add(commit)
+        item = OutgoingCommit(metadata.connection, commit)
+        COMMIT_OUTBOXES.of(metadata.connection, self._service_timeout_s).add(item)
         return True
 
 
@@ -75,21 +74,35 @@ class GroupHandle:
 
     Writers and readers that it makes ask nobody before rows move: it names the daemons of every
     exchange. It knows the exchanges there were when it was made; after `extend` take another.
+
+    Where the cluster asks who calls, it lets whoever has it write to these exchanges and read from
+    them, or do one of both, as its driver has said, without a token: it is a secret then, and a
+    pickle of it as well.
     """
 
-    metadata: str
+    metadata: Connection
     group_id: str
     mappers: int
     service_timeout_s: float
     parts: tuple[GroupPart, ...]
     life: GroupLife = field(default_factory=GroupLife, compare=False, repr=False)
+    # Those exchanges that were asked for last, as this handle may use them: a process has several
+    # tasks of each.
+    _infos: dict[int, ExchangeInfo] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", connection_to(self.metadata))
         IN_USE.add(self.group_id, self)
 
+    def __getstate__(self) -> list[Any]:
+        return [getattr(self, one.name) for one in fields(self) if one.init]
+
     def __setstate__(self, state: list[Any]) -> None:
-        for one, value in zip(fields(self), state, strict=True):
+        for one, value in zip((one for one in fields(self) if one.init), state, strict=True):
             object.__setattr__(self, one.name, value)
+        object.__setattr__(self, "_infos", {})
         IN_USE.add(self.group_id, self)
 
     @property
@@ -106,17 +119,23 @@ class GroupHandle:
     def writer(self, i: int, mapper: int, *, buffer_bytes: int = BUFFER_BYTES) -> CoscoWriter:
         """Return a writer of `mapper` to exchange `i`.
 
-        Raises: InvalidArgument for what is not of the group, ExchangeClosed.
+        A commit of a handle whose time is over is refused, which the log tells: it follows after
+        `close`.
+
+        Raises: InvalidArgument for what is not of the group, ExchangeClosed, AccessDenied if the
+        handle is for reading.
         """
         i = self._index(i)
         mapper = whole_number("mapper", mapper, 0, self.mappers - 1, self.group_id)
+        info = self.info(i)
+        check_may(info.capability, "write", self.group_id)
         return CoscoWriter(
             member_name(self.group_id, i),
             mapper,
             buffer_bytes=buffer_bytes,
-            metadata=self.metadata,
+            metadata=self.metadata.with_capability(info.capability),
             service_timeout_s=self.service_timeout_s,
-            _attempts=GroupAttempts(self.info(i), self.service_timeout_s),
+            _attempts=GroupAttempts(info, self.service_timeout_s),
         )
 
     def reader(self, i: int, partition: int, *, timeout_s: float | None = None) -> CoscoReader:
@@ -125,18 +144,21 @@ class GroupHandle:
         It may be made before any mapper begins, and is given its rows when the last is done.
         `timeout_s` as for `CoscoReader`.
 
-        Raises: InvalidArgument for what is not of the group, PartitionOutOfRange, ExchangeClosed.
+        Raises: InvalidArgument for what is not of the group, PartitionOutOfRange, ExchangeClosed,
+        AccessDenied if the handle is for writing.
         """
         i = self._index(i)
         partition = whole_number("partition", partition, None, None, self.group_id)
+        info = self.info(i)
+        check_may(info.capability, "read", self.group_id)
         return CoscoReader(
             member_name(self.group_id, i),
             range(self.mappers),
             partition,
             timeout_s=timeout_s,
-            metadata=self.metadata,
+            metadata=self.metadata.with_capability(info.capability),
             service_timeout_s=self.service_timeout_s,
-            _watch=partial(MarkWatch, self.info(i)),
+            _watch=partial(MarkWatch, info),
         )
 
     def flush(self) -> None:
@@ -148,7 +170,7 @@ class GroupHandle:
 
     def info(self, i: int) -> ExchangeInfo:
         """Return exchange `i` as its writers and readers see it at first."""
-        infos = self.life.infos
+        infos = self._infos
         info = infos.get(i)
         if info is None:
             if len(infos) >= _MAX_INFOS:

@@ -6,6 +6,9 @@ commits would wait for it: so that reader looks whether daemons have marks of ma
 commit. Where a range moved, marks are at the daemons of its first epoch or at those of the
 present one, and some went with a daemon. So a mapper that is marked at one range only has ended as
 well, or is about to: it is given longer.
+
+The same is true of mappers that run again as rows of the reader's range were lost. They have
+committed before, and their marks of then say nothing: those of the present build do.
 """
 
 from __future__ import annotations
@@ -14,21 +17,36 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.client.groups.following import FOLLOWING, Waiter, follow_question
+from cosco.client.groups.following import (
+    FOLLOWING,
+    Question,
+    Waiter,
+    check_allowed,
+    follow_question,
+)
 from cosco.client.read.commit_watch import CommitWatch
 from cosco.client.read.fetch_call import Bad
 from cosco.client.read.state.read_plan import MARKS_BUILD, AwaitCommits, Fetch
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import ServiceUnavailable
-from cosco.protocol.group_records import Follow, Followed, FollowOutcome
+from cosco.process.tls.tls_files import BY_ENVIRONMENT, TlsNames
+from cosco.protocol.group_records import Followed, FollowOutcome
 from cosco.protocol.keys import RangeEpoch
-from cosco.protocol.records import Assignment, CommitWait, ExchangeInfo, ReadSnapshot, Source
+from cosco.protocol.records import (
+    U32,
+    Assignment,
+    CommitWait,
+    ExchangeInfo,
+    ReadSnapshot,
+    Source,
+)
 
 #: How often it asks the metadata service, once it does: mappers that have marked and do not commit
 #: are noticed between two questions.
@@ -62,9 +80,7 @@ class MarkWatch(CommitWatch):
         """Begin without a question. `info` is the exchange with its first epochs."""
         super().__init__(metadata, scope, mappers, partition, info)
         self._exchange = info
-        self._orphans = OrphanWatch(
-            info, lambda: metadata.describe_exchange(scope.shuffle_id), scope
-        )
+        self._tls = metadata.connection.tls
         self._waiter: Waiter | None = None
         self._ahead: list[memoryview] | None = None
 
@@ -81,11 +97,18 @@ class MarkWatch(CommitWatch):
             if one.first <= self._partition < one.first + one.count
         )
         self._assignment = next(a for a in self._exchange.assignments if a.range_index == index)
+        metadata, shuffle_id = self._metadata, self._scope.shuffle_id
+        self._orphans = OrphanWatch(
+            self._exchange,
+            index,
+            lambda: metadata.describe_exchange(shuffle_id),
+            self._scope,
+            self._tls,
+        )
         primary = self._assignment.primary
-        self._waiter = FOLLOWING.ask(primary, self._question())
+        self._waiter = FOLLOWING.ask(primary, self._question(), self._tls)
         self._scope.add_call(self._waiter)
-        left = (primary, self._waiter)
-        self._finalizer = weakref.finalize(self, FOLLOWING.abandoned.append, left)
+        self._finalizer = weakref.finalize(self, FOLLOWING.abandoned.append, self._waiter)
         self._finalizer.atexit = False
 
     def wait(self, step: AwaitCommits) -> CommitWait:
@@ -99,14 +122,20 @@ class MarkWatch(CommitWatch):
             step = replace(step, wait_s=0.0)
         wait = super().wait(replace(step, wait_s=min(step.wait_s, _POLL_S)))
         if wait.snapshot is None and self._waiter is None:
-            orphans = self._orphans.look(wait.missing)
-            if orphans:
-                self._metadata.report_uncommitted(
-                    self._exchange.number,
-                    orphans,
-                    f"{len(orphans)} mappers ended before they committed",
-                )
+            self._report(self._orphans.look(wait.missing))
+            self._report(self._orphans.look_again(wait.missing), self._orphans.build)
         return wait
+
+    def _report(self, orphans: BitMap, build: int = 0) -> None:
+        """Report mappers, if there are any: of the present build of the range, unless it is 0."""
+        if orphans:
+            self._metadata.report_uncommitted(
+                self._exchange.number,
+                orphans,
+                f"{len(orphans)} mappers ended before they committed",
+                range_index=self._assignment.range_index if build else 0,
+                build=build,
+            )
 
     def ahead(self, fetch: Fetch, bad: Bad) -> list[memoryview] | None:
         """See `CommitWatch`."""
@@ -119,11 +148,11 @@ class MarkWatch(CommitWatch):
         if waiter is not None:
             self._finalizer.detach()
             self._scope.remove_call(waiter)
-            FOLLOWING.leave(self._assignment.primary, waiter)
+            FOLLOWING.leave(waiter)
 
-    def _question(self) -> Follow:
+    def _question(self) -> Question:
         one = self._assignment
-        return follow_question(self._exchange.number, one, one.primary, self._partition)
+        return follow_question(self._exchange, one, one.primary, self._partition)
 
     def _ask_beside(self, waiter: Waiter, step: AwaitCommits) -> CommitWait | None:
         """Ask who is missing, as the daemon has said nothing in the time of `step`.
@@ -148,7 +177,7 @@ class MarkWatch(CommitWatch):
 
         Returns: None if it does not answer.
         """
-        now = FOLLOWING.ask_now(self._assignment.primary, self._question(), self._scope)
+        now = FOLLOWING.ask_now(self._assignment.primary, self._question(), self._scope, self._tls)
         is_ready = now is not None and now.outcome is FollowOutcome.READY
         found = self._wait_for_marks(waiter, _READY_S if is_ready else 0.0)
         if found is None and now is not None and now.outcome is FollowOutcome.WAITING:
@@ -159,11 +188,13 @@ class MarkWatch(CommitWatch):
         """Wait until the daemon says that all mappers are done.
 
         Returns: None if it does not say so in `wait_s`. If it never will, it is not asked again.
+        Raises: ClientClosed; AccessDenied, if the daemon does not tell this reader.
         """
         if not waiter.wait(wait_s):
             return None
         self._scope.check()
         answer = waiter.answer
+        check_allowed(answer, self._assignment.primary, self._scope.shuffle_id)
         is_ready = answer is not None and answer.outcome is FollowOutcome.READY
         snapshot = self._snapshot(answer) if answer is not None and is_ready else None
         if answer is not None and snapshot is not None and not answer.fetch:
@@ -180,7 +211,7 @@ class MarkWatch(CommitWatch):
             version=0,
             generation=self._exchange.generation,
             build=MARKS_BUILD,
-            mappers=np.arange(count, dtype=np.uint32),
+            mappers=_mappers(count),
             attempts=answer.attempts,
             rows=answer.rows,
             raw_bytes=answer.raw_bytes,
@@ -189,64 +220,114 @@ class MarkWatch(CommitWatch):
         )
 
 
+@lru_cache(maxsize=4)
+def _mappers(count: int) -> U32:
+    """Return 0 to `count` - 1, as one array for all readers."""
+    mappers = np.arange(count, dtype=np.uint32)
+    mappers.flags.writeable = False
+    return mappers
+
+
 class OrphanWatch:
-    """Finds the mappers of one exchange that were marked ORPHAN_S ago, or PARTLY_S ago at some
-    ranges, and are not committed now."""
+    """Finds the mappers of one exchange that have ended and are not committed now.
+
+    Those have that were marked ORPHAN_S ago, or PARTLY_S ago at some ranges; and of those that
+    run again for the reader's range, who was marked there PARTLY_S ago, in its present build.
+    """
 
     def __init__(
-        self, info: ExchangeInfo, describe: Callable[[], ExchangeInfo], scope: Scope
+        self,
+        info: ExchangeInfo,
+        range_index: int,
+        describe: Callable[[], ExchangeInfo],
+        scope: Scope,
+        tls: TlsNames = BY_ENVIRONMENT,
     ) -> None:
         """Begin without marks.
 
-        info: the exchange with its first epochs. describe: asks for it with the present ones.
+        info: the exchange with its first epochs. range_index: the reader's. describe: asks for
+        the exchange with its present epochs. tls: by which files daemons are reached.
         """
+        self._tls = tls
         self._info = info
+        self._range_index = range_index
         self._describe = describe
         self._scope = scope
         self._marked: BitMap | None = None
         self._partly: dict[int, float] = {}  # mapper → when it was first seen
         self._asked_at = 0.0
         self._reported: dict[int, float] = {}  # mapper → when it was last
+        #: The present build of the reader's range; what follows is of it.
+        self.build = 1
+        self._rebuilt: dict[int, float] = {}  # mapper → when it was first seen
+        self._reported_again: dict[int, float] = {}
 
     def look(self, missing: BitMap) -> BitMap:
-        """Return the mappers of `missing` to report, and ask daemons when it is time to.
+        """Return the mappers of `missing` to report that have never committed, for all that is
+        known here, and ask daemons when it is time to.
 
-        Raises: ClientClosed, and what `describe` raises.
+        Raises: ClientClosed, AccessDenied if a daemon tells this reader nothing, and what
+        `describe` raises.
         """
         if self._marked is None:
             self._marked = self._ask()
             self._asked_at = time.monotonic()
         if time.monotonic() - self._asked_at < ORPHAN_S:
             return BitMap()
-        since = self._asked_at - PARTLY_S
-        partly = BitMap([mapper for mapper, first in self._partly.items() if first <= since])
-        found: BitMap = (self._marked | partly) & missing
-        again = self._asked_at - REPORT_AGAIN_S
-        found -= BitMap([mapper for mapper, last in self._reported.items() if last > again])
-        self._reported.update(dict.fromkeys(found, self._asked_at))
+        found = self._due((self._marked | self._seen_long(self._partly)) & missing, self._reported)
         self._marked = None
+        return found
+
+    def look_again(self, missing: BitMap) -> BitMap:
+        """Return the mappers of `missing` to report of those that run again in `build`, by what
+        `look` has asked."""
+        return self._due(self._seen_long(self._rebuilt) & missing, self._reported_again)
+
+    def _seen_long(self, seen: dict[int, float]) -> BitMap:
+        since = self._asked_at - PARTLY_S
+        return BitMap([mapper for mapper, first in seen.items() if first <= since])
+
+    def _due(self, found: BitMap, reported: dict[int, float]) -> BitMap:
+        """Leave out who was reported not long ago, and note the others."""
+        again = self._asked_at - REPORT_AGAIN_S
+        found = found - BitMap([mapper for mapper, last in reported.items() if last > again])
+        reported.update(dict.fromkeys(found, self._asked_at))
         return found
 
     def _ask(self) -> BitMap:
         """Return the mappers that have marked at every range of which some daemon answers."""
         by_range: dict[int, BitMap] = {}
         now = time.monotonic()
-        known = (*self._info.assignments, *self._describe().assignments)
+        present = self._describe().assignments
+        known = (*self._info.assignments, *present)
         for assignment in {RangeEpoch(one.range_index, one.epoch): one for one in known}.values():
             found = self._ask_epoch(assignment)
             if found is not None:
                 by_range.setdefault(assignment.range_index, BitMap()).update(found)
                 for mapper in found:
                     self._partly.setdefault(mapper, now)
+        self._ask_again(next(a for a in present if a.range_index == self._range_index), now)
         return BitMap.intersection(*by_range.values()) if by_range else BitMap()
 
-    def _ask_epoch(self, assignment: Assignment) -> BitMap | None:
-        """Return the mappers that a daemon of an epoch has marks of, or None if none answers."""
+    def _ask_again(self, present: Assignment, now: float) -> None:
+        """Ask who has marked in the present build of the reader's range, once it was rebuilt."""
+        if present.build != self.build:
+            self.build, self._rebuilt, self._reported_again = present.build, {}, {}
+        if present.build > 1:
+            for mapper in self._ask_epoch(present, same_build=True) or ():
+                self._rebuilt.setdefault(mapper, now)
+
+    def _ask_epoch(self, assignment: Assignment, *, same_build: bool = False) -> BitMap | None:
+        """Return the mappers that a daemon of an epoch has marks of, or None if none answers.
+
+        same_build: those of the epoch's build alone.
+        """
         marked: BitMap | None = None
         first = self._info.ranges[assignment.range_index].first
         for ref in (assignment.primary, *assignment.replicas):
-            question = follow_question(self._info.number, assignment, ref, first)
-            answer = FOLLOWING.ask_now(ref, question, self._scope)
+            question = follow_question(self._info, assignment, ref, first)
+            question = question._replace(same_build=same_build)
+            answer = FOLLOWING.ask_now(ref, question, self._scope, self._tls)
             if answer is None:
                 continue
             if answer.outcome in {FollowOutcome.READY, FollowOutcome.WAITING}:

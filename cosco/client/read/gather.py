@@ -37,6 +37,7 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import (
+    AccessDenied,
     ClientClosed,
     CommitTimeout,
     CoscoError,
@@ -74,12 +75,14 @@ class Gatherer:
         named_count: int,
         *,
         watch: CommitWatch,
+        capability: str = "",
     ) -> None:
         """Begin without connections.
 
-        named_count: how many mappers are waited for.
+        named_count: how many mappers are waited for. capability: what daemons are shown.
         """
         self._metadata = metadata
+        self._capability = capability
         self._scope = scope
         self._number = number
         self._named_count = named_count
@@ -188,12 +191,15 @@ class Gatherer:
 
         Returns: whether it did all the same, and its answer is that error.
 
-        Raises: ClientClosed, if that is why.
+        Raises: ClientClosed or AccessDenied, if that is why: nothing is known of the rows then, and
+        another daemon would say the same.
         """
         address = fetch.daemon.address
         match error:
             case ClientClosed():
                 raise error
+            case AccessDenied():
+                raise self._placed(error)
             case DirectFailed():
                 self._not_direct(plan, fetch, str(error))
             case ExchangeClosed():
@@ -233,7 +239,14 @@ class Gatherer:
             source.range_index, source.epoch, BitMap((self._partition,)), files=fetch.files
         )
         mappers = BitMap() if fetch.whole else to_name
-        request = FetchRequest(self._number, (part,), mappers, several=False, direct=fetch.direct)
+        request = FetchRequest(
+            self._number,
+            (part,),
+            mappers,
+            several=False,
+            direct=fetch.direct,
+            capability=self._capability,
+        )
         replies = open_fetch(self._endpoint(address), self._scope, stalls, request, fetch.stall_s)
         if fetch.direct:
             store_id = source.store_of(fetch.daemon)
@@ -262,7 +275,7 @@ class Gatherer:
         self._scope.check()
         endpoint = self._endpoints.get(address)
         if endpoint is None:
-            endpoint = self._endpoints[address] = Endpoint(address)
+            endpoint = self._endpoints[address] = Endpoint(address, self._metadata.connection.tls)
         return endpoint
 
     def _placed(self, error: CoscoError) -> CoscoError:

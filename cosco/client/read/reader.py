@@ -8,6 +8,7 @@ from typing import Final, Literal
 import pyarrow as pa
 from pyroaring import BitMap
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import (
     check_named,
     mapper_set,
@@ -68,7 +69,7 @@ class CoscoReader(LiveObject):
         *,
         generation: int | None = None,
         timeout_s: float | None = None,
-        metadata: str | None = None,
+        metadata: Connection | str | None = None,
         service_timeout_s: float = 300.0,
         max_held_bytes: int = 1 << 30,
         _watch: MakeWatch | None = None,

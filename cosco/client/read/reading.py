@@ -7,7 +7,6 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from functools import partial
 from operator import length_hint
 from typing import Any, Final, TypeVar
@@ -49,6 +48,24 @@ class _Items(Iterator[_T]):
         if inspect.getgeneratorstate(self._stream) != inspect.GEN_CLOSED:  # or it came to its end
             self._reading.interrupted(GeneratorExit())
             self._reading.end_stream()
+
+
+class _Alone:
+    """A block in which nobody else reads.
+
+    Not made by contextlib: a small reader would pay more for that than for all its rows.
+    """
+
+    __slots__ = ("_reading",)
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def __enter__(self) -> None:
+        self._reading.enter()
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._reading.leave()
 
 
 class Reading:
@@ -114,9 +131,13 @@ class Reading:
 
     def advance(self, stream: Iterator[Any]) -> None:
         """Find the next of a stream, or None at its verified end, unless it was not popped yet."""
-        with self._alone(), self._breaking():
-            if self.found is None:
-                self.found = next(stream, None)
+        with _Alone(self):
+            try:
+                if self.found is None:
+                    self.found = next(stream, None)
+            except BaseException as error:
+                self._broke(error)
+                raise
 
     def interrupted(self, error: BaseException) -> None:
         """Take note that a call for one row ended by `error`, perhaps after it had the row."""
@@ -134,20 +155,23 @@ class Reading:
 
     def _fill(self, steps: RowSteps) -> None:
         """Find the rows that a chain goes on with."""
-        with self._alone():
+        with _Alone(self):
             if steps.is_full:
                 raise self._in_use("another thread reads it at this moment")
-            with self._breaking():
+            try:
                 if not length_hint(self._block):
                     assert self._stream is not None
                     self._block = next(self._stream, _NO_ROWS)
                 steps.put(None if self._block is _NO_ROWS else self._block)
+            except BaseException as error:
+                self._broke(error)
+                raise
 
     def _begin(
         self, mode: str, make: Callable[[], Generator[_T, None, None]]
     ) -> Generator[_T, None, None]:
         """Return the stream of the pass; there is one, which rows may go on with."""
-        with self._alone():
+        with _Alone(self):
             if self._mode is None:
                 self._mode, self._stream = mode, make()
             elif self._mode != mode or mode != "rows":
@@ -158,32 +182,30 @@ class Reading:
             assert self._stream is not None
             return self._stream
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Be the only one that reads, or raise."""
+    def enter(self) -> None:
+        """Be the only one that reads, or raise; see `_Alone`."""
         if not self._inside.acquire(blocking=False):
             raise self._in_use("another call reads it at this moment")
         try:
             if self._broken is not None:
                 raise copy.copy(self._broken)
             self._scope.check()
-            yield
-        finally:
-            self._inside.release()
-            if self._scope.is_closed:  # by another thread, which found this one inside
-                self.end_stream()
+        except BaseException:
+            self.leave()
+            raise
 
-    @contextmanager
-    def _breaking(self) -> Iterator[None]:
+    def leave(self) -> None:
+        """Let others read; see `_Alone`."""
+        self._inside.release()
+        if self._scope.is_closed:  # by another thread, which found this one inside
+            self.end_stream()
+
+    def _broke(self, error: BaseException) -> None:
         """Remember an error: what did not come to its verified end may not seem to later."""
-        try:
-            yield
-        except CoscoError as error:
+        if isinstance(error, CoscoError):
             self._broken = error.place(self.shuffle_id, self.source.present)
-            raise
-        except BaseException as error:
+        else:
             self._break_off(error)
-            raise
 
     def _break_off(self, error: BaseException) -> None:
         self._broken = self._broken or ClientClosed(

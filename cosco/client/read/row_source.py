@@ -68,7 +68,14 @@ class RowSource:
         self._options = options
         self._scope = scope
         self._watch = watch
-        self._gatherer = Gatherer(metadata, scope, info.number, len(mappers), watch=watch)
+        self._gatherer = Gatherer(
+            metadata,
+            scope,
+            info.number,
+            len(mappers),
+            watch=watch,
+            capability=info.capability,
+        )
         #: The partition of what was given last; before that, the first one.
         self.partition = partitions[0]
         #: The partition that is read now.

@@ -23,6 +23,7 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.client.rpc.transport import Endpoint
 from cosco.errors import InvalidArgument
+from cosco.process.tls.tls_files import TlsNames
 from cosco.protocol.fetch_records import FetchRequest
 from cosco.protocol.records import CommitWait, DaemonRef, ExchangeInfo, RangesWait
 
@@ -80,7 +81,9 @@ class SharedWatch(CommitWatch):
             return None
         if self._streams is None or self._streams.shared_pass is not shared_pass:
             self._end_streams()
-            self._streams = _Streams(shared_pass, self._scope, self.direct)
+            self._streams = _Streams(
+                shared_pass, self._scope, self.direct, self._metadata.connection.tls
+            )
         stream = self._streams.at(place, fetch)
         has = stream.replies.has(place.part, self._partition)
         if not has or (stream.is_direct and not fetch.direct) or not stream.begin():
@@ -143,8 +146,11 @@ class _Streams:
     daemon lets this reader wait: else readers could wait for each other.
     """
 
-    def __init__(self, shared_pass: SharedPass, scope: Scope, direct: DirectReads) -> None:
+    def __init__(
+        self, shared_pass: SharedPass, scope: Scope, direct: DirectReads, tls: TlsNames
+    ) -> None:
         self.shared_pass = shared_pass
+        self._tls = tls
         self._scope = scope
         self._direct = direct
         self._stalls = StallWatch(scope, self._end_idle)
@@ -160,6 +166,7 @@ class _Streams:
                 self._scope,
                 self._stalls,
                 self._direct,
+                self._tls,
             )
         return stream
 
@@ -183,10 +190,11 @@ class _Stream:
         scope: Scope,
         stalls: StallWatch,
         direct: DirectReads,
+        tls: TlsNames,
     ) -> None:
-        """Begin without a call."""
+        """Begin without a call. tls: by which files the daemon is reached."""
         scope.check()
-        self._endpoint = Endpoint(fetch.daemon.address)
+        self._endpoint = Endpoint(fetch.daemon.address, tls)
         self.is_direct = request.direct
         self._call = open_fetch(self._endpoint, scope, stalls, request, fetch.stall_s)
         if request.direct:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 from cosco.client.rpc.scope import Scope
+from cosco.process.tls.tls_files import TlsFiles
 
 _T = TypeVar("_T")
 
@@ -62,6 +63,32 @@ class Conversation(ABC, Generic[_T]):
         """End the call at once."""
 
 
+class TimedConversation(Conversation[_T]):
+    """One whose replies any thread can wait for, for a while; one thread at a time."""
+
+    @abstractmethod
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Return the next reply; None if there is none in that time, or after `wake`.
+
+        Raises: StopIteration at the end, or as `Call` says.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Have whoever is in `receive`, or comes next, return at once."""
+
+    @abstractmethod
+    def idle_left_s(self) -> float:
+        """Return in how long `end_if_idle` is to be called."""
+
+    @abstractmethod
+    def end_if_idle(self) -> bool:
+        """End it if nothing was said for as long as its manner has it, and it is over then.
+
+        Returns: whether it has ended.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Manner(Generic[_T]):
     """How a conversation is held.
@@ -85,8 +112,13 @@ class Channel(ABC):
     """
 
     @abstractmethod
-    def unary(self, method: str, request: bytes, timeout_s: float, scope: Scope) -> bytes:
-        """Make a unary call, and return its reply; fails as a `Call`."""
+    def unary(
+        self, method: str, request: bytes, timeout_s: float, scope: Scope, credential: str = ""
+    ) -> bytes:
+        """Make a unary call, and return its reply; fails as a `Call`.
+
+        credential: what is shown with the call; empty: none.
+        """
 
     @abstractmethod
     def fetch_stream(self, method: str, request: bytes, scope: Scope) -> Call:
@@ -105,10 +137,13 @@ class Transport(ABC):
     """Makes channels."""
 
     @abstractmethod
-    def channel(self, address: str) -> Channel:
+    def channel(self, address: str, files: TlsFiles | None) -> Channel:
         """Return a channel to `host:port`, which begins without a connection.
 
-        Raises: RuntimeError if there can be no thread.
+        files: of TLS; None: without.
+
+        Raises: RuntimeError if there can be no thread, InvalidArgument for files that cannot be
+        used.
         """
 
     @abstractmethod

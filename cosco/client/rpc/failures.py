@@ -11,6 +11,9 @@ from cosco.process.wrong_address import guess
 from cosco.protocol import wire
 
 _PASSING: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED"})
+_EXHAUSTED: Final = "RESOURCE_EXHAUSTED"
+#: What gRPC's servers, and ours, say of calls beyond their bound; too long a message passes never.
+_TOO_MANY_CALLS: Final = "Concurrent RPC limit exceeded"
 _UNIMPLEMENTED: Final = "UNIMPLEMENTED"
 
 
@@ -36,7 +39,7 @@ def failure(end: End, where: str, shuffle_id: str) -> Exception:
     reason = f"{where} failed: {end.code}: {' '.join(end.details.split())[:300]}"
     if end.code == _UNIMPLEMENTED:
         reason += f": {guess('Method not found')}; give the address that the service is ready on"
-    if end.code in _PASSING:
+    if end.code in _PASSING or (end.code == _EXHAUSTED and _TOO_MANY_CALLS in end.details):
         return Unreachable(reason)
     return ServiceUnavailable(reason, shuffle_id=shuffle_id, retriable=False)
 
@@ -54,12 +57,5 @@ def place(method: str, address: str) -> str:
 
 
 def _meant(detail: bytes, where: str, shuffle_id: str) -> CoscoError:
-    try:
-        # The service may know a number where its user knows a name.
-        return wire.error_from_bytes(detail).place(shuffle_id)
-    except Exception:  # noqa: BLE001  whatever the decoder thinks of bytes that are no ErrorDetail
-        return ServiceUnavailable(
-            f"{where} failed and its reason cannot be read: do the versions differ?",
-            shuffle_id=shuffle_id,
-            retriable=False,
-        )
+    # The service may know a number where its user knows a name.
+    return wire.error_from_bytes(detail, where).place(shuffle_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
@@ -24,7 +25,10 @@ from cosco.errors import CoscoError
 from cosco.format.frame import MAX_FRAME_BYTES
 from cosco.process import fork_support
 from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
+from cosco.process.tls.grpc_credentials import new_channel_of
+from cosco.process.tls.tls_files import TlsFiles
 from cosco.protocol import wire
+from cosco.protocol.peer import CREDENTIAL_HEADER, credential_header
 
 _T = TypeVar("_T")
 _LOG: Final = logging.getLogger("cosco")
@@ -43,10 +47,10 @@ _OPTIONS: Final = (
 class GrpcTransport(Transport):
     """grpcio."""
 
-    def channel(self, address: str) -> Channel:
+    def channel(self, address: str, files: TlsFiles | None) -> Channel:
         """See `Transport`."""
         with _gate:
-            return GrpcChannel(address, grpc.insecure_channel(address, _OPTIONS))
+            return GrpcChannel(address, files)
 
     def refusal(self) -> str:
         """See `Transport`."""
@@ -65,35 +69,62 @@ class GrpcTransport(Transport):
 class GrpcChannel(Channel):
     """A channel of gRPC's."""
 
-    def __init__(self, address: str, channel: grpc.Channel) -> None:
+    def __init__(self, address: str, files: TlsFiles | None) -> None:
+        """Begin without a connection. files: of TLS; None: without."""
         self._address = address
-        self._channel: Any = channel
+        self._files = files
+        self._changing = threading.Lock()  # what follows
+        self._content = None if files is None else files.current()
+        self._channel = self._connect()
+        #: What connects by the files before, for the calls that are under way.
+        self._retired: Any = None
 
-    def unary(self, method: str, request: bytes, timeout_s: float, scope: Scope) -> bytes:
+    def unary(
+        self, method: str, request: bytes, timeout_s: float, scope: Scope, credential: str = ""
+    ) -> bytes:
         """See `Channel`."""
+        options: dict[str, Any] = {"timeout": timeout_s}
+        if credential:
+            options["metadata"] = ((CREDENTIAL_HEADER, credential_header(credential)),)
         call = self._call(
-            lambda: self._channel.unary_unary(method).future(request, timeout=timeout_s),
-            method,
-            scope,
+            lambda: self._present().unary_unary(method).future(request, **options), method, scope
         )
         return call.result()
 
     def fetch_stream(self, method: str, request: bytes, scope: Scope) -> Call:
         """See `Channel`."""
-        return self._call(lambda: self._channel.unary_stream(method)(request), method, scope)
+        return self._call(lambda: self._present().unary_stream(method)(request), method, scope)
 
     def conversation(self, method: str, manner: Manner[_T], scope: Scope) -> Conversation[_T]:
         """See `Channel`."""
         outbox: SimpleQueue[_T | None] = SimpleQueue()
         messages = _messages(outbox, manner)
-        call = self._call(lambda: self._channel.stream_stream(method)(messages), method, scope)
+        call = self._call(lambda: self._present().stream_stream(method)(messages), method, scope)
         call.on_end(lambda: outbox.put(None))
         return GrpcConversation(call, outbox)
 
     def close(self) -> None:
         """See `Channel`."""
         with _gate:
+            if self._retired is not None:
+                self._retired.close()
             self._channel.close()
+
+    def _connect(self) -> Any:
+        return new_channel_of(grpc, self._address, self._content, _OPTIONS)
+
+    def _present(self) -> Any:
+        """Return gRPC's channel by what the files have now. Called within the gate."""
+        if self._files is None or self._files.current() is self._content:
+            return self._channel
+        with self._changing:
+            content = self._files.current()
+            if content is not self._content:
+                if self._retired is not None:
+                    self._retired.close()
+                self._content, self._retired = content, self._channel
+                self._channel = self._connect()
+            return self._channel
 
     def _call(self, start: Callable[[], Any], method: str, scope: Scope) -> GrpcCall:
         scope.check()

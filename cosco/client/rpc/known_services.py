@@ -7,10 +7,16 @@ children know what their parent knew.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
+
+from cosco.client.access.service_connection import Connection, Place
+from cosco.process.tls.tls_files import BY_ENVIRONMENT
 
 #: Addresses that are remembered of either kind, the last ones.
 MAX_ADDRESSES: Final = 1024
+
+
+_Key = TypeVar("_Key")
 
 
 class KnownServices:
@@ -21,22 +27,26 @@ class KnownServices:
     """
 
     def __init__(self) -> None:
-        self._met: dict[str, None] = {}  # the one met first is first
+        # The one met first is first. By how it is reached as well: whose files of TLS are wrong has
+        # met nobody.
+        self._met: dict[Place, None] = {}
         self._ended: dict[str, None] = {}
 
-    def meet(self, address: str) -> None:
+    def meet(self, metadata: Connection | str) -> None:
         """Note that a service has answered there."""
-        self.begin(address)
-        _add(self._met, address)
+        place = _place(metadata)
+        self.begin(place.address)
+        _add(self._met, place)
 
-    def vouch_for(self, address: str) -> None:
+    def vouch_for(self, metadata: Connection | str) -> None:
         """Count a service as met that others of its exchange have met, unless it was ended here."""
-        if address not in self._ended:
-            _add(self._met, address)
+        place = _place(metadata)
+        if place.address not in self._ended:
+            _add(self._met, place)
 
-    def has_met(self, address: str) -> bool:
+    def has_met(self, metadata: Connection | str) -> bool:
         """Whether a service has answered there before."""
-        return address in self._met
+        return _place(metadata) in self._met
 
     def begin(self, address: str) -> None:
         """Note that a service may be there again."""
@@ -44,7 +54,9 @@ class KnownServices:
 
     def end(self, address: str) -> None:
         """Note that this process has ended the service there for good; another one may follow."""
-        self._met.pop(address, None)
+        for place in list(self._met):
+            if place.address == address:
+                self._met.pop(place, None)
         _add(self._ended, address)
 
     def has_ended(self, address: str) -> bool:
@@ -52,10 +64,16 @@ class KnownServices:
         return address in self._ended
 
 
-def _add(table: dict[str, None], address: str) -> None:
-    if address in table:
+def _place(metadata: Connection | str) -> Place:
+    if isinstance(metadata, Connection):
+        return metadata.place
+    return Place(metadata, BY_ENVIRONMENT)
+
+
+def _add(table: dict[_Key, None], key: _Key) -> None:
+    if key in table:
         return
-    table[address] = None
+    table[key] = None
     if len(table) > MAX_ADDRESSES:
         table.pop(next(iter(list(table))), None)
 

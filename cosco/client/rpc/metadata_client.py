@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
+from cosco.client.access.service_connection import Connection, connection_to
 from cosco.client.rpc.application_calls import ApplicationCalls
+from cosco.client.rpc.capability_calls import CapabilityCalls
 from cosco.client.rpc.known_services import SERVICES
 from cosco.client.rpc.scope import Scope, Unreachable, retrying
 from cosco.client.rpc.transport import Endpoint
@@ -41,7 +44,7 @@ CALL_TIMEOUT_S: Final = 10.0
 _FIRST_CALL_TIMEOUT_S: Final = 5.0
 
 
-class MetadataClient(ApplicationCalls):
+class MetadataClient(ApplicationCalls, CapabilityCalls):
     """One metadata service, for one client object.
 
     Every method raises the error the service meant; ClientClosed once the scope is closed;
@@ -49,11 +52,15 @@ class MetadataClient(ApplicationCalls):
     has never met it, else after `service_timeout_s`; at once if the process has ended it.
     """
 
-    def __init__(self, address: str, scope: Scope, service_timeout_s: float) -> None:
-        self.address: Final = address
+    def __init__(self, metadata: Connection | str, scope: Scope, service_timeout_s: float) -> None:
+        """Begin without calling. Raises: InvalidArgument for files of the connection that cannot
+        be used."""
+        self.connection: Final = connection_to(metadata)
+        self.address: Final = self.connection.address
         self._scope = scope
         self._service_timeout_s = service_timeout_s
-        self._endpoint = Endpoint(address)
+        self._credential = self.connection.credential()
+        self._endpoint = Endpoint(self.address, self.connection.tls)
         self._met_by_others = False
 
     @property
@@ -64,6 +71,12 @@ class MetadataClient(ApplicationCalls):
     def set_met(self) -> None:
         """Count the service as one that has answered, as it has answered others of its exchange."""
         self._met_by_others = True
+
+    def within(self, timeout_s: float) -> Self:
+        """Return the same client, which gives up after `timeout_s`; it is closed with this one."""
+        hurried = copy.copy(self)
+        hurried._service_timeout_s = timeout_s
+        return hurried
 
     def close(self) -> None:
         """Give up the connection."""
@@ -148,9 +161,8 @@ class MetadataClient(ApplicationCalls):
         self._close("CloseExchange", mpb.CloseExchangeRequest(shuffle_id=shuffle_id, owner=owner))
 
     def progress(self, number: int) -> ExchangeProgress:
-        return wire.from_pb(
-            ExchangeProgress, self._call("Progress", mpb.ProgressRequest(number=number))
-        )
+        reply = self._call("Progress", mpb.ProgressRequest(number=number))
+        return wire.from_pb(ExchangeProgress, reply)
 
     def open_attempt(self, shuffle_id: str, mapper: int | None) -> OpenedAttempt:
         request = mpb.OpenAttemptRequest(shuffle_id=shuffle_id, mapper=mapper)
@@ -328,10 +340,19 @@ class MetadataClient(ApplicationCalls):
         reply = self._call("CommitBatch", request, outage_s=0.0, try_s=try_s)
         return tuple(wire.from_pb(CommitResult, result) for result in reply.results)
 
-    def report_uncommitted(self, number: int, mappers: BitMap, reason: str) -> None:
-        """Have mappers of a group's exchange run again that ended before they committed."""
+    def report_uncommitted(
+        self, number: int, mappers: BitMap, reason: str, *, range_index: int = 0, build: int = 0
+    ) -> None:
+        """Have mappers of a group's exchange run again that ended before they committed.
+
+        build: 0 for those that never have, else that of a range that they were called back for.
+        """
         request = mpb.ReportUncommittedRequest(
-            number=number, mappers=mappers.serialize(), reason=reason
+            number=number,
+            mappers=mappers.serialize(),
+            reason=reason,
+            range_index=range_index,
+            build=build,
         )
         self._call("ReportUncommitted", request)
 
@@ -346,7 +367,7 @@ class MetadataClient(ApplicationCalls):
 
     @property
     def _is_met(self) -> bool:
-        return self._met_by_others or SERVICES.has_met(self.address)
+        return self._met_by_others or SERVICES.has_met(self.connection)
 
     def _call(
         self,
@@ -366,13 +387,14 @@ class MetadataClient(ApplicationCalls):
             path = f"/{wire.METADATA_SERVICE}/{method}"
             may_be_another = self.has_ended
             try:
-                reply = self._endpoint.unary(path, body, timeout_s, self._scope)
+                shown = "" if self._credential is None else self._credential()
+                reply = self._endpoint.unary(path, body, timeout_s, self._scope, shown)
             except Unreachable as error:
                 if error.told and not self.has_ended:  # it is there, and worth to be waited for
-                    SERVICES.meet(self.address)
+                    SERVICES.meet(self.connection)
                 raise
             if may_be_another or not self.has_ended:  # else it was the last word of an ended one
-                SERVICES.meet(self.address)
+                SERVICES.meet(self.connection)
             return reply
 
         def limit_s() -> float:

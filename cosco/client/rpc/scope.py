@@ -20,7 +20,8 @@ _PAUSE: Final = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 class Unreachable(Exception):
     """A call failed on its way and may be made again. Never leaves this package.
 
-    `for_fork`: it was cancelled so that this process could fork, nothing is wrong. `told`: it was
+    `for_fork`: it was cancelled so that this process could fork, or as who read the replies was
+    interrupted; nothing is wrong. `told`: it was
     answered, by a service that said why it can do nothing now.
     """
 
@@ -32,6 +33,16 @@ class Unreachable(Exception):
 
 class _Call(Protocol):
     def cancel(self) -> None: ...
+
+
+class _Sleep:
+    """A wait in a scope, which its end cuts short."""
+
+    def __init__(self) -> None:
+        self.over: Final = threading.Event()
+
+    def cancel(self) -> None:
+        self.over.set()
 
 
 class Scope:
@@ -50,7 +61,7 @@ class Scope:
         self._what = what
         self._pid = os.getpid()
         self._on_inherited = on_inherited
-        self._closed = threading.Event()
+        self._is_closed = False
         # Only single operations on it, which the interpreter makes atomic: closing takes no
         # lock, so that it may happen at any time, also inside the fork gate.
         self._calls: dict[_Call, None] = {}  # in their order
@@ -58,7 +69,7 @@ class Scope:
 
     @property
     def is_closed(self) -> bool:
-        return self._closed.is_set()
+        return self._is_closed
 
     def check_process(self) -> None:
         """Raise ClientClosed in a forked child of the process that made the scope."""
@@ -71,8 +82,9 @@ class Scope:
 
     def check(self) -> None:
         """Raise ClientClosed once the scope is closed, or in a forked child."""
-        self.check_process()
-        if self._closed.is_set():
+        if self.inherited:
+            self.check_process()
+        if self._is_closed:
             raise ClientClosed(
                 f"{self._what} of {self.shuffle_id!r} is closed", shuffle_id=self.shuffle_id
             )
@@ -84,7 +96,13 @@ class Scope:
 
     def wait(self, seconds: float) -> None:
         """Wait, at most until the scope is closed."""
-        self._closed.wait(seconds)
+        # An event for each wait, not one in every scope: to make it costs as much as all the rest.
+        sleep = _Sleep()
+        self.add_call(sleep)
+        try:
+            sleep.over.wait(seconds)
+        finally:
+            self.remove_call(sleep)
 
     def add_call(self, call: _Call) -> None:
         """Have `call` cancelled when the scope is closed."""
@@ -100,7 +118,7 @@ class Scope:
         """Close the scope. May be called by any thread, and more than once."""
         if self.inherited:
             return
-        self._closed.set()
+        self._is_closed = True
         for call in list(self._calls):
             call.cancel()
 
@@ -128,7 +146,18 @@ def retrying(scope: Scope, limit_s: Callable[[], float], attempt: Callable[[], _
 
     Raises: the last Unreachable; ClientClosed when the scope is closed between two tries.
     """
+    try:  # a machine of retries costs as much as the rest of a small call
+        return attempt()
+    except Unreachable as error:
+        first: Unreachable | None = error
     failed_at: float | None = None
+
+    def again() -> _T:
+        nonlocal first
+        error, first = first, None
+        if error is not None:
+            raise error
+        return attempt()
 
     def is_over(state: tenacity.RetryCallState) -> bool:
         nonlocal failed_at
@@ -144,7 +173,7 @@ def retrying(scope: Scope, limit_s: Callable[[], float], attempt: Callable[[], _
         stop=is_over,
         sleep=scope.sleep,
         reraise=True,
-    )(attempt)
+    )(again)
 
 
 def _is_for_fork(state: tenacity.RetryCallState) -> bool:

@@ -3,6 +3,8 @@
 Opening a stream costs a thread or two here, a task in the daemon and a call of HTTP/2: more than
 the rows of a small writer. So a stream whose writer has nothing under way any more waits for
 another writer to the same daemon, for a while. What is said on it is up to its user.
+
+A writer that only waits takes the replies himself where he can, see `rpc.reply_turns`.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from cosco.client.rpc.channel import Conversation, Manner
 from cosco.client.rpc.fork_gate import ProcessWide, process_wide
+from cosco.client.rpc.reply_turns import ReplyTurns
 from cosco.client.rpc.scope import Scope, Unreachable
 from cosco.client.rpc.transport import Endpoint
-from cosco.errors import ClientClosed
+from cosco.errors import ClientClosed, CoscoError
+from cosco.process.tls.tls_files import BY_ENVIRONMENT, TlsNames
 from cosco.protocol import wire
 from cosco.protocol.push.messages import PushRequest
 from cosco.protocol.push.sender import OutFrame
@@ -38,7 +42,8 @@ Outbox = Conversation[PushRequest[OutFrame]]
 class User(Protocol):
     """Who uses a stream, from `Streams.borrow` until `Stream.give_back` succeeds, or for ever.
 
-    All but `begin` is called by the stream's thread, holding no lock.
+    All but `begin` is called by the stream's thread, holding no lock; `on_reply` by whoever takes
+    a reply.
     """
 
     @property
@@ -53,6 +58,10 @@ class User(Protocol):
 
     def on_reply(self, message: bytes) -> bool:
         """The daemon said something; False: nothing more is wanted of this stream."""
+        ...
+
+    def wants_thread(self) -> bool:
+        """Whether the stream's thread is to take the replies to come: `take_replies` does not."""
         ...
 
     def wait_for_work(self) -> bool:
@@ -76,8 +85,10 @@ class User(Protocol):
 class Stream:
     """One daemon: a thread that connects, reads, and connects again for the present user."""
 
-    def __init__(self, streams: Streams, ref: DaemonRef) -> None:
+    def __init__(self, streams: Streams, ref: DaemonRef, tls: TlsNames) -> None:
         self.ref: Final = ref
+        #: By which files of TLS the daemon is reached.
+        self.tls: Final = tls
         #: What the present call allows, as the user of that time was told.
         self.eager_bytes = 0
         self._streams = streams
@@ -88,6 +99,7 @@ class Stream:
         self._outbox: Outbox | None = None  # the present call, once its user may say something
         self._call: Outbox | None = None
         self._is_over = False
+        self._turns = ReplyTurns(self._on_reply, self._wants_thread)
         self._thread = threading.Thread(
             target=self._run, name=f"cosco-push-{ref.address}", daemon=True
         )
@@ -124,19 +136,30 @@ class Stream:
         """End the present call; as the scope of the user was closed."""
         if (call := self._call) is not None:
             call.cancel()
+            self._turns.call_thread()
+
+    def call_thread(self) -> None:
+        """Have the thread take replies, as something was said, or the end of the call."""
+        self._turns.call_thread()
+
+    def take_replies(self, is_enough: Callable[[], bool], timeout_s: float) -> int | None:
+        """Take replies for the present user in the place of the thread; see `ReplyTurns.take`."""
+        return self._turns.take(is_enough, timeout_s)
 
     def close(self) -> None:
         """End a stream without user."""
         self._scope.close()
+        self._turns.call_thread()
 
     def end(self) -> None:
         """Have the daemon end a stream without user."""
         if (outbox := self._outbox) is not None:
             outbox.end()
+            self._turns.call_thread()
 
     def join(self) -> bool:
         """Whether the thread has ended, waiting a little for it."""
-        if self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread() and not self._turns.is_taker():
             self._thread.join(_JOIN_S)
             return not self._thread.is_alive()
         return True
@@ -145,9 +168,12 @@ class Stream:
 
     def _run(self) -> None:
         try:
-            with Endpoint(self.ref.address) as endpoint:
+            with Endpoint(self.ref.address, self.tls) as endpoint:
                 while (user := self._present_user()) is not None and self._serve(user, endpoint):
                     pass
+        except CoscoError as error:  # what the service says is the daemon's address is none
+            if (present := self._present_user()) is not None:
+                present.failed(error)
         finally:
             with self._lock:
                 self._is_over = True
@@ -193,14 +219,21 @@ class Stream:
             with self._lock:
                 self._outbox = call
             user.begin(self, call, used=False)
-            for message in call:
-                present = self._user
-                if present is None or not present.on_reply(message):
-                    return
+            self._turns.read(call)
         finally:
             with self._lock:
                 self._outbox = self._call = None
             call.cancel()
+
+    # --- of whoever takes replies -----------------------------------------------------------
+
+    def _on_reply(self, message: bytes) -> bool:
+        present = self._user
+        return present is not None and present.on_reply(message)
+
+    def _wants_thread(self) -> bool:
+        present = self._user
+        return self._scope.is_closed or (present is not None and present.wants_thread())
 
 
 def _message(requests: Sequence[PushRequest[OutFrame]]) -> bytes:
@@ -217,12 +250,16 @@ class Streams(ProcessWide):
     def _reset(self) -> None:
         self._idle: deque[Stream] = deque()  # the one used last is last
 
-    def borrow(self, ref: DaemonRef, user: User) -> Stream:
-        """A stream to a daemon for `user` alone: one that was kept, or another one."""
+    def borrow(self, ref: DaemonRef, user: User, tls: TlsNames = BY_ENVIRONMENT) -> Stream:
+        """A stream to a daemon for `user` alone: one that was kept, or another one.
+
+        tls: by which files the daemon is reached.
+        """
         for stream in reversed(self._idle.copy()):
-            if stream.ref == ref and self.claim(stream) and stream.take_over(user):
+            is_same = stream.ref == ref and stream.tls == tls
+            if is_same and self.claim(stream) and stream.take_over(user):
                 return stream
-        stream = Stream(self, ref)
+        stream = Stream(self, ref, tls)
         stream.start(user)
         return stream
 

@@ -20,7 +20,13 @@ from cosco.client.write.push_streams import STREAMS, Outbox, Stream
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.routes import Lane, Routes
 from cosco.client.write.state.trouble import LinkTrouble, Question
-from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed, ServiceUnavailable
+from cosco.errors import (
+    AccessDenied,
+    CoscoError,
+    DataCorrupted,
+    ExchangeClosed,
+    ServiceUnavailable,
+)
 from cosco.protocol import wire
 from cosco.protocol.keys import RangeEpoch
 from cosco.protocol.push.messages import Refusal, RefusalCode
@@ -51,6 +57,8 @@ class Pusher:
         """`on_failure` is called once, by a stream's thread, when no more can be pushed."""
         self.scope: Final = scope
         self.service_timeout_s: Final = service_timeout_s
+        #: By which files of TLS daemons are reached.
+        self.tls: Final = metadata.connection.tls
         self._info: Final = opened.info
         self._metadata = metadata
         self._on_failure = on_failure
@@ -60,15 +68,21 @@ class Pusher:
         self._links: dict[Lane, _DaemonLink] = {}
         self._retired: dict[_DaemonLink, None] = {}  # of lanes that were retired, about to end
         self._failure: CoscoError | None = None
+        #: Whether little but waits will follow.
+        self.is_ending = False
+
+    def begin_end(self) -> None:
+        """Have those who wait take the replies themselves, as little but waits will follow."""
+        self.is_ending = True
 
     def push(self, packed: PackedFrame) -> None:
         """Take a frame once there is room for it in the window."""
-        self.scope.check()
-        if packed.has_mark:  # a mark counts as soon as it is there: all frames before must be safe
-            self._wait_until(lambda: self.routes.is_acknowledged(packed.range_index))
-        self._wait_until(lambda: self.routes.has_room(packed.body_bytes))
-        with self.changed:  # room can only have grown, as nobody else adds frames
-            self._serve(self.routes.put(packed))
+        with self.changed:
+            link = self._link_to_take()
+        if link is not None:
+            link.take_replies(lambda: False, 0.0)  # what has come since the last frame
+        while not self._put(packed):
+            self._wait_until(lambda: self._may_put(packed))
 
     def flush(self) -> tuple[RangeEpoch, ...]:
         """Wait until every frame is acknowledged, and return the epochs in which they were."""
@@ -121,6 +135,7 @@ class Pusher:
             for lane in self.routes.retire():
                 if (link := self._links.pop(lane, None)) is not None and not link.finish():
                     self._retired[link] = None
+            self._call_threads()
             self.changed.notify_all()
             return True
 
@@ -139,7 +154,40 @@ class Pusher:
         with self.changed:
             self._retired.pop(link, None)
 
+    def wants_threads(self) -> bool:
+        """Whether replies are to be taken by the threads of streams."""
+        with self.changed:
+            if self._link_to_take() is None:
+                return True
+            self.changed.notify_all()  # whoever waits for what the thread takes
+            return False
+
     # --- inside ---------------------------------------------------------------------------
+
+    def _may_put(self, packed: PackedFrame) -> bool:
+        """Whether a frame may go out. A mark counts as soon as it is there: so all frames before
+        it must be safe."""
+        routes = self.routes
+        return routes.has_room(packed.body_bytes) and (
+            not packed.has_mark or routes.is_acknowledged(packed.range_index)
+        )
+
+    def _put(self, packed: PackedFrame) -> bool:
+        """Have a frame sent, if it may go out now."""
+        with self.changed:
+            self._check()
+            may = self._may_put(packed)
+            if may:
+                self._serve(self.routes.put(packed))
+                if self._link_to_take() is None:
+                    self._call_threads()
+            return may
+
+    def _check(self) -> None:
+        """Raise what the writer failed with; called with `changed` held."""
+        if self._failure is not None:
+            raise self._failure
+        self.scope.check()
 
     def _serve(self, lane: Lane) -> None:
         """Have the frames of a lane sent; called with `changed` held."""
@@ -170,17 +218,45 @@ class Pusher:
         Returns: None if it is reached, else whether anything moved before that while.
         """
         quiet_s = min(_QUIET_S, self.service_timeout_s + 0.5)
-        moved = False
-        with self.changed:
-            while True:
-                if self._failure is not None:
-                    raise self._failure
-                self.scope.check()
+        moved, took, may_take = False, None, True
+        while True:
+            with self.changed:
+                self._check()
                 if reached():
                     return None
-                if not self.changed.wait(quiet_s):
+                if took == 0:
                     return moved
-                moved = True
+                link = self._link_to_take() if may_take else None
+                if link is None:
+                    self._call_threads()
+                    if not self.changed.wait(quiet_s):
+                        return moved
+                    moved = may_take = True
+                    continue
+            took = link.take_replies(lambda: self._is_over(reached), quiet_s)
+            may_take = took is not None
+            moved = moved or bool(took)
+
+    def _is_over(self, reached: Callable[[], bool]) -> bool:
+        with self.changed:
+            return self._failure is not None or reached()
+
+    # Called with `changed` held.
+
+    def _busy_links(self) -> list[_DaemonLink]:
+        return [link for link in (*self._links.values(), *self._retired) if link.is_busy]
+
+    def _link_to_take(self) -> _DaemonLink | None:
+        """Return the link whose replies a wait may take: the one on which something is under way.
+        Who takes those of one does not see those of others."""
+        busy = self._busy_links() if self.is_ending else []
+        return busy[0] if len(busy) == 1 else None
+
+    def _call_threads(self) -> None:
+        """Have threads take the replies, where those do not anyway."""
+        if self.is_ending:
+            for link in self._busy_links():
+                link.call_thread()
 
 
 class _DaemonLink:
@@ -191,7 +267,7 @@ class _DaemonLink:
         self._pusher = pusher
         self._lane = lane
         self._sender = lane.sender
-        # Touched by the stream's thread alone.
+        # Touched by whoever takes a reply, and by the stream's thread after a call.
         self._trouble = LinkTrouble(lane.ref, pusher.service_timeout_s)
         self._stream: Stream | None = None  # from the first frame until it is given back
         self._outbox: Outbox | None = None  # of the present call
@@ -207,16 +283,33 @@ class _DaemonLink:
         """Whether its stream has ended or was given back, waiting a little for it."""
         return self._stream is None or self._stream.join()
 
+    def take_replies(self, is_enough: Callable[[], bool], timeout_s: float) -> int | None:
+        """Take replies in the place of the stream's thread; see `ReplyTurns.take`."""
+        stream = self._stream
+        return None if stream is None else stream.take_replies(is_enough, timeout_s)
+
     # --- called with `changed` held -------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way, or is to be."""
+        return bool(len(self._sender)) or self._sender.is_under_way
+
+    def call_thread(self) -> None:
+        """Have the stream's thread take the replies."""
+        if self._stream is not None:
+            self._stream.call_thread()
 
     def start(self) -> None:
         """Have a stream, another writer's that is done or a new one."""
-        self._stream = STREAMS.borrow(self._lane.ref, self)
+        self._stream = STREAMS.borrow(self._lane.ref, self, self._pusher.tls)
 
     def go_on(self) -> None:
         """Say what is to be said, as frames were added or withdrawn."""
         self._say()
         self._pusher.changed.notify_all()
+        if not self._pusher.is_ending:
+            self.call_thread()
 
     def _say(self) -> None:
         if self._outbox is not None:
@@ -230,11 +323,11 @@ class _DaemonLink:
         """
         self._is_finishing = True
         stream = self._stream
-        is_clean = not (len(self._sender) or self._sender.is_under_way)
-        if stream is not None and is_clean and stream.give_back(self):
+        if stream is not None and not self.is_busy and stream.give_back(self):
             self._stream = self._outbox = None
         if self._outbox is not None:
             self._outbox.end()  # the daemon ends it when it has answered what it was sent
+            self.call_thread()
         return self._stream is None
 
     # --- for its stream: see `push_streams.User` -------------------------------------------
@@ -248,6 +341,9 @@ class _DaemonLink:
             self._say()
             if self._is_finishing and not len(self._sender):
                 outbox.end()
+
+    def wants_thread(self) -> bool:
+        return self._is_finishing or self.scope.is_closed or self._pusher.wants_threads()
 
     def wait_for_work(self) -> bool:
         with self._pusher.changed:
@@ -315,6 +411,8 @@ class _DaemonLink:
                 raise self._error(DataCorrupted, reason)
             case RefusalCode.EXCHANGE_CLOSED:
                 raise self._error(ExchangeClosed, reason)
+            case RefusalCode.ACCESS_DENIED:
+                raise self._error(AccessDenied, reason)
             case RefusalCode.WRONG_INCARNATION:
                 self._trouble.replaced(reason, now)
             case RefusalCode.NOT_ASSIGNED | RefusalCode.NO_CAPACITY:

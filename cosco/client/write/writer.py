@@ -7,11 +7,13 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import pyarrow as pa
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.content.frames import as_arrow_rows
 from cosco.client.live_object import LiveObject, weakly
@@ -115,7 +117,7 @@ class CoscoWriter(LiveObject):
         mapper: int | None,
         *,
         buffer_bytes: int = 32 << 20,
-        metadata: str | None = None,
+        metadata: Connection | str | None = None,
         service_timeout_s: float = 300.0,
         _attempts: Attempts = _BY_SERVICE,
     ) -> None:
@@ -364,33 +366,33 @@ class CoscoWriter(LiveObject):
             # Where no row was collected it does not matter for which kind of rows a packer is.
             packer = self._packer = self._packer or RowPacker(self._opened, self._buffer_bytes)
             self._disarm()  # before the last rows are drained, so that later ones are refused
+            self._pusher.begin_end()
             self._send(packer.drain(marks=self._attempts.has_marks))
-            acknowledged, sums = self._pusher.flush(), packer.sums()
+            # While the daemons answer.
+            sums = packer.sums()
+            make_commit = partial(
+                Commit,
+                mapper=opened.mapper,
+                attempt=opened.attempt,
+                generation=info.generation,
+                rows=int(sums.rows.sum()),
+                bytes=int(sums.raw_bytes.sum()),
+                partition_rows=sums.spread(sums.rows, self._partitions),
+                partition_bytes=sums.spread(sums.raw_bytes, self._partitions),
+            )
             request = CommitRequest(
                 number=info.number,
                 mapper=opened.mapper,
                 attempt=opened.attempt,
                 generation=info.generation,
-                acknowledged=pairs_array(acknowledged),
+                acknowledged=pairs_array(self._pusher.flush()),
                 sums=sums,
                 partial=opened.partial,
                 ranges=opened.ranges,
             )
-            partition_rows, partition_bytes = (
-                sums.spread(values, self._partitions) for values in (sums.rows, sums.raw_bytes)
-            )
             won = self._attempts.count(self._metadata, request)
             # Before anything else can fail, or be interrupted: it counts from now on.
-            commit = self._commit = Commit(
-                mapper=opened.mapper,
-                attempt=opened.attempt,
-                won=won,
-                generation=info.generation,
-                rows=int(sums.rows.sum()),
-                bytes=int(sums.raw_bytes.sum()),
-                partition_rows=partition_rows,
-                partition_bytes=partition_bytes,
-            )
+            commit = self._commit = make_commit(won=won)
         except BaseException as error:
             if isinstance(error, CoscoError):
                 self._failure = self._failure or error

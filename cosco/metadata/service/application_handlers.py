@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, bounded_s
+from cosco.metadata.service.guard import Visit
+from cosco.metadata.service.polls import POLLS_PER_LEASE, Polls, bounded_s, held_by
 from cosco.metadata.state.state import MetadataState
 from cosco.protocol import wire
 from cosco.protocol.application_records import ApplicationAnswer
@@ -19,10 +20,14 @@ class ApplicationHandlers:
         self._polls = polls
 
     async def create_application(
-        self, request: mpb.CreateApplicationRequest
+        self, request: mpb.CreateApplicationRequest, visit: Visit
     ) -> mpb.CreateApplicationReply:
         made = self._applications.create(
-            request.name, request.owner, request.lease_s, time.monotonic()
+            request.name,
+            request.owner,
+            request.lease_s,
+            time.monotonic(),
+            tenant=visit.caller.tenant,
         )
         return mpb.CreateApplicationReply(application_id=made)
 
@@ -38,6 +43,7 @@ class ApplicationHandlers:
             bool,
             lambda _, waiter: self._polls.waiting.add_application(application_id, waiter),
             min(bounded_s(request.wait_s), lease_s / POLLS_PER_LEASE),
+            held_bytes=held_by(request),
         )
         return mpb.PollApplicationReply(calls=map(wire.to_pb, calls))
 

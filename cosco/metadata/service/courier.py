@@ -7,13 +7,15 @@ import logging
 import time
 from typing import Any, Final
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from cosco.metadata.service.journal import Journal
 from cosco.metadata.service.polls import Polls
 from cosco.metadata.state.daemons.errands import Fence, ProbeOutcome
 from cosco.metadata.state.state import MetadataState
-from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.process.service_calls.channel_choice import new_channel
+from cosco.process.service_calls.service_channel import CallFailed
+from cosco.process.tls.service_tls import PLAIN, ServiceTls
 from cosco.protocol import wire
 from cosco.protocol.records import DaemonRef
 from cosco.protocol.wire import spb
@@ -26,7 +28,13 @@ SEAL_TIMEOUT_S: Final = 2.0
 SEAL_RETRY_S: Final = 0.25
 #: Calls to daemons under way; more wait.
 MAX_CALLS: Final = 64
+#: Daemons answer with some numbers.
+_REPLY_MAX_BYTES: Final = 64 << 10
 
+#: What is in the reason of a daemon that is there, and does not listen to this service.
+_NOT_SPOKEN_TO: Final = ("TLS has failed", "SSL_ERROR", "is for the metadata service alone")
+#: It is told once in this time at most.
+_TELL_S: Final = 10.0
 #: What gRPC reports when nobody listens at an address, as the process is gone.
 _REFUSED: Final = "Connection refused"
 
@@ -39,10 +47,15 @@ class Courier:
     """Carries out the probes and fences of the state. Calls to daemons are rare, and each has
     a channel of its own, which ends with it."""
 
-    def __init__(self, state: MetadataState, journal: Journal, polls: Polls) -> None:
+    def __init__(
+        self, state: MetadataState, journal: Journal, polls: Polls, tls: ServiceTls = PLAIN
+    ) -> None:
+        """tls: of the service."""
         self._state = state
         self._journal = journal
         self._polls = polls
+        self._tls = tls
+        self._told_at = -_TELL_S
         self._calls = asyncio.Semaphore(MAX_CALLS)
 
     async def run(self) -> None:
@@ -64,6 +77,7 @@ class Courier:
         except _Unanswered as error:
             refused = _REFUSED in str(error)
             outcome = ProbeOutcome.GONE if refused else ProbeOutcome.SILENT
+            self._tell(daemon, "asked who is there", error)
         else:
             same = reply.incarnation == daemon.incarnation
             outcome = ProbeOutcome.ALIVE if same else ProbeOutcome.GONE
@@ -93,12 +107,14 @@ class Courier:
         request = spb.SealRequest(
             incarnation=daemon.incarnation,
             keys=map(wire.to_pb, fence.keys),
+            capability=self._state.access.proof(daemon.incarnation),
         )
         await self._journal.durable()
         try:
             reply = await self._call(daemon, "Seal", request, SEAL_TIMEOUT_S)
         except _Unanswered as error:
             log.debug("the daemon at %s is not fenced yet: %s", daemon.address, error)
+            self._tell(daemon, "told to take nothing more", error)
             await asyncio.sleep(SEAL_RETRY_S)
             self._state.members.fence_failed(daemon.incarnation)
             self._polls.changed()
@@ -109,6 +125,17 @@ class Courier:
             else:
                 self._probed(daemon, ProbeOutcome.GONE)
 
+    def _tell(self, daemon: DaemonRef, what: str, error: _Unanswered) -> None:
+        """Say in the log of a daemon that is there and cannot be spoken to: it counts as silent."""
+        why = str(error)
+        now = time.monotonic()
+        if not any(sign in why for sign in _NOT_SPOKEN_TO) or now < self._told_at + _TELL_S:
+            return
+        self._told_at = now
+        log.warning(
+            "the daemon at %s cannot be %s, and counts as silent: %s", daemon.address, what, why
+        )
+
     def _probed(self, daemon: DaemonRef, outcome: ProbeOutcome) -> None:
         self._state.probed(daemon.incarnation, outcome, time.monotonic())
         self._polls.wake(self._polls.waiting.probed(daemon.incarnation))
@@ -116,19 +143,17 @@ class Courier:
 
     async def _call(self, daemon: DaemonRef, method: str, request: Any, timeout_s: float) -> Any:
         """Make one call to a daemon; raises _Unanswered."""
-        async with (
-            self._calls,
-            grpc.aio.insecure_channel(daemon.address, options=CHANNEL_OPTIONS) as channel,
-        ):
-            stub: Any = channel.unary_unary(
-                f"/{wire.SHUFFLE_SERVICE}/{method}",
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=getattr(spb, f"{method}Reply").FromString,
-            )
+        reply_type = getattr(spb, f"{method}Reply")
+        path = f"/{wire.SHUFFLE_SERVICE}/{method}"
+        async with self._calls:
+            channel = new_channel(daemon.address, max_reply_bytes=_REPLY_MAX_BYTES, tls=self._tls)
             try:
-                reply = await stub(request, timeout=timeout_s)
-            except grpc.aio.AioRpcError as error:
-                raise _Unanswered(error.details()) from None
-        if reply is None:  # what gRPC makes of bytes that are no message of ours
-            raise _Unanswered("something else than a shuffle daemon answers there")
-        return reply
+                reply = await channel.unary(path, request.SerializeToString(), timeout_s)
+            except CallFailed as error:
+                raise _Unanswered(error.details) from None
+            finally:
+                await channel.close()
+        try:
+            return reply_type.FromString(reply)
+        except DecodeError:
+            raise _Unanswered("something else than a shuffle daemon answers there") from None

@@ -7,8 +7,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from cosco.metadata.service.limits.tenant_calls import TENANT_CALLS
+from cosco.metadata.service.polls import Waiter
+from cosco.metadata.state.daemons.daemon_table import DAEMONS
 from cosco.metadata.state.state import StateCounts
+from cosco.metadata.state.waiting_calls import WAITING_BYTES, WAITING_CALLS, Waiting
 from cosco.metadata.store.database import Measures
+from cosco.process.native_grpc.server import CALLS, PEER_BOUNDS
 from cosco.protocol.events import Event, EventKind
 from cosco.protocol.records import DaemonState
 
@@ -56,6 +61,12 @@ class MetadataMetrics:
             "journal_waiting_rows", "Rows that wait for the next transaction"
         )
         self.waiting_calls = gauge("waiting_calls", "Long polls under way")
+        self.waiting_bytes = gauge("waiting_bytes", "What long polls under way hold in memory")
+        self.refused = counter(
+            "refused", "Calls and connections refused or ended, by the bound", "bound"
+        )
+        for bound in (WAITING_CALLS, WAITING_BYTES, CALLS, DAEMONS, TENANT_CALLS, *PEER_BOUNDS):
+            self.refused.labels(bound)
         for cause in ("gone", "missing"):
             self.losses.labels(cause)
         for holder in _HOLDERS.values():
@@ -70,6 +81,10 @@ class MetadataMetrics:
         failures = self.journal_failures.inc
         return Measures(self.journal_write_seconds.observe, self.journal_rows.inc, failures)
 
+    def count_refused(self, bound: str) -> None:
+        """Count a call that was refused for a bound."""
+        self.refused.labels(bound).inc()
+
     def count_event(self, event: Event) -> None:
         """Count an event, and what follows from it."""
         kind = event.kind
@@ -83,7 +98,7 @@ class MetadataMetrics:
         if event.cause == "lease" and kind in _HOLDERS:
             self.leases_expired.labels(_HOLDERS[kind]).inc(event.times)
 
-    def observe(self, counts: StateCounts, waiting_calls: int) -> None:
+    def observe(self, counts: StateCounts, waiting: Waiting[Waiter]) -> None:
         """Take how much there is now."""
         self.exchanges.labels("open").set(counts.open)
         self.exchanges.labels("closing").set(counts.closing)
@@ -92,4 +107,8 @@ class MetadataMetrics:
         for state in DaemonState:
             self.daemons.labels(state.name.lower()).set(counts.daemons[state])
         self.journal_waiting_rows.set(counts.waiting_rows)
-        self.waiting_calls.set(waiting_calls)
+        self.waiting_calls.set(len(waiting))
+        self.waiting_bytes.set(waiting.held_bytes)
+        for bound, times in waiting.refused.items():
+            self.refused.labels(bound).inc(times)
+        waiting.refused.clear()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from google.protobuf.message import Message
+
 from cosco.metadata.state.state import MetadataState
 from cosco.metadata.state.waiting_calls import Waiting
 
@@ -20,6 +22,9 @@ POLLS_PER_LEASE: Final = 3
 #: Exchanges that are looked through for what a store had, after which other calls have their turn.
 EXCHANGES_AT_ONCE: Final = 64
 
+#: A number of one byte is eight in a message, and as many as 40 in a record.
+_KEPT_TIMES: Final = 48
+
 Waiter = asyncio.Future[None]
 _T = TypeVar("_T")
 
@@ -27,10 +32,11 @@ _T = TypeVar("_T")
 class Polls:
     """The long polls of a service, which look at its state again when they are woken."""
 
-    def __init__(self, state: MetadataState) -> None:
+    def __init__(self, state: MetadataState, waiting_bytes: int) -> None:
+        """waiting_bytes: what calls that wait may hold, all together."""
         self._state = state
         self._stopping = False
-        self.waiting: Waiting[Waiter] = Waiting(MAX_WAITING_CALLS)
+        self.waiting: Waiting[Waiter] = Waiting(MAX_WAITING_CALLS, waiting_bytes)
         #: Set when the state has probes or fences to take.
         self.errands = asyncio.Event()
         #: Set when it has exchanges to look through for what they have lost with a store.
@@ -42,9 +48,15 @@ class Polls:
         is_answer: Callable[[_T], bool],
         add: Callable[[_T, Waiter], None],
         wait_s: float,
+        *,
+        held_bytes: int,
     ) -> _T:
         """Look until it is an answer, or for `wait_s`; `add` has the waiter woken for another
-        look."""
+        look.
+
+        held_bytes: what the call keeps in memory while it waits, see `held_by`. Raises
+        ServiceUnavailable if calls that wait hold too much, or are too many.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         while True:
@@ -55,7 +67,9 @@ class Polls:
             self.changed()
             waiter = loop.create_future()
             add(found, waiter)
+            del found  # it may name millions, and is looked for anew
             try:
+                self.waiting.hold(waiter, held_bytes)
                 await asyncio.wait((waiter,), timeout=left_s)
             finally:
                 self.waiting.remove(waiter)  # come what may
@@ -110,6 +124,11 @@ class Polls:
         """Have them look again."""
         for waiter in waiters:
             waiter.set_result(None)
+
+
+def held_by(request: Message) -> int:
+    """Return what a call keeps in memory of its request, as a message and as records."""
+    return _KEPT_TIMES * request.ByteSize()
 
 
 def bounded_s(asked_s: float) -> float:

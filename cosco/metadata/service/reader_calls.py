@@ -10,7 +10,9 @@ from cosco.errors import InvalidArgument
 from cosco.metadata.service.encoded_pieces import EncodedPieces
 from cosco.metadata.service.polls import Polls, Waiter, bounded_s
 from cosco.metadata.state.state import MetadataState
+from cosco.metadata.state.waiting_calls import memory_bytes
 from cosco.protocol import wire
+from cosco.protocol.api_limits import check_named_count
 from cosco.protocol.records import CommitWait, RangesWait, ReadSnapshot
 from cosco.protocol.wire import mpb
 
@@ -54,16 +56,22 @@ class ReaderCalls:
             self._polls.waiting.add_reader(number, mappers, wait.missing, waiter, rebuilt)
 
         found = await self._polls.poll(
-            look, lambda wait: wait.snapshot is not None, add, bounded_s(request.wait_s)
+            look,
+            lambda wait: wait.snapshot is not None,
+            add,
+            bounded_s(request.wait_s),
+            held_bytes=request.ByteSize() + memory_bytes(mappers),
         )
         return self._wait_reply(found)
 
     async def _await_ranges(
         self, request: mpb.AwaitCommitsRequest, mappers: BitMap, partitions: BitMap
     ) -> bytes:
-        number, array = request.number, wire.bitmap_array(partitions)
+        number = request.number
 
         def look() -> RangesWait:
+            # Not kept while it waits: two bytes may stand for 65,536 partitions.
+            array = wire.bitmap_array(partitions)
             return self._state.await_ranges(
                 number, mappers, array, request.generation, time.monotonic()
             )
@@ -73,7 +81,11 @@ class ReaderCalls:
             self._polls.waiting.add_reader(number, mappers, wait.missing, waiter, rebuilt)
 
         found = await self._polls.poll(
-            look, lambda wait: wait.failed or not wait.waiting, add, bounded_s(request.wait_s)
+            look,
+            lambda wait: wait.failed or not wait.waiting,
+            add,
+            bounded_s(request.wait_s),
+            held_bytes=request.ByteSize() + memory_bytes(mappers) + memory_bytes(partitions),
         )
         return self._ranges_reply(found)
 
@@ -93,6 +105,7 @@ class ReaderCalls:
 def _read_by(request: mpb.AwaitCommitsRequest) -> tuple[BitMap, BitMap]:
     """Return the mappers that a reader names, and its partitions if it may have several."""
     mappers = wire.bitmap_from_bytes(request.mappers, "mappers")
+    check_named_count(len(mappers))
     partitions = wire.partitions_from_bytes(request.partitions, "partitions")
     if partitions and request.partition:
         raise InvalidArgument("a reader that names one partition, and several")

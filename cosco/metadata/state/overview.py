@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from heapq import nsmallest
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from cosco.metadata.state.exchange.closing import Closing, ClosingTable
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.groups.group_table import Groups
+from cosco.metadata.state.history.ending import largest, rebuilds
 from cosco.protocol.admin_records import (
-    MAX_LARGEST,
     MAX_PAGE,
     MAX_SHOWN,
     DaemonShare,
@@ -28,12 +29,16 @@ from cosco.protocol.admin_records import (
     PartitionSize,
     RangeStatus,
 )
-from cosco.protocol.records import U64, ExchangeStatus
+from cosco.protocol.finished_exchange import FinishedExchange, size_bars
+from cosco.protocol.records import DaemonStatus, ExchangeStatus, RowKind
 
 #: Exchanges that are looked at for one page, and partitions whose rows are added up: nobody else is
 #: answered meanwhile.
 MAX_LOOKED_AT: Final = 10_000
 MAX_ADDED_UP: Final = 4 << 20
+#: Exchanges that `status` lists, the newest.
+MAX_STATUS_EXCHANGES: Final = 1000
+_KINDS: Final = frozenset(RowKind)
 
 
 class Overview:
@@ -50,31 +55,83 @@ class Overview:
         self._directory = directory
         self._closing = closing
         self._members = members
+        self._history = members.history
         self._groups = groups
         self._applications = applications
 
-    def page(self, phase: int, prefix: str, after: int, limit: int) -> ExchangePage:
+    def page(
+        self,
+        phase: int,
+        prefix: str,
+        after: int,
+        limit: int,
+        tenant: str | None = None,
+        *,
+        looked_at: int = 0,
+    ) -> ExchangePage:
         """Return exchanges with higher numbers than `after`, in their order; `phase` 0: any.
 
-        A page may be short, or empty, though others follow it. Raises InvalidArgument.
+        looked_at: how many are looked at for what was asked for; 0: MAX_LOOKED_AT. A page may be
+        short, or empty, though others follow it. With `tenant` it has its open exchanges, or its
+        finished ones, alone: what is kept of one that closes does not say whose it was. Raises
+        InvalidArgument.
         """
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidArgument(f"limit is {limit}, it must be 1 to {MAX_PAGE}")
-        numbers = nsmallest(MAX_LOOKED_AT + 1, (n for n in self._numbers(phase) if n > after))
+        most = looked_at or MAX_LOOKED_AT
+        numbers = nsmallest(most + 1, (n for n in self._numbers(phase) if n > after))
         found: list[ExchangeStatus] = []
         last = added_up = 0
-        for last in numbers[:MAX_LOOKED_AT]:
-            exchange = self._directory.open.get(last)
-            shuffle_id = exchange.spec.shuffle_id if exchange else self._closing.id_of(last)
-            if not shuffle_id.startswith(prefix):
+        for last in numbers[:most]:
+            entry = self._entry(last, phase)
+            if not entry.shuffle_id.startswith(prefix):
                 continue
-            found.append(exchange.status() if exchange else self._closing.status_of(last))
+            if tenant is not None and entry.tenant != tenant:
+                continue
+            found.append(entry.status())
             added_up += found[-1].partitions
             if len(found) == limit or added_up >= MAX_ADDED_UP:
                 break
         return ExchangePage(tuple(found), last if numbers and last != numbers[-1] else 0)
 
+    def status(
+        self, tenant: str | None = None, *, figures: bool = False
+    ) -> tuple[tuple[DaemonStatus, ...], tuple[ExchangeStatus, ...]]:
+        """Return all daemons, and the newest exchanges by number.
+
+        tenant: whose open exchanges alone are wanted. figures: as daemons told them last, too.
+        """
+        return self._members.status(figures=figures), self.newest(MAX_STATUS_EXCHANGES, tenant)
+
+    def count_of(self, tenant: str) -> int:
+        """Return how many open exchanges a tenant has."""
+        return self._directory.count_of(tenant)
+
+    def newest(self, limit: int, tenant: str | None = None) -> tuple[ExchangeStatus, ...]:
+        """Return the newest exchanges, by number; with `tenant` its open ones."""
+        opened = self._directory.open
+        closing: dict[int, ExchangeStatus] = {}
+        if tenant is None:
+            closing = {status.number: status for status in self._closing.status()}
+        else:
+            opened = {n: exchange for n, exchange in opened.items() if exchange.tenant == tenant}
+        newest = sorted((*opened, *closing))[-limit:]
+        return tuple(opened[n].status() if n in opened else closing[n] for n in newest)
+
+    def _entry(self, number: int, phase: int) -> _Entry:
+        """Return an exchange of a phase, by its number."""
+        if phase == ExchangePhase.FINISHED:
+            kept = self._history.get(number)
+            return _Entry(kept.shuffle_id, kept.tenant, kept.status)
+        exchange = self._directory.open.get(number)
+        if exchange is not None:
+            return _Entry(exchange.spec.shuffle_id, exchange.tenant, exchange.status)
+        shuffle_id = self._closing.id_of(number)
+        return _Entry(shuffle_id, None, lambda: self._closing.status_of(number))
+
     def _numbers(self, phase: int) -> Iterator[int]:
+        if phase == ExchangePhase.FINISHED:
+            return self._history.numbers()
         of_phase = {
             ExchangePhase.OPEN: self._directory.open.keys(),
             ExchangePhase.CLOSING: self._closing.numbers(),
@@ -84,19 +141,21 @@ class Overview:
         )
 
     def detail(self, shuffle_id: str, now: float, *, used: bool) -> ExchangeDetail:
-        """Return what there is to know of an exchange that is open or closing.
+        """Return what there is to know of an exchange that is open, closing, or finished and kept.
 
         Raises ExchangeNotFound or ExchangeClosed.
         """
-        closing = self._closing.find(shuffle_id)
+        closing, kept = self._closing.find(shuffle_id), self._history.find(shuffle_id)
         if closing is not None:
-            return self._of_closing(closing)
+            return self._of_closing(closing, kept)
+        if kept is not None:
+            return _of_kept(kept, kept.status())
         return self._of_open(self._directory.of(shuffle_id, used=used), now)
 
-    def _of_closing(self, closing: Closing) -> ExchangeDetail:
+    def _of_closing(self, closing: Closing, kept: FinishedExchange | None) -> ExchangeDetail:
         waited_for = sorted(closing.pending, key=str)[:MAX_SHOWN]
-        return ExchangeDetail(
-            status=closing.status,
+        return replace(
+            _of_kept(kept, closing.status) if kept else ExchangeDetail(closing.status),
             waiting_for=tuple(
                 f"store {party}"
                 if isinstance(party, str)
@@ -139,7 +198,7 @@ class Overview:
             bytes_stored=progress.bytes_stored,
             copies=copies,
             ranges=len(exchange.ranges),
-            largest=_largest(rows, progress.partition_bytes),
+            largest=largest(rows, progress.partition_bytes),
             empty_partitions=len(rows) - int(np.count_nonzero(rows)),
             daemons=self._shares(exchange),
             unusual=tuple(self._unusual(exchange))[:MAX_SHOWN],
@@ -147,6 +206,10 @@ class Overview:
             losses_count=len(losses),
             failures=losses.verdicts.shown(MAX_SHOWN),
             contradicted=exchange.attempts.contradicted.copy(),
+            tenant=exchange.tenant,
+            created_s=exchange.created_s,
+            rebuilds=rebuilds(exchange),
+            sizes=size_bars(progress.partition_bytes),
         )
 
     def _shares(self, exchange: ExchangeState) -> tuple[DaemonShare, ...]:
@@ -186,9 +249,29 @@ class Overview:
                 yield RangeStatus(partition_range, current.epoch, build, sealed, copies, why)
 
 
-def _largest(rows: U64, raw_bytes: U64) -> tuple[PartitionSize, ...]:
-    """Return the partitions with most rows, of those that have any."""
-    count = min(MAX_LARGEST, len(rows))
-    top = np.argpartition(rows, len(rows) - count)[len(rows) - count :]
-    ordered = sorted(top.tolist(), key=lambda partition: (-int(rows[partition]), partition))
-    return tuple(PartitionSize(p, int(rows[p]), int(raw_bytes[p])) for p in ordered if rows[p])
+class _Entry(NamedTuple):
+    """An exchange of a list. tenant: None where nobody knows any more whose it was."""
+
+    shuffle_id: str
+    tenant: str | None
+    status: Callable[[], ExchangeStatus]
+
+
+def _of_kept(kept: FinishedExchange, status: ExchangeStatus) -> ExchangeDetail:
+    return ExchangeDetail(
+        status=status,
+        tenant=kept.tenant,
+        replicas=kept.replicas,
+        codec=kept.codec,
+        kind=RowKind(kept.kind) if kept.kind in _KINDS else RowKind.UNDECIDED,
+        bytes_raw=kept.bytes_raw,
+        bytes_stored=kept.bytes_stored,
+        largest=tuple(PartitionSize(*one) for one in kept.largest),
+        empty_partitions=kept.empty_partitions,
+        losses_count=kept.losses,
+        created_s=kept.created_s,
+        closed_s=kept.closed_s,
+        cause=kept.cause,
+        rebuilds=kept.rebuilds,
+        sizes=kept.sizes,
+    )

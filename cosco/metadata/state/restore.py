@@ -29,7 +29,7 @@ _PARTS: Final[dict[str, Callable[[ExchangeState], Callable[..., None]]]] = {
 
 
 def restore_exchanges(
-    tables: Mapping[str, list[Row]], changes: ChangeLog
+    tables: Mapping[str, list[Row]], changes: ChangeLog, attempt_secret: bytes = b""
 ) -> dict[int, ExchangeState]:
     """Return the open exchanges by number, as they were when their rows were written."""
     ranges: defaultdict[int, list[PartitionRange]] = defaultdict(list)
@@ -41,7 +41,7 @@ def restore_exchanges(
     exchanges = {}
     for number, *columns in tables.get("exchanges", ()):
         spec = spec_from_row(columns[:SPEC_COLUMNS])
-        owner, callback, *rest, direct_reads = columns[SPEC_COLUMNS:]
+        owner, callback, *rest, direct_reads, tenant, created_s = columns[SPEC_COLUMNS:]
         spec = replace(spec, direct_reads=bool(direct_reads))
         exchange = ExchangeState(
             number,
@@ -51,7 +51,9 @@ def restore_exchanges(
             [placed[RangeKey(number, one.index)] for one in ranges[number]],
             changes,
             callback=bool(callback),
+            attempt_secret=attempt_secret,
         )
+        exchange.tenant, exchange.created_s = tenant, created_s
         exchange.restore(*rest)
         exchanges[number] = exchange
     for table, part_of in _PARTS.items():

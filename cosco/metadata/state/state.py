@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyroaring import BitMap
 
 from cosco.errors import ExchangeExists
+from cosco.metadata.state.access.exchange_access import ExchangeAccess
 from cosco.metadata.state.applications.application_table import Applications
+from cosco.metadata.state.cluster_view import ClusterView
 from cosco.metadata.state.daemons.errands import ProbeOutcome
 from cosco.metadata.state.daemons.members import Members
 from cosco.metadata.state.exchange.closing import ClosingTable
@@ -31,9 +33,11 @@ from cosco.metadata.state.exchange.exchange_checks import check_generation
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.named_stores import ranges_with_stores, with_stores
 from cosco.metadata.state.groups.group_table import Groups
+from cosco.metadata.state.history.history import NO_HISTORY, HistoryBounds
 from cosco.metadata.state.lost_stores import LostStores
 from cosco.metadata.state.old_builds import OldBuilds
 from cosco.metadata.state.overview import Overview
+from cosco.metadata.state.records.capability_keys import CapabilityKeys
 from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
 from cosco.metadata.state.restore import restore_exchanges
 from cosco.protocol.api_limits import check_owner, check_spec, shown
@@ -48,12 +52,10 @@ from cosco.protocol.records import (
     DaemonOrders,
     DaemonRegistration,
     DaemonState,
-    DaemonStatus,
     DriverOrders,
     ExchangeInfo,
     ExchangeProgress,
     ExchangeSpec,
-    ExchangeStatus,
     LossReport,
     OpenedAttempt,
     RangesWait,
@@ -66,8 +68,6 @@ TICK_S = 0.5
 STALL_S = 1.0
 #: A lease is renewed three times in its period, so one of at least this many stalls survives one.
 STALLS_PER_LEASE = 4
-#: Exchanges that `status` lists, the newest.
-MAX_STATUS_EXCHANGES = 1000
 
 
 class StateCounts(NamedTuple):
@@ -93,16 +93,19 @@ class MetadataState:
         adoption_grace_s: float = 10.0,
         old_build_grace_s: float = 900.0,
         now: float,
+        history: HistoryBounds = NO_HISTORY,
     ) -> None:
         """Go on with what is `stored`; every lease, and every grace, begins in full now."""
         self.cluster_id = stored.cluster_id
         self._changes = ChangeLog()
-        exchanges = restore_exchanges(stored.tables, self._changes)
+        exchanges = restore_exchanges(stored.tables, self._changes, stored.attempt_secret)
+        keys = CapabilityKeys(stored.tables.get("capability_keys", ()), self._changes)
         self._closing = ClosingTable(stored.tables.get("closing", ()), self._changes)
         self._exchanges = Directory(exchanges, stored.next_number, self._closing)
         #: Called by whoever calls the state, like `failover`, `groups` and `applications`.
         self.members = Members(
             stored,
+            keys,
             self._exchanges,
             self._closing,
             self._changes,
@@ -112,16 +115,17 @@ class MetadataState:
             now=now,
         )
         self.failover = self.members.failover
-        self.groups = Groups(stored.tables, self._exchanges, self.members, self._changes, now)
+        self.groups = Groups(stored.tables, self._exchanges, self.members, keys, self._changes, now)
         self._old_builds = old_builds = OldBuilds(self._exchanges.open, old_build_grace_s)
         #: Called by whoever calls the state, as well.
         self.lost_stores = LostStores(self._exchanges, self.members, old_builds, self.groups.told)
         self.applications = Applications(
             stored.tables, self._exchanges, self.members, self._changes, now
         )
-        self.overview = Overview(
-            self._exchanges, self._closing, self.members, self.groups, self.applications
-        )
+        parts = self.members, self.groups, self.applications
+        self.access = ExchangeAccess(keys, self._exchanges, *parts)
+        self.overview = Overview(self._exchanges, self._closing, *parts)
+        self.view = ClusterView(self._exchanges, self._closing, *parts, self._changes)
         for exchange in exchanges.values():
             number = exchange.number
             if self.groups.id_of(number) is None and self.applications.id_of(number) is None:
@@ -130,6 +134,7 @@ class MetadataState:
             self._old_builds.lost(exchange)
         self.failover.resume()
         self._last_tick = now
+        self.members.history.begin(history, now)
 
     # --- the database ----------------------------------------------------------------------
 
@@ -249,6 +254,7 @@ class MetadataState:
         used: bool,
         callback: bool = False,
         application_id: str = "",
+        tenant: str = "",
     ) -> ExchangeInfo:
         """Create an exchange, or answer the repeated call that created it.
 
@@ -261,7 +267,9 @@ class MetadataState:
         if application_id:
             self.applications.check_spec(application_id, owner, spec)
         exchange = self._exchanges.opened(spec.shuffle_id)
-        if exchange is None or not self._is_repeated(exchange, spec, owner, application_id):
+        tenant = self.applications.tenant_of(application_id) or tenant  # an admin may make it
+        made = spec, owner, application_id, tenant
+        if exchange is None or not self._is_repeated(exchange, made):
             if used or self.knows(spec.shuffle_id) or self.groups.reserves(spec.shuffle_id):
                 raise ExchangeExists(
                     f"exchange {shown(spec.shuffle_id)} exists or existed, or is for a group to "
@@ -270,7 +278,9 @@ class MetadataState:
                 )
             turn = self._exchanges.next_number - 1
             ranges, placed = self.members.first_epochs(spec, turn)
-            exchange = self.members.open_exchange(spec, owner, ranges, placed, callback=callback)
+            exchange = self.members.open_exchange(
+                spec, owner, ranges, placed, callback=callback, tenant=tenant
+            )
             self._changes.tell(exchange.event(EventKind.EXCHANGE_CREATED))
         if application_id:
             self.applications.add(application_id, owner, exchange, now)
@@ -359,9 +369,9 @@ class MetadataState:
     def open_attempt(self, shuffle_id: str, mapper: int | None, *, used: bool) -> OpenedAttempt:
         """Begin an attempt of `mapper`; None: of the lowest mapper that was never opened.
 
-        Raises ExchangeNotFound or ExchangeClosed.
+        Raises ExchangeNotFound, ExchangeClosed or CapacityExceeded.
         """
-        return self._exchanges.of(shuffle_id, used=used).open_attempt(mapper)
+        return self._exchanges.to_write(shuffle_id, used=used).open_attempt(mapper)
 
     def fix_row_kind(
         self, number: int, kind: RowKind, schema: bytes, seen: bytes | None = None
@@ -432,18 +442,11 @@ class MetadataState:
 
         Returns: how many closing exchanges waited for nothing else, and the open exchanges, for
         each of which `lost_stores.lose_with` must follow.
-
         Raises InvalidArgument for a store that a live daemon serves, or nobody has heard of.
         """
-        return self.members.forgotten.add(store_id), list(self._exchanges.open)
-
-    def status(self) -> tuple[tuple[DaemonStatus, ...], tuple[ExchangeStatus, ...]]:
-        """Return all daemons, and the newest exchanges by number."""
-        opened = self._exchanges.open
-        closing = {status.number: status for status in self._closing.status()}
-        newest = sorted((*opened, *closing))[-MAX_STATUS_EXCHANGES:]
-        exchanges = tuple(opened[n].status() if n in opened else closing[n] for n in newest)
-        return self.members.status(), exchanges
+        done = self.members.forgotten.add(store_id)
+        self._exchanges.forget_stored(self.members.known.starts_on(store_id))
+        return done, list(self._exchanges.open)
 
     def counts(self) -> StateCounts:
         """Return how much there is."""
@@ -468,13 +471,11 @@ class MetadataState:
             self.restart_periods(now)
         return stalled
 
-    def _is_repeated(
-        self, exchange: ExchangeState, spec: ExchangeSpec, owner: bytes, application_id: str
-    ) -> bool:
+    def _is_repeated(self, exchange: ExchangeState, made: tuple[Any, ...]) -> bool:
         """Whether a call that would make an exchange is the one that has made it."""
         belongs_to = self.applications.id_of(exchange.number) or ""
-        made = exchange.spec, exchange.owner, belongs_to
-        return not exchange.mappers and made == (spec, owner, application_id)
+        was_made = exchange.spec, exchange.owner, belongs_to, exchange.tenant
+        return not exchange.mappers and made == was_made
 
     def _close(self, exchange: ExchangeState, cause: str) -> None:
         self.members.close_exchange(exchange, cause)

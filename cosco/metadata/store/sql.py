@@ -4,12 +4,16 @@ Tables, keys first. Integers from 2^63 on are kept less 2^64, as SQL has signed 
 as JSON, sums and bitmaps as blobs. Writes per commit of a mapper are one row of `mappers`
 and `counters`, and one of `sums` per range it wrote to and batch.
 
-    meta         key → value: schema_version, cluster_id
+    meta         key → value: schema_version, cluster_id, attempt_secret in hexadecimal digits
+    capability_keys  id → secret, second of the Unix clock when it was made, the last exchange
+                 that has a capability by it, null while it is in use
     daemons      incarnation → address, host, store, memory, free, metrics, live, draining
     forgotten_stores  store that is gone for good, and nobody waits for
     exchanges    number → what was asked for, owner, whether it has a callback, generation,
-                 row kind, schema, whether readers may read from stores
-    counters     number → highest attempt id, version, highest loss id
+                 row kind, schema, whether readers may read from stores, tenant, second of the
+                 Unix clock when it was made, 0 if nobody knows
+    counters     number → how many attempts were opened, version, highest loss id, how many of
+                 these attempts have their count for an id
     ranges       number, range → first partition, count
     assignments  number, range, epoch → build, primary, its store, replicas, sealed, whether a
                  commit that counts has rows in it
@@ -30,10 +34,11 @@ and `counters`, and one of `sums` per range it wrote to and batch.
                  sequence of the order that said so
     closing      number → what is shown of it, its daemons, who is waited for, whether it was
                  of a group
+    history      number → what is kept of an exchange that has ended, for a while, as JSON
     closed       number → the id, which stays used; none of groups' exchanges
-    open_groups  group → what was asked for, owner, whether it has a callback, mappers
+    open_groups  group → what was asked for, owner, whether it has a callback, mappers, tenant
     blocks       group, index of the first exchange → its number, how many, where they began
-    applications  number → label, owner, lease
+    applications  number → label, owner, lease, tenant
     application_exchanges  application, number → nothing: the exchange is its own
     numbers_given  what they number → the last one; none is given twice
     used_groups  group, open or closed → how many exchanges it has had, and so which ids are used;
@@ -43,9 +48,11 @@ and `counters`, and one of `sums` per range it wrote to and batch.
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -56,7 +63,7 @@ from cosco.protocol.group_records import group_of
 
 #: Another program that looks at the file, and locks it, is waited for; then the caller is told.
 _LOCKED_S: Final = 1.0
-SCHEMA_VERSION: Final = "6"
+SCHEMA_VERSION: Final = "8"
 
 
 class _Table(NamedTuple):
@@ -87,6 +94,7 @@ class _Table(NamedTuple):
 _NUMBER: Final = "number INTEGER"
 _RANGE: Final = "range_index INTEGER"
 _GROUP: Final = "group_id TEXT"
+_TENANT: Final = "tenant TEXT DEFAULT ''"
 _TABLES: Final = {
     "daemons": _Table(
         ("incarnation INTEGER",),
@@ -99,9 +107,17 @@ _TABLES: Final = {
         ("shuffle_id TEXT", "partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER",
          "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
          "mappers INTEGER", "owner BLOB", "callback INTEGER", "generation INTEGER",
-         "kind INTEGER", "schema BLOB", "direct_reads INTEGER DEFAULT 0"),
+         "kind INTEGER", "schema BLOB", "direct_reads INTEGER DEFAULT 0", _TENANT,
+         "created_s REAL DEFAULT 0"),
     ),
-    "counters": _Table((_NUMBER,), ("attempts INTEGER", "version INTEGER", "losses INTEGER")),
+    "history": _Table((_NUMBER,), ("kept TEXT",)),
+    "capability_keys": _Table(
+        ("id INTEGER",), ("secret BLOB", "made_s REAL", "last_number INTEGER")
+    ),
+    "counters": _Table(
+        (_NUMBER,),
+        ("attempts INTEGER", "version INTEGER", "losses INTEGER", "plain INTEGER DEFAULT 0"),
+    ),
     "ranges": _Table((_NUMBER, _RANGE), ("first INTEGER", "count INTEGER")),
     "assignments": _Table(
         (_NUMBER, _RANGE, "epoch INTEGER"),
@@ -135,12 +151,12 @@ _TABLES: Final = {
         (_GROUP,),
         ("partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER", "codec TEXT",
          "deterministic INTEGER", "lease_s REAL", "schema BLOB",
-         "spec_mappers INTEGER", "owner BLOB", "callback INTEGER", "mappers INTEGER"),
+         "spec_mappers INTEGER", "owner BLOB", "callback INTEGER", "mappers INTEGER", _TENANT),
     ),
     "blocks": _Table(
         (_GROUP, "first INTEGER"), ("number INTEGER", "size INTEGER", "placed TEXT")
     ),
-    "applications": _Table((_NUMBER,), ("label TEXT", "owner BLOB", "lease_s REAL")),
+    "applications": _Table((_NUMBER,), ("label TEXT", "owner BLOB", "lease_s REAL", _TENANT)),
     "application_exchanges": _Table(("application INTEGER", _NUMBER), ()),
     "numbers_given": _Table(("what TEXT",), ("last INTEGER",)),
     "used_groups": _Table((_GROUP,), ("exchanges INTEGER", "last_number INTEGER")),
@@ -164,6 +180,20 @@ _UPGRADES: Final = {
         "ALTER TABLE exchanges ADD COLUMN direct_reads INTEGER DEFAULT 0",
         _creation("dropped_builds"),
     ),
+    "6": (
+        *(
+            f"ALTER TABLE {table} ADD COLUMN {_TENANT}"
+            for table in ("exchanges", "open_groups", "applications")
+        ),
+        "ALTER TABLE counters ADD COLUMN plain INTEGER DEFAULT 0",
+        "UPDATE counters SET plain = attempts",
+        _creation("capability_keys"),
+        "INSERT INTO meta VALUES ('attempt_secret', lower(hex(randomblob(32))))",
+    ),
+    "7": (
+        "ALTER TABLE exchanges ADD COLUMN created_s REAL DEFAULT 0",
+        _creation("history"),
+    ),
 }
 
 
@@ -177,11 +207,14 @@ class SqlStore:
         """Open or create; raises InvalidArgument when that is not possible."""
         self._lock = _lock(path)
         try:
+            _keep_from_others(path)
             self._connection = sqlite3.connect(
                 Path(path).absolute(), timeout=_LOCKED_S, isolation_level=None
             )
             try:
-                self._cluster_id = self._prepare(path)
+                meta = self._prepare(path)
+                self._cluster_id = meta["cluster_id"]
+                self._attempt_secret = bytes.fromhex(meta["attempt_secret"])
             except BaseException:
                 self._connection.close()
                 raise
@@ -202,7 +235,7 @@ class SqlStore:
         highest = " UNION ALL ".join(f"SELECT max(number) n FROM {table}" for table in _NAMED)  # noqa: S608
         highest += " UNION ALL SELECT max(last_number) FROM used_groups"
         [(number,)] = self._rows(f"SELECT ifnull(max(n), 0) FROM ({highest})")  # noqa: S608
-        return Stored(self._cluster_id, number + 1, tables)
+        return Stored(self._cluster_id, number + 1, tables, self._attempt_secret)
 
     def write(self, changes: Iterable[Change]) -> None:
         """Apply the changes in one transaction that is durable on return.
@@ -285,10 +318,10 @@ class SqlStore:
     def _rows(self, query: str, arguments: Row | dict[str, str] = ()) -> list[Row]:
         return self._connection.execute(query, arguments).fetchall()
 
-    def _prepare(self, path: str) -> str:
+    def _prepare(self, path: str) -> dict[str, str]:
         """Check the schema, or create it.
 
-        Returns: the cluster id.
+        Returns: what `meta` says.
         """
         tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master")}
         if not tables:
@@ -297,8 +330,9 @@ class SqlStore:
             raise InvalidArgument(
                 f"the store {path} is the database of another program; name another file"
             )
-        meta = {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta")}
+        meta = self._meta()
         if (version := meta.get("schema_version")) in _UPGRADES:
+            _back_up(self._connection, Path(f"{path}.schema-{version}"))
             self._upgrade(str(version))
         elif version != SCHEMA_VERSION:
             raise InvalidArgument(
@@ -308,7 +342,10 @@ class SqlStore:
             )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        return meta["cluster_id"]
+        return self._meta()
+
+    def _meta(self) -> dict[str, str]:
+        return {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta")}
 
     def _upgrade(self, version: str) -> None:
         """Change the tables of an older version to those of the present one, all or nothing."""
@@ -336,9 +373,32 @@ class SqlStore:
             self._connection.execute(f"CREATE INDEX {name}_by_id ON {name} (shuffle_id)")
         self._connection.executemany(
             "INSERT INTO meta VALUES (?, ?)",
-            [("schema_version", SCHEMA_VERSION), ("cluster_id", secrets.token_hex(8))],
+            [
+                ("schema_version", SCHEMA_VERSION),
+                ("cluster_id", secrets.token_hex(8)),
+                ("attempt_secret", secrets.token_hex(32)),
+            ],
         )
         self._connection.execute("COMMIT")
+
+
+def _back_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Keep what a database has in a file of its own, for its owner alone, whole or not at all.
+
+    Raises sqlite3.Error, also if the file cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(sqlite3.connect(part)) as copy:
+            connection.backup(copy)
+        part.replace(path)
+    except OSError as error:
+        raise sqlite3.OperationalError(
+            f"it is of an older version, and cannot be kept as {path} before that changes: "
+            f"{error.strerror}"
+        ) from error
 
 
 def _deleted_columns(change: Change) -> tuple[str, int]:
@@ -363,6 +423,20 @@ def _runs(keys: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
             first = key
         last = key
     yield first, last
+
+
+def _keep_from_others(path: str) -> None:
+    """Have a database be for its owner alone, as it has keys; its WAL takes the same mode."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            mode = os.fstat(descriptor).st_mode & 0o777
+            if mode & 0o077 and os.fstat(descriptor).st_uid == os.geteuid():
+                os.fchmod(descriptor, mode & 0o700)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InvalidArgument(f"the store {path} cannot be used: {error.strerror}") from error
 
 
 def _lock(path: str) -> IO[bytes]:

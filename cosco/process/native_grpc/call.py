@@ -10,10 +10,14 @@ from urllib.parse import quote
 
 import grpc
 
+from cosco.protocol.peer import NOBODY, Peer
+
 #: Who has sent this much that the peer has not taken waits until it has.
 HIGH_WATER_BYTES: Final = 1 << 20
 #: Messages up to this length come without being allowed; as in native/transport/src/stream.rs.
 SMALL_BYTES: Final = 16 << 10
+#: What each further message of an entry counts beside its length; as in stream.rs.
+MESSAGE_COST_BYTES: Final = 64
 #: Names of metadata that end so carry bytes.
 _BINARY: Final = "-bin"
 #: The characters of details that need not be escaped, beside letters and digits.
@@ -25,8 +29,8 @@ Metadata = Sequence[tuple[str, str | bytes]]
 class Port(Protocol):
     """The connection of a call."""
 
-    def ask(self, number: int) -> None:
-        """Ask for the next message of a call."""
+    def ask(self, number: int, more_bytes: int) -> None:
+        """Ask for the next message of a call, and for short ones that are there by then."""
 
     def allow(self, number: int, length: int) -> None:
         """Let messages of a call come that are up to `length` bytes long."""
@@ -47,11 +51,15 @@ class Aborted(Exception):
 
 
 class Call:
-    """A call: what a handler is given as its context, and what its connection tells it."""
+    """A call: what a handler is given as its context, and what its connection tells it.
 
-    def __init__(self, port: Port, number: int, method: str) -> None:
+    peer: who calls.
+    """
+
+    def __init__(self, port: Port, number: int, method: str, peer: Peer = NOBODY) -> None:
         self.number = number
         self.method = method
+        self.peer = peer
         self._port = port
         self._unsent_bytes = 0
         self._is_over = False
@@ -59,8 +67,11 @@ class Call:
         self._has_ended = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        #: Called with each message, in the place of `next_message`.
-        self.on_message: Callable[[bytes], None] = self._keep
+        #: For who looks whether its peer says anything: whether something was said since the last
+        #: look, whether ever, and since when nothing was.
+        self.was_heard, self.has_spoken, self.quiet_since = True, False, 0.0
+        #: Called with what each `ask` was for, in the place of `next_message`.
+        self.on_messages: Callable[[list[bytes]], None] = self._keep
         #: Called when no message will follow.
         self.on_end: Callable[[], None] = self._note_end
         #: Called when the peer, or the connection, is gone; nothing can be sent any more.
@@ -68,14 +79,20 @@ class Call:
         #: Called with the length of a message that is longer than was allowed; says whether it may
         #: come all the same, in its turn.
         self.on_large: Callable[[int], bool] = _always
+        #: Called when nothing was said for long; says whether it has ended the call for that.
+        self.on_quiet: Callable[[], bool] = _goes_on
         #: Called when more can be sent again.
         self.on_room: Callable[[], None] = self._note_room
 
     # --- messages that come ----------------------------------------------------------------
 
-    def ask(self) -> None:
-        """Ask for the next message, which `on_message` is called with."""
-        self._port.ask(self.number)
+    def ask(self, more_bytes: int = 0) -> None:
+        """Ask for the next message, which `on_messages` is called with.
+
+        more_bytes: of further messages that are there by then. They come with it if they are short:
+        a long one comes alone. Each counts MESSAGE_COST_BYTES more than its length.
+        """
+        self._port.ask(self.number, more_bytes)
 
     def allow(self, length: int) -> None:
         """Let messages come that are up to `length` bytes long."""
@@ -84,7 +101,7 @@ class Call:
     async def next_message(self) -> bytes | None:
         """Return the next message; None if there is no further one."""
         if not self._messages and not self._has_ended:
-            self._port.ask(self.number)
+            self.ask()
             self._news = asyncio.get_running_loop().create_future()
             await self._news
         return self._messages.pop() if self._messages else None
@@ -94,8 +111,8 @@ class Call:
         while (message := await self.next_message()) is not None:
             yield message
 
-    def _keep(self, message: bytes) -> None:
-        self._messages.append(message)
+    def _keep(self, messages: list[bytes]) -> None:
+        self._messages += messages
         self._note_news()
 
     def _note_end(self) -> None:
@@ -168,6 +185,10 @@ def encoded_trailers(
 
 def _always(_length: int) -> bool:
     return True
+
+
+def _goes_on() -> bool:
+    return False
 
 
 def _nothing() -> None:

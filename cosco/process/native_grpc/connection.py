@@ -7,25 +7,30 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from cosco.process.native_grpc.call import Call
 from cosco.process.native_grpc.large_messages import LargeMessages
+from cosco.process.native_grpc.peer_calls import PeerTally
+from cosco.protocol.peer import Peer, credential_of
 
 log = logging.getLogger(__name__)
 
 #: Begins to serve a call.
 Begin = Callable[[Call], None]
 
-_CALL, _MESSAGE, _LARGE, _ENDED, _BROKEN, _CANCELLED, _WRITABLE, _CLOSED = range(8)
+_CALL, _MESSAGES, _LARGE, _ENDED, _BROKEN, _CANCELLED, _WRITABLE, _CLOSED = range(8)
 
 
 class ServedConnection:
     """A connection and its calls; `open` to `close` once.
 
-    native: `cosco_native.ServerConnection` of `connected`.
+    native: `cosco_native.ServerConnection` of `connected`. address: `host:port` of the peer.
+    is_encrypted: whether `native` carries TLS. closed: called at the end, with why TLS has failed
+    if it has, else with nothing.
     """
 
     def __init__(
@@ -33,17 +38,36 @@ class ServedConnection:
         connected: socket.socket,
         native: Any,
         *,
+        address: str,
+        is_encrypted: bool,
         begin: Begin,
         large: LargeMessages,
         max_message_bytes: int,
-        closed: Callable[[ServedConnection], None],
+        kept: Callable[[ServedConnection, int], None],
+        tally: PeerTally,
+        called: Callable[[ServedConnection], None],
+        closed: Callable[[ServedConnection, str], None],
     ) -> None:
+        """Make one that is not open.
+
+        kept: called with what messages that have not come whole hold, when that has changed.
+        tally: where its calls are counted, each before it begins. called: called when the first
+        call has come.
+        """
         self._loop = asyncio.get_running_loop()
         self._socket = connected
         self._native = native
+        self.address = address
+        self._is_encrypted = is_encrypted
+        self._peer: Peer | None = None
         self._begin = begin
         self._large = large
         self._max_message_bytes = max_message_bytes
+        self._kept = kept
+        self._kept_bytes = 0
+        self.tally = tally
+        self._counted_calls = 0
+        self._called = called
         self._closed = closed
         self._calls: dict[int, Call] = {}
         self._is_pumping = self._is_due = self._is_writing = self._is_closed = False
@@ -73,7 +97,9 @@ class ServedConnection:
             self._cancel(call)
         self._native.close()
         self._socket.close()
-        self._closed(self)
+        self._note_kept(0)
+        self._note_calls(0)
+        self._closed(self, self._native.tls_failure)
 
     def stop(self) -> None:
         """Take no further calls."""
@@ -98,11 +124,30 @@ class ServedConnection:
         elif now - self._asked_at >= answer_s:
             self.close()
 
+    def end_quiet_calls(self, now: float, *, first_s: float, quiet_s: float) -> int:
+        """End calls on which nothing has come for `first_s`, and those that are no use any more
+        when nothing was said on them for `quiet_s`.
+
+        Returns: how many that were. That a peer answers pings does not keep calls that say nothing.
+        """
+        ended = 0
+        for call in list(self._calls.values()):
+            quiet = now - call.quiet_since
+            if call.was_heard:
+                call.was_heard, call.quiet_since = False, now
+            elif not call.has_spoken and quiet >= first_s:
+                details = f"no message has come in {first_s:g} s"
+                self.refuse(call, grpc.StatusCode.DEADLINE_EXCEEDED, details)
+                ended += 1
+            elif call.has_spoken and quiet >= quiet_s:
+                ended += call.on_quiet()
+        return ended
+
     # --- for calls ------------------------------------------------------------------------
 
-    def ask(self, number: int) -> None:
+    def ask(self, number: int, more_bytes: int) -> None:
         """See `Port`."""
-        self._native.ask(number)
+        self._native.ask(number, more_bytes)
         self._soon()
 
     def allow(self, number: int, length: int) -> None:
@@ -149,6 +194,22 @@ class ServedConnection:
                 # Nothing is read of who takes nothing, as it could not be answered: the loop would
                 # tell again and again that there is something.
                 self._watch_reading(not (wants and self._native.has_unread))
+        if not self._is_closed:
+            self._note_kept(self._native.kept_bytes)
+            self._note_calls(self._native.calls)
+
+    def _note_calls(self, calls: int) -> None:
+        """Have calls counted: also those that are answered, until their peer has taken that."""
+        if self._is_closed:
+            calls = 0
+        if calls != self._counted_calls:
+            self.tally.calls += calls - self._counted_calls
+            self._counted_calls = calls
+
+    def _note_kept(self, kept_bytes: int) -> None:
+        if kept_bytes != self._kept_bytes:
+            self._kept_bytes = kept_bytes
+            self._kept(self, kept_bytes)
 
     def _watch_writing(self, wants: bool) -> None:
         if wants and not self._is_writing:
@@ -184,7 +245,12 @@ class ServedConnection:
 
     def _tell(self, kind: int, number: int, what: Any) -> None:
         if kind == _CALL:
-            call = self._calls[number] = Call(self, number, what)
+            method, header = what
+            peer = self._known_peer()
+            if header is not None:
+                peer = replace(peer, credential=credential_of(header))
+            call = self._calls[number] = Call(self, number, method, peer)
+            self._note_calls(self._counted_calls + 1)
             self._begin(call)
             return
         if kind == _CLOSED:
@@ -194,10 +260,11 @@ class ServedConnection:
         if call_or_none is None:  # it has ended, and this crossed its end
             return
         call = call_or_none
-        if kind == _MESSAGE:
+        call.was_heard = call.has_spoken = True
+        if kind == _MESSAGES:
             if self._large.leave(call):
                 self._native.allow(number, 0)  # that was for this one
-            call.on_message(what)
+            call.on_messages(what)
         elif kind == _LARGE:
             self._on_large(call, what)
         elif kind == _ENDED:
@@ -210,6 +277,14 @@ class ServedConnection:
         elif kind == _WRITABLE:
             call.room()
 
+    def _known_peer(self) -> Peer:
+        """Return who is there, which is known by the first call."""
+        if self._peer is None:
+            self._called(self)
+            names = frozenset(self._native.peer_names)
+            self._peer = Peer(self.address, names, self._is_encrypted)
+        return self._peer
+
     def _on_large(self, call: Call, length: int) -> None:
         if length > self._max_message_bytes:
             details = f"a message of {length} bytes, the limit is {self._max_message_bytes}"
@@ -220,13 +295,24 @@ class ServedConnection:
                 length,
                 self._loop.time(),
                 allow=lambda: self.allow(call.number, length),
-                refuse=lambda why: self.refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, why),
+                # Which the client tries again, unlike what is too long.
+                refuse=lambda why: self.refuse(call, grpc.StatusCode.UNAVAILABLE, why),
             )
 
     def refuse(self, call: Call, code: grpc.StatusCode, details: str) -> None:
         """End a call whose peer does what it may not."""
         call.finish(code, details)
         self._cancel(call)
+
+    def refuse_most(self, why: str) -> None:
+        """End the call that keeps most of messages that have not come whole, at once."""
+        number = self._native.keeps_most()
+        call = self._calls.get(number)
+        if call is not None:  # else its peer has not taken its end yet
+            self.refuse(call, grpc.StatusCode.UNAVAILABLE, why)
+        if number is not None:
+            self._native.cut(number)
+        self._pump()
 
     def _forget(self, number: int) -> None:
         call = self._calls.pop(number, None)

@@ -1,4 +1,7 @@
-"""Runs the handlers that grpc's own servers run, on calls of a native one."""
+"""Runs the handlers that grpc's own servers run, on calls of a native one.
+
+Handlers parse their requests themselves: `cosco.process.grpc_handlers.parsed_requests`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ async def run_handler(handler: Any, call: Call) -> None:
 
 
 async def _serve(handler: Any, call: Call) -> None:
-    request = call.messages() if handler.request_streaming else await _request(handler, call)
+    request = call.messages() if handler.request_streaming else await _request(call)
     if not handler.response_streaming:
         serve = handler.stream_unary if handler.request_streaming else handler.unary_unary
         call.send(_encoded(handler, await serve(request, call)))
@@ -46,17 +49,11 @@ async def _serve(handler: Any, call: Call) -> None:
             await call.write(_encoded(handler, reply))
 
 
-async def _request(handler: Any, call: Call) -> Any:
+async def _request(call: Call) -> bytes:
     message = await call.next_message()
     if message is None:
         raise Aborted(grpc.StatusCode.INVALID_ARGUMENT, "a call without a request", ())
-    if handler.request_deserializer is None:
-        return message
-    try:
-        return handler.request_deserializer(message)
-    except Exception as error:  # noqa: BLE001  whatever a parser raises for what a peer sent
-        details = f"a request that is no message of {call.method}: {error}"
-        raise Aborted(grpc.StatusCode.INVALID_ARGUMENT, details, ()) from None
+    return message
 
 
 def _encoded(handler: Any, reply: Any) -> bytes:

@@ -31,6 +31,7 @@ class ExchangePhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXCHANGE_PHASE_UNSPECIFIED: _ClassVar[ExchangePhase]
     EXCHANGE_PHASE_OPEN: _ClassVar[ExchangePhase]
     EXCHANGE_PHASE_CLOSING: _ClassVar[ExchangePhase]
+    EXCHANGE_PHASE_FINISHED: _ClassVar[ExchangePhase]
 
 class LossState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -51,6 +52,7 @@ DAEMON_STATE_DEAD: DaemonState
 EXCHANGE_PHASE_UNSPECIFIED: ExchangePhase
 EXCHANGE_PHASE_OPEN: ExchangePhase
 EXCHANGE_PHASE_CLOSING: ExchangePhase
+EXCHANGE_PHASE_FINISHED: ExchangePhase
 LOSS_STATE_UNSPECIFIED: LossState
 LOSS_STATE_OPEN: LossState
 LOSS_STATE_ARRANGED: LossState
@@ -103,7 +105,7 @@ class RegisterDaemonRequest(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped", "mechanics")
+    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped", "mechanics", "stored", "figures")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +116,8 @@ class HeartbeatRequest(_message.Message):
     STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     MECHANICS_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     free_bytes: int
     dropped: _containers.RepeatedScalarFieldContainer[int]
@@ -124,7 +128,63 @@ class HeartbeatRequest(_message.Message):
     store_hangs: bool
     epochs_dropped: _containers.RepeatedCompositeFieldContainer[EpochsDropped]
     mechanics: str
-    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ..., mechanics: _Optional[str] = ...) -> None: ...
+    stored: _containers.RepeatedCompositeFieldContainer[StoredBytes]
+    figures: DaemonFigures
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ..., mechanics: _Optional[str] = ..., stored: _Optional[_Iterable[_Union[StoredBytes, _Mapping]]] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ...) -> None: ...
+
+class DaemonFigures(_message.Message):
+    __slots__ = ("bytes_received", "blocks_received", "duplicates_dropped", "bytes_stored", "bytes_fetched", "bytes_referenced", "flush_failures", "writes", "write_bytes", "write_s", "reads", "read_bytes", "read_s", "waited_s", "pages_used_bytes", "copies_bytes", "waiting_bytes", "granted_bytes", "push_streams", "fetch_streams", "followers")
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_STORED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FETCHED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_REFERENCED_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WRITE_S_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    READ_S_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    PAGES_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PUSH_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    FETCH_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWERS_FIELD_NUMBER: _ClassVar[int]
+    bytes_received: int
+    blocks_received: int
+    duplicates_dropped: int
+    bytes_stored: int
+    bytes_fetched: int
+    bytes_referenced: int
+    flush_failures: int
+    writes: int
+    write_bytes: int
+    write_s: float
+    reads: int
+    read_bytes: int
+    read_s: float
+    waited_s: float
+    pages_used_bytes: int
+    copies_bytes: int
+    waiting_bytes: int
+    granted_bytes: int
+    push_streams: int
+    fetch_streams: int
+    followers: int
+    def __init__(self, bytes_received: _Optional[int] = ..., blocks_received: _Optional[int] = ..., duplicates_dropped: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., bytes_fetched: _Optional[int] = ..., bytes_referenced: _Optional[int] = ..., flush_failures: _Optional[int] = ..., writes: _Optional[int] = ..., write_bytes: _Optional[int] = ..., write_s: _Optional[float] = ..., reads: _Optional[int] = ..., read_bytes: _Optional[int] = ..., read_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., pages_used_bytes: _Optional[int] = ..., copies_bytes: _Optional[int] = ..., waiting_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., push_streams: _Optional[int] = ..., fetch_streams: _Optional[int] = ..., followers: _Optional[int] = ...) -> None: ...
+
+class StoredBytes(_message.Message):
+    __slots__ = ("number", "stored_bytes")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    stored_bytes: int
+    def __init__(self, number: _Optional[int] = ..., stored_bytes: _Optional[int] = ...) -> None: ...
 
 class EpochsDropped(_message.Message):
     __slots__ = ("number", "sequence")
@@ -147,7 +207,7 @@ class EpochsDrop(_message.Message):
     def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., before: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class DaemonOrdersReply(_message.Message):
-    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit", "was_forgotten", "epochs_drop")
+    __slots__ = ("known", "cluster_id", "lease_s", "drop", "drain", "may_exit", "was_forgotten", "epochs_drop", "keys", "full_tenants")
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +216,8 @@ class DaemonOrdersReply(_message.Message):
     MAY_EXIT_FIELD_NUMBER: _ClassVar[int]
     WAS_FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_DROP_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    FULL_TENANTS_FIELD_NUMBER: _ClassVar[int]
     known: bool
     cluster_id: str
     lease_s: float
@@ -164,7 +226,17 @@ class DaemonOrdersReply(_message.Message):
     may_exit: bool
     was_forgotten: bool
     epochs_drop: _containers.RepeatedCompositeFieldContainer[EpochsDrop]
-    def __init__(self, known: bool = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: bool = ..., may_exit: bool = ..., was_forgotten: bool = ..., epochs_drop: _Optional[_Iterable[_Union[EpochsDrop, _Mapping]]] = ...) -> None: ...
+    keys: _containers.RepeatedCompositeFieldContainer[CapabilityKey]
+    full_tenants: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, known: bool = ..., cluster_id: _Optional[str] = ..., lease_s: _Optional[float] = ..., drop: _Optional[_Iterable[int]] = ..., drain: bool = ..., may_exit: bool = ..., was_forgotten: bool = ..., epochs_drop: _Optional[_Iterable[_Union[EpochsDrop, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[CapabilityKey, _Mapping]]] = ..., full_tenants: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class CapabilityKey(_message.Message):
+    __slots__ = ("id", "secret")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    secret: bytes
+    def __init__(self, id: _Optional[int] = ..., secret: _Optional[bytes] = ...) -> None: ...
 
 class ReportDaemonRequest(_message.Message):
     __slots__ = ("daemon", "reporter", "insist")
@@ -235,16 +307,18 @@ class LookupAssignmentRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class LookupAssignmentReply(_message.Message):
-    __slots__ = ("assignment", "partition_range", "mappers", "alike")
+    __slots__ = ("assignment", "partition_range", "mappers", "alike", "tenant")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     PARTITION_RANGE_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     ALIKE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     partition_range: PartitionRange
     mappers: int
     alike: Alike
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., partition_range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ...) -> None: ...
+    tenant: int
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., partition_range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ..., tenant: _Optional[int] = ...) -> None: ...
 
 class Alike(_message.Message):
     __slots__ = ("first_number", "size", "without")
@@ -307,7 +381,7 @@ class Assignment(_message.Message):
     def __init__(self, range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., build: _Optional[int] = ..., primary: _Optional[_Union[DaemonRef, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[DaemonRef, _Mapping]]] = ..., sealed: bool = ...) -> None: ...
 
 class ExchangeInfoReply(_message.Message):
-    __slots__ = ("number", "spec", "generation", "kind", "schema", "ranges", "assignments", "commits")
+    __slots__ = ("number", "spec", "generation", "kind", "schema", "ranges", "assignments", "commits", "capability")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -316,6 +390,7 @@ class ExchangeInfoReply(_message.Message):
     RANGES_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     COMMITS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     number: int
     spec: ExchangeSpec
     generation: int
@@ -324,7 +399,8 @@ class ExchangeInfoReply(_message.Message):
     ranges: _containers.RepeatedCompositeFieldContainer[PartitionRange]
     assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
     commits: AwaitCommitsReply
-    def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., commits: _Optional[_Union[AwaitCommitsReply, _Mapping]] = ...) -> None: ...
+    capability: str
+    def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., commits: _Optional[_Union[AwaitCommitsReply, _Mapping]] = ..., capability: _Optional[str] = ...) -> None: ...
 
 class CreateExchangeRequest(_message.Message):
     __slots__ = ("spec", "owner", "callback", "application_id")
@@ -337,6 +413,28 @@ class CreateExchangeRequest(_message.Message):
     callback: bool
     application_id: str
     def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., application_id: _Optional[str] = ...) -> None: ...
+
+class MakeCapabilityRequest(_message.Message):
+    __slots__ = ("number", "group_id", "first", "read", "write", "lives_s")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    LIVES_S_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    group_id: str
+    first: int
+    read: bool
+    write: bool
+    lives_s: float
+    def __init__(self, number: _Optional[int] = ..., group_id: _Optional[str] = ..., first: _Optional[int] = ..., read: bool = ..., write: bool = ..., lives_s: _Optional[float] = ...) -> None: ...
+
+class MakeCapabilityReply(_message.Message):
+    __slots__ = ("capability",)
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
+    capability: str
+    def __init__(self, capability: _Optional[str] = ...) -> None: ...
 
 class DescribeExchangeRequest(_message.Message):
     __slots__ = ("shuffle_id", "owner", "callback", "reading")
@@ -635,8 +733,10 @@ class ReportLossReply(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("figures",)
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    figures: bool
+    def __init__(self, figures: bool = ...) -> None: ...
 
 class StatusReply(_message.Message):
     __slots__ = ("cluster_id", "daemons", "exchanges", "open", "closing")
@@ -653,7 +753,7 @@ class StatusReply(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ..., open: _Optional[int] = ..., closing: _Optional[int] = ...) -> None: ...
 
 class DaemonStatus(_message.Message):
-    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs", "mechanics")
+    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs", "mechanics", "figures")
     REF_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -665,6 +765,7 @@ class DaemonStatus(_message.Message):
     STORE_FAILING_FIELD_NUMBER: _ClassVar[int]
     STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
     MECHANICS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     ref: DaemonRef
     host_id: str
     store_id: str
@@ -676,23 +777,58 @@ class DaemonStatus(_message.Message):
     store_failing: bool
     store_hangs: bool
     mechanics: str
-    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ..., mechanics: _Optional[str] = ...) -> None: ...
+    figures: DaemonFigures
+    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ..., mechanics: _Optional[str] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ...) -> None: ...
 
 class ExchangeStatus(_message.Message):
-    __slots__ = ("shuffle_id", "number", "partitions", "mappers_committed", "rows", "closing")
+    __slots__ = ("shuffle_id", "number", "partitions", "mappers_committed", "rows", "closing", "finished")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     CLOSING_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     number: int
     partitions: int
     mappers_committed: int
     rows: int
     closing: bool
-    def __init__(self, shuffle_id: _Optional[str] = ..., number: _Optional[int] = ..., partitions: _Optional[int] = ..., mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., closing: bool = ...) -> None: ...
+    finished: bool
+    def __init__(self, shuffle_id: _Optional[str] = ..., number: _Optional[int] = ..., partitions: _Optional[int] = ..., mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., closing: bool = ..., finished: bool = ...) -> None: ...
+
+class ListEventsRequest(_message.Message):
+    __slots__ = ("after", "limit", "severity", "wait_s")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    severity: int
+    wait_s: float
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ..., severity: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class ListEventsReply(_message.Message):
+    __slots__ = ("events", "last")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[ToldEvent]
+    last: int
+    def __init__(self, events: _Optional[_Iterable[_Union[ToldEvent, _Mapping]]] = ..., last: _Optional[int] = ...) -> None: ...
+
+class ToldEvent(_message.Message):
+    __slots__ = ("sequence", "time_s", "severity", "fields")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    time_s: float
+    severity: int
+    fields: str
+    def __init__(self, sequence: _Optional[int] = ..., time_s: _Optional[float] = ..., severity: _Optional[int] = ..., fields: _Optional[str] = ...) -> None: ...
 
 class ListExchangesRequest(_message.Message):
     __slots__ = ("phase", "prefix", "after", "limit")
@@ -721,7 +857,7 @@ class ShowExchangeRequest(_message.Message):
     def __init__(self, shuffle_id: _Optional[str] = ...) -> None: ...
 
 class ShowExchangeReply(_message.Message):
-    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id", "direct_reads")
+    __slots__ = ("status", "group_id", "group_mappers", "replicas", "min_replicas", "codec", "deterministic", "kind", "generation", "callback", "lease_s", "heard_s", "lease_left_s", "mappers_opened", "bytes_raw", "bytes_stored", "copies", "ranges", "largest", "empty_partitions", "daemons", "unusual", "losses", "losses_count", "failures", "contradicted", "waiting_for", "application_id", "direct_reads", "tenant", "created_s", "closed_s", "cause", "rebuilds", "sizes")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_MAPPERS_FIELD_NUMBER: _ClassVar[int]
@@ -751,6 +887,12 @@ class ShowExchangeReply(_message.Message):
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
     DIRECT_READS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_S_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_S_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    REBUILDS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     status: ExchangeStatus
     group_id: str
     group_mappers: int
@@ -780,7 +922,13 @@ class ShowExchangeReply(_message.Message):
     waiting_for: _containers.RepeatedScalarFieldContainer[str]
     application_id: str
     direct_reads: bool
-    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., direct_reads: bool = ...) -> None: ...
+    tenant: str
+    created_s: float
+    closed_s: float
+    cause: str
+    rebuilds: int
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, status: _Optional[_Union[ExchangeStatus, _Mapping]] = ..., group_id: _Optional[str] = ..., group_mappers: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., kind: _Optional[_Union[RowKind, str]] = ..., generation: _Optional[int] = ..., callback: bool = ..., lease_s: _Optional[float] = ..., heard_s: _Optional[float] = ..., lease_left_s: _Optional[float] = ..., mappers_opened: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., copies: _Optional[int] = ..., ranges: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[PartitionSize, _Mapping]]] = ..., empty_partitions: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DaemonShare, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[RangeStatus, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[LossStatus, _Mapping]]] = ..., losses_count: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[RangeFailure, _Mapping]]] = ..., contradicted: _Optional[bytes] = ..., waiting_for: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., direct_reads: bool = ..., tenant: _Optional[str] = ..., created_s: _Optional[float] = ..., closed_s: _Optional[float] = ..., cause: _Optional[str] = ..., rebuilds: _Optional[int] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PartitionSize(_message.Message):
     __slots__ = ("partition", "rows", "raw_bytes")
@@ -1029,14 +1177,18 @@ class CommitResult(_message.Message):
     def __init__(self, won: bool = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class ReportUncommittedRequest(_message.Message):
-    __slots__ = ("number", "mappers", "reason")
+    __slots__ = ("number", "mappers", "reason", "range_index", "build")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
     number: int
     mappers: bytes
     reason: str
-    def __init__(self, number: _Optional[int] = ..., mappers: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+    range_index: int
+    build: int
+    def __init__(self, number: _Optional[int] = ..., mappers: _Optional[bytes] = ..., reason: _Optional[str] = ..., range_index: _Optional[int] = ..., build: _Optional[int] = ...) -> None: ...
 
 class ReportUncommittedReply(_message.Message):
     __slots__ = ()

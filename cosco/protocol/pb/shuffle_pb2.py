@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63osco/v1/shuffle.proto\x12\x08\x63osco.v1\"\x0e\n\x0cProbeRequest\"!\n\nProbeReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\"C\n\rAssignmentKey\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\"I\n\x0bSealRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12%\n\x04keys\x18\x02 \x03(\x0b\x32\x17.cosco.v1.AssignmentKey\"4\n\tSealReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x12\n\nheld_bytes\x18\x02 \x01(\x04\"\x82\x01\n\x0bPushRequest\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\x0f.cosco.v1.Hello\x12\x10\n\x08released\x18\x02 \x03(\x04\x12\x10\n\x08\x61nnounce\x18\x03 \x03(\r\x12\x11\n\twithdrawn\x18\x04 \x01(\x08\x12\r\n\x05\x65\x61ger\x18\x05 \x01(\x08\x12\r\n\x05\x66rame\x18\x06 \x01(\x0c\"p\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0e\n\x06mapper\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x0f\n\x07primary\x18\x06 \x01(\x04\"\x85\x01\n\tPushReply\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x03(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\r\x12\"\n\x07refused\x18\x03 \x03(\x0b\x32\x11.cosco.v1.Refusal\x12\x18\n\x10\x63opies_max_bytes\x18\x04 \x01(\x04\x12\x13\n\x0b\x65\x61ger_bytes\x18\x05 \x01(\r\"P\n\x07Refusal\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x15.cosco.v1.RefusalCode\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa9\x01\n\x0c\x46\x65tchRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x11\n\tpartition\x18\x04 \x01(\r\x12\r\n\x05\x66iles\x18\x05 \x01(\x08\x12\"\n\x05parts\x18\x06 \x03(\x0b\x32\x13.cosco.v1.FetchPart\x12\x0f\n\x07mappers\x18\x07 \x01(\x0c\x12\x0e\n\x06\x64irect\x18\x08 \x01(\x08\"R\n\tFetchPart\x12\x13\n\x0brange_index\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x12\n\npartitions\x18\x03 \x01(\x0c\x12\r\n\x05\x66iles\x18\x04 \x01(\x08\"\x92\x01\n\nFetchReply\x12$\n\x07section\x18\x01 \x01(\x0b\x32\x11.cosco.v1.SectionH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12 \n\x03\x65nd\x18\x03 \x01(\x0b\x32\x11.cosco.v1.PartEndH\x00\x12$\n\x06packed\x18\x04 \x03(\x0b\x32\x14.cosco.v1.FetchReplyB\x06\n\x04kind\"*\n\x07PartEnd\x12\x0c\n\x04part\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\"\x85\x01\n\x07Section\x12\x12\n\nbody_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07headers\x18\x05 \x01(\x08\x12&\n\treference\x18\x06 \x01(\x0b\x32\x13.cosco.v1.Reference\"M\n\tReference\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x11\n\tindex_crc\x18\x04 \x01(\x07\";\n\x0e\x46ollowRequests\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.cosco.v1.FollowRequest\"7\n\rFollowReplies\x12&\n\x07replies\x18\x01 \x03(\x0b\x32\x15.cosco.v1.FollowReply\"\xa6\x01\n\rFollowRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x13\n\x0brange_index\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\r\x12\x11\n\tpartition\x18\x06 \x01(\r\x12\x11\n\tmax_bytes\x18\x07 \x01(\r\x12\x0b\n\x03now\x18\x08 \x01(\x08\x12\r\n\x05leave\x18\t \x01(\x08\"\xc1\x01\n\x0b\x46ollowReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.cosco.v1.FollowOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x11\n\traw_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x06\x12\r\n\x05\x66\x65tch\x18\t \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c*\xe5\x01\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REFUSAL_CODE_BAD_FRAME\x10\x01\x12\"\n\x1eREFUSAL_CODE_WRONG_INCARNATION\x10\x02\x12\x1d\n\x19REFUSAL_CODE_NOT_ASSIGNED\x10\x03\x12 \n\x1cREFUSAL_CODE_EXCHANGE_CLOSED\x10\x04\x12\x1c\n\x18REFUSAL_CODE_NO_CAPACITY\x10\x05\x12\x19\n\x15REFUSAL_CODE_PROTOCOL\x10\x06*\x9e\x01\n\rFollowOutcome\x12\x1e\n\x1a\x46OLLOW_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46OLLOW_OUTCOME_READY\x10\x01\x12\x1a\n\x16\x46OLLOW_OUTCOME_WAITING\x10\x02\x12\x1c\n\x18\x46OLLOW_OUTCOME_ELSEWHERE\x10\x03\x12\x19\n\x15\x46OLLOW_OUTCOME_CLOSED\x10\x04\x32\xa6\x02\n\x07Shuffle\x12\x36\n\x04Push\x12\x15.cosco.v1.PushRequest\x1a\x13.cosco.v1.PushReply(\x01\x30\x01\x12\x37\n\x05\x46\x65tch\x12\x16.cosco.v1.FetchRequest\x1a\x14.cosco.v1.FetchReply0\x01\x12?\n\x06\x46ollow\x12\x18.cosco.v1.FollowRequests\x1a\x17.cosco.v1.FollowReplies(\x01\x30\x01\x12\x35\n\x05Probe\x12\x16.cosco.v1.ProbeRequest\x1a\x14.cosco.v1.ProbeReply\x12\x32\n\x04Seal\x12\x15.cosco.v1.SealRequest\x1a\x13.cosco.v1.SealReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63osco/v1/shuffle.proto\x12\x08\x63osco.v1\"\x0e\n\x0cProbeRequest\"!\n\nProbeReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\"C\n\rAssignmentKey\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\"]\n\x0bSealRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12%\n\x04keys\x18\x02 \x03(\x0b\x32\x17.cosco.v1.AssignmentKey\x12\x12\n\ncapability\x18\x03 \x01(\t\"4\n\tSealReply\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x12\n\nheld_bytes\x18\x02 \x01(\x04\"\x82\x01\n\x0bPushRequest\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\x0f.cosco.v1.Hello\x12\x10\n\x08released\x18\x02 \x03(\x04\x12\x10\n\x08\x61nnounce\x18\x03 \x03(\r\x12\x11\n\twithdrawn\x18\x04 \x01(\x08\x12\r\n\x05\x65\x61ger\x18\x05 \x01(\x08\x12\r\n\x05\x66rame\x18\x06 \x01(\x0c\"\x84\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0e\n\x06mapper\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x0f\n\x07primary\x18\x06 \x01(\x04\x12\x12\n\ncapability\x18\x07 \x01(\t\"\x85\x01\n\tPushReply\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x03(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\r\x12\"\n\x07refused\x18\x03 \x03(\x0b\x32\x11.cosco.v1.Refusal\x12\x18\n\x10\x63opies_max_bytes\x18\x04 \x01(\x04\x12\x13\n\x0b\x65\x61ger_bytes\x18\x05 \x01(\r\"P\n\x07Refusal\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x15.cosco.v1.RefusalCode\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xbd\x01\n\x0c\x46\x65tchRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0brange_index\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x11\n\tpartition\x18\x04 \x01(\r\x12\r\n\x05\x66iles\x18\x05 \x01(\x08\x12\"\n\x05parts\x18\x06 \x03(\x0b\x32\x13.cosco.v1.FetchPart\x12\x0f\n\x07mappers\x18\x07 \x01(\x0c\x12\x0e\n\x06\x64irect\x18\x08 \x01(\x08\x12\x12\n\ncapability\x18\t \x01(\t\"R\n\tFetchPart\x12\x13\n\x0brange_index\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x12\n\npartitions\x18\x03 \x01(\x0c\x12\r\n\x05\x66iles\x18\x04 \x01(\x08\"\x92\x01\n\nFetchReply\x12$\n\x07section\x18\x01 \x01(\x0b\x32\x11.cosco.v1.SectionH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12 \n\x03\x65nd\x18\x03 \x01(\x0b\x32\x11.cosco.v1.PartEndH\x00\x12$\n\x06packed\x18\x04 \x03(\x0b\x32\x14.cosco.v1.FetchReplyB\x06\n\x04kind\"*\n\x07PartEnd\x12\x0c\n\x04part\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\"\x85\x01\n\x07Section\x12\x12\n\nbody_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07headers\x18\x05 \x01(\x08\x12&\n\treference\x18\x06 \x01(\x0b\x32\x13.cosco.v1.Reference\"M\n\tReference\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x11\n\tindex_crc\x18\x04 \x01(\x07\";\n\x0e\x46ollowRequests\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.cosco.v1.FollowRequest\"7\n\rFollowReplies\x12&\n\x07replies\x18\x01 \x03(\x0b\x32\x15.cosco.v1.FollowReply\"\xce\x01\n\rFollowRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x13\n\x0brange_index\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\r\x12\x11\n\tpartition\x18\x06 \x01(\r\x12\x11\n\tmax_bytes\x18\x07 \x01(\r\x12\x0b\n\x03now\x18\x08 \x01(\x08\x12\r\n\x05leave\x18\t \x01(\x08\x12\x12\n\nsame_build\x18\n \x01(\x08\x12\x12\n\ncapability\x18\x0b \x01(\t\"\xc1\x01\n\x0b\x46ollowReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.cosco.v1.FollowOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x11\n\traw_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x06\x12\r\n\x05\x66\x65tch\x18\t \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c*\x85\x02\n\x0bRefusalCode\x12\x1c\n\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REFUSAL_CODE_BAD_FRAME\x10\x01\x12\"\n\x1eREFUSAL_CODE_WRONG_INCARNATION\x10\x02\x12\x1d\n\x19REFUSAL_CODE_NOT_ASSIGNED\x10\x03\x12 \n\x1cREFUSAL_CODE_EXCHANGE_CLOSED\x10\x04\x12\x1c\n\x18REFUSAL_CODE_NO_CAPACITY\x10\x05\x12\x19\n\x15REFUSAL_CODE_PROTOCOL\x10\x06\x12\x1e\n\x1aREFUSAL_CODE_ACCESS_DENIED\x10\x07*\xb9\x01\n\rFollowOutcome\x12\x1e\n\x1a\x46OLLOW_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46OLLOW_OUTCOME_READY\x10\x01\x12\x1a\n\x16\x46OLLOW_OUTCOME_WAITING\x10\x02\x12\x1c\n\x18\x46OLLOW_OUTCOME_ELSEWHERE\x10\x03\x12\x19\n\x15\x46OLLOW_OUTCOME_CLOSED\x10\x04\x12\x19\n\x15\x46OLLOW_OUTCOME_DENIED\x10\x05\x32\xa6\x02\n\x07Shuffle\x12\x36\n\x04Push\x12\x15.cosco.v1.PushRequest\x1a\x13.cosco.v1.PushReply(\x01\x30\x01\x12\x37\n\x05\x46\x65tch\x12\x16.cosco.v1.FetchRequest\x1a\x14.cosco.v1.FetchReply0\x01\x12?\n\x06\x46ollow\x12\x18.cosco.v1.FollowRequests\x1a\x17.cosco.v1.FollowReplies(\x01\x30\x01\x12\x35\n\x05Probe\x12\x16.cosco.v1.ProbeRequest\x1a\x14.cosco.v1.ProbeReply\x12\x32\n\x04Seal\x12\x15.cosco.v1.SealRequest\x1a\x13.cosco.v1.SealReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cosco.v1.shuffle_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALCODE']._serialized_start=1898
-  _globals['_REFUSALCODE']._serialized_end=2127
-  _globals['_FOLLOWOUTCOME']._serialized_start=2130
-  _globals['_FOLLOWOUTCOME']._serialized_end=2288
+  _globals['_REFUSALCODE']._serialized_start=1999
+  _globals['_REFUSALCODE']._serialized_end=2260
+  _globals['_FOLLOWOUTCOME']._serialized_start=2263
+  _globals['_FOLLOWOUTCOME']._serialized_end=2448
   _globals['_PROBEREQUEST']._serialized_start=36
   _globals['_PROBEREQUEST']._serialized_end=50
   _globals['_PROBEREPLY']._serialized_start=52
@@ -42,37 +42,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENTKEY']._serialized_start=87
   _globals['_ASSIGNMENTKEY']._serialized_end=154
   _globals['_SEALREQUEST']._serialized_start=156
-  _globals['_SEALREQUEST']._serialized_end=229
-  _globals['_SEALREPLY']._serialized_start=231
-  _globals['_SEALREPLY']._serialized_end=283
-  _globals['_PUSHREQUEST']._serialized_start=286
-  _globals['_PUSHREQUEST']._serialized_end=416
-  _globals['_HELLO']._serialized_start=418
-  _globals['_HELLO']._serialized_end=530
-  _globals['_PUSHREPLY']._serialized_start=533
-  _globals['_PUSHREPLY']._serialized_end=666
-  _globals['_REFUSAL']._serialized_start=668
-  _globals['_REFUSAL']._serialized_end=748
-  _globals['_FETCHREQUEST']._serialized_start=751
-  _globals['_FETCHREQUEST']._serialized_end=920
-  _globals['_FETCHPART']._serialized_start=922
-  _globals['_FETCHPART']._serialized_end=1004
-  _globals['_FETCHREPLY']._serialized_start=1007
-  _globals['_FETCHREPLY']._serialized_end=1153
-  _globals['_PARTEND']._serialized_start=1155
-  _globals['_PARTEND']._serialized_end=1197
-  _globals['_SECTION']._serialized_start=1200
-  _globals['_SECTION']._serialized_end=1333
-  _globals['_REFERENCE']._serialized_start=1335
-  _globals['_REFERENCE']._serialized_end=1412
-  _globals['_FOLLOWREQUESTS']._serialized_start=1414
-  _globals['_FOLLOWREQUESTS']._serialized_end=1473
-  _globals['_FOLLOWREPLIES']._serialized_start=1475
-  _globals['_FOLLOWREPLIES']._serialized_end=1530
-  _globals['_FOLLOWREQUEST']._serialized_start=1533
-  _globals['_FOLLOWREQUEST']._serialized_end=1699
-  _globals['_FOLLOWREPLY']._serialized_start=1702
-  _globals['_FOLLOWREPLY']._serialized_end=1895
-  _globals['_SHUFFLE']._serialized_start=2291
-  _globals['_SHUFFLE']._serialized_end=2585
+  _globals['_SEALREQUEST']._serialized_end=249
+  _globals['_SEALREPLY']._serialized_start=251
+  _globals['_SEALREPLY']._serialized_end=303
+  _globals['_PUSHREQUEST']._serialized_start=306
+  _globals['_PUSHREQUEST']._serialized_end=436
+  _globals['_HELLO']._serialized_start=439
+  _globals['_HELLO']._serialized_end=571
+  _globals['_PUSHREPLY']._serialized_start=574
+  _globals['_PUSHREPLY']._serialized_end=707
+  _globals['_REFUSAL']._serialized_start=709
+  _globals['_REFUSAL']._serialized_end=789
+  _globals['_FETCHREQUEST']._serialized_start=792
+  _globals['_FETCHREQUEST']._serialized_end=981
+  _globals['_FETCHPART']._serialized_start=983
+  _globals['_FETCHPART']._serialized_end=1065
+  _globals['_FETCHREPLY']._serialized_start=1068
+  _globals['_FETCHREPLY']._serialized_end=1214
+  _globals['_PARTEND']._serialized_start=1216
+  _globals['_PARTEND']._serialized_end=1258
+  _globals['_SECTION']._serialized_start=1261
+  _globals['_SECTION']._serialized_end=1394
+  _globals['_REFERENCE']._serialized_start=1396
+  _globals['_REFERENCE']._serialized_end=1473
+  _globals['_FOLLOWREQUESTS']._serialized_start=1475
+  _globals['_FOLLOWREQUESTS']._serialized_end=1534
+  _globals['_FOLLOWREPLIES']._serialized_start=1536
+  _globals['_FOLLOWREPLIES']._serialized_end=1591
+  _globals['_FOLLOWREQUEST']._serialized_start=1594
+  _globals['_FOLLOWREQUEST']._serialized_end=1800
+  _globals['_FOLLOWREPLY']._serialized_start=1803
+  _globals['_FOLLOWREPLY']._serialized_end=1996
+  _globals['_SHUFFLE']._serialized_start=2451
+  _globals['_SHUFFLE']._serialized_end=2745
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,7 @@ class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_CODE_EXCHANGE_CLOSED: _ClassVar[RefusalCode]
     REFUSAL_CODE_NO_CAPACITY: _ClassVar[RefusalCode]
     REFUSAL_CODE_PROTOCOL: _ClassVar[RefusalCode]
+    REFUSAL_CODE_ACCESS_DENIED: _ClassVar[RefusalCode]
 
 class FollowOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -24,6 +25,7 @@ class FollowOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FOLLOW_OUTCOME_WAITING: _ClassVar[FollowOutcome]
     FOLLOW_OUTCOME_ELSEWHERE: _ClassVar[FollowOutcome]
     FOLLOW_OUTCOME_CLOSED: _ClassVar[FollowOutcome]
+    FOLLOW_OUTCOME_DENIED: _ClassVar[FollowOutcome]
 REFUSAL_CODE_UNSPECIFIED: RefusalCode
 REFUSAL_CODE_BAD_FRAME: RefusalCode
 REFUSAL_CODE_WRONG_INCARNATION: RefusalCode
@@ -31,11 +33,13 @@ REFUSAL_CODE_NOT_ASSIGNED: RefusalCode
 REFUSAL_CODE_EXCHANGE_CLOSED: RefusalCode
 REFUSAL_CODE_NO_CAPACITY: RefusalCode
 REFUSAL_CODE_PROTOCOL: RefusalCode
+REFUSAL_CODE_ACCESS_DENIED: RefusalCode
 FOLLOW_OUTCOME_UNSPECIFIED: FollowOutcome
 FOLLOW_OUTCOME_READY: FollowOutcome
 FOLLOW_OUTCOME_WAITING: FollowOutcome
 FOLLOW_OUTCOME_ELSEWHERE: FollowOutcome
 FOLLOW_OUTCOME_CLOSED: FollowOutcome
+FOLLOW_OUTCOME_DENIED: FollowOutcome
 
 class ProbeRequest(_message.Message):
     __slots__ = ()
@@ -58,12 +62,14 @@ class AssignmentKey(_message.Message):
     def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class SealRequest(_message.Message):
-    __slots__ = ("incarnation", "keys")
+    __slots__ = ("incarnation", "keys", "capability")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     keys: _containers.RepeatedCompositeFieldContainer[AssignmentKey]
-    def __init__(self, incarnation: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[AssignmentKey, _Mapping]]] = ...) -> None: ...
+    capability: str
+    def __init__(self, incarnation: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[AssignmentKey, _Mapping]]] = ..., capability: _Optional[str] = ...) -> None: ...
 
 class SealReply(_message.Message):
     __slots__ = ("incarnation", "held_bytes")
@@ -90,20 +96,22 @@ class PushRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ..., announce: _Optional[_Iterable[int]] = ..., withdrawn: bool = ..., eager: bool = ..., frame: _Optional[bytes] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation", "primary")
+    __slots__ = ("protocol", "number", "mapper", "attempt", "incarnation", "primary", "capability")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     MAPPER_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     number: int
     mapper: int
     attempt: int
     incarnation: int
     primary: int
-    def __init__(self, protocol: _Optional[int] = ..., number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., primary: _Optional[int] = ...) -> None: ...
+    capability: str
+    def __init__(self, protocol: _Optional[int] = ..., number: _Optional[int] = ..., mapper: _Optional[int] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., primary: _Optional[int] = ..., capability: _Optional[str] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("acknowledged", "granted", "refused", "copies_max_bytes", "eager_bytes")
@@ -130,7 +138,7 @@ class Refusal(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., code: _Optional[_Union[RefusalCode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("number", "range_index", "epoch", "partition", "files", "parts", "mappers", "direct")
+    __slots__ = ("number", "range_index", "epoch", "partition", "files", "parts", "mappers", "direct", "capability")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RANGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +147,7 @@ class FetchRequest(_message.Message):
     PARTS_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     DIRECT_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     number: int
     range_index: int
     epoch: int
@@ -147,7 +156,8 @@ class FetchRequest(_message.Message):
     parts: _containers.RepeatedCompositeFieldContainer[FetchPart]
     mappers: bytes
     direct: bool
-    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: bool = ..., parts: _Optional[_Iterable[_Union[FetchPart, _Mapping]]] = ..., mappers: _Optional[bytes] = ..., direct: bool = ...) -> None: ...
+    capability: str
+    def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., files: bool = ..., parts: _Optional[_Iterable[_Union[FetchPart, _Mapping]]] = ..., mappers: _Optional[bytes] = ..., direct: bool = ..., capability: _Optional[str] = ...) -> None: ...
 
 class FetchPart(_message.Message):
     __slots__ = ("range_index", "epoch", "partitions", "files")
@@ -222,7 +232,7 @@ class FollowReplies(_message.Message):
     def __init__(self, replies: _Optional[_Iterable[_Union[FollowReply, _Mapping]]] = ...) -> None: ...
 
 class FollowRequest(_message.Message):
-    __slots__ = ("id", "incarnation", "number", "range_index", "epoch", "partition", "max_bytes", "now", "leave")
+    __slots__ = ("id", "incarnation", "number", "range_index", "epoch", "partition", "max_bytes", "now", "leave", "same_build", "capability")
     ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +242,8 @@ class FollowRequest(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    SAME_BUILD_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     id: int
     incarnation: int
     number: int
@@ -241,7 +253,9 @@ class FollowRequest(_message.Message):
     max_bytes: int
     now: bool
     leave: bool
-    def __init__(self, id: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., max_bytes: _Optional[int] = ..., now: bool = ..., leave: bool = ...) -> None: ...
+    same_build: bool
+    capability: str
+    def __init__(self, id: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., partition: _Optional[int] = ..., max_bytes: _Optional[int] = ..., now: bool = ..., leave: bool = ..., same_build: bool = ..., capability: _Optional[str] = ...) -> None: ...
 
 class FollowReply(_message.Message):
     __slots__ = ("id", "outcome", "reason", "done", "attempts", "rows", "raw_bytes", "digest", "fetch", "data")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cosco.errors import CapacityExceeded, CoscoError, DataCorrupted, ExchangeClosed
+from cosco.errors import (
+    AccessDenied,
+    CapacityExceeded,
+    CoscoError,
+    DataCorrupted,
+    ExchangeClosed,
+)
 from cosco.protocol.push.messages import RefusalCode
 
 #: Tells whoever sent a frame what became of it: None if it is in and safe, or why it is not.
@@ -21,10 +27,11 @@ _CODES: Final[dict[type[CoscoError], RefusalCode]] = {
     ExchangeClosed: RefusalCode.EXCHANGE_CLOSED,
     CapacityExceeded: RefusalCode.NO_CAPACITY,
     DataCorrupted: RefusalCode.BAD_FRAME,
+    AccessDenied: RefusalCode.ACCESS_DENIED,
 }
 
 
 def refusal_code(error: CoscoError) -> RefusalCode:
-    """Return the code by which a frame is refused for `error`."""
+    """Return the code by which a frame, or a stream, is refused for `error`."""
     codes = (code for kind, code in _CODES.items() if isinstance(error, kind))
     return next(codes, RefusalCode.PROTOCOL)

@@ -29,13 +29,15 @@ class RefusalCode(IntEnum):
     EXCHANGE_CLOSED = 4
     NO_CAPACITY = 5  # memory stays full because the store takes nothing
     PROTOCOL = 6  # the sender broke the rules of the stream
+    ACCESS_DENIED = 7  # what it has shown does not let it do that
 
 
 class Hello(NamedTuple):
     """Who sends, and whom it believes to talk to.
 
     primary: 0 for a writer. Else the incarnation of a primary that forwards frames, of any
-    exchange and mapper: the first three fields are 0 then.
+    exchange and mapper: the first three fields are 0 then. capability: lets a writer write to the
+    exchange, or shows that a primary is a service of the cluster; empty where nobody needs one.
     """
 
     number: int
@@ -44,11 +46,19 @@ class Hello(NamedTuple):
     incarnation: int
     primary: int = 0
     protocol: int = PUSH_PROTOCOL
+    capability: str = ""
+
+    def __repr__(self) -> str:
+        shown = self._asdict()
+        del shown["capability"]  # who reads a log may not read rows
+        return f"Hello({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
 
-@dataclass(frozen=True, slots=True)
-class PushRequest(Generic[Carried]):
-    """What a sender says; the parts count in the order of the fields."""
+class PushRequest(NamedTuple, Generic[Carried]):
+    """What a sender says; the parts count in the order of the fields.
+
+    A named tuple, as one is made for each message.
+    """
 
     hello: Hello | None = None
     released: Sequence[int] = ()

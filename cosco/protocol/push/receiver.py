@@ -1,6 +1,6 @@
 """The receiver's half of one push stream: what may come, what is answered. No IO.
 
-Whoever moves the bytes hands in each request by `on_request`, reads on while `may_read`, and
+Whoever moves the bytes hands requests in by `on_requests`, reads on while `may_read`, and
 sends what `next_reply` gives; whatever gathers while one reply is on its way goes out as the next
 one. One caller at a time. A frame is handed on unopened: only its header is looked at, for the
 sequence by which it is answered.
@@ -8,7 +8,7 @@ sequence by which it is answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from cosco.errors import CoscoError, InvalidArgument
@@ -29,7 +29,11 @@ MAX_UNTOLD: Final = 1024
 
 
 class Intake(Protocol):
-    """Where the frames of one sender go."""
+    """Where the frames of one sender go. tenant: the tag of the tenant who sends; 0: it is not
+    known, or a primary."""
+
+    @property
+    def tenant(self) -> int: ...
 
     def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
         """Take in a frame; `answer` is called once it is in and safe, or will not be.
@@ -37,6 +41,10 @@ class Intake(Protocol):
         Returns: False if it is still being taken in; the next one may come after
         `PushReceiver.resume`.
         """
+        ...
+
+    def settle(self, now: float) -> None:
+        """See to what is due once for all frames that entered together. Repeatable."""
         ...
 
     def released(self, sequences: Sequence[int], now: float) -> None:
@@ -58,7 +66,8 @@ class Intake(Protocol):
 class PushReceiver:
     """One stream, from its first request to its end.
 
-    open_intake: gives what takes in the frames of a sender that says hello.
+    open_intake: gives what takes in the frames of a sender that says hello; raises InvalidArgument
+    or AccessDenied for one that there is none for.
     """
 
     def __init__(
@@ -100,14 +109,50 @@ class PushReceiver:
         return sum(share.granted) + share.eager_limit - share.eager_bytes
 
     @property
+    def lent_bytes(self) -> int:
+        """Return how many bytes of frames may come eagerly now."""
+        share = self._share
+        return 0 if share is None else share.eager_limit - share.eager_bytes
+
+    @property
     def is_under_way(self) -> bool:
         """Whether a frame that came is not answered yet."""
         return self._under_way > 0
 
+    @property
+    def is_of_no_use(self) -> bool:
+        """Whether a writer waits for nothing on it, neither an answer nor room for a frame, so that
+        it may as well be ended. A primary keeps its stream as long as it has copies."""
+        share = self._share
+        if share is None or self._under_way:
+            return False
+        return self._budget is not self._budgets.primaries and not share.announced
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is announced, granted or unanswered on it."""
+        return self._share is not None and self._share.is_idle and not self._under_way
+
     # --- requests -------------------------------------------------------------------------
 
-    def on_request(self, request: PushRequest[memoryview], now: float) -> None:
-        """Take note of what the sender says; raises InvalidArgument if it breaks the rules."""
+    def on_requests(self, requests: Iterable[PushRequest[memoryview]], now: float) -> None:
+        """Take note of what the sender says, one thing after the other, while it may be read from.
+
+        Raises InvalidArgument if it breaks the rules, and AccessDenied or another CoscoError if it
+        may not do what it wants to; what it said before that counts, and the stream is to be
+        closed. What is not taken from `requests` is to be handed in again once the stream may be
+        read from.
+        """
+        try:
+            for request in requests:
+                self._on_request(request, now)
+                if not self.may_read:
+                    break
+        finally:
+            if self._intake is not None:
+                self._intake.settle(now)
+
+    def _on_request(self, request: PushRequest[memoryview], now: float) -> None:
         self._budget.now = now
         if request.hello is not None:
             self._on_hello(request.hello, now)
@@ -137,10 +182,6 @@ class PushReceiver:
         budget = budgets.primaries if hello.primary else budgets.writers
         if self._share is None:
             self._budget, budget.now = budget, now
-            self._share = budget.open(self._on_grant, self.cut_off)
-            if self._share.eager_limit:
-                self._eager_bytes = self._share.eager_limit
-                self.tell()
         elif budgets.primaries in {budget, self._budget}:
             raise InvalidArgument("a second hello on the stream of a primary")
         elif self._under_way or not self._share.is_idle:
@@ -148,9 +189,20 @@ class PushReceiver:
         elif self._intake is not None:  # another writer goes on with the stream
             self._intake.hung_up(now)
         self._intake = self._open_intake(hello, self, now)
+        self._share_with(self._intake.tenant)
         if hello.incarnation != self._incarnation:
             reason = "this daemon was started again since; ask for the assignment again"
             self._refuse(Refusal(0, RefusalCode.WRONG_INCARNATION, reason))
+
+    def _share_with(self, tenant: int) -> None:
+        """Have the stream, on which nothing is under way, share the budget as a tenant's."""
+        if self._share is not None:
+            self._budget.now_of(self._share, tenant)
+            return
+        self._share = self._budget.open(self._on_grant, self.cut_off, tenant)
+        if self._share.eager_limit:
+            self._eager_bytes = self._share.eager_limit
+            self.tell()
 
     def _on_frame(
         self, frame: memoryview, eager: bool, share: StreamCredits, intake: Intake, now: float
@@ -220,15 +272,15 @@ class PushReceiver:
 
     # --- the end --------------------------------------------------------------------------
 
-    def close(self, now: float, *, broken: str = "") -> None:
+    def close(self, now: float, *, why: CoscoError | None = None) -> None:
         """End the stream: what it held is free again, and nothing is answered any more.
 
-        broken: which rule the sender broke, to be told to it.
+        why: which rule the sender broke, or what it may not do, to be told to it.
         """
         share, self._share = self._share, None
         if share is not None:
             self._budget.close(share)
         if self._intake is not None:
             self._intake.hung_up(now)
-        if broken:
-            self._refuse(Refusal(0, RefusalCode.PROTOCOL, broken))
+        if why is not None:
+            self._refuse(Refusal(0, refusal_code(why), str(why)))

@@ -156,6 +156,10 @@ class PushSender:
 
     # --- the stream -----------------------------------------------------------------------
 
+    def show(self, capability: str) -> None:
+        """Have the receivers of streams to come shown this capability."""
+        self._hello = self._hello._replace(capability=capability)
+
     def begin_stream(self, eager_bytes: int = 0) -> None:
         """Begin anew: say hello, then send all that is kept, in order, and release again.
 

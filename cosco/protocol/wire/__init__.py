@@ -22,6 +22,7 @@ from cosco.protocol.wire.error_detail import (
     MAX_ERROR_BYTES,
     MAX_ERROR_MAPPERS,
     error_from_bytes,
+    error_line,
     error_to_bytes,
 )
 from cosco.protocol.wire.fetches import (
@@ -47,7 +48,7 @@ from cosco.protocol.wire.follows import (
     follows_from_bytes,
     follows_to_bytes,
 )
-from cosco.protocol.wire.metadata_messages import fixed_kind, found_assignment
+from cosco.protocol.wire.metadata_messages import fixed_kind, found_assignment, limits_of
 from cosco.protocol.wire.methods import (
     MAX_METADATA_MESSAGE_BYTES,
     METADATA_METHODS,

@@ -48,10 +48,9 @@ def ascending_u32(gaps: bytes, count: int, limit: int, what: str) -> U32:
     """Return the `count` numbers that `gaps_bytes` was given; InvalidArgument from `limit` on."""
     if len(gaps) > 4 * count:
         raise InvalidArgument(f"{what}: {len(gaps)} bytes of gaps for {count} numbers")
-    if not gaps:
-        array = np.arange(count, dtype=np.uint64)
-    else:
-        array = np.cumsum(narrow_u64(gaps, count, what) + np.uint64(1)) - np.uint64(1)
+    if not gaps and count <= limit:
+        return np.arange(count, dtype=np.uint32)
+    array = np.cumsum(narrow_u64(gaps, count, what) + np.uint64(1)) - np.uint64(1)
     if count and int(array[-1]) >= limit:
         raise InvalidArgument(f"{what}: {array[-1]} is too large, it must be below {limit}")
     return array.astype(np.uint32)

@@ -52,7 +52,7 @@ def _said_to_bytes(request: PushRequest[OutFrame]) -> bytes:
 def push_request_from_bytes(message: bytes) -> PushRequest[memoryview]:
     """Return what a sender said; its frame is a view of `message`. Raises InvalidArgument."""
     offset = len(_EAGER) if message.startswith(_EAGER) else 0
-    if message[offset : offset + 1] == _FRAME_PREFIX:  # nearly always: a frame alone
+    if message.startswith(_FRAME_PREFIX, offset):  # nearly always: a frame alone
         return PushRequest(eager=bool(offset), frame=last_body(message, offset + 1))
     offset, frame = _find_frame(message)
     said = parsed(spb.PushRequest, message[:offset])
@@ -60,7 +60,13 @@ def push_request_from_bytes(message: bytes) -> PushRequest[memoryview]:
     if said.HasField("hello"):
         pb = said.hello
         hello = Hello(
-            pb.number, pb.mapper, pb.attempt, pb.incarnation, pb.primary, protocol=pb.protocol
+            pb.number,
+            pb.mapper,
+            pb.attempt,
+            pb.incarnation,
+            pb.primary,
+            protocol=pb.protocol,
+            capability=pb.capability,
         )
     return PushRequest(
         hello, tuple(said.released), tuple(said.announce), said.withdrawn, said.eager, frame

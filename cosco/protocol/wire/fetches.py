@@ -39,7 +39,10 @@ FetchReply = memoryview | spb.Section | spb.PartEnd
 def fetch_request_to_bytes(request: FetchRequest) -> bytes:
     """Serialize a request of several partitions, or of one of one part."""
     pb = spb.FetchRequest(
-        number=request.number, mappers=bitmap_bytes(request.mappers), direct=request.direct
+        number=request.number,
+        mappers=bitmap_bytes(request.mappers),
+        direct=request.direct,
+        capability=request.capability,
     )
     if request.several:
         for part in request.parts:
@@ -62,7 +65,9 @@ def fetch_request_from_bytes(message: bytes) -> FetchRequest:
     mappers = bitmap_from_bytes(pb.mappers, "mappers")
     one = FetchPart(pb.range_index, pb.epoch, BitMap((pb.partition,)), pb.files)
     if not pb.parts:
-        return FetchRequest(pb.number, (one,), mappers, several=False, direct=pb.direct)
+        return FetchRequest(
+            pb.number, (one,), mappers, several=False, direct=pb.direct, capability=pb.capability
+        )
     if one != _NO_PART:
         raise InvalidArgument("a request that names one partition, and parts")
     if len(pb.parts) > MAX_FETCH_PARTS:
@@ -71,7 +76,7 @@ def fetch_request_from_bytes(message: bytes) -> FetchRequest:
     count = sum(len(part.partitions) for part in parts)
     if count > MAX_FETCH_PARTITIONS:
         raise InvalidArgument(f"a request of {count} partitions, at most {MAX_FETCH_PARTITIONS}")
-    return FetchRequest(pb.number, parts, mappers, direct=pb.direct)
+    return FetchRequest(pb.number, parts, mappers, direct=pb.direct, capability=pb.capability)
 
 
 def _part(pb: spb.FetchPart) -> FetchPart:
@@ -140,6 +145,8 @@ def fetch_reply(message: bytes) -> FetchReply:
     if message[:1] == _DATA_PREFIX:
         return last_body(message, 1)
     pb = parsed(spb.FetchReply, message)
+    if pb.packed:  # they would be dropped without a word
+        raise InvalidArgument("a reply to a fetch with packed ones behind something else")
     match pb.WhichOneof("kind"):
         case "section":
             return pb.section

@@ -34,11 +34,15 @@ def field(tag: int, *parts: bytes) -> bytes:
 def varint(message: bytes | memoryview, offset: int) -> tuple[int, int]:
     """Return the number at `offset`, and where it ends; raises InvalidArgument."""
     value = shift = 0
-    for end, byte in enumerate(message[offset : offset + _MAX_VARINT_BYTES], offset + 1):
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, end
-        shift += 7
+    try:
+        for end in range(offset + 1, offset + 1 + _MAX_VARINT_BYTES):
+            byte = message[end - 1]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, end
+            shift += 7
+    except IndexError:  # it is cut short
+        pass
     raise InvalidArgument("a message whose length field is broken")
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from cosco.errors import InvalidArgument
+from cosco.protocol.capability import MAX_CHARACTERS
 from cosco.protocol.group_records import Follow, Followed
 from cosco.protocol.pb import shuffle_pb2 as spb
 from cosco.protocol.wire.plain import from_pb, to_pb
@@ -32,8 +33,11 @@ def follows_from_bytes(message: bytes) -> list[Follow]:
             f"a FollowRequests of {len(requests)} questions; give 1 to {MAX_FOLLOWS}"
         )
     follows = [from_pb(Follow, request) for request in requests]
-    if not all(follow.id for follow in follows):
-        raise InvalidArgument("a FollowRequest without an id")
+    for follow in follows:
+        if not follow.id:
+            raise InvalidArgument("a FollowRequest without an id")
+        if len(follow.capability) > MAX_CHARACTERS:  # it is kept while its reader waits
+            raise InvalidArgument(f"a FollowRequest with a capability beyond {MAX_CHARACTERS}")
     return follows
 
 

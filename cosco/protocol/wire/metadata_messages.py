@@ -9,6 +9,8 @@ from __future__ import annotations
 from cosco.errors import InvalidArgument
 from cosco.protocol import admin_records, application_records, group_records, keys, records
 from cosco.protocol.api_limits import check_part
+from cosco.protocol.capability import CapabilityKey, Limits, Rights
+from cosco.protocol.daemon_figures import DaemonFigures, check_figures
 from cosco.protocol.group_records import FoundAssignment, GroupPart
 from cosco.protocol.pb import metadata_pb2 as mpb
 from cosco.protocol.pb import shuffle_pb2 as spb
@@ -22,10 +24,15 @@ def _check_registration(registration: DaemonRegistration) -> None:
     names = registration.address, registration.host_id, registration.store_id
     if not registration.incarnation or not all(names):
         raise InvalidArgument("a registration needs incarnation, address, host and store id")
-    if max(map(len, names)) > _MAX_NAME_CHARACTERS:
-        raise InvalidArgument(
-            f"an address, host id or store id longer than {_MAX_NAME_CHARACTERS} characters"
-        )
+    for name in (*names, registration.metrics_address):
+        if len(name) > _MAX_NAME_CHARACTERS:
+            raise InvalidArgument(
+                f"an address, host id or store id longer than {_MAX_NAME_CHARACTERS} characters"
+            )
+        if not name.isprintable():  # people are shown them, in logs and errors
+            raise InvalidArgument(
+                f"an address, host id or store id with characters that do not print: {name!r}"
+            )
 
 
 def _check_part(part: GroupPart) -> None:
@@ -44,7 +51,10 @@ plain(records.DaemonRef, mpb.DaemonRef)
 plain(DaemonRegistration, mpb.RegisterDaemonRequest, check=_check_registration)
 plain(records.EpochsDrop, mpb.EpochsDrop)
 plain(records.EpochsDropped, mpb.EpochsDropped)
+plain(records.StoredBytes, mpb.StoredBytes)
+plain(DaemonFigures, mpb.DaemonFigures, check=check_figures)
 plain(records.DaemonHeartbeat, mpb.HeartbeatRequest)
+plain(CapabilityKey, mpb.CapabilityKey)
 plain(records.DaemonOrders, mpb.DaemonOrdersReply)
 plain(records.DaemonStatus, mpb.DaemonStatus)
 
@@ -88,6 +98,12 @@ plain(group_records.Followed, spb.FollowReply)
 def found_assignment(pb: mpb.LookupAssignmentReply) -> FoundAssignment | None:
     """Return what a daemon asked for, if that is its own; raises InvalidArgument."""
     return from_pb(FoundAssignment, pb) if pb.HasField("assignment") else None
+
+
+def limits_of(pb: mpb.MakeCapabilityRequest) -> Limits:
+    """Return what a capability is to be limited to."""
+    rights = (Rights.READ if pb.read else Rights(0)) | (Rights.WRITE if pb.write else Rights(0))
+    return Limits(rights, pb.lives_s)
 
 
 def fixed_kind(pb: mpb.FixRowKindRequest) -> RowKind:

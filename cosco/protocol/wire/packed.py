@@ -61,15 +61,18 @@ _COMMON_TAG: Final = 1 << 3 | DELIMITED  # RangeSnapshot.common
 
 
 def opened_info(info: ExchangeInfo) -> bytes:
-    """Return what all writers of an exchange are told, for `opened_reply`."""
-    return mpb.OpenAttemptReply(info=to_pb(info)).SerializeToString()
+    """Return what all writers of an exchange are told, for `opened_reply`: all but a capability,
+    which need not be the same for all."""
+    told = replace(info, capability="")
+    return mpb.OpenAttemptReply(info=to_pb(told)).SerializeToString()
 
 
-def opened_reply(opened: OpenedAttempt, info: bytes) -> bytes:
-    """Return an OpenAttemptReply, serialized."""
+def opened_reply(opened: OpenedAttempt, info: bytes, capability: str) -> bytes:
+    """Return an OpenAttemptReply, serialized. capability: what this writer is told."""
     own = mpb.OpenAttemptReply(
         mapper=opened.mapper, attempt=opened.attempt, partial=opened.partial, ranges=opened.ranges
     )
+    own.info.capability = capability  # who parses both merges them
     return info + own.SerializeToString()
 
 
@@ -105,7 +108,7 @@ def _commit_from_pb(pb: mpb.CommitRequest) -> CommitRequest:
         digests,
     )
     acknowledged = u64(pb.acknowledged, "acknowledged")
-    if not (acknowledged[1:] > acknowledged[:-1]).all():
+    if len(acknowledged) > 1 and not (acknowledged[1:] > acknowledged[:-1]).all():
         raise InvalidArgument("the acknowledged assignments of a commit do not ascend")
     if pb.mapper > MAX_MAPPER or not pb.attempt:
         raise InvalidArgument(f"a commit of mapper {pb.mapper}, attempt {pb.attempt}")
@@ -245,12 +248,15 @@ def _wait_from_pb(pb: mpb.AwaitCommitsReply) -> CommitWait:
 def _snapshot_from_pb(pb: mpb.ReadSnapshot) -> ReadSnapshot:
     if pb.count > len(pb.attempts):  # they begin at 1, so none is left out as 0
         raise InvalidArgument(f"{len(pb.attempts)} bytes of attempts of {pb.count} mappers")
+    attempts = narrow_u64(pb.attempts, pb.count, "attempts")
+    if not attempts.all():
+        raise InvalidArgument("a snapshot with a mapper of attempt 0")
     return ReadSnapshot(
         version=pb.version,
         generation=pb.generation,
         build=pb.build,
         mappers=ascending_u32(pb.gaps, pb.count, MAX_MAPPER + 1, "mappers"),
-        attempts=narrow_u64(pb.attempts, pb.count, "attempts"),
+        attempts=attempts,
         rows=pb.rows,
         raw_bytes=pb.raw_bytes,
         digest=pb.digest,

@@ -14,7 +14,7 @@ from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.task_runner import TaskRunner
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.segment_choice import Flush
+from cosco.shuffle_service.state.segments.segment_choice import Flush
 
 
 class Flusher(TaskRunner):

@@ -5,57 +5,65 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
-from cosco.process.grpc_settings import CHANNEL_OPTIONS
+from cosco.process.service_calls.channel_choice import new_channel
+from cosco.process.service_calls.service_channel import CallFailed
+from cosco.process.tls.service_tls import PLAIN, ServiceTls
 from cosco.process.wrong_address import guess
 from cosco.protocol import wire
+from cosco.protocol.capability import CapabilityKey
 from cosco.protocol.events import Event
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
 from cosco.shuffle_service.io.epoch_removal import EpochRemoval
 from cosco.shuffle_service.state.lease_watch import LeaseWatch
+from cosco.shuffle_service.state.segments.stored_tally import StoredTally
 
 log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S: Final = 5.0
 _RETRY_S: Final = 0.2
 _HURRY_S: Final = 0.1
+#: Exchanges that are to go are forgotten one after the other for this long at a time.
+_FORGET_S: Final = 0.001
 
 
 class MetadataLink:
-    """Calls of the metadata service; gRPC's errors end here."""
+    """Calls of the metadata service; the errors of calls end here."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: ServiceTls = PLAIN) -> None:
+        """tls: of the daemon."""
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.tls = tls
+        limit = wire.MAX_METADATA_MESSAGE_BYTES
+        self._channel = new_channel(address, max_reply_bytes=limit, tls=tls)
 
     async def call(self, method: str, request: Any) -> Any:
         """Make one call; raises ServiceUnavailable, or the error that the service answered."""
         _, reply_type = wire.METADATA_METHODS[method]
-        stub: Any = self._channel.unary_unary(
-            f"/{wire.METADATA_SERVICE}/{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=reply_type.FromString,
-        )
+        path = f"/{wire.METADATA_SERVICE}/{method}"
         try:
-            return await stub(request, timeout=_CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            for key, value in error.trailing_metadata() or ():
-                if key == wire.ERROR_KEY and isinstance(value, bytes):
-                    raise wire.error_from_bytes(value) from None
-            meaning = guess(error.details() or "")
-            reason = error.code().name.lower() + (f": {meaning}" if meaning else "")
-            raise ServiceUnavailable(
-                f"the metadata service at {self.address} does not answer ({reason}); start "
-                "cosco-metadata there or correct --metadata"
-            ) from None
+            reply = await self._channel.unary(path, request.SerializeToString(), _CALL_TIMEOUT_S)
+            return reply_type.FromString(reply)
+        except CallFailed as error:
+            if error.error:
+                where = f"{method} at {self.address}"
+                raise wire.error_from_bytes(error.error, where) from None
+            meaning = guess(error.details)
+            reason = error.code.lower() + (f": {meaning}" if meaning else "")
+        except DecodeError:
+            reason = "its answer is nonsense"
+        raise ServiceUnavailable(
+            f"the metadata service at {self.address} does not answer ({reason}); start "
+            "cosco-metadata there or correct --metadata"
+        )
 
     async def lookup(
         self, number: int, range_index: int, epoch: int, incarnation: int
@@ -85,8 +93,10 @@ class Membership:
     listed: the numbers of the exchanges that the daemon or its store holds anything of.
     forget: forgets what memory holds of an exchange, at once.
     remove: deletes its files, after the writes that are under way.
+    stored: what `condition` tells of, which is told again with each sweep.
     old_epochs: has epochs of open exchanges go.
     told: is given every answer, and when it came in monotonic seconds.
+    set_keys: is given the keys in every answer that knows this daemon, the first one included.
     tell: has operators told of an event.
 
     What the store holds is always listed before the call that tells it, so that nothing
@@ -102,8 +112,10 @@ class Membership:
         listed: Callable[[], Awaitable[tuple[int, ...]]],
         forget: Callable[[int], None],
         remove: Callable[[int], Awaitable[None]],
+        stored: StoredTally,
         old_epochs: EpochRemoval,
         told: Callable[[DaemonOrders, float], None],
+        set_keys: Callable[[Sequence[CapabilityKey]], None] = lambda _: None,
         tell: Callable[[Event], None] = lambda _: None,
         heartbeat_s: float,
         sweep_s: float,
@@ -114,8 +126,10 @@ class Membership:
         self._listed = listed
         self._forget = forget
         self._remove = remove
+        self._stored = stored
         self._old_epochs = old_epochs
         self._told = told
+        self._set_keys = set_keys
         self._lease = LeaseWatch(tell)
         self._asked_at = time.monotonic()  # when the last call began
         self._heartbeat_s = self._usual_heartbeat_s = heartbeat_s
@@ -137,11 +151,14 @@ class Membership:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return await self._register()
+                orders = await self._register()
             except ServiceUnavailable:
                 if time.monotonic() >= deadline:
                     raise
                 await asyncio.sleep(_RETRY_S)
+            else:
+                self._set_keys(orders.keys)  # before anything is served
+                return orders
 
     async def _register(self) -> DaemonOrders:
         """Register, however long the service waits for the end of who had the address before."""
@@ -165,6 +182,11 @@ class Membership:
     def not_ready(self, now: float) -> list[str]:
         """Return why the daemon cannot count on being known to the service."""
         return self._lease.doubts(now)
+
+    @property
+    def owes_drops(self) -> bool:
+        """Whether it was told to drop an exchange, and has not confirmed that."""
+        return bool(self._to_drop or self._dropped)
 
     def hurry(self) -> None:
         """Send a heartbeat now, and further ones often: the daemon waits for the answers."""
@@ -208,6 +230,7 @@ class Membership:
                 raise InvalidArgument(str(error)) from None
             except (CoscoError, OSError) as error:  # of the service, or of the store
                 self._lease.unanswered(str(error), time.monotonic())
+                self._stored.repeat()  # a service that was started again knows nothing of it
                 continue
             self._check_cluster(orders)
             self._order(orders)
@@ -229,13 +252,17 @@ class Membership:
         self._asked_at = time.monotonic()
         reply = await self._link.call("Heartbeat", wire.to_pb(heartbeat))
         self._dropped.difference_update(dropped)
-        return wire.from_pb(DaemonOrders, reply)
+        orders = wire.from_pb(DaemonOrders, reply)
+        if orders.known:
+            self._stored.told(heartbeat.stored)
+        return orders
 
     async def _sweep(self) -> None:
         """Beside the heartbeats, which a slow store must not hold up."""
         while True:
             await asyncio.sleep(self._sweep_s)
             try:
+                self._stored.repeat()
                 self._found = await self._listed()
             except OSError as error:
                 log.warning("the store cannot be swept: %s", error)
@@ -252,6 +279,7 @@ class Membership:
     def _order(self, orders: DaemonOrders) -> None:
         now = time.monotonic()
         self._lease.answered(orders, now, self._asked_at)
+        self._set_keys(orders.keys)
         self._told(orders, now)
         self._old_epochs.order(orders.epochs_drop)
         self._to_drop.update(number for number in orders.drop if number not in self._dropped)
@@ -263,11 +291,14 @@ class Membership:
         while True:
             await self._ordered.wait()
             self._ordered.clear()
+            began = time.monotonic()
             for number in sorted(self._to_drop - self._to_remove):
                 self._forget(number)
                 self._to_remove.add(number)
                 self._forgotten.set()
-                await asyncio.sleep(0)  # there may be thousands
+                if time.monotonic() - began >= _FORGET_S:  # there may be thousands
+                    await asyncio.sleep(0)
+                    began = time.monotonic()
 
     async def _remove_forgotten(self) -> None:
         """Beside the heartbeats, which a large deletion must not hold up."""

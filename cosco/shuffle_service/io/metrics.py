@@ -8,8 +8,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from cosco.dfs import IOEvent
+from cosco.process.native_grpc.server import PEER_BOUNDS
+from cosco.protocol.daemon_figures import DaemonFigures, figures_from
 from cosco.protocol.events import Event
 
+#: What is counted beside the bounds.
+_CAPABILITY: Final = "capability"
+_TENANT_STREAMS: Final = "tenant_streams"
 _SIZES: Final = [4096 << n for n in range(0, 17, 2)]  # 4 KiB … 256 MiB
 
 
@@ -64,9 +69,27 @@ class DaemonMetrics:
         self.followers = gauge("followers", "Readers that wait for marks")
         self.assignments = gauge("assignments", "Assignments with buffers")
         self.events = counter("events", "Events, as the log has them", "event")
+        self.refused = counter(
+            "refused", "Calls and connections refused or ended, by the bound", "bound"
+        )
+        for bound in (*PEER_BOUNDS, _CAPABILITY, _TENANT_STREAMS):
+            self.refused.labels(bound)
+        self._add_waits(counter, gauge)
         self._add_parts(counter, gauge)
         self.store_writes_hanging = gauge(
             "store_writes_hanging", "Store writes under way for longer than --store-timeout-s"
+        )
+
+    def _add_waits(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        """Add what tells that writers are faster than the store."""
+        self.writers_waited_seconds = counter(
+            "writers_waited_seconds", "Seconds that frames of writers waited for memory, added up"
+        )
+        self.tenants_held_up = gauge(
+            "tenants_held_up", "Tenants whose writers wait, as they have all that may be theirs"
+        )
+        self.waiting_frames_bytes = gauge(
+            "waiting_frames_bytes", "Bytes of frames that wait for memory"
         )
 
     def _add_parts(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
@@ -102,7 +125,12 @@ class DaemonMetrics:
         self.flash_pending_bytes = gauge("flash_pending_bytes", "Bytes that are on flash alone")
         self.flash_well = gauge("flash_well", "Whether flash takes writes")
 
-    def count(self, what: str, amount: int) -> None:
+    def figures(self) -> DaemonFigures:
+        """Return what heartbeats tell of all this."""
+        collected = (sample for metric in self.registry.collect() for sample in metric.samples)
+        return figures_from({one.name: one.value for one in collected if not one.labels})
+
+    def count(self, what: str, amount: float) -> None:
         """Count something up, by the name of its counter here."""
         counter: Counter = getattr(self, what)
         counter.inc(amount)
@@ -121,6 +149,18 @@ class DaemonMetrics:
         """Count one physical read or write of the fast one of two tiers."""
         self.flash_requests.labels(event.kind).inc(event.requests)
         self.flash_io_bytes.labels(event.kind).inc(event.length)
+
+    def count_refused(self, bound: str) -> None:
+        """Count a call that was refused for a bound."""
+        self.refused.labels(bound).inc()
+
+    def count_denied(self) -> None:
+        """Count who did not show that he may do what he wanted."""
+        self.count_refused(_CAPABILITY)
+
+    def count_too_many(self) -> None:
+        """Count a stream that is one more than its tenant may have."""
+        self.count_refused(_TENANT_STREAMS)
 
     def count_event(self, event: Event) -> None:
         """Count an event."""

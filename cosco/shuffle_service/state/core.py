@@ -21,7 +21,7 @@ from cosco.protocol.records import Assignment, PartitionRange
 from cosco.shuffle_service.state.buffers import mechanics_choice
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.dedupe import DedupeBound
-from cosco.shuffle_service.state.buffers.frame_append import Appended
+from cosco.shuffle_service.state.buffers.frame_append import Appended, Room
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame
 from cosco.shuffle_service.state.buffers.held_assignments import HeldAssignments
 from cosco.shuffle_service.state.buffers.limits import (
@@ -39,15 +39,17 @@ from cosco.shuffle_service.state.known_assignments import AlikeAssignments
 from cosco.shuffle_service.state.page_queue import PageQueue
 from cosco.shuffle_service.state.replication.copy_log import Copy, CopyLog
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
-from cosco.shuffle_service.state.segment_choice import (
+from cosco.shuffle_service.state.segments.segment_choice import (
     Flush,
     begin_segment,
     neighbours,
     stored_segment,
 )
-from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.stored_tally import StoredTally
+from cosco.shuffle_service.state.segments.waiting_segments import WaitingSegments
 from cosco.shuffle_service.state.snapshots import Snapshot, look_at
-from cosco.shuffle_service.state.waiting_segments import WaitingSegments
+from cosco.shuffle_service.state.tenants.tenant_memory import TenantMemory
 
 
 class DaemonCore:
@@ -55,7 +57,7 @@ class DaemonCore:
 
     segment_bytes: a chunk of this size is flushed by itself, smaller ones together.
     full_store_wait_s: who waits for pages is refused when the store took nothing for this long.
-    store_idle_s, store_timeout_s: see FlushPlan.
+    store_idle_s, store_timeout_s: see FlushPlan. tenant_memory_share: see TenantMemory.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class DaemonCore:
         full_store_wait_s: float = math.inf,
         store_idle_s: float = 0.0,
         store_timeout_s: float = math.inf,
+        tenant_memory_share: float = 1.0,
     ) -> None:
         self.arena = arena
         self.incarnation = incarnation
@@ -85,7 +88,8 @@ class DaemonCore:
         self._assignments = HeldAssignments()
         self.old_epochs = OldEpochs()
         self.flushes = FlushPlan(self.replication, store_idle_s, store_timeout_s)
-        self.page_queue = PageQueue(self.flushes, full_store_wait_s)
+        self.tenants = TenantMemory(self.shares, len(arena), tenant_memory_share)
+        self.page_queue = PageQueue(self.flushes, full_store_wait_s, self.tenants)
         #: Called when there is something to flush.
         self.on_work: Callable[[], None] = lambda: None
         #: Called when something changed that whoever waits for it may look at.
@@ -94,6 +98,7 @@ class DaemonCore:
         self.mark_boards = MarkBoards(boards_bytes_max(len(arena)))
         self._dedupe = DedupeBound(dedupe_entries_max(len(arena)))
         self.indexes = KeptIndexes(indexes_bytes_max(len(arena)))
+        self.stored = StoredTally()
         self._serial = 0  # of the last segment
 
     # --- assignments ----------------------------------------------------------------------
@@ -105,7 +110,8 @@ class DaemonCore:
         """Return the same; admit it first if a look-up for an exchange alike holds for it."""
         held = self._assignments.get(key)
         if held is None and (found := self.alike.find(key)) is not None:
-            self.admit(key.number, found.assignment, found.partition_range, found.mappers)
+            given = found.assignment, found.partition_range, found.mappers, found.tenant
+            self.admit(key.number, *given)
             held = self._assignments.get(key)
         return held
 
@@ -113,12 +119,17 @@ class DaemonCore:
         return self.alike.is_dropped(number)
 
     def admit(
-        self, number: int, assignment: Assignment, partition_range: PartitionRange, mappers: int = 0
+        self,
+        number: int,
+        assignment: Assignment,
+        partition_range: PartitionRange,
+        mappers: int = 0,
+        tenant: int = 0,
     ) -> None:
         """Serve an assignment the metadata service confirmed as this daemon's.
 
-        `mappers`: of an exchange of a group. Nothing changes for an assignment that names this
-        daemon neither as primary nor as replica.
+        `mappers`: of an exchange of a group. tenant: the tag of the tenant whose rows it has.
+        Nothing changes for an assignment that names this daemon neither as primary nor as replica.
         """
         key = AssignmentKey(number, assignment.range_index, assignment.epoch)
         if key in self._assignments or self.is_dropped(number) or key in self.old_epochs:
@@ -133,14 +144,14 @@ class DaemonCore:
         else:
             return
         held.sealed = assignment.sealed or self.alike.was_sealed(key)
-        held.mappers = mappers
+        held.build, held.mappers, held.tenant = assignment.build, mappers, tenant
         if mappers and not held.sealed:
             held.board = self.mark_boards.open(mappers, partition_range.count)
         self._assignments.add(held)
 
     def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
         """Admit what a look-up of `key` found, for as many exchanges as it holds for."""
-        self.admit(key.number, found.assignment, found.partition_range, found.mappers)
+        self.admit(key.number, found.assignment, found.partition_range, found.mappers, found.tenant)
         held = self._assignments.get(key)
         if held is not None and not found.assignment.sealed:
             self.alike.learn(key, found)
@@ -194,12 +205,12 @@ class DaemonCore:
         for itself. Raises NotAssigned for a sealed assignment, and at its replica.
         """
         held.check_takes_in(0)
-        return self._append_frame(held, frame, first_run)
+        return self._append_frame(held, frame, first_run, self.tenants.room(held.tenant))
 
     def _append_frame(
-        self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int
+        self, held: AssignmentBuffers, frame: CheckedFrame, first_run: int, room: Room
     ) -> Appended:
-        entries = held.dedupe.entries
+        entries, free_bytes = held.dedupe.entries, self.pool.free_bytes
         appended = mechanics_choice.CHOSEN.append_frame(
             self.arena,
             self.pool,
@@ -208,11 +219,12 @@ class DaemonCore:
             held.key,
             frame,
             first_run,
-            self.shares.room,
+            room,
             self.segment_bytes,
         )
+        self.tenants.took(held.tenant, free_bytes - self.pool.free_bytes)
         for buffer in appended.opened:
-            self.flushes.opened(buffer)
+            self.flushes.opened(buffer, held.tenant)
         for buffer in appended.filled:
             self.flushes.filled(buffer)
         self._dedupe.grew(held.dedupe, held.dedupe.entries - entries)
@@ -280,7 +292,7 @@ class DaemonCore:
         except DataCorrupted:  # it was whole when it came: readers will miss it, and look on
             self.copies.absorbed(copy)
             return True
-        copy.next_run = self._append_frame(held, frame, copy.next_run).next_run
+        copy.next_run = self._append_frame(held, frame, copy.next_run, self.shares.room).next_run
         if copy.next_run < frame.run_count:
             return False
         self.copies.absorbed(copy)
@@ -298,7 +310,8 @@ class DaemonCore:
 
     def kick(self) -> None:
         """Have something flushed if there is need."""
-        if self.flushes.has_work(pressed=self.is_pressed):
+        tenants = self.page_queue.pressed_tenants()
+        if self.flushes.has_work(pressed=self.is_pressed, tenants=tenants):
             self.on_work()
 
     def changed(self, now: float) -> None:
@@ -312,13 +325,14 @@ class DaemonCore:
     @property
     def is_pressed(self) -> bool:
         """Whether buffers are flushed that are not full: memory is short, or all is stored."""
-        wanted_bytes, hanging = self.page_queue.waiting_bytes, self.flushes.hanging_bytes
+        wanted_bytes, hanging = self.page_queue.wanted_bytes, self.flushes.hanging_bytes
         wanted_bytes += self.copies.pages_wanted
         return self.flushes.writes_all or self.shares.is_low(wanted_bytes, hanging_bytes=hanging)
 
     def next_flush(self) -> Flush | None:
         """Begin the next write, None if there is no need of one; see FlushPlan."""
-        seed = self.flushes.next_buffer(pressed=self.is_pressed)
+        tenants = self.page_queue.pressed_tenants()
+        seed = self.flushes.next_buffer(pressed=self.is_pressed, tenants=tenants)
         if seed is None:
             return None
         key, held = seed.key, self._assignments[seed.key]
@@ -330,7 +344,8 @@ class DaemonCore:
             self.flushes.forget(buffer)
         self._serial += 1
         flush = begin_segment(buffers, self.arena, self.incarnation, self._serial, self.folder(key))
-        self.shares.flushing += flush.capacity
+        flush.tenant = held.tenant
+        self.tenants.begin_flush(flush.tenant, flush.capacity)
         return flush
 
     def flush_waits(self, flush: Flush, now: float) -> float:
@@ -351,11 +366,12 @@ class DaemonCore:
         is_durable: whether its copies may go; else `waiting` is to be told later.
         """
         self.flushes.ended()
-        self.shares.flushing -= flush.capacity
+        self.tenants.end_flush(flush.tenant, flush.capacity)
         is_stored = not flush.is_dropped()
         if is_stored:
             held = self._assignments[flush.key]
             held.segments.append(stored_segment(flush))
+            self.stored.wrote(flush.key.number, flush.length)
             self.indexes.put(flush.path, flush.length, flush.index)
         going_on = mechanics_choice.CHOSEN.end_flush(flush.chunks, self.pool)
         if is_stored:
@@ -387,6 +403,7 @@ class DaemonCore:
         self.alike.drop(number)
         self.old_epochs.forget(number)
         dropped = self._drop(Going(number), ExchangeClosed(f"exchange {number} is closed"))
+        self.stored.closed(number)
         if any(not held.mappers for held in dropped):  # of groups there are too many
             self.events.add(_dropped(number, len(dropped)))
 
@@ -408,9 +425,9 @@ class DaemonCore:
         for held in dropped:
             for buffer in held.buffers.values():
                 self.flushes.forget(buffer)
-            for chunk in held.drop():
-                chunk.release(self.pool)
+            self.tenants.release(held.tenant, held.drop(), self.pool)
             self.indexes.forget_all(held.segments)
+            self.stored.wrote(held.key.number, -sum(one.size_bytes for one in held.segments))
             self._dedupe.dropped(held.dedupe)
             if held.board is not None:
                 self.mark_boards.close(held.board)

@@ -17,6 +17,9 @@ from cosco.protocol.records import DaemonOrders
 DRAIN_ALONE_S: Final = 5.0
 #: What is stored and sealed for this time, and not let go, is needed until exchanges close.
 SERVES_ON_AFTER_S: Final = 1.0
+#: One that was let go has this time to delete what it was told to, and to confirm that: the answer
+#: that lets it go is often the one that an exchange is closed, and nobody else may reach its files.
+DROPS_S: Final = 10.0
 #: Storing at the very end gets at least this time, whatever the drain took before.
 _LAST_STORE_S: Final = 5.0
 #: But this time if a write has hung for long by then.
@@ -42,6 +45,7 @@ class Drain:
         self._answered_at = 0.0
         self._answers = 0
         self._may_exit = False
+        self._let_go_at = 0.0
         self._empty_at = 0.0  # when there was nothing left to store, last
         self._unmoved_bytes = 0  # when it was asked last
         self._done_since: float | None = None
@@ -65,13 +69,22 @@ class Drain:
         if self.begun:
             self._answered_at = now
             self._answers += 1
+            if orders.may_exit and not self._may_exit:
+                self._let_go_at = now
             self._may_exit = orders.may_exit
 
     def step(
-        self, now: float, *, unstored_bytes: int, takes_in: bool, unmoved_bytes: int = 0
+        self,
+        now: float,
+        *,
+        unstored_bytes: int,
+        takes_in: bool,
+        unmoved_bytes: int = 0,
+        owes_drops: bool = False,
     ) -> Step:
         """To be asked often. `takes_in`: an assignment that is not sealed is held.
 
+        owes_drops: it was told to drop an exchange, and has not confirmed that.
         unmoved_bytes: what is on the fast one of two tiers alone. It may be much, so it has time
         for as long as it becomes less.
         """
@@ -84,7 +97,10 @@ class Drain:
             self._done_since = None
         elif self._done_since is None:
             self._done_since = now
-        if (self._may_exit and not unstored_bytes) or now - self._empty_at >= self._store_s:
+        is_let_go = self._may_exit and not unstored_bytes
+        if is_let_go and owes_drops and now - self._let_go_at < DROPS_S:
+            return Step.WAIT
+        if is_let_go or now - self._empty_at >= self._store_s:
             return Step.EXIT
         # By the last answer: silence does not say that it is needed.
         since = self._done_since

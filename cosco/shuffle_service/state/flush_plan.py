@@ -1,8 +1,9 @@
 """What to write next, and whether the store takes it. No IO.
 
 A buffer is flushed when its assignment is sealed, when it holds the oldest forwarded frames and
-a replica is stalled or pressed, when it is full, and when memory is short the largest there is.
-Which others are written with it is chosen by `cosco.shuffle_service.state.segment_choice`.
+a replica is stalled or pressed, when it is full, when it is the largest of a tenant who has little
+left of what may be his, and when memory is short the largest there is.
+Which others are written with it is chosen by `cosco.shuffle_service.state.segments.segment_choice`.
 
 A write that fails is repeated, the same bytes; the chunks' pages keep the rows meanwhile, so
 nothing acknowledged is lost by a full disk. What waits for pages gives up by the time the store
@@ -17,7 +18,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from operator import attrgetter
 from typing import Final
 
@@ -25,7 +26,7 @@ from cosco.dfs.protocol import MoveTrouble
 from cosco.shuffle_service.state.buffers.old_epochs import Going
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk, PartitionBuffer
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
-from cosco.shuffle_service.state.segment_choice import Flush
+from cosco.shuffle_service.state.segments.segment_choice import Flush
 
 #: A store that takes nothing for this long is said to be failing.
 FAILING_AFTER_S: Final = 2.0
@@ -47,8 +48,13 @@ class FlushPlan:
     ) -> None:
         self._replication = replication
         self._ready: OrderedDict[PartitionBuffer, None] = OrderedDict()  # segment_bytes or more
-        self._open: dict[PartitionBuffer, None] = {}
-        self._largest: list[Chunk] = []  # candidates of the last search
+        self._open: dict[PartitionBuffer, int] = {}  # with the tenant whose rows they are
+        self._open_of: dict[int, dict[PartitionBuffer, None]] = {}  # by tenant
+        #: Candidates of the last search: of all, which is None, and of tenants.
+        self._largest: dict[int | None, list[Chunk]] = {}
+        #: Tenants for whom something is flushed: when it was whose turn last.
+        self._turn_of: dict[int, int] = {}
+        self._turns = 0
         self._urgent: OrderedDict[PartitionBuffer, None] = OrderedDict()  # sealed
         #: Whether whatever there is is to be written, however little.
         self.everything = False
@@ -69,9 +75,10 @@ class FlushPlan:
 
     # --- buffers --------------------------------------------------------------------------
 
-    def opened(self, buffer: PartitionBuffer) -> None:
-        """Note that it has an open chunk."""
-        self._open[buffer] = None
+    def opened(self, buffer: PartitionBuffer, tenant: int = 0) -> None:
+        """Note that it has an open chunk, of the rows of a tenant."""
+        self._open[buffer] = tenant
+        self._open_of.setdefault(tenant, {})[buffer] = None
 
     def filled(self, buffer: PartitionBuffer) -> None:
         """Note that its open chunk fills a segment, and none of its is being written."""
@@ -84,8 +91,15 @@ class FlushPlan:
 
     def forget(self, buffer: PartitionBuffer) -> None:
         """Note that it has no open chunk any more."""
-        for queue in (self._urgent, self._ready, self._open):
-            queue.pop(buffer, None)
+        self._urgent.pop(buffer, None)
+        self._ready.pop(buffer, None)
+        tenant = self._open.pop(buffer, None)
+        if tenant is not None:
+            of_tenant = self._open_of[tenant]
+            del of_tenant[buffer]
+            if not of_tenant:
+                del self._open_of[tenant]
+                self._largest.pop(tenant, None)
 
     # --- what to write --------------------------------------------------------------------
 
@@ -94,21 +108,45 @@ class FlushPlan:
         """Whether small buffers are written as well, though there is memory."""
         return self.everything or self._is_idle
 
-    def has_work(self, *, pressed: bool) -> bool:
-        """Whether a writer should look for the next buffer; it may find that there is none."""
+    def has_work(self, *, pressed: bool, tenants: Iterable[int] = ()) -> bool:
+        """Whether a writer should look for the next buffer; it may find that there is none.
+
+        tenants: those who have little left of what may be theirs.
+        """
         if self._urgent or self._ready or (pressed and self._open):
+            return True
+        if any(tenant in self._open_of for tenant in tenants):
             return True
         return self._replication.oldest_chunk() is not None
 
-    def next_buffer(self, *, pressed: bool) -> PartitionBuffer | None:
-        """Return the one to write next. `pressed`: any, since memory is short."""
+    def next_buffer(
+        self, *, pressed: bool, tenants: Collection[int] = ()
+    ) -> PartitionBuffer | None:
+        """Return the one to write next. `pressed`: any, since memory is short.
+
+        tenants: those of whom one is to be written, as they have little left; in turn.
+        """
         if self._urgent:
             return next(iter(self._urgent))
         if (chunk := self._replication.oldest_chunk()) is not None:
             return chunk.buffer
         if self._ready:
             return next(iter(self._ready))
-        return self._pick() if pressed else None
+        # Which makes room for others as well, so these come first.
+        return self._pick_of(tenants) or (self._pick() if pressed else None)
+
+    def _pick_of(self, tenants: Collection[int]) -> PartitionBuffer | None:
+        """Return the largest of the tenant who has waited longest for that."""
+        if not tenants:
+            self._turn_of.clear()
+            return None
+        self._turn_of = {tenant: self._turn_of.get(tenant, 0) for tenant in tenants}
+        for tenant in sorted(self._turn_of, key=self._turn_of.__getitem__):
+            if (buffer := self._pick_largest(tenant)) is not None:
+                self._turns += 1
+                self._turn_of[tenant] = self._turns
+                return buffer
+        return None
 
     def _pick(self) -> PartitionBuffer | None:
         """Return the largest, or one half as large with the oldest forwarded frames.
@@ -121,17 +159,24 @@ class FlushPlan:
             return largest
         return oldest.buffer if 2 * oldest.length >= largest.open.length else largest
 
-    def _pick_largest(self) -> PartitionBuffer | None:
-        """Return the largest; one search serves many picks, as sizes change little meanwhile."""
+    def _pick_largest(self, tenant: int | None = None) -> PartitionBuffer | None:
+        """Return the largest, of all or of a tenant; one search serves many picks, as sizes change
+        little meanwhile."""
         for _ in range(2):
-            while self._largest:
-                chunk = self._largest.pop()
+            largest = self._largest.get(tenant, [])
+            while largest:
+                chunk = largest.pop()
                 buffer = chunk.buffer
                 if buffer.open is chunk and buffer.flushing is None:
                     return buffer
-            candidates = (b.open for b in self._open if b.flushing is None and b.open)
-            self._largest = heapq.nlargest(64, candidates, key=attrgetter("length"))
-            self._largest.reverse()
+            among = self._open if tenant is None else self._open_of.get(tenant, ())
+            candidates = (b.open for b in among if b.flushing is None and b.open)
+            largest = heapq.nlargest(64, candidates, key=attrgetter("length"))
+            largest.reverse()
+            if largest:
+                self._largest[tenant] = largest
+            else:
+                self._largest.pop(tenant, None)
         return None
 
     # --- idleness -------------------------------------------------------------------------
@@ -214,6 +259,11 @@ class FlushPlan:
     def hanging_bytes(self) -> int:
         """Return the bytes of pages whose writes hang."""
         return sum(flush.capacity for flush in self._under_way if flush.hangs)
+
+    def hanging_bytes_of(self, tenant: int) -> int:
+        """Return the bytes of a tenant's pages whose writes hang."""
+        mine = (flush for flush in self._under_way if flush.hangs and flush.tenant == tenant)
+        return sum(flush.capacity for flush in mine)
 
     def is_writing(self, going: Going) -> bool:
         """Whether a write of any of these assignments is under way, be it dropped or not."""

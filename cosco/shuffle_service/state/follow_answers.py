@@ -51,7 +51,7 @@ def answer(core: DaemonCore, ask: Follow) -> Followed:
     held, board = found
     if ask.now or not board.is_complete:
         outcome = FollowOutcome.READY if board.is_complete else FollowOutcome.WAITING
-        return Followed(ask.id, outcome, _NONE, done=_marked(core, held, board))
+        return Followed(ask.id, outcome, _NONE, done=_marked(core, held, board, ask))
     rows, raw_bytes, digest = board.sums(ask.partition - held.partition_range.first)
     data = _rows(core, ask)
     return Followed(
@@ -93,12 +93,14 @@ def _look(core: DaemonCore, ask: Follow) -> tuple[AssignmentBuffers, MarkBoard] 
     return refused(ask, FollowOutcome.ELSEWHERE, reason)
 
 
-def _marked(core: DaemonCore, held: AssignmentBuffers, board: MarkBoard) -> BitMap:
+def _marked(core: DaemonCore, held: AssignmentBuffers, board: MarkBoard, ask: Follow) -> BitMap:
     """Return the mappers with a mark here, in this epoch of the range or in one before it."""
     done = board.done()
     for epoch in range(1, held.key.epoch):
         earlier = core.assignment(held.key._replace(epoch=epoch))
-        if earlier is not None and earlier.board is not None:
+        if earlier is None or earlier.board is None:
+            continue
+        if not ask.same_build or earlier.build == held.build:
             done |= earlier.board.done()
     return done
 

@@ -113,6 +113,14 @@ class AlikeAssignments:
         while len(self._records) > self._records_max:
             self._forget(*next(iter(self._records)))
 
+    def forget(self) -> None:
+        """Forget all answers, and keep none of those that are under way: exchanges that they speak
+        for may end without a word to this daemon, as it registers again."""
+        self._records.clear()
+        self._firsts.clear()
+        for under_way in self._under_way.values():
+            under_way.ended = None
+
     def _overlapping(self, place: RangeEpoch, new: _Record) -> list[_Record]:
         records = (self._records[place, first] for first in self._firsts.get(place, ()))
         return [old for old in records if old.first < new.end and new.first < old.end]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.partition_buffer import Chunk
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
-from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.segment_indexes import KeptIndexes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PySlice, PyString};
 
 use crate::buffers::{Arena, Bytes};
+use crate::one_thread::OneThread;
 use crate::pool::{PagePool, from_python, to_python, too_little};
 use crate::twins;
 
@@ -58,9 +59,10 @@ impl<'py> FromPyObject<'_, 'py> for ChunkState {
     }
 }
 
-/// One chunk, wherever it is.
+/// One chunk, wherever it is; its pages are for one thread.
 #[pyclass(module = "cosco_native")]
 pub struct Chunk {
+    owner: OneThread,
     /// Always there, until the garbage collector clears it.
     buffer: Option<Py<PartitionBuffer>>,
     pub held: ChunkPages,
@@ -81,6 +83,7 @@ impl Chunk {
     #[new]
     pub fn new(buffer: Bound<'_, PartitionBuffer>) -> Self {
         Self {
+            owner: OneThread::this(),
             held: ChunkPages::default(),
             state: ChunkState::Open,
             blocks: 0,
@@ -102,8 +105,10 @@ impl Chunk {
     }
 
     #[setter]
-    fn set_pages(&mut self, pages: Vec<(u64, u64)>) {
+    fn set_pages(&mut self, pages: Vec<(u64, u64)>) -> PyResult<()> {
+        self.owner.check()?;
         self.held.pages = from_python(pages).collect();
+        Ok(())
     }
 
     #[getter]
@@ -117,8 +122,10 @@ impl Chunk {
     }
 
     #[setter]
-    fn set_length(&mut self, length: u64) {
+    fn set_length(&mut self, length: u64) -> PyResult<()> {
+        self.owner.check()?;
         self.held.length = length;
+        Ok(())
     }
 
     #[getter]
@@ -131,8 +138,9 @@ impl Chunk {
     }
 
     /// Gives its pages back.
-    pub fn release(&mut self, pool: &mut PagePool) {
-        self.held.release(&mut pool.0);
+    pub fn release(&mut self, pool: &mut PagePool) -> PyResult<()> {
+        self.held.release(pool.get()?);
+        Ok(())
     }
 
     fn room_needed(&self, length: u64) -> u64 {
@@ -144,17 +152,19 @@ impl Chunk {
         if need == 0 {
             return Err(PyZeroDivisionError::new_err("a chunk that needs no pages"));
         }
-        self.held.grow(&mut pool.0, need, extra).map_err(too_little)
+        self.held.grow(pool.get()?, need, extra).map_err(too_little)
     }
 
     /// Copies `data` to the end, where there is room for it.
-    fn append(&mut self, arena: Arena, data: Bytes) {
+    fn append(&mut self, arena: Arena, data: Bytes) -> PyResult<()> {
+        self.owner.check()?;
         let (data, mut pieces) = (data.as_slice(), Vec::new());
         self.held.append(0, data.len() as u64, &mut pieces);
         for piece in pieces {
             let end = piece.source + piece.target.length as usize;
             arena.put(piece.target.offset, &data[piece.source..end]);
         }
+        Ok(())
     }
 
     /// Views of bytes [start, end) of it, while it has pages.
@@ -164,6 +174,7 @@ impl Chunk {
         start: u64,
         end: u64,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.owner.check()?;
         let view = |offset: u64, length: u64| {
             let (offset, length) = (offset as isize, length as isize);
             arena.get_item(PySlice::new(arena.py(), offset, offset + length, 1))
@@ -180,9 +191,10 @@ impl Chunk {
     }
 }
 
-/// The chunks of one partition that are in memory.
+/// The chunks of one partition that are in memory, for one thread.
 #[pyclass(module = "cosco_native")]
 pub struct PartitionBuffer {
+    owner: OneThread,
     #[pyo3(get)]
     key: Py<PyAny>,
     pub numbers: Key,
@@ -202,6 +214,7 @@ impl PartitionBuffer {
     pub fn new(key: &Bound<'_, PyAny>, partition: u32) -> PyResult<Self> {
         let (number, range_index, epoch) = key.extract()?;
         Ok(Self {
+            owner: OneThread::this(),
             key: key.clone().unbind(),
             numbers: Key { number, range_index, epoch },
             partition,
@@ -218,6 +231,7 @@ impl PartitionBuffer {
 
     /// Closes the open chunk, and returns it.
     pub fn begin_flush(&mut self, py: Python<'_>) -> PyResult<Py<Chunk>> {
+        self.owner.check()?;
         if self.flushing.is_some() {
             return Err(PyAssertionError::new_err(()));
         }
@@ -229,6 +243,7 @@ impl PartitionBuffer {
 
     /// Notes that the flushing chunk is durable, or that nobody needs it any more.
     pub fn end_flush(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.owner.check()?;
         let chunk = self.flushing.take().ok_or_else(|| PyAssertionError::new_err(()))?;
         chunk.borrow_mut(py).end_flush();
         Ok(())

@@ -11,6 +11,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::ours::Ours;
+use crate::tls::{TlsClient, inner};
 use crate::transport::joined;
 
 /// The main thread looks for signals so often while it waits.
@@ -34,9 +35,17 @@ impl ClientRuntime {
     }
 
     /// An address, which is connected to when a call wants it.
-    fn connection(&self, address: String, max_message_bytes: usize) -> PyResult<ClientConnection> {
+    #[pyo3(signature = (address, max_message_bytes, tls=None))]
+    fn connection(
+        &self,
+        address: String,
+        max_message_bytes: usize,
+        tls: Option<&Bound<'_, TlsClient>>,
+    ) -> PyResult<ClientConnection> {
         let runtime = Arc::clone(self.0.get()?);
-        Ok(ClientConnection(Ours::new(Link::new(address, max_message_bytes, runtime))))
+        let link = Link::new(address, max_message_bytes, runtime);
+        link.set_tls(inner(tls)).map_err(PyValueError::new_err)?;
+        Ok(ClientConnection(Ours::new(link)))
     }
 }
 
@@ -47,8 +56,8 @@ pub struct ClientConnection(Ours<Arc<Link>>);
 #[pymethods]
 impl ClientConnection {
     /// Begins a call of a message; without one, messages follow. RuntimeError: there can be no
-    /// thread to connect.
-    #[pyo3(signature = (method, message, is_unary, timeout_s))]
+    /// thread to connect, or `authorization` is no header.
+    #[pyo3(signature = (method, message, is_unary, timeout_s, authorization=None))]
     fn call(
         &self,
         py: Python<'_>,
@@ -56,13 +65,20 @@ impl ClientConnection {
         message: Option<PyBackedBytes>,
         is_unary: bool,
         timeout_s: Option<f64>,
+        authorization: Option<&str>,
     ) -> PyResult<ClientCall> {
         let timeout = duration(timeout_s)?;
         let message = message.map(Bytes::from_owner);
         let link = self.0.get()?;
-        let begin = Begin { method, message, is_unary, timeout };
+        let begin = Begin { method, message, is_unary, timeout, authorization };
         let number = py.detach(|| link.begin(begin)).map_err(refused)?;
         Ok(ClientCall { link: Ours::new(Arc::clone(link)), number })
+    }
+
+    /// Has connections carry TLS that are made from now on, or not.
+    fn set_tls(&self, py: Python<'_>, tls: Option<&Bound<'_, TlsClient>>) -> PyResult<()> {
+        let (link, tls) = (self.0.get()?, inner(tls).cloned());
+        py.detach(|| link.set_tls(tls.as_ref())).map_err(PyValueError::new_err)
     }
 
     /// Ends all calls, and the connection.
@@ -95,8 +111,8 @@ impl ClientCall {
         Ok(())
     }
 
-    /// Waits for what comes: a message; None if none does in this time; True if more can be sent
-    /// again; False at the end, see `status`.
+    /// Waits for what comes: a message; None if none does in this time, or after `wake`; True if
+    /// more can be sent again; False at the end, see `status`.
     #[pyo3(signature = (timeout_s=None))]
     fn receive<'py>(&self, py: Python<'py>, timeout_s: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let (link, timeout) = (self.link.get()?, duration(timeout_s)?);
@@ -112,6 +128,7 @@ impl ClientCall {
                 Received::Message(parts) => Ok(joined(py, &parts)?.into_any()),
                 Received::Room => Ok(true.into_pyobject(py)?.to_owned().into_any()),
                 Received::Ended => Ok(false.into_pyobject(py)?.to_owned().into_any()),
+                Received::Woken => Ok(py.None().into_bound(py)),
                 Received::Nothing => {
                     py.check_signals()?;
                     if until.is_none_or(|until| Instant::now() < until) {
@@ -120,6 +137,13 @@ impl ClientCall {
                     Ok(py.None().into_bound(py))
                 }
             };
+        }
+    }
+
+    /// Has whoever is in `receive`, or comes next, return at once.
+    fn wake(&self) {
+        if let Ok(link) = self.link.get() {
+            link.wake(self.number);
         }
     }
 
@@ -153,7 +177,7 @@ fn refused(error: std::io::Error) -> PyErr {
     PyRuntimeError::new_err(error.to_string())
 }
 
-fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+pub fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     let Some(seconds) = seconds else { return Ok(None) };
     let duration = Duration::try_from_secs_f64(seconds.max(0.0));
     duration.map(Some).map_err(|error| PyValueError::new_err(error.to_string()))

@@ -5,23 +5,34 @@ use cosco_mechanics::intervals::Interval;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::one_thread::OneThread;
 use crate::twins;
 
-/// The blocks held of one assignment; see `DedupeIndex` in `buffers/dedupe.py`.
+/// The blocks held of one assignment, for one thread; see `DedupeIndex` in `buffers/dedupe.py`.
 #[pyclass(module = "cosco_native")]
-#[derive(Default)]
-pub struct DedupeIndex(pub dedupe::DedupeIndex);
+pub struct DedupeIndex {
+    index: dedupe::DedupeIndex,
+    owner: OneThread,
+}
+
+impl DedupeIndex {
+    /// The index. Errors: this is not its thread.
+    pub fn get(&mut self) -> PyResult<&mut dedupe::DedupeIndex> {
+        self.owner.check()?;
+        Ok(&mut self.index)
+    }
+}
 
 #[pymethods]
 impl DedupeIndex {
     #[new]
     fn new() -> Self {
-        Self::default()
+        Self { index: dedupe::DedupeIndex::default(), owner: OneThread::this() }
     }
 
     #[getter]
     fn entries(&self) -> usize {
-        self.0.entries()
+        self.index.entries() // any thread may look: it is one number, and the lock is held
     }
 
     /// Notes that positions [start, end) are held. Returns false if all of them were already.
@@ -37,23 +48,27 @@ impl DedupeIndex {
             return Err(PyValueError::new_err(format!("empty interval [{start}, {end})")));
         };
         let positions = Interval { first: start, last };
-        Ok(self.0.claim(attempt_of(mapper_attempt), partition, positions))
+        Ok(self.get()?.claim(attempt_of(mapper_attempt), partition, positions))
     }
 
-    fn forget(&mut self, mapper_attempt: (u32, u64)) {
-        self.0.forget(attempt_of(mapper_attempt));
+    fn forget(&mut self, mapper_attempt: (u32, u64)) -> PyResult<()> {
+        self.get()?.forget(attempt_of(mapper_attempt));
+        Ok(())
     }
 
-    fn clear(&mut self) {
-        self.0.clear();
+    fn clear(&mut self) -> PyResult<()> {
+        self.get()?.clear();
+        Ok(())
     }
 
-    fn knows(&self, mapper_attempt: (u32, u64)) -> bool {
-        self.0.knows(attempt_of(mapper_attempt))
+    fn knows(&self, mapper_attempt: (u32, u64)) -> PyResult<bool> {
+        self.owner.check()?;
+        Ok(self.index.knows(attempt_of(mapper_attempt)))
     }
 
     fn oldest<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(found) = self.0.oldest() else { return Ok(None) };
+        self.owner.check()?;
+        let Some(found) = self.index.oldest() else { return Ok(None) };
         twins::mapper_attempt(py)?.call1((found.mapper, found.attempt)).map(Some)
     }
 }

@@ -4,6 +4,7 @@
 use cosco_mechanics::block::HEADER_BYTES;
 use cosco_mechanics::checked_frame::{self, Fresh};
 use cosco_mechanics::chunk_pages::{ChunkPages, Piece};
+use cosco_mechanics::pool;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySlice};
 
@@ -125,8 +126,10 @@ pub fn append_frame<'py>(
     let data: Bytes = frame.data.bind(py).extract()?;
     let (mut next_run, mut blocks, mut duplicates) = (first_run, 0, 0);
     let mut fresh: Vec<Fresh> = Vec::new();
+    // Chunks are changed here as well: they are of the pool's thread.
+    let held = dedupe.get()?;
     let mut appending = Appending {
-        pool: &mut pool,
+        pool: pool.get()?,
         room: room.0,
         ahead: room.1,
         segment_bytes,
@@ -148,7 +151,7 @@ pub fn append_frame<'py>(
         }
         blocks += run.blocks.len();
         duplicates += run.blocks.len();
-        frame.frame.claim(run, &mut dedupe.0, &mut fresh);
+        frame.frame.claim(run, held, &mut fresh);
         for part in &fresh {
             result = appending.append(&buffer, part);
             if result.is_err() {
@@ -194,7 +197,7 @@ fn copy(py: Python<'_>, arena: &Arena, data: &Bytes, pieces: &[Piece]) {
 
 /// Appends to chunks, and what came of it. Only the copies are left to be made.
 struct Appending<'a> {
-    pool: &'a mut PagePool,
+    pool: &'a mut pool::PagePool,
     room: i64,
     ahead: i64,
     segment_bytes: u64,
@@ -244,7 +247,7 @@ impl Appending<'_> {
     fn grow(&mut self, chunk: &mut ChunkPages, length: u64) -> PyResult<()> {
         let before = chunk.capacity;
         let extra = u64::try_from(self.ahead - length as i64).unwrap_or(0);
-        chunk.grow(&mut self.pool.0, chunk.room_needed(length), extra).map_err(too_little)?;
+        chunk.grow(self.pool, chunk.room_needed(length), extra).map_err(too_little)?;
         let taken = (chunk.capacity - before) as i64;
         self.room -= taken;
         self.ahead -= taken;

@@ -2,6 +2,7 @@
 //! interpreter's lock while bytes are worked on.
 
 mod buffers;
+mod caller;
 mod chunks;
 mod client;
 mod dedupe;
@@ -9,19 +10,21 @@ mod errors;
 mod frames;
 mod merging;
 mod new_bytes;
+mod one_thread;
 mod ours;
 mod packing;
 mod packing_columns;
 mod pool;
 mod rows;
 mod segments;
+mod tls;
 mod transport;
 mod twins;
 
 use pyo3::prelude::*;
 
 /// The number of its calls: `cosco.mechanics` takes no other one than its own.
-const INTERFACE: u32 = 4;
+const INTERFACE: u32 = 11;
 
 /// Breaks something on purpose, as tests ask for it. Returns false if there is no such thing.
 #[cfg(feature = "breaks")]
@@ -40,6 +43,8 @@ mod cosco_native {
     use super::break_on_purpose;
 
     #[pymodule_export]
+    use super::caller::ServiceCaller;
+    #[pymodule_export]
     use super::chunks::{Chunk, PartitionBuffer};
     #[pymodule_export]
     use super::client::{ClientCall, ClientConnection, ClientRuntime, close_inherited_connections};
@@ -51,6 +56,8 @@ mod cosco_native {
     use super::pool::PagePool;
     #[pymodule_export]
     use super::segments::{end_flush, lay_out};
+    #[pymodule_export]
+    use super::tls::{TlsClient, TlsServer};
     #[pymodule_export]
     use super::transport::ServerConnection;
 

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffers::Bytes;
+use crate::buffers::{Bytes, work};
 use crate::packing_columns::SortedColumns;
 
 /// Writes the blocks of one attempt.
@@ -81,27 +81,35 @@ impl BlockWriter {
         self.fill_of(py, &mut rows.rows, rows.partitions, end_partition, room)
     }
 
-    /// Returns what the blocks of partitions `first` to `end` add up to: rows, bytes of rows,
-    /// stored bytes and digests, each as integers of 64 bits.
-    fn sums<'py>(
-        &self,
+    /// Makes the mark of the partitions `first` to `end`. Returns it.
+    fn mark<'py>(
+        &mut self,
         py: Python<'py>,
-        first: usize,
-        end: usize,
-    ) -> PyResult<[Bound<'py, PyBytes>; 4]> {
-        let Some(sums) = self.blocks.sums().get(first..end) else {
-            return Err(misuse(Misuse::Partition));
-        };
+        first: u32,
+        end: u32,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        self.blocks.clear();
+        self.blocks.mark(first, end).map_err(misuse)?;
+        Ok(PyBytes::new(py, self.blocks.written()))
+    }
+
+    /// Returns the partitions that have blocks, as integers of 32 bits, and what theirs add up to:
+    /// rows, bytes of rows, stored bytes and digests, each as integers of 64 bits.
+    fn totals<'py>(&self, py: Python<'py>) -> [Bound<'py, PyBytes>; 5] {
+        let found =
+            || self.blocks.sums().iter().enumerate().filter(|(_, one)| one.stored_bytes > 0);
+        let partitions: Vec<u8> = found().flat_map(|(at, _)| (at as u32).to_ne_bytes()).collect();
         let field = |of: fn(&Sums) -> u64| {
-            let values: Vec<u8> = sums.iter().flat_map(|one| of(one).to_ne_bytes()).collect();
+            let values: Vec<u8> = found().flat_map(|(_, one)| of(one).to_ne_bytes()).collect();
             PyBytes::new(py, &values)
         };
-        Ok([
+        [
+            PyBytes::new(py, &partitions),
             field(|one| one.rows),
             field(|one| one.row_bytes),
             field(|one| one.stored_bytes),
             field(|one| one.digest),
-        ])
+        ]
     }
 }
 
@@ -159,6 +167,21 @@ impl RowSorter {
         let partitions = integers(&row_partitions, partition_bytes)?;
         let run = RowRun { offsets: integers(&offsets, offset_bytes)?, data: data.as_slice() };
         py.detach(|| self.sorter.append(partitions, run)).map_err(misuse)
+    }
+
+    /// The same of a few rows that lie apart, unless they are too many or too long for that. Returns
+    /// whether they were added.
+    fn append_rows(
+        &mut self,
+        py: Python<'_>,
+        row_partitions: Vec<u32>,
+        rows: Vec<Bound<'_, PyBytes>>,
+    ) -> PyResult<bool> {
+        // Of `bytes`, which nobody can change, and which `rows` keeps.
+        let rows: Vec<&[u8]> = rows.iter().map(|row| row.as_bytes()).collect();
+        let bytes = rows.iter().map(|row| row.len()).sum();
+        let add = || self.sorter.append_rows(&row_partitions, rows.iter().copied());
+        work(py, bytes, add).map_err(misuse)
     }
 
     /// Copies rows behind those of their one partition. Returns what `append` does.

@@ -122,7 +122,7 @@ pub fn end_flush(
     for chunk in chunks {
         let Some(buffer) = chunk.borrow().buffer(py) else { continue };
         buffer.borrow_mut(py).end_flush(py)?;
-        chunk.borrow_mut().release(pool);
+        chunk.borrow_mut().release(pool)?;
         if buffer.borrow(py).open.is_some() {
             going_on.push(buffer);
         }

@@ -5,6 +5,9 @@ use bytes::{Buf, Bytes, BytesMut};
 const PREFIX_BYTES: usize = 5;
 /// Messages up to this length are copied behind their prefix.
 const COPIED_BYTES: usize = 64 << 10;
+/// Parts of messages up to this length are copied: a part keeps all that was read with it, and an
+/// entry of a list.
+const SMALL_PART_BYTES: usize = 4 << 10;
 
 /// What is known after some more bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +31,11 @@ pub struct Assembly {
     length: Option<usize>,
     have: usize,
     parts: Vec<Bytes>,
+    /// The last part, if it is one of small ones.
+    tail: BytesMut,
     rest: Bytes,
+    /// Whether nothing else was read with the rest.
+    is_rest_own: bool,
 }
 
 impl Assembly {
@@ -42,10 +49,29 @@ impl Assembly {
         self.prefix_bytes > 0 || self.has_rest()
     }
 
+    /// The bytes that were not looked at.
+    pub fn rest_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// The bytes that there are of the message that is coming.
+    pub fn have_bytes(&self) -> usize {
+        self.have
+    }
+
     /// Gives it more bytes; nothing may be left of those before.
     pub fn put(&mut self, data: Bytes) {
         debug_assert!(self.rest.is_empty());
         self.rest = data;
+        self.is_rest_own = false;
+    }
+
+    /// Keeps the rest for some time, and nothing that was read with it.
+    pub fn keep_rest(&mut self) {
+        if !self.is_rest_own && self.has_rest() {
+            self.rest = Bytes::copy_from_slice(&self.rest);
+            self.is_rest_own = true;
+        }
     }
 
     /// Looks at what it was given, up to the next thing that is known.
@@ -55,14 +81,27 @@ impl Assembly {
         };
         let count = self.rest.len().min(length - self.have);
         if count > 0 {
-            self.parts.push(self.rest.split_to(count));
+            let part = self.rest.split_to(count);
+            if count < length && count <= SMALL_PART_BYTES {
+                self.tail.extend_from_slice(&part);
+            } else {
+                self.end_tail();
+                self.parts.push(part);
+            }
             self.have += count;
         }
         if self.have < length {
             return Step::More;
         }
+        self.end_tail();
         (self.prefix_bytes, self.length, self.have) = (0, None, 0);
         Step::Whole(std::mem::take(&mut self.parts))
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.parts.push(std::mem::take(&mut self.tail).freeze());
+        }
     }
 
     fn read_prefix(&mut self) -> Step {
@@ -140,6 +179,48 @@ mod tests {
             assert_eq!(found, messages);
             assert!(!assembly.is_amid());
         }
+    }
+
+    #[test]
+    fn a_message_in_small_parts_is_one() {
+        let content: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        let mut assembly = Assembly::default();
+        let mut cut = encoded(&[&content]);
+        let mut pieces = vec![];
+        for length in [1, 4, 7, SMALL_PART_BYTES, 1, 1, SMALL_PART_BYTES + 1] {
+            let rest = cut.split_off(length);
+            pieces.push(std::mem::replace(&mut cut, rest));
+        }
+        pieces.extend(cut.chunks(1000).map(<[u8]>::to_vec));
+        let mut found = None;
+        for piece in pieces {
+            assembly.put(Bytes::from(piece));
+            while let step @ (Step::Declared(_) | Step::Whole(_)) = assembly.step() {
+                if let Step::Whole(parts) = step {
+                    found = Some(parts);
+                    break;
+                }
+            }
+        }
+        let parts = found.expect("it is whole");
+        assert_eq!(parts.concat(), content);
+        assert_eq!(parts.len(), 3, "small ones, a long one, and small ones");
+    }
+
+    #[test]
+    fn what_is_kept_is_what_is_left() {
+        let read = Bytes::from(encoded(&[&[7; 10], &[8; 20]]));
+        let mut assembly = Assembly::default();
+        assembly.put(read.clone());
+        assert_eq!(assembly.step(), Step::Declared(10));
+        assert!(matches!(assembly.step(), Step::Whole(_)));
+        assert_eq!(assembly.rest_bytes(), 25);
+        assembly.keep_rest();
+        assert!(read.try_into_mut().is_ok(), "nobody has what was read any more");
+        assembly.keep_rest();
+        assert_eq!(assembly.step(), Step::Declared(20));
+        assert_eq!(assembly.step(), Step::Whole(vec![Bytes::from(vec![8; 20])]));
+        assert_eq!((assembly.rest_bytes(), assembly.have_bytes()), (0, 0));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{self, Handshake, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Ping, PingPong, RecvStream};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request};
 
 use crate::assembly::parts_of;
@@ -18,6 +19,7 @@ use crate::outgoing::Outgoing;
 use crate::readiness::{ReadyList, StreamWaker};
 use crate::socket::{Condition, Socket};
 use crate::stream::{Event, Stream};
+use crate::tls::Session;
 
 /// A connection's window is at most this, as HTTP/2 has it.
 const MAX_WINDOW_BYTES: usize = (1 << 31) - 1;
@@ -64,12 +66,14 @@ pub struct Connection {
     window_bytes: usize,
     /// Whether what was allowed has changed since.
     is_window_old: bool,
+    /// What all calls keep.
+    kept_bytes: usize,
     stops: bool,
 }
 
 impl Connection {
-    /// Begins to serve what a peer sends over a connected socket.
-    pub fn new(socket: TcpStream, limits: Limits) -> io::Result<Self> {
+    /// Begins to serve what a peer sends over a connected socket, within TLS if there is a session.
+    pub fn new(socket: TcpStream, limits: Limits, tls: Option<Session>) -> io::Result<Self> {
         let mut builder = server::Builder::new();
         builder
             .initial_connection_window_size(limits.window_bytes)
@@ -80,7 +84,7 @@ impl Connection {
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .max_header_list_size(MAX_HEADERS_BYTES)
             .max_concurrent_streams(limits.streams);
-        let socket = Socket::new(socket)?;
+        let socket = Socket::new(socket, tls)?;
         let condition = socket.condition();
         let handshake = builder.handshake(socket);
         Ok(Self {
@@ -93,6 +97,7 @@ impl Connection {
             has_pinged: false,
             window_bytes: limits.window_bytes as usize,
             is_window_old: false,
+            kept_bytes: 0,
             stops: false,
         })
     }
@@ -125,11 +130,11 @@ impl Connection {
         self.condition.has_unread()
     }
 
-    /// Asks for the next message of a call.
-    pub fn ask(&mut self, number: u32) {
+    /// Asks for the next message of a call, and for short ones behind it that are there by then,
+    /// up to so many bytes.
+    pub fn ask(&mut self, number: u32, more_bytes: usize) {
         if let Some(stream) = self.streams.get_mut(&number) {
-            stream.is_asked = true;
-            stream.waker.queue();
+            stream.ask(more_bytes);
         }
     }
 
@@ -158,11 +163,13 @@ impl Connection {
         }
     }
 
-    /// Ends a call at once.
-    pub fn reset(&mut self, number: u32) {
-        if let Some(mut stream) = self.streams.remove(&number) {
-            self.is_window_old |= stream.promised() > 0;
-            stream.outgoing.reset(Reason::CANCEL);
+    /// Takes nothing more of a call, and forgets what came of it.
+    pub fn cut(&mut self, number: u32) {
+        if let Some(stream) = self.streams.get_mut(&number) {
+            self.kept_bytes -= stream.kept();
+            stream.cut();
+            self.is_window_old = true;
+            self.open_window();
         }
     }
 
@@ -190,12 +197,35 @@ impl Connection {
     pub fn close(&mut self) {
         self.state = State::Closed;
         self.streams.clear();
+        self.kept_bytes = 0;
         self.ping = None;
     }
 
     /// Bytes that have come in all.
     pub fn received(&self) -> u64 {
         self.condition.received()
+    }
+
+    /// The bytes that came of messages that are not whole, or that nobody has asked for, but for
+    /// what was allowed.
+    pub fn kept(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// The call that keeps most of them.
+    pub fn keeps_most(&self) -> Option<u32> {
+        let most = self.streams.iter().max_by_key(|(_, stream)| stream.kept());
+        most.map(|(number, _)| *number)
+    }
+
+    /// Whom the certificate of the peer is of that was verified; known when its first call is told.
+    pub fn peer_names(&self) -> &[String] {
+        self.condition.peer_names()
+    }
+
+    /// Why TLS has failed with this peer, for people; empty if it has not.
+    pub fn tls_failure(&self) -> &str {
+        self.condition.trouble().unwrap_or_default()
     }
 
     /// The number of calls that are under way.
@@ -246,11 +276,12 @@ impl Connection {
     ) {
         let number = respond.stream_id().as_u32();
         let method = request.uri().path().to_owned();
+        let authorization = authorization_of(request.headers());
         let waker = StreamWaker::new(number, &self.ready);
         waker.queue();
         let stream = Stream::new(number, request.into_body(), Outgoing::new(respond), waker);
         self.streams.insert(number, stream);
-        events.push(Event::Call(number, method));
+        events.push(Event::Call(number, method, authorization));
     }
 
     /// Goes on with the calls that can. Returns whether there were any.
@@ -259,9 +290,11 @@ impl Connection {
         for number in &ready {
             let Some(stream) = self.streams.get_mut(number) else { continue };
             stream.waker.taken();
-            let before = stream.promised();
+            let (promised, kept) = (stream.promised(), stream.kept());
             let is_over = stream.advance(events);
-            self.is_window_old |= before != if is_over { 0 } else { stream.promised() };
+            let now = if is_over { (0, 0) } else { (stream.promised(), stream.kept()) };
+            self.is_window_old |= promised != now.0;
+            self.kept_bytes = self.kept_bytes - kept + now.1;
             if is_over {
                 self.streams.remove(number);
             }
@@ -284,7 +317,8 @@ impl Connection {
     }
 
     fn fail(&mut self, error: &h2::Error, events: &mut Vec<Event>) -> bool {
-        self.end(error.to_string(), events)
+        let reason = self.condition.trouble().map_or_else(|| error.to_string(), str::to_owned);
+        self.end(reason, events)
     }
 
     fn end(&mut self, reason: String, events: &mut Vec<Event>) -> bool {
@@ -294,4 +328,12 @@ impl Connection {
         events.push(Event::Closed(reason));
         true
     }
+}
+
+/// What the header `authorization` has. Of several nobody knows which one is meant: that is nothing.
+fn authorization_of(headers: &HeaderMap) -> Option<Bytes> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let first = values.next()?;
+    let only = if values.next().is_none() { first.as_bytes() } else { b"" };
+    Some(Bytes::copy_from_slice(only))
 }

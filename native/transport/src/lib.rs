@@ -4,7 +4,10 @@
 //! socket can be read or written, and is told what came. What comes is taken only as far as it was
 //! allowed, so that nobody can make a server hold more than it wants to. A client, in `client`, has a thread: its callers block.
 
+#[cfg(not(feature = "fuzz"))]
 mod assembly;
+#[cfg(feature = "fuzz")]
+pub mod assembly;
 pub mod client;
 mod connection;
 mod descriptors;
@@ -13,6 +16,7 @@ mod readiness;
 mod send_queue;
 mod socket;
 mod stream;
+pub mod tls;
 
 pub use connection::{Connection, Limits};
 pub use stream::{Event, SMALL_BYTES};

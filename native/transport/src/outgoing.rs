@@ -3,8 +3,8 @@
 use std::task::Context;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::server::SendResponse;
-use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 
 use crate::send_queue::SendQueue;
@@ -33,14 +33,6 @@ impl Outgoing {
     /// Has the call end with these trailers, after what was pushed.
     pub fn finish(&mut self, trailers: HeaderMap) {
         self.trailers.get_or_insert(trailers);
-    }
-
-    pub fn reset(&mut self, reason: Reason) {
-        match &mut self.body {
-            Some(body) => body.send_reset(reason),
-            None => self.respond.send_reset(reason),
-        }
-        self.is_done = true;
     }
 
     /// Hands on what the peer takes. Errors: the stream is gone.

@@ -12,16 +12,19 @@ use crate::readiness::StreamWaker;
 
 /// Messages up to this length may come without being allowed.
 pub const SMALL_BYTES: usize = 16 << 10;
+/// What each further message counts beside its length, so that empty ones are few as well.
+const MESSAGE_COST_BYTES: usize = 64;
 /// A sender is told to go on once no more than this waits for its peer.
 const LOW_WATER_BYTES: usize = 256 << 10;
 
 /// What came over a connection. Numbers are of streams.
 #[derive(Debug)]
 pub enum Event {
-    /// A call of this method, `/service/method`, has begun.
-    Call(u32, String),
-    /// A message, in parts.
-    Message(u32, Vec<Bytes>),
+    /// A call of this method, `/service/method`, has begun, with what its header `authorization` has:
+    /// nothing if there is more than one.
+    Call(u32, String, Option<Bytes>),
+    /// What one `ask` was for: a message, or several that were there, each in parts.
+    Messages(u32, Vec<Message>),
     /// A message of this length begins, which was not allowed; none of it is read until it is.
     Large(u32, usize),
     /// No further message will come.
@@ -36,6 +39,9 @@ pub enum Event {
     Closed(String),
 }
 
+/// A message, in parts.
+pub type Message = Vec<Bytes>;
+
 pub struct Stream {
     number: u32,
     incoming: RecvStream,
@@ -43,7 +49,11 @@ pub struct Stream {
     pub outgoing: Outgoing,
     pub waker: Arc<StreamWaker>,
     /// Whether the next message is asked for.
-    pub is_asked: bool,
+    is_asked: bool,
+    /// What may come with it: the bytes of further messages that are there.
+    more_bytes: usize,
+    /// The length of a message that begins and was not looked at, as it comes with the next `ask`.
+    declared: Option<usize>,
     has_ended: bool,
     /// A message up to this length may come.
     pub allowed: usize,
@@ -67,12 +77,21 @@ impl Stream {
             outgoing,
             waker,
             is_asked: false,
+            more_bytes: 0,
+            declared: None,
             has_ended: false,
             allowed: 0,
             coming: 0,
             is_held: false,
             told_full: false,
         }
+    }
+
+    /// Asks for the next message, and for those behind it that are there by then: short ones, up
+    /// to so many bytes.
+    pub fn ask(&mut self, more_bytes: usize) {
+        (self.is_asked, self.more_bytes) = (true, more_bytes);
+        self.waker.queue();
     }
 
     /// Lets messages up to this length come.
@@ -87,6 +106,20 @@ impl Stream {
     /// The bytes for which the peer must have room, beyond small messages.
     pub fn promised(&self) -> usize {
         if self.is_held { self.allowed } else { self.allowed.max(self.coming) }
+    }
+
+    /// The bytes that came of messages that are not whole, or that nobody has asked for, but for
+    /// what was allowed.
+    pub fn kept(&self) -> usize {
+        let have = if self.coming > 0 { 0 } else { self.assembly.have_bytes() };
+        self.assembly.rest_bytes() + have
+    }
+
+    /// Takes nothing more, and forgets what came.
+    pub fn cut(&mut self) {
+        self.assembly = Assembly::default();
+        self.has_ended = true;
+        (self.allowed, self.coming, self.is_held) = (0, 0, false);
     }
 
     /// Has bytes sent. Returns how many the peer has not taken yet.
@@ -120,40 +153,73 @@ impl Stream {
 
     /// Takes what came, as far as it is asked for and allowed. Returns whether the call is over.
     fn receive(&mut self, context: &mut Context<'_>, events: &mut Vec<Event>) -> bool {
-        while self.is_asked && !self.has_ended && !self.is_held {
-            match self.assembly.step() {
+        if !self.is_asked || self.has_ended || self.is_held {
+            return false;
+        }
+        let mut messages = Vec::new();
+        let end = self.take(context, &mut messages);
+        self.assembly.keep_rest();
+        if !messages.is_empty() {
+            self.is_asked = false;
+            events.push(Event::Messages(self.number, messages));
+        }
+        let Some(end) = end else { return false };
+        let is_over = matches!(end, Event::Cancelled(_));
+        events.push(end);
+        is_over
+    }
+
+    /// Takes the next message, and further ones as far as they are asked for. Returns what ends
+    /// that, if it is an event.
+    fn take(&mut self, context: &mut Context<'_>, messages: &mut Vec<Message>) -> Option<Event> {
+        let mut more_bytes = self.more_bytes;
+        loop {
+            let step = match self.declared.take() {
+                Some(length) => Step::Declared(length),
+                None => self.assembly.step(),
+            };
+            match step {
                 Step::Whole(parts) => {
-                    self.is_asked = false;
-                    self.coming = 0;
-                    events.push(Event::Message(self.number, parts));
+                    let is_long = std::mem::take(&mut self.coming) > 0;
+                    messages.push(parts);
+                    if is_long || self.more_bytes == 0 {
+                        return None;
+                    }
+                }
+                Step::Declared(length) if !messages.is_empty() => {
+                    let left = more_bytes.checked_sub(length.saturating_add(MESSAGE_COST_BYTES));
+                    match left {
+                        Some(left) if length <= SMALL_BYTES => more_bytes = left,
+                        _ => {
+                            self.declared = Some(length);
+                            return None;
+                        }
+                    }
                 }
                 Step::Declared(length) if length > SMALL_BYTES => {
                     self.coming = length;
                     if length > self.allowed {
                         self.is_held = true;
-                        events.push(Event::Large(self.number, length));
+                        return Some(Event::Large(self.number, length));
                     }
                 }
                 Step::Declared(_) => {}
                 Step::Compressed => {
                     self.has_ended = true;
                     let reason = "a message is compressed, which this server does not take";
-                    events.push(Event::Broken(self.number, reason));
+                    return Some(Event::Broken(self.number, reason));
                 }
                 Step::More => match self.incoming.poll_data(context) {
-                    Poll::Pending => return false,
+                    Poll::Pending => return None,
                     Poll::Ready(Some(Ok(data))) => {
                         // The window opens again as it is read: all of it was allowed.
                         let _ = self.incoming.flow_control().release_capacity(data.len());
                         self.assembly.put(data);
                     }
-                    Poll::Ready(Some(Err(_))) => {
-                        events.push(Event::Cancelled(self.number));
-                        return true;
-                    }
+                    Poll::Ready(Some(Err(_))) => return Some(Event::Cancelled(self.number)),
                     Poll::Ready(None) => {
                         self.has_ended = true;
-                        events.push(if self.assembly.is_amid() {
+                        return Some(if self.assembly.is_amid() {
                             Event::Broken(self.number, "the last message is cut short")
                         } else {
                             Event::Ended(self.number)
@@ -162,6 +228,5 @@ impl Stream {
                 },
             }
         }
-        false
     }
 }

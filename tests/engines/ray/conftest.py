@@ -16,10 +16,18 @@ from support.ray_datasets import ExchangesMade
 
 import cosco.ray
 
-#: Ray and its first workers take half a minute to start where a machine is busy.
-_TIMEOUT_S = 300
+#: Ray and its first workers take a minute to start where a machine is busy, and some are killed.
+_TIMEOUT_S = 600
 #: Workers that stay: a start takes seconds, and each phase of a shuffle has its own workers.
-_SYSTEM_CONFIG = {"num_workers_soft_limit": 8, "idle_worker_killing_time_threshold_ms": 10**7}
+#: One that is slow to start is waited for: Ray would begin it anew after a minute.
+_SYSTEM_CONFIG = {
+    "num_workers_soft_limit": 8,
+    "idle_worker_killing_time_threshold_ms": 10**7,
+    "worker_register_timeout_seconds": 240,
+    # A node that does not answer in time ends, and the driver with it: here all is busy at times.
+    "health_check_timeout_ms": 60_000,
+    "health_check_failure_threshold": 20,
+}
 
 
 #: Ray leaves its log of a dataset open where a reader of the dataset leaves early.
@@ -32,11 +40,33 @@ _RAYS_OWN_WARNINGS = (
 )
 
 
+#: Where it is noted what has passed, for tools/run_ray_tests.py: Ray may end this process.
+_NOTES = os.environ.get("COSCO_RAY_TESTS", "")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if _NOTES and Path(_NOTES).exists():
+        passed = set(Path(_NOTES).read_text().splitlines())
+        items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
         item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
         for warning in _RAYS_OWN_WARNINGS:
             item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and not report.failed:
+        note(report.nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    note("ended")
+
+
+def note(line: str) -> None:
+    if _NOTES:
+        with Path(_NOTES).open("a") as notes:
+            notes.write(f"{line}\n")
 
 
 @pytest.fixture(scope="session", autouse=True)

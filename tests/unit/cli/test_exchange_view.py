@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyroaring import BitMap
 
-from cosco.cli.exchange_view import detail_to_json, detail_to_text, list_to_json, list_to_text
+from cosco.cli.exchange_view import (
+    detail_to_json,
+    detail_to_text,
+    list_to_json,
+    list_to_text,
+    picture,
+)
 from cosco.cli.status import to_json, to_text
 from cosco.cli.text_table import printable
 from cosco.observe import ClusterStatus
@@ -59,6 +66,18 @@ DETAIL = ExchangeDetail(
 CLOSING = ExchangeDetail(
     status=ExchangeStatus(EVIL, 7, 4, 2, 30, True), waiting_for=(f"store {EVIL}",)
 )
+FINISHED = ExchangeDetail(
+    status=ExchangeStatus(EVIL, 7, 4, 2, 30, False, True),
+    tenant=EVIL,
+    cause=EVIL,
+    created_s=1_764_576_000.4,
+    closed_s=1_764_576_090.0,
+    bytes_raw=300,
+    losses_count=2,
+    rebuilds=1,
+    sizes=(0, 100, 200, 0),
+    largest=(PartitionSize(2, 20, 200),),
+)
 CLUSTER = ClusterStatus(
     "c",
     (DaemonStatus(REF, EVIL, EVIL, DaemonState.SERVING, 8, 4, EVIL, 1, mechanics=EVIL),),
@@ -80,8 +99,14 @@ def keys(value: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "text",
-    [detail_to_json(DETAIL), detail_to_json(CLOSING), list_to_json([STATUS], 9), to_json(CLUSTER)],
-    ids=["open", "closing", "list", "status"],
+    [
+        detail_to_json(DETAIL),
+        detail_to_json(CLOSING),
+        detail_to_json(FINISHED),
+        list_to_json([STATUS], 9),
+        to_json(CLUSTER),
+    ],
+    ids=["open", "closing", "finished", "list", "status"],
 )
 def test_every_key_is_documented(text: str) -> None:
     documented = set(re.findall(r"`(\w+)`", DOCS.read_text()))
@@ -93,11 +118,12 @@ def test_every_key_is_documented(text: str) -> None:
     [
         detail_to_text(DETAIL),
         detail_to_text(CLOSING),
+        detail_to_text(FINISHED),
         "\n".join(list_to_text([STATUS])),
         to_text(CLUSTER),
         detail_to_json(DETAIL),
     ],
-    ids=["open", "closing", "list", "status", "json"],
+    ids=["open", "closing", "finished", "list", "status", "json"],
 )
 def test_nothing_steers_a_terminal(text: str) -> None:
     assert all(character.isprintable() for character in text.replace("\n", ""))
@@ -127,3 +153,32 @@ def test_status_says_how_many_there_are_beside_the_newest() -> None:
 @pytest.mark.parametrize(("text", "shown"), [("a b", "a b"), ("é", "é"), ("a\tb", "'a\\tb'")])
 def test_what_prints_is_left_as_it_is(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_what_has_ended_is_told_as_it_was() -> None:
+    text = detail_to_text(FINISHED)
+    assert ": finished\n" in text
+    assert re.search(r"^created +2025-12-01 08:00:00\+00:00$", text, re.MULTILINE)
+    assert re.search(r"^closed +2025-12-01 08:01:30\+00:00 after 90 s, cause: ", text, re.MULTILINE)
+    assert re.search(r"^losses +2, 1 ranges written anew$", text, re.MULTILINE)
+    assert re.search(r"^2 +20 +200$", text, re.MULTILINE)
+    told = json.loads(detail_to_json(FINISHED))
+    assert (told["state"], told["closed"]) == ("finished", "2025-12-01 08:01:30+00:00")
+    assert told["partition_sizes"] == [0, 100, 200, 0]
+    assert "copies" not in told
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bars"),
+    [
+        ((0, 100, 200, 0), " ▄█   the largest is 2.7 times the mean"),
+        ((1, 1000), "▁█  the largest is 2.0 times the mean"),
+        ((0, 0), "no rows"),
+        ((), "no rows"),
+        ((1,) * 255 + (9,), "▁" * 63 + "█  the largest is 8.7 times the mean"),
+    ],
+)
+def test_a_picture_of_sizes_shows_what_is_large(sizes: tuple[int, ...], bars: str) -> None:
+    status = replace(STATUS, partitions=len(sizes) or 4)
+    detail = replace(DETAIL, status=status, sizes=sizes, bytes_raw=sum(sizes))
+    assert picture(detail) == bars

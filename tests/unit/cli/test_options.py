@@ -44,13 +44,16 @@ def test_defaults_are_those_of_the_class(config_class: ConfigClass) -> None:
 
 @pytest.mark.parametrize("config_class", CONFIGS)
 def test_every_field_from_option_and_environment(config_class: ConfigClass) -> None:
-    for field, spec in zip(
-        dataclasses.fields(config_class), option_specs(config_class), strict=True
-    ):
+    specs = {spec.name: spec for spec in option_specs(config_class)}
+    fields = dataclasses.fields(config_class)
+    assert len(specs) == len(fields)
+    for field in fields:
+        spec = specs["--" + field.name.replace("_", "-")]
         kind: Any = type(field.default)
-        text = {str: "x:1", int: "77", float: "7.5"}[kind]
+        text = {str: "x:1", int: "77", float: "7.5", bool: "true"}[kind]
         expected = dataclasses.replace(config_class(), **{field.name: kind(text)})
-        assert options_given(config_class, spec.name, text) == expected
+        given = (spec.name,) if kind is bool else (spec.name, text)
+        assert options_given(config_class, *given) == expected
         assert options_given(config_class, **{spec.variable: text}) == expected
 
 

@@ -16,7 +16,6 @@ from pyroaring import BitMap
 
 from cosco.client.argument_checks import (
     mapper_set,
-    metadata_address,
     partition_list,
     seconds,
     shuffle_name,
@@ -25,17 +24,6 @@ from cosco.client.argument_checks import (
 )
 from cosco.errors import InvalidArgument
 from cosco.protocol.api_limits import MAX_MAPPER, MAX_NAMED_MAPPERS
-
-
-def test_the_metadata_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COSCO_METADATA", raising=False)
-    assert metadata_address(None) == "127.0.0.1:7070"
-    monkeypatch.setenv("COSCO_METADATA", "there:1")
-    assert metadata_address(None) == "there:1"
-    assert metadata_address("here:2") == "here:2"
-    for bad in ("here", 0, b"here:2", [], np.array(["here:2"])):
-        with pytest.raises(InvalidArgument, match="host:port"):
-            metadata_address(bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("good", ["a", "x" * 1024, "\N{SNOWMAN}" * 341])

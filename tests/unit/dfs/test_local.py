@@ -6,6 +6,7 @@ import asyncio
 import errno
 import mmap
 import os
+import random
 import resource
 import subprocess
 import threading
@@ -90,6 +91,28 @@ def test_aligned_parts_bypass_the_page_cache(tmp_path: Path) -> None:
         assert not posix._leave_direct_io(fd)
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("most", [1, 7, 4096, 1 << 20])
+def test_parts_of_any_number_and_format_are_transferred_whole(most: int) -> None:
+    whole = random.Random(most).randbytes(3 * 8 * posix._IOV_MAX + 4096)
+    views = [memoryview(whole[8 * n : 8 * n + 8]) for n in range(2 * posix._IOV_MAX)]
+    views[5::7] = [view.cast("Q") for view in views[5::7]]
+    views.insert(3, memoryview(b""))
+    views.append(memoryview(whole[16 * posix._IOV_MAX :]))
+    written = bytearray()
+
+    def short(fd: int, buffers: list[memoryview], offset: int) -> int:
+        assert len(buffers) <= posix._IOV_MAX
+        assert (fd, offset) == (9, 1000 + len(written))
+        taken = b"".join(buffers)[:most]
+        written.extend(taken)
+        return len(taken)
+
+    if most == 1:
+        views, whole = views[:20], b"".join(views[:20])
+    assert posix._transfer(short, 9, views, 1000) == len(whole)
+    assert written == whole
 
 
 def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

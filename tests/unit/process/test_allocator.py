@@ -42,7 +42,14 @@ for thread in threads:
     thread.join()
 print((peak_rss_bytes() - before) >> 20)
 """
-_CONNECTED = 'from cosco.client.rpc.transport import Endpoint\nkept = Endpoint("127.0.0.1:1")'
+_CONNECTED = """
+from contextlib import suppress
+from cosco.client.rpc.scope import Scope, Unreachable
+from cosco.client.rpc.transport import Endpoint
+kept = Endpoint("127.0.0.1:1")
+with suppress(Unreachable):
+    kept.unary("/t/Echo", b"", 10.0, Scope("a test", "x"))
+"""
 _PAGES_OF_40_MIB = (40 << 20) // os.sysconf("SC_PAGE_SIZE")
 
 

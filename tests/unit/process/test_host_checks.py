@@ -13,6 +13,7 @@ from cosco.process.host_checks import (
     is_name,
     memory_warnings,
     name_warnings,
+    open_files_for,
     open_files_warnings,
 )
 
@@ -60,6 +61,41 @@ def test_few_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ulimit -n" in warning
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
     assert not list(open_files_warnings())
+
+
+INFINITE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "fit"),
+    [
+        (INFINITE, INFINITE, None, 8192),
+        (20_000, 20_000, None, 8192),
+        (1024, INFINITE, 17_408, 8192),
+        (1024, 524_288, 17_408, 8192),
+        (1024, 4096, 4096, 1536),
+        (1024, 1024, None, 384),
+        (64, 64, None, 24),
+        (2, 2, None, 1),
+    ],
+)
+def test_connections_have_the_files_that_they_need_or_are_fewer(
+    soft: int, hard: int, raised: int | None, fit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, to: limits.append(to))
+    assert open_files_for(8192) == fit
+    assert limits[1:] == ([] if raised is None else [(raised, hard)])
+
+
+def test_files_that_may_not_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("not allowed")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert open_files_for(8192) == 384
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:7071", "[::1]:7071", "localhost:7071"])

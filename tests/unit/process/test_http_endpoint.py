@@ -127,6 +127,21 @@ def test_nonsense_harms_nobody(request_bytes: bytes, endpoint: HttpEndpoint) -> 
     assert ask(endpoint, "/hello")[0] == 200
 
 
+@pytest.mark.parametrize(
+    "request_line", [b"GET http://[secret HTTP/1.1", b"GET secret se cret", b"secret HTTP/7.1"]
+)
+def test_a_request_that_is_none_is_told_so_without_its_words(
+    request_line: bytes, endpoint: HttpEndpoint
+) -> None:
+    answer = b""
+    with raw(endpoint) as client:
+        client.sendall(request_line + b"\r\n\r\n")
+        while more := client.recv(1000):
+            answer += more
+    assert answer.endswith(b"400 Bad Request\n")
+    assert b"secret" not in answer
+
+
 def test_slow_clients_keep_nobody_out(endpoint: HttpEndpoint) -> None:
     slow = [raw(endpoint) for _ in range(3 * MAX_CONNECTIONS)]
     for client in slow:
@@ -137,6 +152,38 @@ def test_slow_clients_keep_nobody_out(endpoint: HttpEndpoint) -> None:
         client.close()
     threads = [t for t in threading.enumerate() if t.name == "cosco-http-call"]
     assert len(threads) <= 2 * MAX_CONNECTIONS
+
+
+def test_who_comes_while_all_threads_end_waits_for_one(
+    endpoint: HttpEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was ended has its thread until that is told."""
+    may_end = threading.Event()
+    handle = http_endpoint._Handler.handle_one_request
+
+    def late(handler: http_endpoint._Handler) -> None:
+        handle(handler)
+        may_end.wait(10)
+
+    waits = threading.Event()
+    has_thread = http_endpoint._Server._has_thread
+
+    def looked(server: http_endpoint._Server) -> bool:
+        if not (found := has_thread(server)):
+            waits.set()
+        return found
+
+    monkeypatch.setattr(http_endpoint._Handler, "handle_one_request", late)
+    monkeypatch.setattr(http_endpoint._Server, "_has_thread", looked)
+    monkeypatch.setattr(http_endpoint, "_PATIENCE_S", 10.0)
+    slow = [raw(endpoint) for _ in range(2 * MAX_CONNECTIONS)]
+    with raw(endpoint) as client:
+        assert waits.wait(10)
+        may_end.set()
+        client.sendall(b"GET /hello HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.0 200")
+    for other in slow:
+        other.close()
 
 
 def test_a_connection_does_not_last(

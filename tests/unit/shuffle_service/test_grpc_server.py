@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -13,13 +15,25 @@ from support.daemon_parts import KEY, DaemonParts
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
 from cosco.dfs import MemoryStore
-from cosco.errors import InvalidArgument
+from cosco.errors import AccessDenied, InvalidArgument
+from cosco.protocol.capability import (
+    CapabilityKey,
+    Checker,
+    Permit,
+    Rights,
+    made,
+    service_capability,
+)
 from cosco.protocol.keys import AssignmentKey
+from cosco.protocol.peer import Peer, ServiceNames
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.credits import FrameBudgets
+from cosco.protocol.push.messages import Hello
+from cosco.protocol.push.receiver import PushReceiver
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.protocol.wire import ERROR_KEY, error_from_bytes, spb
 from cosco.shuffle_service.grpc_server import MAX_SEAL_KEYS, DaemonHandlers
+from cosco.shuffle_service.state.access_check import AccessCheck
 
 COPIED = AssignmentKey(EXCHANGE, 1, 1)
 SELF, PEER = DaemonRef(INCARNATION, "a"), DaemonRef(INCARNATION + 1, "b")
@@ -52,7 +66,7 @@ class Rig:
         self.core.admit(EXCHANGE, Assignment(1, 1, 1, PEER, (SELF,)), PartitionRange(1, 0, 9))
         self.handlers = DaemonHandlers(
             self.core, FrameBudgets(1 << 20), parts.intakes, parts.copies, parts.fetch,
-            parts.lookups, parts.metrics,
+            parts.lookups, parts.metrics, access=AccessCheck(INCARNATION),
         )  # fmt: skip
 
     async def take(self) -> None:
@@ -62,9 +76,12 @@ class Rig:
         data = frame([block(0, 0, b"x" * 1000)], range_index=1)
         keep_copy(self.core, data, PEER.incarnation, lambda _: None)
 
-    async def seal(self, *keys: AssignmentKey, incarnation: int = INCARNATION) -> spb.SealReply:
+    async def seal(
+        self, *keys: AssignmentKey, incarnation: int = INCARNATION, capability: str = ""
+    ) -> spb.SealReply:
         request = spb.SealRequest(
             incarnation=incarnation,
+            capability=capability,
             keys=[spb.AssignmentKey(**key._asdict()) for key in keys],
         )
         return await self.handlers._seal(request, Context())
@@ -131,6 +148,52 @@ def test_a_seal_for_another_incarnation_changes_nothing() -> None:
         await rig.take()
         rig.copy()
         assert rig.core.copies.has(COPIED)
+
+    run(main)
+
+
+def test_with_keys_nothing_is_sealed_for_strangers() -> None:
+    async def main(rig: Rig) -> None:
+        master = CapabilityKey(1, b"k" * 32)
+        key = master.derived(Checker.DAEMON)
+        rig.handlers.access.set_keys([key])
+        everything = Rights.READ | Rights.WRITE | Rights.OWN
+        for shown in (
+            "",
+            made(master, Permit(EXCHANGE, 1, everything)),
+            made(master, Permit(0, 2 * INCARNATION, everything)),
+        ):
+            with pytest.raises(Aborted) as aborted:
+                await rig.seal(KEY, COPIED, capability=shown)
+            assert isinstance(aborted.value.__cause__, AccessDenied)
+            assert "is for the metadata service alone" in str(aborted.value.__cause__)
+        await rig.take()
+        rig.copy()
+        shown = service_capability(key, INCARNATION)
+        assert (await rig.seal(KEY, COPIED, capability=shown)).held_bytes > 2000
+        assert (await rig.handlers._probe(spb.ProbeRequest(), Context())).incarnation
+
+    run(main)
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_with_tls_a_primary_is_known_by_its_certificate_alone(has_keys: bool) -> None:
+    async def main(rig: Rig) -> None:
+        key = CapabilityKey(1, b"k" * 32).derived(Checker.DAEMON)
+        handlers = replace(rig.handlers, names=ServiceNames("daemon", "metadata", is_checked=True))
+        handlers.access.set_keys([key] * has_keys)
+        shown = service_capability(key, INCARNATION)
+        for name, is_daemon in (("daemon", True), ("metadata", False), ("client", False)):
+            peer = Peer("a:1", frozenset({name}), is_encrypted=True)
+            opening = handlers._opening(SimpleNamespace(peer=peer))
+            for capability in ("", shown):
+                hello = Hello(0, 0, 0, INCARNATION, PEER.incarnation, capability=capability)
+                stream = PushReceiver(INCARNATION, handlers.budgets, opening)
+                if is_daemon:
+                    opening(hello, stream, 0.0)
+                    continue
+                with pytest.raises(AccessDenied, match="is for daemons alone"):
+                    opening(hello, stream, 0.0)
 
     run(main)
 

@@ -69,6 +69,7 @@ class SharedReading:
         mappers: those that are named. troubled: daemons that are asked last.
         """
         self._number = info.number
+        self._capability = info.capability
         self._ends = [one.end for one in info.ranges]
         self._left = partitions.copy()
         self._mappers = mappers
@@ -155,7 +156,9 @@ class SharedReading:
         for _ in chosen:
             self._told.popleft()
         self._snapshots = (pair for one in chosen for pair in one.snapshots())
-        self.shared_pass = SharedPass(self._number, chosen, self._mappers, self._troubled)
+        self.shared_pass = SharedPass(
+            self._number, chosen, self._mappers, self._troubled, self._capability
+        )
 
 
 class SharedPass:
@@ -167,8 +170,12 @@ class SharedPass:
         ranges: Sequence[RangeSnapshot],
         mappers: BitMap,
         troubled: set[DaemonRef],
+        capability: str,
     ) -> None:
-        """Decide whom to ask for what. mappers: those that are named."""
+        """Decide whom to ask for what.
+
+        mappers: those that are named. capability: what daemons are shown.
+        """
         parts: dict[DaemonRef, list[FetchPart]] = {}
         to_name = BitMap()
         self._places: dict[RangeEpoch, Place] = {}
@@ -184,7 +191,7 @@ class SharedPass:
                     of_daemon.append(FetchPart(*key, wanted, files))
         #: What each daemon is asked for.
         self.requests: Final = {
-            daemon: FetchRequest(number, tuple(of_daemon), to_name)
+            daemon: FetchRequest(number, tuple(of_daemon), to_name, capability=capability)
             for daemon, of_daemon in parts.items()
         }
 

@@ -152,6 +152,7 @@ class BatchRows:
         """
         self._arrays: list[Any] = []
         self._sequence: Sequence[Any] = ()
+        self._is_of_bytes = False  # and of nothing else that holds bytes
         if isinstance(rows, list | tuple):
             self._sequence = rows
             self._check_sequence()
@@ -200,17 +201,19 @@ class BatchRows:
                 for first, end in cuts(run.offsets, room):
                     yield RowRun(run.offsets[first : end + 1], run.data)
         for start in range(0, len(self._sequence), _ROWS_AT_A_TIME):
-            views = [
-                row if type(row) is bytes else byte_view(row)
-                for row in self._sequence[start : start + _ROWS_AT_A_TIME]
-            ]
+            views = self._sequence[start : start + _ROWS_AT_A_TIME]
+            if not self._is_of_bytes:
+                views = [byte_view(row) for row in views]
             offsets = offsets_of(views)
             for first, end in cuts(offsets, room):
                 data = np.frombuffer(b"".join(views[first:end]), np.uint8)
+                if len(data) != offsets[end] - offsets[first]:
+                    raise InvalidRow("the sequence of rows was changed while they were taken")
                 yield RowRun(offsets[first : end + 1] - offsets[first], data)
 
     def _check_sequence(self) -> None:
-        if not set(map(type, self._sequence)) - {bytes}:
+        self._is_of_bytes = not set(map(type, self._sequence)) - {bytes}
+        if self._is_of_bytes:
             return
         for index, row in enumerate(self._sequence):
             try:

@@ -6,15 +6,12 @@ from array import array
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from cosco.client.write.state.batch_sorting import SortedBatches
 from cosco.client.write.state.sorting import SortedRows
 from cosco.format.block import HEADER_BYTES, LENGTH_BYTES, Buffer, encode_block
-from cosco.protocol.records import MASK64
-
-#: By partition: rows, bytes of rows, stored bytes and digests of its blocks.
-Sums = npt.NDArray[np.uint64]
+from cosco.protocol.mark import Mark, encode_mark
+from cosco.protocol.records import MASK64, AttemptSums, PartitionRange
 
 
 class Blocks(Protocol):
@@ -44,8 +41,14 @@ class Blocks(Protocol):
         Returns: their parts, and how many blocks they are.
         """
 
-    def sums(self, first: int, end: int) -> Sums:
-        """Return what the blocks of partitions `first` to `end` add up to."""
+    def mark(self, partition_range: PartitionRange) -> list[bytes]:
+        """Make the mark of a range, of the blocks made so far.
+
+        Returns: its parts.
+        """
+
+    def sums(self) -> AttemptSums:
+        """Return what all blocks made so far add up to."""
 
 
 class BlockWriter:
@@ -102,10 +105,27 @@ class BlockWriter:
         """See `Blocks.fill`."""
         return fill_by_block(self, rows, end_partition, room)
 
-    def sums(self, first: int, end: int) -> Sums:
+    def mark(self, partition_range: PartitionRange) -> list[bytes]:
+        """See `Blocks.mark`."""
+        first, end = partition_range.first, partition_range.first + partition_range.count
+        sums = (of[first:end] for of in (self._rows, self._row_bytes, self._digests))
+        mark = Mark(self._mapper, self._attempt, np.array(list(sums), np.uint64))
+        return list(encode_mark(mark, self._exchange, partition_range))
+
+    def sums(self) -> AttemptSums:
         """See `Blocks.sums`."""
-        every = (self._rows, self._row_bytes, self._stored_bytes, self._digests)
-        return np.array([of[first:end] for of in every], np.uint64)
+        rows, row_bytes, stored, digests = (
+            np.array(of, np.uint64)
+            for of in (self._rows, self._row_bytes, self._stored_bytes, self._digests)
+        )
+        partitions = np.flatnonzero(stored)
+        return AttemptSums(
+            partitions.astype(np.uint32),
+            rows[partitions],
+            row_bytes[partitions],
+            stored[partitions],
+            digests[partitions],
+        )
 
 
 def fill_by_block(

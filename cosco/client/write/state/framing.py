@@ -16,7 +16,6 @@ from cosco.client.write.state.sorting import Rows
 from cosco.errors import CoscoError
 from cosco.format.block import CODECS, MAX_CONTENT_BYTES, Buffer
 from cosco.format.frame import TARGET_FRAME_BYTES
-from cosco.protocol.mark import Mark, encode_mark
 from cosco.protocol.records import AttemptSums, OpenedAttempt, PartitionRange
 
 
@@ -43,9 +42,6 @@ class FrameBuilder:
 
     def __init__(self, opened: OpenedAttempt) -> None:
         info = opened.info
-        self._exchange = info.number
-        self._mapper = opened.mapper
-        self._attempt = opened.attempt
         self._ranges = sorted(info.ranges, key=lambda one: one.first)
         self.partitions = self._ranges[-1].first + self._ranges[-1].count
         #: Which partitions' rows are wanted; None: all.
@@ -148,23 +144,12 @@ class FrameBuilder:
 
     def _add_mark(self, partition_range: PartitionRange) -> None:
         del self._unmarked[partition_range.index]
-        first, end = partition_range.first, partition_range.first + partition_range.count
-        rows, row_bytes, _, digests = self._writer.sums(first, end)
-        mark = Mark(self._mapper, self._attempt, np.array([rows, row_bytes, digests]))
-        self._take(encode_mark(mark, self._exchange, partition_range), 1)
+        self._take(self._writer.mark(partition_range), 1)
         self._has_mark = True
 
     def sums(self) -> AttemptSums:
         """Return what all blocks made so far add up to."""
-        rows, row_bytes, stored, digests = self._writer.sums(0, self.partitions)
-        partitions = np.flatnonzero(stored)
-        return AttemptSums(
-            partitions.astype(np.uint32),
-            rows[partitions],
-            row_bytes[partitions],
-            stored[partitions],
-            digests[partitions],
-        )
+        return self._writer.sums()
 
     def _make_room(self, partition: int) -> tuple[PackedFrame, ...]:
         """End the open frame if it is full, or of another range than that of `partition`.

@@ -7,21 +7,23 @@ by the callers, as ever.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
 
 from cosco.client.write.state.batch_arguments import RowPartitions, RowRun
 from cosco.client.write.state.batch_sorting import SortedBatches
-from cosco.client.write.state.block_writer import Sums, fill_by_block
+from cosco.client.write.state.block_writer import fill_by_block
 from cosco.format.block import FLAG_FRAGMENT, FLAG_LAST, FLAG_LENGTHS, Buffer
+from cosco.protocol.records import AttemptSums, PartitionRange
 
-#: The memory of a sorter with a longer buffer is not kept for the next packer.
+#: Memory of closed sorters that is kept for the next packers.
 MAX_SPARE_BYTES: Final = 32 << 20
 
-#: The native sorter of the last packer that was closed, if it is free: to touch new memory for the
-#: first time costs as much as packing the rows of a third of it.
-_spare: list[Any] = []
+#: Native sorters of packers that were closed, with their limits, the last one last: to touch new
+#: memory for the first time costs as much as packing the rows of a third of it.
+_spare: list[tuple[int, Any]] = []
 
 
 class NativeBlockWriter:
@@ -56,10 +58,16 @@ class NativeBlockWriter:
         blocks, count = rows.fill(self._blocks, end_partition, room)
         return ([blocks] if count else []), count
 
-    def sums(self, first: int, end: int) -> Sums:
+    def mark(self, partition_range: PartitionRange) -> list[bytes]:
+        """See `Blocks.mark`."""
+        first = partition_range.first
+        return [self._blocks.mark(first, first + partition_range.count)]
+
+    def sums(self) -> AttemptSums:
         """See `Blocks.sums`."""
-        return np.array(
-            [np.frombuffer(of, np.uint64) for of in self._blocks.sums(first, end)], np.uint64
+        partitions, *sums = self._blocks.totals()
+        return AttemptSums(
+            np.frombuffer(partitions, np.uint32), *(np.frombuffer(of, np.uint64) for of in sums)
         )
 
 
@@ -96,9 +104,9 @@ class NativeRowSorter:
         """Begin empty. native: the module; others: as for `RowSorter`."""
         self._limit = limit
         try:
-            self._sorter = _spare.pop()
+            _, self._sorter = _spare.pop()
             self._sorter.reset(partitions, limit)
-        except IndexError:  # another packer has it
+        except IndexError:  # other packers have them
             self._sorter = native.RowSorter(partitions, limit)
         #: Rows that are too long for a block.
         self._long_rows: defaultdict[int, deque[memoryview]] = defaultdict(deque)
@@ -110,6 +118,11 @@ class NativeRowSorter:
         )
         for index in long_rows:
             self._keep(int(row_partitions[index]), run, index)
+
+    def append_rows(self, row_partitions: list[int], rows: list[bytes]) -> bool:
+        """See `Sorter.append_rows`."""
+        is_added: bool = self._sorter.append_rows(row_partitions, rows)
+        return is_added
 
     def append_sorted(self, partition: int, run: RowRun) -> None:
         """See `Sorter.append_sorted`."""
@@ -129,8 +142,12 @@ class NativeRowSorter:
     def close(self) -> None:
         """See `Sorter.close`."""
         sorter, self._sorter = self._sorter, None
-        if sorter is not None and self._limit <= MAX_SPARE_BYTES:
-            _spare[:] = [sorter]
+        if sorter is not None:
+            # Operations that the interpreter makes whole: other threads take and leave, too.
+            _spare.append((self._limit, sorter))
+            while sum(limit for limit, _ in _spare.copy()) > MAX_SPARE_BYTES:
+                with suppress(IndexError):
+                    _spare.pop(0)
 
     def _keep(self, partition: int, run: RowRun, index: int) -> None:
         row = run.data[int(run.offsets[index]) : int(run.offsets[index + 1])]

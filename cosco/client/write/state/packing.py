@@ -48,7 +48,7 @@ from cosco.client.write.state.packing_parts import batch_sorter, row_sorter
 from cosco.client.write.state.sorting import places, sort_buffer_bytes
 from cosco.errors import InvalidRow, SchemaMismatch
 from cosco.format.block import MAX_CONTENT_BYTES, Buffer
-from cosco.protocol.records import U32, AttemptSums, OpenedAttempt
+from cosco.protocol.records import AttemptSums, OpenedAttempt
 
 #: Buffers are kept below this, so that offsets of 32 bits reach everywhere in them.
 MAX_BUFFER_BYTES: Final = 1 << 30
@@ -100,16 +100,14 @@ class PendingRows:
         self.pairs.extend((partition, row))
         return len(row) > self.short_bytes or len(self.pairs) >= self.due_length
 
-    def drain(self) -> tuple[U32, list[bytes]]:
+    def drain(self) -> tuple[list[int], list[bytes]]:
         """Remove all rows.
 
         Returns: the partition of each row, and the rows.
         """
         pairs = self.pairs.copy()
         del self.pairs[: len(pairs)]
-        # An order of magnitude faster than numpy makes an array of a list of integers.
-        row_partitions = struct.pack(f"={len(pairs) // 2}I", *pairs[::2])
-        return np.frombuffer(row_partitions, np.uint32), pairs[1::2]
+        return pairs[::2], pairs[1::2]
 
     def remove(self, partition: int, row: bytes) -> bool:
         """Remove a row that was added.
@@ -211,10 +209,18 @@ class RowPacker(Packer[RowRun]):
 
     def join_pending(self) -> Iterator[PackedFrame]:
         """Buffer the rows that are pending, and yield frames whenever the buffer is full."""
-        row_partitions, rows = self.pending.drain()
+        found, rows = self.pending.drain()
         if not rows:  # another thread was faster, say
             return
-        row_partitions = row_partitions.astype(np.min_scalar_type(self._frames.partitions - 1))
+        cost = sum(map(len, rows)) + BATCH_ROW_OVERHEAD * len(rows)
+        if cost <= self._room():
+            yield from self._make_room(cost)
+            if self._sorter.append_rows(found, rows):
+                self.buffered_bytes += cost + _PIECE_OVERHEAD
+                yield from self._empty_if_full()
+                return
+        row_partitions = _partition_array(found, self._frames.partitions)
+        del found
         offsets, data = offsets_of(rows), np.frombuffer(b"".join(rows), np.uint8)
         del rows  # they are in `data`
         for first, end in cuts(offsets, self._room):
@@ -496,6 +502,13 @@ class ArrowPacker(Packer[pa.RecordBatch]):
                 yield from self._pack_partition(partition, few, row_bytes, sure_bytes)
             return
         yield from self._frames.add(partition, rows, content)
+
+
+def _partition_array(row_partitions: list[int], partitions: int) -> npt.NDArray[Any]:
+    """Return the partitions of rows, as integers that are just wide enough."""
+    # An order of magnitude faster than numpy makes an array of a list of integers.
+    packed = struct.pack(f"={len(row_partitions)}I", *row_partitions)
+    return np.frombuffer(packed, np.uint32).astype(np.min_scalar_type(partitions - 1))
 
 
 def _checked_costs(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cosco.client.write.state.framing import PackedFrame
@@ -147,15 +147,21 @@ class Routes:
         lane = self._lanes.get(ref)
         if lane is None:
             opened = self._opened
-            hello = Hello(opened.info.number, opened.mapper, opened.attempt, ref.incarnation)
+            info = opened.info
+            hello = Hello(
+                info.number,
+                opened.mapper,
+                opened.attempt,
+                ref.incarnation,
+                capability=info.capability,
+            )
             lane = self._lanes[ref] = Lane(ref, PushSender(hello))
         return lane
 
     def _restamp(self, frame: OutFrame, assignment: Assignment) -> None:
         """Put the blocks of a frame under a header for another assignment of its range."""
         lane = self._lane(assignment.primary)
-        header = replace(
-            frame.header,
+        header = frame.header._replace(
             incarnation=assignment.primary.incarnation,
             sequence=lane.sequence + 1,
             epoch=assignment.epoch,

@@ -64,6 +64,12 @@ class Sorter(Protocol):
         its memory is changed.
         """
 
+    def append_rows(self, row_partitions: list[int], rows: list[bytes]) -> bool:
+        """Copy a few rows that lie apart behind those of their partitions, if that is worth it.
+
+        Returns: whether they were added. Otherwise they must be joined first.
+        """
+
     def append_sorted(self, partition: int, run: RowRun) -> None:
         """Copy rows behind those of their one partition, past the sort buffer.
 
@@ -212,6 +218,10 @@ class RowSorter:
             self._lengths.append(np.diff(run.offsets[first : end + 1]))
             self._row_partitions.append(row_partitions[first:end])
             first = end
+
+    def append_rows(self, row_partitions: list[int], rows: list[bytes]) -> bool:
+        """See `Sorter.append_rows`: numpy has them joined."""
+        return False
 
     def append_sorted(self, partition: int, run: RowRun) -> None:
         """See `Sorter.append_sorted`."""

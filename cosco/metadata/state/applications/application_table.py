@@ -43,6 +43,7 @@ class Application:
     label: str
     owner: bytes
     lease_s: float
+    tenant: str = ""
     exchanges: dict[int, None] = field(default_factory=dict)
 
     @property
@@ -59,7 +60,7 @@ class Application:
 
     def row(self) -> Row:
         """Return the columns after the number."""
-        return self.label, self.owner, self.lease_s
+        return self.label, self.owner, self.lease_s, self.tenant
 
 
 class Applications:
@@ -104,6 +105,21 @@ class Applications:
         application = self._of.get(number)
         return None if application is None else application.id
 
+    @property
+    def open(self) -> Mapping[int, Application]:
+        """Return all that there are, by number."""
+        return self._open
+
+    def age(self, number: int, now: float) -> LeaseAge:
+        """Return how old the lease of an open application is."""
+        return self._leases.age(number, now)
+
+    def tenant_of(self, application_id: str) -> str | None:
+        """Return whose an open application is; None if there is none."""
+        application = self._open.get(application_number(application_id) or 0)
+        is_there = application is not None and application.id == application_id
+        return application.tenant if application is not None and is_there else None
+
     def check_single(self, exchange: ExchangeState) -> None:
         """Raise InvalidArgument for an exchange of an application, whose driver polls for it."""
         application_id = self.id_of(exchange.number)
@@ -139,7 +155,9 @@ class Applications:
 
     # --- drivers ---------------------------------------------------------------------------
 
-    def create(self, label: str, owner: bytes, lease_s: float, now: float) -> str:
+    def create(
+        self, label: str, owner: bytes, lease_s: float, now: float, *, tenant: str = ""
+    ) -> str:
         """Make an application, or answer the repeated call that made it.
 
         Returns: its id.
@@ -152,7 +170,7 @@ class Applications:
         application = next(made, None)
         if application is None:
             number = self._last_number = self._last_number + 1
-            application = self._open[number] = Application(number, label, owner, lease_s)
+            application = self._open[number] = Application(number, label, owner, lease_s, tenant)
             self._changes.put("numbers_given", ("applications",), lambda: (self._last_number,))
             self._changes.put("applications", (number,), application.row)
             self._tell(EventKind.APPLICATION_CREATED, application)
@@ -287,6 +305,7 @@ class Applications:
             Event(
                 kind=kind,
                 application=application.id,
+                tenant=application.tenant or None,
                 exchanges=len(application.exchanges),
                 cause=cause,
             )

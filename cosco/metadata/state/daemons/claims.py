@@ -15,6 +15,9 @@ from cosco.protocol.records import DaemonRef
 
 #: What was found out is known for this time, for whoever asked; then it is asked anew.
 KEPT_S: Final = 2.0
+#: Questions at a time. They are asked some tens at a time, and who has given up leaves his: a flood
+#: of claims would pile up. One more claimant is told to come again.
+MAX_QUESTIONS: Final = 1024
 
 
 class Claim(Enum):
@@ -23,7 +26,7 @@ class Claim(Enum):
     GRANTED = 1  # nobody else has the address, or who has it does not listen there any more
     ASKED = 2  # it is being found out who is there
     TAKEN = 3  # another daemon answers there
-    UNHEARD = 4  # nobody answers, and nobody refuses either
+    UNHEARD = 4  # nobody answers, and nobody refuses either; or too much is being found out
 
 
 @dataclass(slots=True)
@@ -46,6 +49,8 @@ class Claims:
 
     def claim(self, ref: DaemonRef) -> Claim:
         """Return what was found out for a claimant, once; else have its address asked."""
+        if ref.incarnation not in self._questions and len(self._questions) >= MAX_QUESTIONS:
+            return Claim.UNHEARD
         question = self._questions.setdefault(ref.incarnation, _Question(ref))
         if question.outcome is not Claim.ASKED:
             del self._questions[ref.incarnation]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from cosco.errors import InvalidArgument
+from cosco.metadata.state.daemons.figure_totals import FigureTotals
 from cosco.metadata.state.daemons.placement import Candidate
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import Leases
 from cosco.protocol.api_limits import shown
+from cosco.protocol.daemon_figures import DaemonFigures
 from cosco.protocol.events import Event, EventKind
 from cosco.protocol.records import (
     VOLATILE_STORE,
@@ -21,6 +24,11 @@ from cosco.protocol.records import (
     DaemonStatus,
 )
 
+#: The bound of daemons that live, as metrics call it.
+DAEMONS: Final = "daemons"
+#: What a daemon says of its mechanics is kept up to this length.
+MAX_MECHANICS_CHARACTERS: Final = 256
+
 
 @dataclass(slots=True)
 class Daemon:
@@ -29,7 +37,7 @@ class Daemon:
     `assignments` those of them that are not sealed. `draining` ends with the
     daemon, or by `undrain` unless it `ends`: it was asked to by more than the service.
     `silent_since`: it was asked who is there, and has not answered since. `released`: it
-    drained, and was told that it may end."""
+    drained, and was told that it may end. `is_restored`: it began before this service."""
 
     ref: DaemonRef
     host_id: str
@@ -44,6 +52,8 @@ class Daemon:
     store_failing: bool = False
     store_hangs: bool = False
     mechanics: str = ""
+    figures: DaemonFigures | None = None
+    is_restored: bool = False
     named: int = 0
     assignments: int = 0
     died_at: float = 0.0
@@ -75,6 +85,7 @@ class Daemon:
         incarnation, address, *columns, live, draining = row
         daemon = Daemon(DaemonRef(incarnation, address), *columns)
         daemon.live, daemon.draining, daemon.died_at = bool(live), bool(draining), now
+        daemon.is_restored = True
         return daemon
 
 
@@ -89,6 +100,7 @@ class DaemonTable:
         self._leases: Leases[int] = Leases()
         self._daemons: dict[int, Daemon] = {}
         self._by_store: dict[str, list[DaemonRef]] | None = None  # of those that live
+        self._totals = FigureTotals()
         for row in rows:
             daemon = Daemon.from_row(row, now)
             self._daemons[daemon.ref.incarnation] = daemon
@@ -131,12 +143,21 @@ class DaemonTable:
             silent_since=known.silent_since if known else None,
             ends=known is not None and known.ends,
             was_forgotten=known is not None and known.was_forgotten,
+            figures=known.figures if known else None,
+            is_restored=known is not None and known.is_restored,
         )
         self._by_store = None
         self._tell_registered(self._daemons[ref.incarnation], known, adopts=adopts)
         self._put(ref.incarnation)
         self._leases.renew(ref.incarnation, self._lease_s, now)
         return known is None or not known.live, superseded
+
+    def has_room_for(self, ref: DaemonRef, daemons_max: int) -> bool:
+        """Whether a daemon may register if `daemons_max` may live: it is known, be it as a dead one
+        that an open exchange names, or would follow one at its address, or there are fewer."""
+        if len(self._leases) < daemons_max or ref.incarnation in self._daemons:
+            return True
+        return bool(self.others_at(ref))
 
     def came_back(self, daemon: Daemon) -> None:
         """Note that the store of a daemon had been forgotten, which it is told."""
@@ -157,12 +178,21 @@ class DaemonTable:
                 self._tell(EventKind[kind], daemon)
             daemon.store_failing = heartbeat.store_failing
             daemon.store_hangs = heartbeat.store_hangs
-            daemon.mechanics = heartbeat.mechanics
+            if heartbeat.figures is not None:
+                self._add_figures(daemon, heartbeat.figures)
+            daemon.mechanics = heartbeat.mechanics[:MAX_MECHANICS_CHARACTERS]
             self._leases.renew(heartbeat.incarnation, self._lease_s, now)
             daemon.ends = heartbeat.draining
             if heartbeat.draining:
                 self.drain(daemon)
         return daemon
+
+    def _add_figures(self, daemon: Daemon, figures: DaemonFigures) -> None:
+        before = daemon.figures
+        # What it did before this service began would be a leap in what is done now.
+        if before is not None or not daemon.is_restored:
+            self._totals.add(before, figures)
+        daemon.figures = figures
 
     def drain(self, daemon: Daemon) -> None:
         """Give it nothing new any more."""
@@ -273,6 +303,10 @@ class DaemonTable:
             "lists, as host:port"
         )
 
+    def has(self, address: str) -> bool:
+        """Whether a live daemon has an address."""
+        return any(d.live and d.ref.address == address for d in self._daemons.values())
+
     def others_at(self, ref: DaemonRef) -> list[Daemon]:
         """Return the live daemons with the address of this one: one, if any."""
         return [
@@ -282,6 +316,10 @@ class DaemonTable:
             and other.ref.address == ref.address
             and other.ref.incarnation != ref.incarnation
         ]
+
+    def starts_on(self, store_id: str) -> set[int]:
+        """Return the incarnations of all that are known to have a store, living or dead."""
+        return {i for i, daemon in self._daemons.items() if daemon.store_id == store_id}
 
     def of_store(self, store_id: str) -> list[DaemonRef]:
         """Return the live daemons that serve a store, by incarnation, those that drain last."""
@@ -355,23 +393,23 @@ class DaemonTable:
         daemon = self._daemons[incarnation]
         return now - daemon.died_at < grace_s and not daemon.store_id.startswith(VOLATILE_STORE)
 
-    def status(self) -> tuple[DaemonStatus, ...]:
-        return tuple(
-            DaemonStatus(
-                ref=d.ref,
-                host_id=d.host_id,
-                store_id=d.store_id,
-                state=d.state,
-                memory_bytes=d.memory_bytes,
-                free_bytes=d.free_bytes,
-                metrics_address=d.metrics_address,
-                assignments=d.assignments,
-                store_failing=d.store_failing,
-                store_hangs=d.store_hangs,
-                mechanics=d.mechanics,
-            )
-            for d in sorted(self._daemons.values(), key=_display_order)
-        )
+    def status(self, *, figures: bool = False) -> tuple[DaemonStatus, ...]:
+        """Return all daemons, by address; with `figures` those that they told last."""
+        daemons = sorted(self._daemons.values(), key=_display_order)
+        return tuple(status_of(daemon, with_figures=figures) for daemon in daemons)
+
+    def everyone(self) -> Iterable[Daemon]:
+        """Return all daemons, only to be read."""
+        return self._daemons.values()
+
+    def memory(self) -> tuple[int, int]:
+        """Return the bytes of memory for rows of all daemons that live, and how many are free."""
+        living = [daemon for daemon in self._daemons.values() if daemon.live]
+        return sum(d.memory_bytes for d in living), sum(d.free_bytes for d in living)
+
+    def totals(self) -> list[float]:
+        """Return the figures of all together by `figure_totals.TOTALS`."""
+        return self._totals.point(d.figures for d in self._daemons.values() if d.live and d.figures)
 
     def count_by_state(self) -> Counter[DaemonState]:
         """Return how many there are of each state."""
@@ -443,6 +481,24 @@ class DaemonTable:
     def _put(self, incarnation: int) -> None:
         daemon = self._daemons[incarnation]
         self._changes.put("daemons", (incarnation,), daemon.row)
+
+
+def status_of(daemon: Daemon, *, with_figures: bool) -> DaemonStatus:
+    """Return a daemon as people are shown it; with its figures as it told them last."""
+    return DaemonStatus(
+        ref=daemon.ref,
+        host_id=daemon.host_id,
+        store_id=daemon.store_id,
+        state=daemon.state,
+        memory_bytes=daemon.memory_bytes,
+        free_bytes=daemon.free_bytes,
+        metrics_address=daemon.metrics_address,
+        assignments=daemon.assignments,
+        store_failing=daemon.store_failing,
+        store_hangs=daemon.store_hangs,
+        mechanics=daemon.mechanics,
+        figures=daemon.figures if with_figures else None,
+    )
 
 
 def _display_order(daemon: Daemon) -> tuple[str, bool, int]:

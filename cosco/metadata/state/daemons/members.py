@@ -21,6 +21,9 @@ from cosco.metadata.state.daemons.placement import (
 from cosco.metadata.state.exchange.closing import Closing, ClosingTable, Party
 from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
+from cosco.metadata.state.history.ending import keep
+from cosco.metadata.state.history.history import History
+from cosco.metadata.state.records.capability_keys import CapabilityKeys
 from cosco.metadata.state.records.changes import ChangeLog, Stored
 from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.events import Event, EventKind
@@ -48,6 +51,7 @@ class Members:
     def __init__(
         self,
         stored: Stored,
+        keys: CapabilityKeys,
         directory: Directory,
         closing: ClosingTable,
         changes: ChangeLog,
@@ -61,24 +65,26 @@ class Members:
         self._directory = directory
         self._closing = closing
         self._changes = changes
-        self._cluster_id = stored.cluster_id
+        self._cluster_id, self._attempt_secret = stored.cluster_id, stored.attempt_secret
+        self._keys = keys
         self._lease_s = lease_s
         #: The time in which a dead daemon's store may be adopted.
         self.grace_s = adoption_grace_s
         self._ranges_per_daemon = ranges_per_daemon
-        self._daemons = DaemonTable(
+        #: All daemons; others only read it.
+        self.known = self._daemons = DaemonTable(
             stored.tables.get("daemons", ()), changes, lease_s=lease_s, now=now
         )
-        self._suspicions = Suspicions()
-        self._claims = Claims()
-        rows = stored.tables.get("forgotten_stores", ())
+        self._suspicions, self._claims = Suspicions(), Claims()
         #: For the rest of the state to call as well, like `failover`.
+        self.history = History(stored.tables.get("history", ()), changes)
+        rows = stored.tables.get("forgotten_stores", ())
         self.forgotten = ForgottenStores(rows, self._daemons, closing, changes)
         self.failover = Failover(directory.open, self._daemons, now, changes.tell)
 
-    def status(self) -> tuple[DaemonStatus, ...]:
-        """Return all daemons, by address."""
-        return self._daemons.status()
+    def status(self, *, figures: bool = False) -> tuple[DaemonStatus, ...]:
+        """Return all daemons, by address; with `figures` those that they told last."""
+        return self._daemons.status(figures=figures)
 
     def count_by_state(self) -> Counter[DaemonState]:
         """Return how many daemons there are of each state."""
@@ -93,6 +99,7 @@ class Members:
 
     def tick(self, now: float) -> None:
         """Let leases run out, ask again those that did not answer, move what can be moved."""
+        self.history.tick(now)
         self._died(self._daemons.expire(now))
         self._claims.expire(now)
         for daemon in self._daemons.silent_ones():
@@ -105,6 +112,10 @@ class Members:
         self.failover.died(incarnations)
 
     # --- what daemons say ------------------------------------------------------------------
+
+    def has_room_for(self, ref: DaemonRef, daemons_max: int) -> bool:
+        """Whether one more daemon may register if `daemons_max` may live at a time."""
+        return self._daemons.has_room_for(ref, daemons_max)
 
     def claim(self, ref: DaemonRef) -> Claim:
         """Return whether a daemon that wants to register has its address to itself.
@@ -181,6 +192,7 @@ class Members:
         daemon = self._daemons.heartbeat(heartbeat, now)
         if daemon is None:
             return self._orders((), known=False)
+        self._directory.tell_stored(incarnation, heartbeat.stored)
         if daemon.draining:
             self.failover.seal_all_of(incarnation)
         elif was_failing and not daemon.store_failing:
@@ -354,12 +366,16 @@ class Members:
         placed: Iterable[Iterable[Placed]],
         *,
         callback: bool,
+        tenant: str = "",
         mappers: int = 0,
+        capability: str | None = None,
     ) -> ExchangeState:
         """Make an exchange, with the next number. Its lease is the affair of the caller.
 
-        mappers: of each exchange of its group; 0: it is of none.
+        mappers: of each exchange of its group; 0: it is of none. capability: of its part of the
+        group; None: it has its own. Raises CapacityExceeded if its tenant has as many as it may.
         """
+        self._directory.check_room(tenant, 1)
         exchange = ExchangeState(
             self._directory.next_number,
             spec,
@@ -368,7 +384,12 @@ class Members:
             placed,
             self._changes,
             callback=callback,
+            attempt_secret=self._attempt_secret,
         )
+        exchange.tenant, exchange.created_s = tenant, self.history.unix_s
+        if capability is None:
+            capability = self._keys.capability(exchange.number, tenant=tenant)
+        exchange.capability = capability
         if mappers:
             exchange.join_group(mappers)
         self._directory.add(exchange)
@@ -383,6 +404,7 @@ class Members:
         """
         if cause is not None:
             self._changes.tell(exchange.event(EventKind.EXCHANGE_CLOSED, cause))
+            keep(self.history, exchange, cause)
         self._directory.remove(exchange)
         exchange.delete_all()
         holders: dict[int, str] = {}

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hmac
+import struct
+from typing import Final
+
 import numpy as np
 from pyroaring import BitMap
 
-from cosco.errors import InvalidArgument
+from cosco.errors import CapacityExceeded, InvalidArgument
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.protocol.api_limits import MAX_MAPPER, check_mapper
 from cosco.protocol.records import FIRST_OWN_ATTEMPT, U32, U64
+
+#: An attempt id is how many were opened with it, and these bits, which nobody can guess: who
+#: commits was told the id when the attempt was opened. All of it is below FIRST_OWN_ATTEMPT.
+_PROOF_BITS: Final = 36
+_PROOF_BYTES: Final = 8
+_MAX_COUNT: Final = (FIRST_OWN_ATTEMPT >> _PROOF_BITS) - 1
+_ABOUT: Final = struct.Struct(">QIQ")
 
 
 class Attempts:
@@ -17,15 +28,23 @@ class Attempts:
     Restored mappers are given to `restore` after `generation` is set.
     """
 
-    def __init__(self, number: int, changes: ChangeLog, mappers: int = 0) -> None:
-        """`mappers`: how many there are, if the driver has said; 0: any number."""
+    def __init__(
+        self, number: int, changes: ChangeLog, mappers: int = 0, secret: bytes = b""
+    ) -> None:
+        """`mappers`: how many there are, if the driver has said; 0: any number.
+
+        secret: what ids cannot be guessed without; empty: they count up.
+        """
         self.generation = 1
         #: Mappers there can be, with ids from 0 on.
         self.mappers = mappers or MAX_MAPPER + 1
         #: Whether writers may make attempt ids themselves, as those of groups do.
         self.own_ids = False
-        #: The highest attempt id that was given.
-        self.highest = 0
+        #: How many attempts were opened.
+        self.count = 0
+        #: How many of these, the first ones, have their count for an id.
+        self.plain = 0
+        self._secret = secret
         self.opened = BitMap()
         #: mapper → its committed attempt
         self.committed: dict[int, int] = {}
@@ -43,7 +62,8 @@ class Attempts:
 
         Returns: the mapper and its attempt.
 
-        Raises InvalidArgument for a mapper out of its range, and for None if every one was opened.
+        Raises InvalidArgument for a mapper out of its range, and for None if every one was opened;
+        CapacityExceeded.
         """
         if mapper is None:
             mapper = self._lowest_unopened()
@@ -52,11 +72,15 @@ class Attempts:
                     f"each of the {self.mappers} mappers was opened: name the one that runs again"
                 )
         check_mapper(mapper, self.mappers)
-        self.highest += 1
+        if self.count == _MAX_COUNT:
+            raise CapacityExceeded(
+                f"{_MAX_COUNT} attempts of this exchange were opened, as many as it can have"
+            )
+        self.count += 1
         if mapper not in self.opened:
             self.opened.add(mapper)
             self._put(mapper)
-        return mapper, self.highest
+        return mapper, self._id(mapper, self.count)
 
     def table(self) -> tuple[U32, U64]:
         """Return the committed mappers, ascending, and the attempt of each, only to be read."""
@@ -71,7 +95,18 @@ class Attempts:
         not known beforehand."""
         if attempt >= FIRST_OWN_ATTEMPT:
             return self.own_ids
-        return 1 <= attempt <= self.highest and mapper in self.opened
+        if mapper not in self.opened or not attempt:
+            return False
+        count = attempt >> _PROOF_BITS if self._secret else attempt
+        is_right = 1 <= count <= self.count and attempt == self._id(mapper, count)
+        return is_right or attempt <= self.plain
+
+    def _id(self, mapper: int, count: int) -> int:
+        if not self._secret:
+            return count
+        about = _ABOUT.pack(self._number, mapper, count)
+        proof = int.from_bytes(hmac.digest(self._secret, about, "sha256")[:_PROOF_BYTES], "big")
+        return count << _PROOF_BITS | proof >> 8 * _PROOF_BYTES - _PROOF_BITS
 
     def commit(self, mapper: int, attempt: int, digest: bytes) -> None:
         """Take the first commit of a mapper; `digest` is of what it says."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ from cosco.errors import InvalidArgument
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed
 from cosco.protocol.records import U32, Assignment
+
+#: No more pairs than this are looked at one by one: each look by arrays costs as much as some of
+#: them, and an exchange of a group has few ranges.
+_FEW: Final = 4
 
 
 class Epochs:
@@ -56,16 +61,23 @@ class Epochs:
 
         Raises InvalidArgument for an epoch that never was.
         """
+        if len(pairs) <= _FEW:
+            found = [self._is_present(index, epoch, builds) for index, epoch in pairs.tolist()]
+            return np.array(found, dtype=np.bool_)
         ranges, epochs = pairs.T
         known = ranges < len(self.placed)
         if known.all():
             known = (epochs > 0) & (epochs <= self._last[ranges])
         if not known.all():
-            index, epoch = pairs[int(np.argmin(known))].tolist()
-            raise InvalidArgument(f"there is no epoch {epoch} of partition range {index}")
+            raise _no_epoch(*pairs[int(np.argmin(known))].tolist())
         current = self._builds[ranges] == builds[ranges]
         present: npt.NDArray[np.bool_] = current & (epochs >= self._firsts[ranges])
         return present
+
+    def _is_present(self, index: int, epoch: int, builds: U32) -> bool:
+        if index >= len(self.placed) or not 0 < epoch <= self._last[index]:
+            raise _no_epoch(index, epoch)
+        return bool(self._builds[index] == builds[index] and epoch >= self._firsts[index])
 
     def seal(self, index: int) -> bool:
         """Mark the current epoch of a range as sealed.
@@ -90,18 +102,23 @@ class Epochs:
 
         written: by range, whether it has any; a range that acknowledged a mark alone has not.
         """
-        ranges, epochs = pairs.T
-        new = written & ~self._last_written  # nearly always none, as most mappers write to most
-        fresh = new[ranges] | (epochs != self._last[ranges])
-        if not fresh.any():
-            return
-        for index, epoch in pairs[fresh & written[ranges]].tolist():
-            placed = self.find(index, epoch)
-            if placed is not None and not placed.written:
-                placed = replace(placed, written=True)
-                self.placed[index][epoch - self.placed[index][0].assignment.epoch] = placed
-                self._last_written[index] |= epoch == self._last[index]
-                self._put(placed)
+        if len(pairs) > _FEW:  # nearly always none is left, as most mappers write to most
+            ranges, epochs = pairs.T
+            new = written & ~self._last_written
+            fresh = new[ranges] | (epochs != self._last[ranges])
+            pairs = pairs[fresh & written[ranges]]
+        for index, epoch in pairs.tolist():
+            is_known = self._last_written[index] and epoch == self._last[index]
+            if written[index] and not is_known:
+                self._note_written(index, epoch)
+
+    def _note_written(self, index: int, epoch: int) -> None:
+        placed = self.find(index, epoch)
+        if placed is not None and not placed.written:
+            placed = replace(placed, written=True)
+            self.placed[index][epoch - self.placed[index][0].assignment.epoch] = placed
+            self._last_written[index] |= epoch == self._last[index]
+            self._put(placed)
 
     def put_all(self) -> None:
         """Name every row."""
@@ -121,3 +138,7 @@ class Epochs:
     def _put(self, placed: Placed) -> None:
         key = (self._number, placed.assignment.range_index, placed.assignment.epoch)
         self._changes.put("assignments", key, placed.row)
+
+
+def _no_epoch(index: int, epoch: int) -> InvalidArgument:
+    return InvalidArgument(f"there is no epoch {epoch} of partition range {index}")

@@ -78,21 +78,24 @@ class ExchangeState:
         changes: ChangeLog,
         *,
         callback: bool,
+        attempt_secret: bytes = b"",
     ) -> None:
         """`placed` holds every epoch of each range, ascending, the current one last.
 
-        `callback`: the driver can have mappers run again.
+        `callback`: the driver can have mappers run again. attempt_secret: see `Attempts`.
         """
         self.number = number
         self.spec = spec
         self.owner = owner
+        #: Whose it is, what lets who has it use it, and when it was made by the Unix clock.
+        self.tenant, self.capability, self.created_s = "", "", 0.0
         self.ranges = ranges
         self.kind = RowKind.ARROW if spec.schema else RowKind.UNDECIDED
         self.schema = spec.schema
         self.version = 1
         #: Mappers that it has, of a group; 0: it is of none, and they are not known beforehand.
         self.mappers = 0
-        self.attempts = Attempts(number, changes, spec.mappers)
+        self.attempts = Attempts(number, changes, spec.mappers, attempt_secret)
         self.builds = Builds(number, spec.partitions, ranges, changes)
         self.losses = Losses(number, changes, callback=callback, shuffle_id=spec.shuffle_id)
         self._epochs = Epochs(number, placed, changes)
@@ -131,8 +134,13 @@ class ExchangeState:
                 schema=self.schema,
                 ranges=self.ranges,
                 assignments=self._epochs.current(),
+                capability=self.capability,
             )
         return self._info
+
+    def set_capability(self, capability: str) -> None:
+        """Have clients told of this one from now on."""
+        self.capability, self._info = capability, None
 
     def event(self, kind: EventKind, cause: str | None = None) -> Event:
         """Return what operators are told of the whole of it."""
@@ -430,7 +438,7 @@ class ExchangeState:
             (self.number,),
             lambda: (
                 *spec_row(self.spec), self.owner, self.losses.callback, self.generation,
-                int(self.kind), self.schema, self.spec.direct_reads,
+                int(self.kind), self.schema, self.spec.direct_reads, self.tenant, self.created_s,
             ),
         )  # fmt: skip
 
@@ -438,7 +446,7 @@ class ExchangeState:
         self._changes.put(
             "counters",
             (self.number,),
-            lambda: (self.attempts.highest, self.version, self.losses.highest),
+            lambda: (self.attempts.count, self.version, self.losses.highest, self.attempts.plain),
         )
 
     def restore(self, generation: int, kind: int, schema: bytes) -> None:
@@ -447,9 +455,9 @@ class ExchangeState:
         self.kind = RowKind(kind)
         self.schema = schema
 
-    def restore_counters(self, attempts: int, version: int, losses: int) -> None:
+    def restore_counters(self, attempts: int, version: int, losses: int, plain: int) -> None:
         """Take back what was given last, so that nothing is given twice."""
-        self.attempts.highest = attempts
+        self.attempts.count, self.attempts.plain = attempts, plain
         self.version = version
         self.losses.highest = losses
 

@@ -172,6 +172,15 @@ class Losses:
             self._pend(None, due)
             self._add(None, due, reason)
 
+    def call_again(self, index: int, mappers: BitMap, reason: str) -> None:
+        """Have mappers run again that are pending for a range, and whose re-run was arranged
+        before; others are passed over."""
+        for loss_id, loss in list(self._losses.items()):
+            due = self.pending(index) & loss.mappers & mappers
+            if due and loss.state is LossState.ARRANGED:
+                self._tell(EventKind.MAPPERS_CALLED_BACK, loss.ranges, due, reason)
+                self._add(BitMap(loss.ranges or ()), self._take_out(loss_id, due), reason)
+
     def join(self, indexes: Collection[int], mapper: int, reason: str) -> None:
         """Have a mapper run again that has just committed rows of ranges that had lost them."""
         for index in indexes:

@@ -21,9 +21,11 @@ from cosco.metadata.state.exchange.directory import Directory
 from cosco.metadata.state.exchange.exchange_state import ExchangeState
 from cosco.metadata.state.exchange.losses import one_line
 from cosco.metadata.state.groups.open_group import Group, Part, restored_groups
+from cosco.metadata.state.records.capability_keys import CapabilityKeys
 from cosco.metadata.state.records.changes import ChangeLog, Row
 from cosco.metadata.state.records.leases import LeaseAge, Leases
 from cosco.protocol.api_limits import check_group_spec, check_owner, shown
+from cosco.protocol.capability import tenant_tag
 from cosco.protocol.events import Event, EventKind
 from cosco.protocol.group_records import (
     Alike,
@@ -55,6 +57,7 @@ class Groups:
         tables: Mapping[str, list[Row]],
         directory: Directory,
         members: Members,
+        keys: CapabilityKeys,
         changes: ChangeLog,
         now: float,
     ) -> None:
@@ -62,6 +65,7 @@ class Groups:
         begins in full now."""
         self._directory = directory
         self._members = members
+        self._keys = keys
         self._changes = changes
         self._leases: Leases[str] = Leases()
         self._groups = restored_groups(tables)
@@ -107,6 +111,23 @@ class Groups:
         group = self._of.get(number)
         return None if group is None else group.id
 
+    @property
+    def open(self) -> Mapping[str, Group]:
+        """Return all that there are, by id."""
+        return self._groups
+
+    def tenant_of(self, group_id: str) -> str | None:
+        """Return whose an open group is; None if there is none."""
+        group = self._groups.get(group_id)
+        return None if group is None else group.tenant
+
+    def part_from(self, group_id: str, first: int, *, used: bool) -> Part:
+        """Return a part of an open group; see `Group.part_from`. used: the database knows its id.
+
+        Raises: ExchangeClosed, ExchangeNotFound, InvalidArgument.
+        """
+        return self._open(group_id, used=used).part_from(first)
+
     def lease_age(self, group_id: str, now: float) -> LeaseAge:
         """Return how old the lease of a group is."""
         return self._leases.age(group_id, now)
@@ -141,10 +162,14 @@ class Groups:
         now: float,
         *,
         callback: bool,
+        tenant: str = "",
         used: bool = False,
         taken: str | None = None,
     ) -> GroupPart:
         """Make a group (`first` is 0) or extend it, or answer the repeated call that did.
+
+        An extension that was carried out, though its driver was told otherwise or nothing, is the
+        answer to the next one from the same index, of whatever size.
 
         spec: its shuffle_id is the group's. The sizes are checked by the caller.
         taken: an id that the group would have for its own, and was used before.
@@ -158,21 +183,22 @@ class Groups:
             raise not_open(spec.shuffle_id, used=used)
         if group is None:
             self._check_unused(spec.shuffle_id, used, taken)
-            group = Group(spec, mappers, owner, callback)
+            group = Group(spec, mappers, owner, callback, tenant)
             part = self._extend(group, size)
             self._groups[group.id] = group
             self._tell(EventKind.GROUP_CREATED, group, size)
             self._changes.put("open_groups", (group.id,), group.row)
         else:
             group.check_repeated(spec, mappers, first, owner)
-            found = next((b for b in group.parts if (b.first, b.size) == (first, size)), None)
+            found = group.made_from(first, size)
             if found is None:
                 group.check_extension(first)
             part = found or self._extend(group, size)
             if found is None:
                 self._tell(EventKind.GROUP_EXTENDED, group, size)
         self._leases.renew(group.id, group.spec.lease_s, now)
-        return group.told(part)
+        capability = self._keys.capability(part.number, part.size, tenant=group.tenant)
+        return group.told(part, capability)
 
     def poll(
         self, group_id: str, owner: bytes, now: float, *, used: bool = False
@@ -271,47 +297,58 @@ class Groups:
         if part is not group.parts[-1]:
             self._forget_if_closed(group, part)
 
-    def report_uncommitted(self, number: int, mappers: BitMap, reason: str, now: float) -> None:
+    def report_uncommitted(
+        self,
+        number: int,
+        mappers: BitMap,
+        reason: str,
+        now: float,
+        *,
+        range_index: int = 0,
+        build: int = 0,
+    ) -> None:
         """Have mappers run again that died before they committed; others are passed over, and
         those that were reported less than RECALL_S ago: their re-run may die as well.
 
+        build: 0 for mappers that never have, else that of a range that they were called back for,
+        in which they have marked since.
+
         Raises ExchangeNotFound or ExchangeClosed of the exchange; InvalidArgument if it is of no
-        group, or has no such mappers.
+        group, or has no such mappers or range.
         """
         exchange = self._directory.get(number)
-        shuffle_id = exchange.spec.shuffle_id
-        if not exchange.mappers:
-            raise InvalidArgument(
-                f"exchange {shown(shuffle_id)} is of no group: its mappers commit themselves",
-                shuffle_id=shuffle_id,
-            )
-        if mappers and mappers.max() >= exchange.mappers:
-            raise InvalidArgument(
-                f"mapper {mappers.max()} is reported, exchange {shown(shuffle_id)} has mappers 0 "
-                f"to {exchange.mappers - 1}",
-                shuffle_id=shuffle_id,
-            )
-        called = self._of[number].called.setdefault(number, {})
+        _check_reported(exchange, mappers, range_index)
+        if build not in {0, exchange.build(range_index)}:
+            return
+        losses = exchange.losses
         due = mappers - exchange.attempts.committed_mappers
+        if build:
+            due = losses.pending(range_index) & mappers
+        called = self._of[number].called.setdefault(number, {})
         due -= BitMap(
             mapper for mapper in due if mapper in called and now - called[mapper] < RECALL_S
         )
         called.update(dict.fromkeys(due, now))
-        exchange.losses.call_back(due, one_line(reason) or "mappers did not commit")
+        reason = one_line(reason) or "mappers did not commit"
+        if build:
+            losses.call_again(range_index, due, reason)
+        else:
+            losses.call_back(due, reason)
         exchange.put_counters()
         self.told(exchange)
 
     def found(self, exchange: ExchangeState, assignment: Assignment) -> FoundAssignment:
         """Return what a daemon is told of an assignment of its own that is in force."""
         partition_range = exchange.ranges[assignment.range_index]
+        tenant = tenant_tag(exchange.tenant)
         group = self._of.get(exchange.number)
         if group is None:
-            return FoundAssignment(assignment, partition_range)
+            return FoundAssignment(assignment, partition_range, tenant=tenant)
         alike = None
         if assignment.epoch == 1:
             part = group.part_of(exchange.number)
             alike = alike_in(part, assignment, self._directory.open)
-        return FoundAssignment(assignment, partition_range, group.mappers, alike)
+        return FoundAssignment(assignment, partition_range, group.mappers, alike, tenant)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -340,6 +377,7 @@ class Groups:
             )
 
     def _extend(self, group: Group, size: int) -> Part:
+        self._directory.check_room(group.tenant, size)
         last = group.parts[-1] if group.parts else None
         first, number = group.exchanges, self._directory.next_number
         if last is not None and self._members.would_take(last.placed):
@@ -350,6 +388,7 @@ class Groups:
         part = Part(first, size, number, ranges, placed)
         group.parts.append(part)
         alone = [(epoch,) for epoch in placed]
+        capability = self._keys.capability(number, size, tenant=group.tenant)
         for index in range(first, part.end):
             exchange = self._members.open_exchange(
                 replace(group.spec, shuffle_id=member_name(group.id, index)),
@@ -357,7 +396,9 @@ class Groups:
                 ranges,
                 alone,
                 callback=group.callback,
+                tenant=group.tenant,
                 mappers=group.mappers,
+                capability=capability,
             )
             self._joined(group, index, exchange.number)
         if last is not None:
@@ -374,6 +415,7 @@ class Groups:
             Event(
                 kind=kind, group=group.id, exchanges=exchanges, mappers=group.mappers, cause=cause,
                 partitions=group.spec.partitions, replicas=group.spec.replicas,
+                tenant=group.tenant or None,
             )
         )  # fmt: skip
 
@@ -444,3 +486,25 @@ def alike_in(part: Part, assignment: Assignment, exchanges: Mapping[int, Exchang
         if other is None or other.assignment(assignment.range_index, 1) != assignment:
             without.add(offset)
     return Alike(part.number, part.size, without)
+
+
+def _check_reported(exchange: ExchangeState, mappers: BitMap, range_index: int) -> None:
+    """Raise InvalidArgument for a report of what there is not."""
+    shuffle_id = exchange.spec.shuffle_id
+    if not exchange.mappers:
+        raise InvalidArgument(
+            f"exchange {shown(shuffle_id)} is of no group: its mappers commit themselves",
+            shuffle_id=shuffle_id,
+        )
+    if mappers and mappers.max() >= exchange.mappers:
+        raise InvalidArgument(
+            f"mapper {mappers.max()} is reported, exchange {shown(shuffle_id)} has mappers 0 "
+            f"to {exchange.mappers - 1}",
+            shuffle_id=shuffle_id,
+        )
+    if range_index >= len(exchange.ranges):
+        raise InvalidArgument(
+            f"mappers of range {range_index} are reported, exchange {shown(shuffle_id)} has "
+            f"ranges 0 to {len(exchange.ranges) - 1}",
+            shuffle_id=shuffle_id,
+        )

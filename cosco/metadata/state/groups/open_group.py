@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pyroaring import BitMap
 
-from cosco.errors import ExchangeExists, InvalidArgument
+from cosco.errors import ExchangeClosed, ExchangeExists, InvalidArgument
 from cosco.metadata.state.records.changes import Row
 from cosco.metadata.state.records.table_rows import Placed, ref_row, spec_from_row, spec_row
 from cosco.protocol.api_limits import shown
@@ -72,6 +72,7 @@ class Group:
     mappers: int
     owner: bytes
     callback: bool
+    tenant: str = ""
     parts: list[Part] = field(default_factory=list)
     open: BitMap = field(default_factory=BitMap)
     asking: set[int] = field(default_factory=set)
@@ -91,6 +92,22 @@ class Group:
         """Return the part that has an exchange which is open."""
         return self.parts[bisect_right(self.parts, number, key=lambda p: p.number) - 1]
 
+    def part_from(self, first: int) -> Part:
+        """Return the part whose first exchange has the index `first`.
+
+        Raises: ExchangeClosed if all of it is closed; InvalidArgument if no part began there, for
+        all that is known.
+        """
+        found = next((part for part in self.parts if part.first <= first < part.end), None)
+        if found is not None and found.first == first:
+            return found
+        if found is None and first < self.exchanges:
+            raise ExchangeClosed(
+                f"the exchanges of group {shown(self.id)} from index {first} on are closed",
+                shuffle_id=self.id,
+            )
+        raise self._invalid(f"has no part that begins with exchange {first}")
+
     def index_of(self, number: int) -> int:
         """Return the index of an exchange that is open."""
         part = self.part_of(number)
@@ -101,7 +118,7 @@ class Group:
         part = self.parts[bisect_right(self.parts, index, key=lambda p: p.first) - 1]
         return part.number + index - part.first
 
-    def told(self, part: Part) -> GroupPart:
+    def told(self, part: Part, capability: str) -> GroupPart:
         """Return what the driver is told of a part, whatever became of it since."""
         schema = self.spec.schema
         info = ExchangeInfo(
@@ -112,6 +129,7 @@ class Group:
             schema=schema,
             ranges=part.ranges,
             assignments=tuple(placed.assignment for placed in part.placed),
+            capability=capability,
         )
         return GroupPart(self.id, part.first, part.size, self.mappers, info)
 
@@ -147,6 +165,14 @@ class Group:
                 shuffle_id=self.id,
             )
 
+    def made_from(self, first: int, size: int) -> Part | None:
+        """Return what a call has made that comes again, None if none has.
+
+        Whoever has not heard that an extension was made may ask for another number next time.
+        """
+        part = next((part for part in self.parts if part.first == first), None)
+        return part if part is not None and (first or part.size == size) else None
+
     def check_extension(self, first: int) -> None:
         """Raise InvalidArgument unless the next exchange has the index `first`."""
         if first != self.exchanges:
@@ -162,15 +188,15 @@ class Group:
 
     def row(self) -> Row:
         """Return the columns after the group's id."""
-        return *spec_row(self.spec)[1:], self.owner, self.callback, self.mappers
+        return *spec_row(self.spec)[1:], self.owner, self.callback, self.mappers, self.tenant
 
 
 def restored_groups(tables: Mapping[str, list[Row]]) -> dict[str, Group]:
     """Return the open groups by id, as their rows have them: none of their exchanges is open
     yet."""
     groups = {}
-    for *spec, owner, callback, mappers in tables.get("open_groups", ()):
-        group = Group(spec_from_row(spec), mappers, owner, bool(callback))
+    for *spec, owner, callback, mappers, tenant in tables.get("open_groups", ()):
+        group = Group(spec_from_row(spec), mappers, owner, bool(callback), tenant)
         groups[group.id] = group
     for group_id, *part in tables.get("blocks", ()):
         groups[group_id].parts.append(Part.from_row(*part))

@@ -7,7 +7,7 @@ rendered when it is drained, so one that changed a hundred times in a batch is w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -29,12 +29,24 @@ class Change(NamedTuple):
 class Stored:
     """A database's content: rows by table, key columns first, in the order of their keys.
 
-    `next_number` is above every exchange number ever given.
+    `next_number` is above every exchange number ever given. attempt_secret: what attempt ids cannot
+    be guessed without; empty: they count up.
     """
 
     cluster_id: str
     next_number: int = 1
     tables: dict[str, list[Row]] = field(default_factory=dict)
+    attempt_secret: bytes = field(default=b"", repr=False)
+
+    def as_of(self, unix_us: int) -> Stored:
+        """Return the same for a service that starts now: numbers go on from the microsecond of the
+        Unix clock, so that those are not given again that were after a backup which is restored.
+
+        Daemons have rows by these numbers. A new database begins with 1.
+        """
+        if self.next_number == 1:
+            return self
+        return replace(self, next_number=max(self.next_number, unix_us))
 
 
 class ChangeLog:
@@ -45,6 +57,8 @@ class ChangeLog:
 
     def __init__(self) -> None:
         self.events = EventLog()
+        #: Gives whose the open exchange of a number is; empty: nobody's.
+        self.tenant_of: Callable[[int], str] = lambda _: ""
         # By table and first column of the key, so that a delete looks at few of them.
         self._dirty: dict[tuple[str, Any], dict[Row, Callable[[], Row] | None]] = {}
         self._columns: dict[str, int] = {}  # of the keys of a table
@@ -58,7 +72,13 @@ class ChangeLog:
         return sum(map(len, self._dirty.values()))
 
     def tell(self, event: Event) -> None:
-        """Have operators told of something, once what changed until now is durable."""
+        """Have operators told of something, once what changed until now is durable.
+
+        What is of an open exchange is told with its tenant, which is not known any more by then if
+        the exchange is closed.
+        """
+        if event.number is not None and (tenant := self.tenant_of(event.number)):
+            event = replace(event, tenant=tenant)
         self.events.add(event)
 
     def put(self, table: str, key: Row, render: Callable[[], Row]) -> None:

@@ -22,6 +22,10 @@ class Leases(Generic[_K]):
     def __init__(self) -> None:
         self._held: dict[_K, tuple[float, float]] = {}  # holder → (period, deadline)
 
+    def __len__(self) -> int:
+        """Holders whose leases did not run out."""
+        return len(self._held)
+
     def renew(self, holder: _K, period_s: float, now: float) -> None:
         """Begin a full period, whether or not `holder` had a lease."""
         self._held[holder] = (period_s, now + period_s)

@@ -76,7 +76,15 @@ class CopyKeeper(TaskRunner):
             if not done.cancelled():
                 done.set_result(error)
 
-        turn = Turn("copies cannot be stored:", lambda _: core.absorb_copy(copy), end, copy.length)
+        held = core.assignment(copy.key)
+        turn = Turn(
+            "copies cannot be stored:",
+            lambda _: core.absorb_copy(copy),
+            end,
+            copy.length,
+            tenant=0 if held is None else held.tenant,
+            is_copy=True,
+        )
         core.page_queue.enter(turn, time.monotonic())
         try:
             core.kick()

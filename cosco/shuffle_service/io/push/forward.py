@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, Final
-
-import grpc
+from collections.abc import Callable
+from typing import Final
 
 from cosco.errors import CapacityExceeded, CoscoError, ServiceUnavailable
-from cosco.process.grpc_settings import CHANNEL_OPTIONS, keepalive
+from cosco.process.service_calls.channel_choice import new_channel
+from cosco.process.service_calls.service_channel import CallFailed, ServiceChannel
 from cosco.protocol import wire
+from cosco.protocol.push.messages import PushReply
 from cosco.protocol.wire import mpb
 from cosco.shuffle_service.io.membership import MetadataLink
 from cosco.shuffle_service.io.task_runner import TaskRunner
@@ -35,16 +36,31 @@ _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
 #: The replica ends a stream that is done within this time, or it counts as broken.
 _END_S: Final = 5.0
-_OPTIONS: Final = (*CHANNEL_OPTIONS, *keepalive(5_000, 5_000))
+#: What a replica may say at once: it refuses many frames with a reason for each.
+_REPLY_MAX_BYTES: Final = 64 << 20
+#: Given the incarnation of a replica, and how many streams to it there were.
+Proof = Callable[[int, int], str]
+
+
+def _none_is_needed(_incarnation: int, _attempt: int) -> str:
+    return ""
 
 
 class Forwards(TaskRunner):
     """All links of one daemon; `start` to `stop` once."""
 
-    def __init__(self, core: DaemonCore, metadata: MetadataLink, full_store_wait_s: float) -> None:
+    def __init__(
+        self,
+        core: DaemonCore,
+        metadata: MetadataLink,
+        full_store_wait_s: float,
+        proof: Proof = _none_is_needed,
+    ) -> None:
+        """proof: makes what shows a replica that this daemon is one of its cluster."""
         super().__init__()
         self._core = core
         self._metadata = metadata
+        self._proof = proof
         self._full_store_wait_s = full_store_wait_s
         self._links: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -60,7 +76,7 @@ class Forwards(TaskRunner):
         await super().stop()
 
     def _connect(self, replica: Replica) -> None:
-        link = _Link(replica, self._core, self._metadata)
+        link = _Link(replica, self._core, self._metadata, self._proof)
         task = asyncio.create_task(link.run(), name=f"forward-{replica.ref.address}")
         self._links.add(task)
         task.add_done_callback(self._ended)
@@ -90,16 +106,19 @@ class Forwards(TaskRunner):
 class _Link:
     """One replica: a stream, and another one when it breaks, until nothing is to be said."""
 
-    def __init__(self, replica: Replica, core: DaemonCore, metadata: MetadataLink) -> None:
+    def __init__(
+        self, replica: Replica, core: DaemonCore, metadata: MetadataLink, proof: Proof
+    ) -> None:
         self._replica = replica
         self._core = core
         self._metadata = metadata
-        self._wake = asyncio.Event()
+        self._proof = proof
+        self._streams = 0  # begun
         self._unreached_since: float | None = None
         self._said_alive = False
-        self._channel = grpc.aio.insecure_channel(replica.ref.address, options=_OPTIONS)
-        self._open_stream: Any = self._channel.stream_stream(f"/{wire.SHUFFLE_SERVICE}/Push")
-        replica.wake = self._wake.set
+        self._channel = new_channel(
+            replica.ref.address, max_reply_bytes=_REPLY_MAX_BYTES, tls=metadata.tls
+        )
 
     async def run(self) -> None:
         """Serve the replica until it needs no link any more, or is gone and that was heard."""
@@ -164,56 +183,128 @@ class _Link:
 
     async def _stream(self) -> None:
         """Have one stream, until nothing is left to be said; raises if it breaks."""
-        self._replica.begin_stream()
-        call = self._open_stream()
-        reading = asyncio.create_task(self._read(call), name="replica-replies")
-        writing = asyncio.create_task(self._write(call), name="replica-requests")
+        self._replica.begin_stream(self._proof(self._replica.ref.incarnation, self._streams))
+        self._streams += 1
+        stream = _ReplicaStream(self._replica, self._channel, self._on_reply)
+        self._replica.wake = stream.wake
         try:
-            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                await reading
-                raise ConnectionResetError("it ended the stream")
-            await writing
-            await asyncio.wait_for(reading, _END_S)
+            await stream.over
             self._replica.end_stream()
         finally:
-            reading.cancel()
-            writing.cancel()
-            call.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            self._replica.wake = _nothing
+            stream.close()
 
-    async def _write(self, call: Any) -> None:
-        """Send what there is to send; returns when there was nothing for a while."""
-        while True:
-            self._wake.clear()
-            request = self._replica.next_request()
-            if request is not None:
-                await call.write(wire.push_request_to_bytes(request))
-            elif not self._replica.is_idle:
-                await self._wake.wait()
-            else:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), LINGER_S)
-                except TimeoutError:
-                    await call.done_writing()
-                    return
+    def _on_reply(self, reply: PushReply) -> None:
+        self._unreached_since = None
+        self._said_alive = False
+        sealed = self._replica.on_reply(reply, time.monotonic())
+        if sealed:
+            self._core.seal(sealed)
+        if sealed or reply.acknowledged:
+            self._core.changed(time.monotonic())
 
-    async def _read(self, call: Any) -> None:
-        """Take note of replies; returns at the end of a stream that ended well."""
-        while (message := await call.read()) is not grpc.aio.EOF:
-            self._unreached_since = None
-            self._said_alive = False
-            reply = wire.push_reply_from_bytes(message)
-            sealed = self._replica.on_reply(reply, time.monotonic())
-            if sealed:
-                self._core.seal(sealed)
-            if sealed or reply.acknowledged:
-                self._core.changed(time.monotonic())
-            self._wake.set()
+
+class _ReplicaStream:
+    """One stream to a replica: says what there is to say when there is room, in no task of its own.
+
+    over: done when the stream has ended well; its exception is why it broke.
+    """
+
+    def __init__(
+        self, replica: Replica, channel: ServiceChannel, on_reply: Callable[[PushReply], None]
+    ) -> None:
+        """Begin a stream. on_reply: takes note of what the replica says."""
+        self._loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = self._loop.create_future()
+        self._replica = replica
+        self._on_reply = on_reply
+        self._is_due = self._ends = False
+        self._idle_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stream = channel.stream(f"/{wire.SHUFFLE_SERVICE}/Push", self)
+        self.wake()
+
+    def wake(self) -> None:
+        """Say what there is to say: once, for all that comes up until then."""
+        if not (self._is_due or self.over.done()):
+            self._is_due = True
+            self._loop.call_soon(self._say)
+
+    def close(self) -> None:
+        """End it at once."""
+        self.over.cancel()
+        self._stream.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- what the channel tells -------------------------------------------------------------
+
+    def on_message(self, message: bytes) -> None:
+        """See `StreamListener`."""
+        if self.over.done():  # it has failed: what comes behind that counts no more
+            return
+        try:
+            self._on_reply(wire.push_reply_from_bytes(message))
+        except Exception as error:  # noqa: BLE001  whatever it is, the stream ends by it
+            self._fail(error)
+        else:
+            self.wake()
+
+    def on_room(self) -> None:
+        """See `StreamListener`."""
+        self.wake()
+
+    def on_end(self, failure: CallFailed | None) -> None:
+        """See `StreamListener`."""
+        if failure is not None:
+            self._fail(failure)
+        elif not self._ends:
+            self._fail(ConnectionResetError("it ended the stream"))
+        elif not self.over.done():
+            self.over.set_result(None)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _say(self) -> None:
+        self._is_due = False
+        if self._ends or self.over.done():
+            return
+        try:
+            while self._stream.has_room:
+                request = self._replica.next_request()
+                if request is None:
+                    break
+                self._stream.send(wire.push_request_to_bytes(request))
+        except Exception as error:  # noqa: BLE001  as for what comes
+            self._fail(error)
+            return
+        self._idle_since = self._loop.time() if self._replica.is_idle else None
+        if self._idle_since is not None and self._timer is None:
+            self._timer = self._loop.call_later(LINGER_S, self._look)
+
+    def _look(self) -> None:
+        """End the stream if there was nothing to say for a while."""
+        self._timer = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + LINGER_S - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+            return
+        self._ends = True
+        self._stream.half_close()
+        late = TimeoutError("it does not end the stream")
+        self._timer = self._loop.call_later(_END_S, self._fail, late)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
+
+
+def _nothing() -> None:
+    """There is no stream; the next one begins with all there is to say."""
 
 
 def _reason(error: Exception) -> str:
     """Return why a stream broke, in one line."""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name.lower()}: {' '.join((error.details() or '').split())[:200]}"
     return str(error) or type(error).__name__

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from cosco.errors import InvalidArgument
+from cosco.errors import CoscoError
 from cosco.protocol.push.receiver import PushReceiver
 from cosco.protocol.wire import push_reply_to_bytes, push_request_from_bytes
 from cosco.shuffle_service.io.metrics import DaemonMetrics
@@ -24,16 +24,16 @@ class PushStream:
         receiver.wake = self._woken.set
 
     async def run(self, requests: Any) -> None:
-        """Read and answer until the sender is done, or breaks the rules."""
+        """Read and answer until the sender is done, or does what it may not."""
         reading = asyncio.create_task(self._read(requests), name="push-requests")
         sending = asyncio.create_task(self._send_replies(), name="push-replies")
         self._receiver.cut_off = reading.cancel
         try:
             await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
             error = reading.exception() if reading.done() and not reading.cancelled() else None
-            if error is not None and not isinstance(error, InvalidArgument):
+            if error is not None and not isinstance(error, CoscoError):
                 raise error
-            self._receiver.close(time.monotonic(), broken=str(error or ""))
+            self._receiver.close(time.monotonic(), why=error)
             self._has_ended = True
             self._woken.set()
             await sending
@@ -46,7 +46,7 @@ class PushStream:
     async def _read(self, requests: Any) -> None:
         receiver = self._receiver
         async for message in requests:
-            receiver.on_request(push_request_from_bytes(message), time.monotonic())
+            receiver.on_requests((push_request_from_bytes(message),), time.monotonic())
             while not receiver.may_read:
                 await self._wait()
         while receiver.is_under_way:  # the sender has no more, and waits for these answers

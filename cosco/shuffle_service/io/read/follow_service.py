@@ -8,15 +8,17 @@ rows. What waits is bounded over all streams, by `state.buffers.mark_boards.Mark
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cosco.errors import CoscoError, ExchangeClosed, InvalidArgument
+from cosco.errors import AccessDenied, CoscoError, ExchangeClosed, InvalidArgument
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
 from cosco.protocol.wire import followed_to_bytes, follows_from_bytes
 from cosco.shuffle_service.io.lookups import Lookups
+from cosco.shuffle_service.state.access_check import ReadingStream
 from cosco.shuffle_service.state.buffers.assignments import AssignmentBuffers
 from cosco.shuffle_service.state.buffers.mark_boards import MarkBoard
 from cosco.shuffle_service.state.core import DaemonCore
@@ -55,32 +57,50 @@ class _Follower:
     def found(self, found: AssignmentBuffers | CoscoError, _: float) -> None:
         """Have it wait at the board of its assignment, or answered."""
         if isinstance(found, CoscoError):
-            is_closed = isinstance(found, ExchangeClosed)
-            outcome = FollowOutcome.CLOSED if is_closed else FollowOutcome.ELSEWHERE
-            self.refusal = refused(self.ask, outcome, str(found))
+            self.refusal = refused(self.ask, _outcome(found), str(found))
         self.stop_look_up = None
         self.stream.place(self)
+
+
+def _outcome(error: CoscoError) -> FollowOutcome:
+    """Return what a reader is told who is not told about marks."""
+    if isinstance(error, ExchangeClosed):
+        return FollowOutcome.CLOSED
+    is_denied = isinstance(error, AccessDenied)
+    return FollowOutcome.DENIED if is_denied else FollowOutcome.ELSEWHERE
 
 
 class Followers:
     """The questions of one call of Follow: what they wait for, and the answers to them."""
 
-    def __init__(self, core: DaemonCore, lookups: Lookups) -> None:
+    def __init__(self, core: DaemonCore, lookups: Lookups, shown: ReadingStream) -> None:
         self._core = core
         self._lookups = lookups
+        self._shown = shown
         self._followers: dict[int, _Follower] = {}
         self._ready: deque[_Follower] = deque()
         #: Called when there is an answer.
         self.on_ready: Callable[[], object] = lambda: None
 
     @property
-    def takes_questions(self) -> bool:
-        """Whether the reader may be read from."""
-        return len(self._ready) < MAX_READY
+    def more_questions(self) -> int:
+        """Return how many messages may be read from the reader; none while much is to be said."""
+        return max(MAX_READY - len(self._ready), 0)
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether a question waits for its answer, or for the reader to take it."""
+        return bool(self._followers)
 
     @property
     def has_answers(self) -> bool:
         return bool(self._ready)
+
+    @property
+    def is_to_end(self) -> bool:
+        """Whether the call is one more than its tenant may have, and everything is answered. For
+        more questions there will be another one."""
+        return self._shown.is_beyond and not self._followers
 
     def on_message(self, message: bytes) -> None:
         """Take note of what a reader asks; raises InvalidArgument if it breaks the rules."""
@@ -91,6 +111,7 @@ class Followers:
         """Forget what was not answered."""
         for follower in list(self._followers.values()):
             self._forget(follower)
+        self._shown.close()
 
     def _on_question(self, ask: Follow) -> None:
         before = self._followers.get(ask.id)
@@ -101,6 +122,10 @@ class Followers:
         if before is not None:
             raise InvalidArgument(f"a second question with the id {ask.id} of one that waits")
         follower = self._followers[ask.id] = _Follower(self, ask)
+        try:
+            self._shown.check(ask.number, ask.capability, time.time(), waits=not ask.now)
+        except CoscoError as error:  # others on the stream may read theirs
+            follower.refusal = refused(ask, _outcome(error), str(error))
         self.place(follower)
 
     def place(self, follower: _Follower) -> None:
@@ -158,7 +183,7 @@ class FollowStream:
         self._followers = followers
         self._has_ready = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._ended = False
+        self._ended = self._broken = False
         followers.on_ready = self._has_ready.set
 
     async def run(self, requests: Any) -> None:
@@ -168,10 +193,13 @@ class FollowStream:
         try:
             await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
-                await reading
                 self._ended = True
+                self._broken = reading.exception() is not None
                 self._has_ready.set()
+            # Also of a reader that breaks the rules: gRPC ends no call in the middle of a write.
             await sending
+            if reading.done():
+                await reading
         finally:
             for task in (reading, sending):
                 task.cancel()
@@ -180,15 +208,20 @@ class FollowStream:
 
     async def _read(self, requests: Any) -> None:
         async for message in requests:
-            while not self._followers.takes_questions:
+            while not self._followers.more_questions:
                 self._has_room.clear()
                 await self._has_room.wait()
             self._followers.on_message(message)
 
     async def _send(self) -> None:
-        while not self._ended or self._followers.has_answers:
+        while not self._broken and (not self._ended or self._followers.has_answers):
             await self._has_ready.wait()
             self._has_ready.clear()
-            while replies := self._followers.replies():
+            while replies := self._next_replies():
                 self._has_room.set()
                 await self._context.write(followed_to_bytes(replies))
+            if self._followers.is_to_end:
+                return
+
+    def _next_replies(self) -> list[Followed]:
+        return [] if self._broken else self._followers.replies()

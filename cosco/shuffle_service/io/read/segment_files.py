@@ -28,7 +28,7 @@ from cosco.format.segment import (
 )
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
-from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.segment_indexes import KeptIndexes
 
 #: What is read of the end of a segment: most indexes are no longer.
 _TAIL_BYTES: Final = 16 << 10

@@ -32,6 +32,8 @@ class AssignmentBuffers:
 
     replica: to whom frames are forwarded; None for a single copy, and at the replica.
     copied_from: at the replica, the incarnation of the primary; 0 at the primary.
+    build: of the range, which the epoch is of.
+    tenant: the tag of the tenant whose rows it has; 0: nobody's.
     mappers: of an exchange of a group, else 0. board: their marks; None if there is no room.
     segments: those that are stored, oldest first.
     """
@@ -41,6 +43,8 @@ class AssignmentBuffers:
     replica: DaemonRef | None = None
     copied_from: int = 0
     sealed: bool = False
+    build: int = 1
+    tenant: int = 0
     mappers: int = 0
     board: MarkBoard | None = None
     buffers: dict[int, PartitionBuffer] = field(default_factory=dict)

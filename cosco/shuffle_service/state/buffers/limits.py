@@ -102,15 +102,14 @@ class PoolShares:
         return min(free, int(self._pool.capacity_bytes * _BUFFERS_SHARE) - buffers)
 
     @property
-    def ahead(self) -> int:
-        """Return what buffers may have beyond their need: pages there are plenty of."""
-        roomy = self._pool.free_bytes - int(self._pool.capacity_bytes * _ROOMY_SHARE)
-        return min(roomy, self.buffers_room)
-
-    @property
     def room(self) -> Room:
-        """Return both; each page that is taken lessens them by its size."""
-        return Room(self.buffers_room, self.ahead)
+        """Return that, and what they may have beyond their need: pages there are plenty of.
+
+        Each page that is taken lessens both by its size.
+        """
+        room = self.buffers_room
+        roomy = self._pool.free_bytes - int(self._pool.capacity_bytes * _ROOMY_SHARE)
+        return Room(room, min(roomy, room))
 
     def is_low(self, waiting_bytes: int, *, hanging_bytes: int) -> bool:
         """Whether buffers' memory is short, counting what is being written as free.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed
@@ -234,8 +234,12 @@ class Replica:
 
     # --- its link -------------------------------------------------------------------------
 
-    def begin_stream(self) -> None:
-        """Begin a new stream: what was not answered is sent again, what was told is told again."""
+    def begin_stream(self, capability: str = "") -> None:
+        """Begin a new stream: what was not answered is sent again, what was told is told again.
+
+        capability: is shown to the replica.
+        """
+        self._sender.show(capability)
         self._sender.begin_stream()
 
     def end_stream(self) -> None:
@@ -373,7 +377,7 @@ class ReplicationLog:
             else:
                 self.on_replica(replica)
         self._sequence += 1
-        restamped = replace(header, incarnation=ref.incarnation, sequence=self._sequence)
+        restamped = header._replace(incarnation=ref.incarnation, sequence=self._sequence)
         frame = Forward(
             header=restamped,
             payload=(body,),

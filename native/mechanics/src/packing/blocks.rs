@@ -1,7 +1,11 @@
 //! Blocks of one attempt, written one behind the other, and what they add up to by partition.
 
-use crate::block::{BlockHeader, HEADER_BYTES, POSITION_SHIFT, write_block};
+use crate::block::{
+    BlockHeader, CODEC_NONE, FLAG_MARK, HEADER_BYTES, MAX_CONTENT_BYTES, POSITION_SHIFT,
+    write_block,
+};
 use crate::lz4::Compressor;
+use crate::packing::misuse::Misuse;
 
 /// What the blocks of one partition add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +97,25 @@ impl BlockWriter {
         sums.row_bytes += written.row_bytes();
         sums.stored_bytes += written.block_bytes() as u64;
         sums.digest = sums.digest.wrapping_add(written.digest);
+    }
+
+    /// Writes the mark of the partitions `first` to `end`: see `cosco/protocol/mark.py`.
+    pub fn mark(&mut self, first: u32, end: u32) -> Result<(), Misuse> {
+        let sums = self.sums.get(first as usize..end as usize).ok_or(Misuse::Partition)?;
+        let fields: [fn(&Sums) -> u64; 3] = [|one| one.rows, |one| one.row_bytes, |one| one.digest];
+        let content: Vec<u8> = fields
+            .iter()
+            .flat_map(|field| sums.iter().flat_map(|one| field(one).to_le_bytes()))
+            .collect();
+        if content.len() > MAX_CONTENT_BYTES {
+            return Err(Misuse::Count);
+        }
+        let header =
+            BlockHeader { partition: first, flags: FLAG_MARK, codec: CODEC_NONE, ..self.identity };
+        self.memory.resize(self.memory.len().max(self.used + HEADER_BYTES + content.len()), 0);
+        let target = &mut self.memory[self.used..];
+        self.used += write_block(target, header, &content, &mut self.compressor).block_bytes();
+        Ok(())
     }
 
     /// Writes blocks of sorted rows until `room` bytes are written or more, or the next rows are of

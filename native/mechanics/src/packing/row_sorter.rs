@@ -55,6 +55,8 @@ pub struct RowSorter {
     /// The partition and the length of each of those.
     row_partitions: Vec<u32>,
     lengths: Vec<u32>,
+    /// How many rows those are: of a batch that is being added more may be noted.
+    unsorted_rows: usize,
     sorted: SortedRows,
     targets: Vec<Target>,
     cursors: Vec<Cursor>,
@@ -71,6 +73,7 @@ impl RowSorter {
             unsorted_bytes: 0,
             row_partitions: Vec::new(),
             lengths: Vec::new(),
+            unsorted_rows: 0,
             sorted: SortedRows::default(),
             targets: vec![Target::default(); partitions],
             cursors: vec![Cursor::default(); partitions],
@@ -84,6 +87,7 @@ impl RowSorter {
         self.unsorted_bytes = 0;
         self.row_partitions.clear();
         self.lengths.clear();
+        self.unsorted_rows = 0;
         self.sorted.clear();
         self.targets = vec![Target::default(); partitions];
         self.cursors = vec![Cursor::default(); partitions];
@@ -94,6 +98,16 @@ impl RowSorter {
     /// Returns the indices of rows that are too long for a block, in order: their bytes are not
     /// copied, only their places are kept. After a misuse some rows may have been added.
     pub fn append(
+        &mut self,
+        row_partitions: Integers<'_>,
+        run: RowRun<'_>,
+    ) -> Result<Vec<usize>, Misuse> {
+        let result = self.append_run(row_partitions, run);
+        self.forget_misused(result.is_err());
+        result
+    }
+
+    fn append_run(
         &mut self,
         row_partitions: Integers<'_>,
         run: RowRun<'_>,
@@ -129,8 +143,51 @@ impl RowSorter {
         Ok(long_rows)
     }
 
+    /// Copies a few rows that lie apart behind those of their partitions.
+    ///
+    /// Returns false, and adds nothing, if one is too long for a block, or all together for a sort
+    /// buffer.
+    pub fn append_rows<'a, Rows>(
+        &mut self,
+        row_partitions: &[u32],
+        rows: Rows,
+    ) -> Result<bool, Misuse>
+    where
+        Rows: ExactSizeIterator<Item = &'a [u8]> + Clone,
+    {
+        if row_partitions.len() != rows.len() {
+            return Err(Misuse::Count);
+        }
+        let partitions = self.targets.len();
+        if row_partitions.iter().any(|&one| one as usize >= partitions) {
+            return Err(Misuse::Partition);
+        }
+        let mut bytes = 0;
+        for row in rows.clone() {
+            bytes += row.len();
+            if row.len() > MAX_BLOCK_ROW_BYTES || bytes > self.sort_buffer_bytes {
+                return Ok(false);
+            }
+        }
+        if self.unsorted_bytes + bytes > self.sort_buffer_bytes {
+            self.sort_gathered();
+        }
+        self.row_partitions.extend_from_slice(row_partitions);
+        for row in rows {
+            self.lengths.push(row.len() as u32);
+            self.gather(row);
+        }
+        Ok(true)
+    }
+
     /// Copies rows behind those of their one partition. Returns what `append` does.
     pub fn append_sorted(&mut self, partition: u32, run: RowRun<'_>) -> Result<Vec<usize>, Misuse> {
+        let result = self.append_sorted_run(partition, run);
+        self.forget_misused(result.is_err());
+        result
+    }
+
+    fn append_sorted_run(&mut self, partition: u32, run: RowRun<'_>) -> Result<Vec<usize>, Misuse> {
         self.sort_gathered(); // some of it may be for this partition, and come before
         if partition as usize >= self.targets.len() {
             return Err(Misuse::Partition);
@@ -151,6 +208,14 @@ impl RowSorter {
             }
         }
         Ok(long_rows)
+    }
+
+    /// Forgets what was noted of rows that were not added: the next ones would be taken for these.
+    fn forget_misused(&mut self, was_misused: bool) {
+        if was_misused {
+            self.row_partitions.truncate(self.unsorted_rows);
+            self.lengths.truncate(self.unsorted_rows);
+        }
     }
 
     /// Removes all rows. Returns them, sorted.
@@ -218,11 +283,15 @@ impl RowSorter {
 
     fn gather(&mut self, rows: &[u8]) {
         let end = self.unsorted_bytes + rows.len();
-        if self.unsorted.len() < end {
-            self.unsorted.resize(end.max(self.sort_buffer_bytes), 0);
+        if self.unsorted.is_empty() {
+            // Memory that the kernel clears when it is touched: a few rows touch little of it.
+            self.unsorted = vec![0; end.max(self.sort_buffer_bytes)];
+        } else if self.unsorted.len() < end {
+            self.unsorted.resize(end, 0);
         }
         self.unsorted[self.unsorted_bytes..end].copy_from_slice(rows);
         self.unsorted_bytes = end;
+        self.unsorted_rows = self.lengths.len();
     }
 
     fn sort_gathered(&mut self) {
@@ -267,6 +336,7 @@ impl RowSorter {
         }
         self.row_partitions.clear();
         self.lengths.clear();
+        self.unsorted_rows = 0;
     }
 
     /// Adds a row that is longer than a sort buffer.
@@ -343,6 +413,36 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_lie_apart_come_as_those_that_lie_together() {
+        let rows: [&[u8]; 4] = [b"a", b"bb", b"", b"d"];
+        for limit in [5, 1000] {
+            let mut sorter = RowSorter::new(3, limit);
+            for _ in 0..2 {
+                assert_eq!(sorter.append_rows(&[2, 0, 2, 2], rows.into_iter()), Ok(true));
+                assert_eq!(append(&mut sorter, &[2, 0, 2, 2], &rows), []);
+            }
+            let mut rows = sorter.drain();
+            let mut content = Vec::new();
+            assert_eq!(taken(&mut rows, &mut content), Some(4));
+            assert_eq!(content[16..], *b"bbbbbbbb");
+            assert_eq!(taken(&mut rows, &mut content), Some(12));
+            assert_eq!(&content[48..], b"adadadad");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_too_many_or_too_long_are_not_added() {
+        let long = vec![b'x'; LONG];
+        let mut sorter = RowSorter::new(2, 2 * LONG);
+        assert_eq!(sorter.append_rows(&[0, 1], [b"a".as_slice(), &long].into_iter()), Ok(false));
+        let fits = &long[..LONG - 1];
+        assert_eq!(sorter.append_rows(&[0; 3], [fits, fits, fits].into_iter()), Ok(false));
+        assert_eq!(sorter.append_rows(&[2], [fits].into_iter()), Err(Misuse::Partition));
+        assert_eq!(sorter.append_rows(&[0; 3], [fits].into_iter()), Err(Misuse::Count));
+        assert_eq!(sorter.drain().partition(), None);
+    }
+
+    #[test]
     fn a_long_row_is_left_to_the_caller_in_its_place() {
         let long = vec![b'x'; LONG];
         let mut sorter = RowSorter::new(2, 8 << 20);
@@ -393,6 +493,29 @@ mod tests {
             let ends = offsets(&ends);
             let run = RowRun { offsets: Integers::new(&ends, 8).unwrap(), data };
             assert_eq!(RowSorter::new(1, 100).append(partitions, run), Err(expected));
+        }
+    }
+
+    #[test]
+    fn what_was_refused_leaves_nothing_behind() {
+        let ends = offsets(&[0, 1, 2]);
+        let run = RowRun { offsets: Integers::new(&ends, 8).unwrap(), data: b"xy" };
+        let beyond = RowRun { data: b"x", ..run };
+        for limit in [1, 3, 100] {
+            let mut sorter = RowSorter::new(2, limit);
+            append(&mut sorter, &[1], &[b"a"]);
+            let wrong = Integers::new(&[0, 2], 1).unwrap();
+            assert!(sorter.append(wrong, run).is_err());
+            assert!(sorter.append(Integers::new(&[0, 0], 1).unwrap(), beyond).is_err());
+            assert!(sorter.append_sorted(0, beyond).is_err());
+            append(&mut sorter, &[1], &[b"b"]);
+            let (mut rows, mut content) = (sorter.drain(), Vec::new());
+            while rows.partition() == Some(0) {
+                taken(&mut rows, &mut content); // of what was refused a part may be there
+            }
+            assert_eq!(taken(&mut rows, &mut content), Some(2));
+            assert_eq!(content, b"\x01\0\0\0\x01\0\0\0ab");
+            assert_eq!(rows.partition(), None);
         }
     }
 }

@@ -42,6 +42,7 @@ pub struct Call {
     has_ended: bool,
     was_full: bool,
     has_room_news: bool,
+    is_woken: bool,
     is_asked: bool,
     assembly: Assembly,
     message: Option<Vec<Bytes>>,
@@ -70,6 +71,7 @@ impl Call {
             has_ended: false,
             was_full: false,
             has_room_news: false,
+            is_woken: false,
             is_asked: is_unary,
             assembly: Assembly::default(),
             message: None,
@@ -129,6 +131,17 @@ impl Call {
     /// Whether more can be sent again; once.
     pub fn take_room_news(&mut self) -> bool {
         std::mem::take(&mut self.has_room_news)
+    }
+
+    /// Has whoever waits for it, or will be the next to, not wait.
+    pub fn wake(&mut self) {
+        self.is_woken = true;
+        self.news.notify_all();
+    }
+
+    /// Whether who waits for it is to stop; once.
+    pub fn take_woken(&mut self) -> bool {
+        std::mem::take(&mut self.is_woken)
     }
 
     /// How it has ended, if it has. What came before may still be there to be taken.

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::client::{Builder, Connection as Carrier, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, SendStream};
-use http::Request;
+use http::uri::Scheme;
+use http::{Request, Uri};
 
 use crate::client::status::{Code, Status};
 use crate::socket::{Condition, Socket};
+use crate::tls::Session;
 
 /// Calls of one connection at a time; others wait.
 const MAX_CALLS: usize = 4096;
@@ -58,7 +60,8 @@ pub enum Begun {
 /// A connection. Whoever does something with its calls must `poll` it then.
 pub struct Connection {
     phase: Phase,
-    condition: Arc<Condition>,
+    /// What is known of its socket.
+    pub condition: Arc<Condition>,
     ping: Option<PingPong>,
     has_pinged: bool,
     heard_bytes: u64,
@@ -66,14 +69,17 @@ pub struct Connection {
     silent_since: Option<Instant>,
     pinged_at: Instant,
     opened_at: Instant,
+    is_encrypted: bool,
     /// Calls that have a stream of it.
     pub calls: usize,
+    /// Whether any call has had one.
+    pub was_used: bool,
 }
 
 impl Connection {
-    /// Greets the peer at the other end of a connected socket. `opened_at`: when the attempt to
-    /// connect began.
-    pub fn new(stream: TcpStream, opened_at: Instant) -> io::Result<Self> {
+    /// Greets the peer at the other end of a connected socket, within TLS if there is a session.
+    /// `opened_at`: when the attempt to connect began.
+    pub fn new(stream: TcpStream, tls: Option<Session>, opened_at: Instant) -> io::Result<Self> {
         let mut builder = Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW_BYTES)
@@ -85,7 +91,8 @@ impl Connection {
             .max_concurrent_reset_streams(GIVEN_UP_MAX)
             .max_local_error_reset_streams(None)
             .enable_push(false);
-        let socket = Socket::listed(stream)?;
+        let is_encrypted = tls.is_some();
+        let socket = Socket::listed(stream, tls)?;
         let condition = socket.condition();
         Ok(Self {
             phase: Phase::Opening(Box::pin(builder.handshake(socket))),
@@ -96,13 +103,10 @@ impl Connection {
             silent_since: None,
             pinged_at: opened_at,
             opened_at,
+            is_encrypted,
             calls: 0,
+            was_used: false,
         })
-    }
-
-    /// Notes that its socket has something to read.
-    pub fn set_readable(&self) {
-        self.condition.set_readable();
     }
 
     /// Whether the peer has said, as HTTP/2 wants, how it wants to be spoken to.
@@ -149,9 +153,14 @@ impl Connection {
             Poll::Ready(Ok(())) if has_room => {}
             _ => return Begun::Later,
         }
-        match sender.send_request(request.clone(), false) {
+        let mut request = request.clone();
+        if self.is_encrypted {
+            *request.uri_mut() = as_https(request.uri());
+        }
+        match sender.send_request(request, false) {
             Ok((response, body)) => {
                 self.calls += 1;
+                self.was_used = true;
                 Begun::Call(response, body)
             }
             Err(_) => Begun::Never,
@@ -159,6 +168,9 @@ impl Connection {
     }
 
     /// Looks whether the peer lives. `is_awaited`: calls wait for it. Errors: it is over, and why.
+    ///
+    /// Silence lasts until something is heard, whatever becomes of the calls meanwhile: calls with
+    /// short deadlines, one after the other, would never see it else.
     pub fn tick(&mut self, now: Instant, is_awaited: bool) -> Result<(), Status> {
         if !self.has_greeted() {
             let is_late = now >= self.opened_at + CONNECT_TIME;
@@ -166,8 +178,11 @@ impl Connection {
             return if is_late { Err(Status::unavailable(reason)) } else { Ok(()) };
         }
         let heard = self.condition.received();
-        if heard != self.heard_bytes || !is_awaited {
+        if heard != self.heard_bytes {
             (self.heard_bytes, self.silent_since) = (heard, None);
+            return Ok(());
+        }
+        if !is_awaited && !self.has_pinged {
             return Ok(());
         }
         let since = *self.silent_since.get_or_insert(now);
@@ -184,7 +199,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the peer was asked whether it lives, and has not answered.
+    pub fn awaits_pong(&self) -> bool {
+        self.has_pinged
+    }
+
     fn failed(&self, error: Option<&h2::Error>) -> Status {
+        if let Some(trouble) = self.condition.trouble() {
+            return Status::unavailable(format!("TLS has failed: {trouble}"));
+        }
         let reason = error.map_or("it was closed by the peer".to_owned(), h2::Error::to_string);
         match self.condition.first_type() {
             Some(SETTINGS) if error.is_some_and(|error| !error.is_io() && !error.is_remote()) => {
@@ -192,7 +215,18 @@ impl Connection {
             }
             Some(SETTINGS) => Status::unavailable(format!("the connection was lost: {reason}")),
             Some(_) => Status::unavailable("Failed parsing HTTP/2: it does not begin as that does"),
+            None if self.condition.is_encrypted() => Status::unavailable(format!(
+                "it ended after the handshake of TLS ({reason}): perhaps it wants another \
+                 certificate of this end, or one"
+            )),
             None => Status::unavailable(format!("{reason}, before receiving SETTINGS")),
         }
     }
+}
+
+/// The same with the scheme of what is encrypted, as HTTP wants it to be said.
+fn as_https(uri: &Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }

@@ -6,26 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, TE};
-use http::{Method, Request, Uri, Version};
 
+use crate::client::begin::Begin;
 use crate::client::connect;
 use crate::client::connection::CONNECT_TIME;
 use crate::client::runtime::Runtime;
 use crate::client::state::State;
 use crate::client::status::{Code, Status};
-
-/// A call that is to begin.
-pub struct Begin<'a> {
-    /// `/service/method`.
-    pub method: &'a str,
-    /// The one message that is sent; None: messages follow.
-    pub message: Option<Bytes>,
-    /// Whether there is one reply, which is told with the end.
-    pub is_unary: bool,
-    /// When it is given up.
-    pub timeout: Option<Duration>,
-}
+use crate::tls::ClientTls;
 
 /// What comes of waiting for a call.
 #[derive(Debug)]
@@ -38,6 +26,8 @@ pub enum Received {
     Room,
     /// Nothing, in that time.
     Nothing,
+    /// Nothing, as `Link::wake` wants it.
+    Woken,
 }
 
 /// An address, and what is under way there.
@@ -53,20 +43,21 @@ impl Link {
         Arc::new(Self { address, runtime, state: Mutex::new(State::new(limit)) })
     }
 
+    /// Has connections carry TLS that are made from now on, or not; what there are go on. Errors: no
+    /// certificate can be of this address.
+    pub fn set_tls(&self, tls: Option<&ClientTls>) -> Result<(), String> {
+        let tls = tls.map(|tls| tls.to(&self.address)).transpose()?;
+        self.lock().set_tls(tls);
+        Ok(())
+    }
+
     /// Begins a call, and returns its number. Errors: there can be no thread to connect, or this is
     /// no method's name.
     pub fn begin(self: &Arc<Self>, begin: Begin<'_>) -> io::Result<u32> {
         let now = Instant::now();
-        let request = self.request(&begin)?;
-        let deadline = begin.timeout.and_then(|timeout| now.checked_add(timeout));
+        let request = begin.request(&self.address)?;
         let mut state = self.lock();
-        let (number, call) = state.begin(request, begin.is_unary, deadline, now);
-        if let Some(message) = begin.message {
-            if call.send(message).is_none() {
-                call.end(Status::new(Code::ResourceExhausted, "a message of 4 GiB"));
-            }
-            call.half_close();
-        }
+        let number = state.begin(request, begin, now);
         if let Err(error) = self.advance(&mut state, now) {
             state.forget(number, Status::unavailable("there is no thread for it"));
             return Err(error);
@@ -74,28 +65,6 @@ impl Link {
         drop(state);
         self.runtime.note_call();
         Ok(number)
-    }
-
-    fn request(&self, begin: &Begin<'_>) -> io::Result<Request<()>> {
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(self.address.as_str())
-            .path_and_query(begin.method)
-            .build()
-            .map_err(io::Error::other)?;
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_2;
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        if let Some(timeout) = begin.timeout {
-            // At most eight digits.
-            let value = format!("{}m", timeout.as_millis().clamp(1, 99_999_999));
-            headers.insert("grpc-timeout", HeaderValue::try_from(value).map_err(io::Error::other)?);
-        }
-        Ok(request)
     }
 
     /// Has a message sent. Returns whether more should be; if not, `receive` tells when.
@@ -138,6 +107,9 @@ impl Link {
             if call.take_room_news() {
                 return Received::Room;
             }
+            if call.take_woken() {
+                return Received::Woken;
+            }
             let (news, deadline) = (Arc::clone(&call.news), call.deadline);
             if deadline.is_some_and(|deadline| deadline <= now) {
                 let status = Status::new(Code::DeadlineExceeded, "its time is over");
@@ -158,6 +130,13 @@ impl Link {
                 }
             };
             now = Instant::now();
+        }
+    }
+
+    /// Has whoever waits for a call, or will be the next to, not wait.
+    pub fn wake(&self, number: u32) {
+        if let Some(call) = self.lock().call(number) {
+            call.wake();
         }
     }
 
@@ -193,17 +172,17 @@ impl Link {
     pub(super) fn on_ready(self: &Arc<Self>, connection: usize, is_readable: bool) {
         let mut state = self.lock();
         if is_readable {
-            state.set_readable(connection);
+            state.set_readable(connection, usize::MAX);
         }
         self.advance_or_fail(&mut state);
     }
 
-    /// Looks after its connections. Returns whether calls wait for something.
+    /// Looks after its connections. Returns whether that is to be done again.
     pub(super) fn tick(self: &Arc<Self>, now: Instant) -> bool {
         let mut state = self.lock();
         state.tick(now);
         self.advance_or_fail(&mut state);
-        state.is_busy()
+        state.wants_ticks()
     }
 
     /// Ends everything that is under way, of which something has panicked.

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 
+use crate::client::begin::Begin;
 use crate::client::call::Call;
 use crate::client::connection::{Begun, Connection};
-use crate::client::status::Status;
+use crate::client::status::{Code, Status};
 use crate::readiness::{ReadyList, StreamWaker};
+use crate::socket::Condition;
+use crate::tls::TlsTo;
 
 /// After a failure to connect calls fail at once for this time, which doubles with each one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -31,8 +34,12 @@ pub struct State {
     failure: Option<(Status, Instant)>,
     backoff: Duration,
     is_closed: bool,
+    /// Of an owner that has no threads waiting for calls, and looks for their news.
+    news: Option<Vec<u32>>,
     /// Messages that come may have this length.
     limit: usize,
+    /// What connections that are made go by.
+    tls: Option<TlsTo>,
     /// Numbers of connections that are gone.
     pub gone: Vec<usize>,
 }
@@ -50,26 +57,39 @@ impl State {
             failure: None,
             backoff: BACKOFF_FIRST,
             is_closed: false,
+            news: None,
             limit,
+            tls: None,
             gone: Vec::new(),
         }
     }
 
-    /// Begins a call, which waits for a connection if there is none.
-    pub fn begin(
-        &mut self,
-        request: Request<()>,
-        is_unary: bool,
-        deadline: Option<Instant>,
-        now: Instant,
-    ) -> (u32, &mut Call) {
+    /// The same, for an owner who looks for news of its calls.
+    pub fn with_news(limit: usize) -> Self {
+        Self { news: Some(Vec::new()), ..Self::new(limit) }
+    }
+
+    /// Has connections carry TLS that are made from now on, or not; what there are go on.
+    pub fn set_tls(&mut self, tls: Option<TlsTo>) {
+        self.tls = tls;
+    }
+
+    /// Begins a call, which waits for a connection if there is none. Returns its number.
+    pub fn begin(&mut self, request: Request<()>, begin: Begin<'_>, now: Instant) -> u32 {
         let mut number = self.last_call.wrapping_add(1);
         while self.calls.contains_key(&number) {
             number = number.wrapping_add(1);
         }
         self.last_call = number;
         let waker = StreamWaker::new(number, &self.ready);
-        let mut call = Call::new(request, is_unary, deadline, waker);
+        let deadline = begin.timeout.and_then(|timeout| now.checked_add(timeout));
+        let mut call = Call::new(request, begin.is_unary, deadline, waker);
+        if let Some(message) = begin.message {
+            if call.send(message).is_none() {
+                call.end(Status::new(Code::ResourceExhausted, "a message of 4 GiB"));
+            }
+            call.half_close();
+        }
         if self.is_closed {
             call.end(Status::unavailable("its connection is closed"));
         } else if let Some(status) = self.failure_now(now) {
@@ -77,7 +97,34 @@ impl State {
         } else {
             self.waiting.push_back(number);
         }
-        (number, self.calls.entry(number).or_insert(call))
+        let has_ended = call.status().is_some();
+        self.calls.insert(number, call);
+        if has_ended {
+            self.tell(number);
+        }
+        number
+    }
+
+    /// Tells who waits for a call, or looks for news, that there are some.
+    fn tell(&mut self, number: u32) {
+        if let Some(call) = self.calls.get(&number) {
+            call.news.notify_all();
+        }
+        if let Some(news) = &mut self.news {
+            news.push(number);
+        }
+    }
+
+    /// Calls that have had news since this was called last, for one who looks for them.
+    pub fn take_news(&mut self) -> Vec<u32> {
+        self.news.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Forgets a call that is over, and returns how it has ended; None: it has not.
+    pub fn take_ended(&mut self, number: u32) -> Option<Status> {
+        let status = self.calls.get(&number)?.status()?.clone();
+        self.calls.remove(&number);
+        Some(status)
     }
 
     fn failure_now(&self, now: Instant) -> Option<Status> {
@@ -93,6 +140,11 @@ impl State {
     /// Whether calls wait for a peer.
     pub fn is_busy(&self) -> bool {
         self.calls.values().any(|call| call.status().is_none())
+    }
+
+    /// Whether `tick` is to be called: calls wait for a peer, or a peer was asked whether it lives.
+    pub fn wants_ticks(&self) -> bool {
+        self.is_busy() || self.connections.values().any(Connection::awaits_pong)
     }
 
     /// Whether a connection is wanted; then the caller is to make one, and to tell `connected`.
@@ -118,7 +170,11 @@ impl State {
             self.gone.push(number);
             return;
         }
-        match Connection::new(stream, now) {
+        let made = match &self.tls {
+            None => Connection::new(stream, None, now),
+            Some(tls) => tls.session().and_then(|tls| Connection::new(stream, Some(tls), now)),
+        };
+        match made {
             Ok(connection) => {
                 self.connections.insert(number, connection);
                 self.current = Some(number);
@@ -140,24 +196,29 @@ impl State {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
-    /// Notes that the socket of a connection has something to read.
-    pub fn set_readable(&mut self, number: usize) {
+    /// Notes that the socket of a connection has something to read, of which so much may be read.
+    pub fn set_readable(&mut self, number: usize, up_to_bytes: usize) {
         if let Some(connection) = self.connections.get(&number) {
-            connection.set_readable();
+            connection.condition.set_readable_up_to(up_to_bytes);
         }
+    }
+
+    /// What is known of the socket of a connection.
+    pub fn condition(&self, number: usize) -> Option<&Condition> {
+        self.connections.get(&number).map(|connection| &*connection.condition)
     }
 
     /// Goes on with all connections and calls, as far as that is possible now.
     pub fn advance(&mut self, now: Instant) {
         loop {
             self.poll_connections(now);
-            let has_begun = self.begin_waiting();
+            let has_begun = self.begin_waiting(now);
             let ready = self.ready.take();
             for number in &ready {
                 let Some(call) = self.calls.get_mut(number) else { continue };
                 let (has_news, connection) = call.advance(self.limit);
                 if has_news {
-                    call.news.notify_all();
+                    self.tell(*number);
                 }
                 self.left(connection);
             }
@@ -186,21 +247,22 @@ impl State {
     fn drop_connection(&mut self, number: usize, status: &Status, now: Instant) {
         let Some(connection) = self.connections.remove(&number) else { return };
         self.gone.push(number);
-        let has_greeted = connection.has_greeted();
+        let was_used = connection.was_used;
         drop(connection); // which wakes its calls
         for call in self.calls.values_mut().filter(|call| call.connection() == Some(number)) {
             call.lose(status);
         }
         if self.current == Some(number) {
             self.current = None;
-            if !has_greeted {
+            if !was_used {
+                // Else who hangs up on each connection would be connected to without end.
                 self.not_connected(status.clone(), now);
             }
         }
     }
 
     /// Gives streams to calls that wait for one. Returns whether any got one.
-    fn begin_waiting(&mut self) -> bool {
+    fn begin_waiting(&mut self, now: Instant) -> bool {
         let mut has_begun = false;
         while let Some(number) = self.waiting.front() {
             let Some(current) = self.current else { break };
@@ -212,6 +274,11 @@ impl State {
                     Begun::Later => break,
                     Begun::Never => {
                         self.current = None;
+                        if !connection.was_used {
+                            // The next one would say the same, and so on.
+                            let reason = "the connection was lost: it takes no calls";
+                            self.not_connected(Status::unavailable(reason), now);
+                        }
                         break;
                     }
                 }
@@ -241,7 +308,7 @@ impl State {
     pub fn end(&mut self, number: u32, status: Status) {
         if let Some(call) = self.calls.get_mut(&number) {
             let connection = call.end(status);
-            call.news.notify_all();
+            self.tell(number);
             self.left(connection);
         }
     }

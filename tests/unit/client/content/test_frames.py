@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from decimal import Decimal
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from cosco.client.content.frames import as_array, as_arrow_rows
 from cosco.errors import InvalidRow, SchemaMismatch
 
 FRAME = pd.DataFrame({"a": [1, 2], "o": [Decimal("1.5"), None]})
+
+
+@pytest.mark.parametrize("module", ["pandas", "polars"])
+def test_another_thread_may_be_about_to_import_what_makes_frames(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    assert as_arrow_rows([b"row"], None) is None
+    assert as_array([1]) == [1]
+    assert as_arrow_rows(pa.table({"a": [1]}), None) is not None
 
 
 class Stream:

@@ -530,5 +530,14 @@ def test_a_driver_that_is_told_of_another_one_says_so(losses: Losses, start: Sta
         losses.changed.notify_all()
     driver._work.thread.join(WAIT_S)
     assert driver.is_replaced
-    other = start(None)
-    assert not other.is_replaced
+
+
+def test_a_driver_that_no_other_replaced_does_not_say_so(losses: Losses, start: Start) -> None:
+    driver = start(None)
+    losses.wait(lambda: losses.polls > 0)
+    losses.is_closed = True
+    with losses.changed:
+        losses.changed.notify_all()
+    driver._work.thread.join(WAIT_S)
+    assert not driver._work.thread.is_alive()
+    assert not driver.is_replaced

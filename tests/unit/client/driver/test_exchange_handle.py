@@ -15,22 +15,28 @@ from cosco.client.content.arrow_binding import binding_schema
 from cosco.client.driver.exchange_handle import ExchangeHandle, make_handle
 from cosco.client.rpc.in_use import IN_USE
 from cosco.client.rpc.known_services import SERVICES
-from cosco.errors import InvalidArgument, ServiceUnavailable
+from cosco.errors import AccessDenied, InvalidArgument, ServiceUnavailable
 from cosco.protocol.api_limits import MAX_SHUFFLE_ID_BYTES
+from cosco.protocol.capability import MAX_CHARACTERS, CapabilityKey, Permit, Rights, made
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec, RowKind
 
 NOWHERE = "127.0.0.1:1"
+BOTH = Rights.READ | Rights.WRITE
 #: What a handle may take when it is shipped, whatever it is of.
 MAX_PICKLED_BYTES = 4096
 
 
 def info(
-    name: str = "orders", number: int = 7, mappers: int = 3, schema: pa.Schema | None = None
+    name: str = "orders",
+    number: int = 7,
+    mappers: int = 3,
+    schema: pa.Schema | None = None,
+    capability: str = "",
 ) -> ExchangeInfo:
     message = b"" if schema is None else binding_schema(schema)
     spec = ExchangeSpec(shuffle_id=name, partitions=64, mappers=mappers, schema=message)
     kind = RowKind.BYTES if schema is None else RowKind.ARROW
-    return ExchangeInfo(number, spec, 1, kind, message, (), ())
+    return ExchangeInfo(number, spec, 1, kind, message, (), (), capability=capability)
 
 
 def handle(address: str = NOWHERE, service_timeout_s: float = 1.0, **of: object) -> ExchangeHandle:
@@ -70,15 +76,19 @@ def test_it_is_small_whatever_it_is_of(columns: int) -> None:
         [(f"a column with a name that is long {i}", pa.int64()) for i in range(columns)]
     )
     one = handle("h" * 253 + ":65535", 1e9 / 3, name="é" * (MAX_SHUFFLE_ID_BYTES // 2),
-                 number=2**63 - 1, mappers=2**31 - 1, schema=wide)  # fmt: skip
+                 number=2**63 - 1, mappers=2**31 - 1, schema=wide,
+                 capability="c" * MAX_CHARACTERS)  # fmt: skip
     # Half of it is for what later versions carry.
     assert len(pickle.dumps(one)) <= MAX_PICKLED_BYTES * 3 // 4
 
 
 def test_it_is_equal_by_exchange() -> None:
     one = handle()
-    refined = handle(service_timeout_s=9.0, schema=pa.schema({"key": pa.int64()}))
+    refined = handle(
+        service_timeout_s=9.0, schema=pa.schema({"key": pa.int64()}), capability="cosco1.x"
+    )
     assert one == refined
+    assert one == make_handle(cosco.Connection(NOWHERE, ca="/ca"), info(), 1.0)
     assert hash(one) == hash(refined)
     assert len({one, refined}) == 1
     for other in (handle(number=8), handle(name="other"), handle("127.0.0.1:2")):
@@ -153,3 +163,21 @@ def test_its_exchange_is_used_while_there_is_one() -> None:
     del there
     gc.collect()
     assert not IN_USE.is_used(name)
+
+
+@pytest.mark.parametrize(
+    ("rights", "refused"), [(Rights.READ, "write"), (Rights.WRITE, "read"), (BOTH, None)]
+)
+def test_what_it_does_not_allow_is_told_before_anybody_is_asked(
+    rights: Rights, refused: str | None
+) -> None:
+    capability = made(CapabilityKey(1, b"k" * 32), Permit(7, 1, rights))
+    one = pickle.loads(pickle.dumps(handle(capability=capability, service_timeout_s=0.0)))
+    makers = {"write": one.writer, "read": one.reader}
+    for may, make in makers.items():
+        with pytest.raises(AccessDenied if may == refused else ServiceUnavailable) as caught:
+            make(0)
+        assert caught.value.shuffle_id == "orders"
+        assert capability not in str(caught.value)
+        with pytest.raises(ServiceUnavailable):  # as whom another connection says
+            make(0, metadata=NOWHERE)

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from cosco.client.groups.handle import GroupHandle, GroupLife
-from cosco.errors import ExchangeClosed, InvalidArgument, PartitionOutOfRange
+from cosco.errors import AccessDenied, ExchangeClosed, InvalidArgument, PartitionOutOfRange
+from cosco.protocol.capability import CapabilityKey, Permit, Rights
+from cosco.protocol.capability import made as made_capability
 from cosco.protocol.group_records import GroupPart
 from cosco.protocol.records import (
     Assignment,
@@ -21,6 +23,7 @@ from cosco.protocol.records import (
 )
 
 NOWHERE = "127.0.0.1:1"
+BOTH = Rights.READ | Rights.WRITE
 
 
 def block(first: int, size: int, number: int) -> GroupPart:
@@ -120,3 +123,46 @@ def test_a_pickled_one_is_as_it_was_and_on_its_own() -> None:
     one.life.released.add(1)
     assert 1 not in there.life.released
     assert isinstance(there.life, GroupLife)
+
+
+def test_handles_of_a_group_show_what_each_was_given() -> None:
+    """They share what is known of the life of their group, and nothing else."""
+    part = block(0, 10, 100)
+    one = handle(part)
+    other = replace(one, parts=(replace(part, info=replace(part.info, capability="other")),))
+    assert one.life is other.life
+    for each in (one, other):
+        assert each.info(3).capability == each.parts[0].info.capability
+    again = replace(one, parts=other.parts)
+    assert again.info(3).capability == "other"
+    one.life.released.add(3)
+    for each in (one, other, pickle.loads(pickle.dumps((one, other)))[1]):
+        with pytest.raises(ExchangeClosed):
+            each.writer(3, 0)
+
+
+def test_a_pickled_one_has_nothing_of_what_was_asked_for() -> None:
+    one = handle()
+    before = len(pickle.dumps(one))
+    for i in range(10):
+        one.info(i)
+    assert len(pickle.dumps(one)) == before
+
+
+@pytest.mark.parametrize(
+    ("rights", "refused"), [(Rights.READ, "writer"), (Rights.WRITE, "reader"), (BOTH, None)]
+)
+def test_what_it_does_not_allow_is_told_at_once(rights: Rights, refused: str | None) -> None:
+    capability = made_capability(CapabilityKey(1, b"k" * 32), Permit(100, 10, rights))
+    part = block(0, 10, 100)
+    one = handle(replace(part, info=replace(part.info, capability=capability)))
+    for name in ("writer", "reader"):
+        if name == refused:
+            with pytest.raises(AccessDenied, match="does not let you") as caught:
+                getattr(one, name)(0, 0)
+            assert capability not in str(caught.value)
+            assert caught.value.shuffle_id == "g"
+        elif name == "writer":
+            one.writer(0, 0).abort()
+        else:
+            one.reader(0, 0).close()

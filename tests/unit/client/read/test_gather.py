@@ -21,6 +21,7 @@ from cosco.client.read.state.read_plan import AwaitCommits, ReadPlan
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import (
+    AccessDenied,
     CapacityExceeded,
     ClientClosed,
     CommitTimeout,
@@ -308,6 +309,16 @@ def test_a_daemon_that_cannot_serve_now_is_asked_again(cluster: Cluster) -> None
     assert cluster.gather([[answer]]) == [b"content"] * 4
     assert cluster.asked == [1, 1]
     assert not cluster.reported  # it is there
+
+
+def test_who_may_not_read_is_told_so_and_reports_nothing(cluster: Cluster) -> None:
+    """It says nothing of the rows, and other daemons would say the same."""
+    with pytest.raises(AccessDenied, match="not you") as caught:
+        cluster.gather([[fails(AccessDenied("not you")), has(0, 1, 2, 3)]])
+    assert caught.value.shuffle_id == "x"
+    assert cluster.asked == [1]
+    assert not cluster.losses
+    assert not cluster.reported
 
 
 def test_rows_that_nobody_has_are_reported_and_read_from_the_next_build(cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from pyroaring import BitMap
 from support.exchanges import until
 
 from cosco.client import live_object
+from cosco.client.access.service_connection import Connection
 from cosco.client.read import row_source, shared_watch
 from cosco.client.read.reader import CoscoReader
 from cosco.client.read.state import read_plan, shared_reading
@@ -144,6 +145,7 @@ class Service:
     """The metadata service: one build of each range, until a loss of it is reported."""
 
     def __init__(self, daemons: list[Daemon]) -> None:
+        self.connection = Connection("127.0.0.1:1")
         self.daemons = daemons
         self.builds = [1, 1, 1]
         #: Of each range; those of the next build are taken when one is lost.

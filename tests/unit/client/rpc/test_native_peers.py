@@ -63,16 +63,22 @@ def test_silence_instead_of_a_greeting(scope: Scope) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n", b"\x16\x03\x01\x02"]
+    ("said", "meaning"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no gRPC server"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "what answers there is no gRPC server"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "what answers there speaks TLS"),
+        (b"\x16\x03\x01\x02", "what answers there speaks TLS"),
+    ],
 )
-def test_what_is_no_http2(said: bytes, scope: Scope) -> None:
+def test_what_is_no_http2(said: bytes, meaning: str, scope: Scope) -> None:
     def script(service: RawService) -> None:
         service.send(said)
         service.hear_all()
 
     with raw_service(script) as address, pytest.raises(Unreachable) as caught:
         call(address, scope)
-    assert guess(str(caught.value)).startswith("what answers there is no gRPC server")
+    assert guess(str(caught.value)).startswith(meaning)
 
 
 def test_a_service_that_hangs_up_at_once(scope: Scope) -> None:

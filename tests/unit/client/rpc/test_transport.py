@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -10,10 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import Authority
 from support.children import run_code
 
 from cosco.client.rpc import grpc_channel, transport
@@ -21,7 +24,7 @@ from cosco.client.rpc.channel import Manner, TimedCall
 from cosco.client.rpc.grpc_channel import GrpcTransport
 from cosco.client.rpc.native_channel import NativeTransport
 from cosco.client.rpc.scope import Scope, Unreachable
-from cosco.client.rpc.transport import Endpoint, _Channels
+from cosco.client.rpc.transport import Endpoint, _Channels, _Place
 from cosco.errors import (
     ClientClosed,
     DataLost,
@@ -37,14 +40,19 @@ import grpc  # isort: skip  (after cosco, which turns its fork support on)
 
 WAIT_S = 10.0
 #: As many as a service tells, of the ids that take most bytes.
-IMPLEMENTATIONS = ["grpc"] if NATIVE is None else ["grpc", "native"]
+IMPLEMENTATIONS = ["grpc"] if NATIVE is None else ["grpc", "native", "native with TLS"]
 MANNER: Manner[bytes] = Manner(b"".join, batch=1, idle_s=0.1, is_over=lambda: False)
 MANY_MAPPERS = range(MAX_MAPPER + 1 - MAX_ERROR_MAPPERS, MAX_MAPPER + 1)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A server of plain calls: Echo, Wait, Fail (as the request says), Stream."""
+def ca() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def addresses(ca: Authority) -> Iterator[tuple[str, str]]:
+    """A server of bytes: Echo, Wait, Fail (as the request says), Stream; without and with TLS."""
 
     def fail(request: bytes, context: grpc.ServicerContext) -> bytes:
         if request == b"named":
@@ -80,9 +88,14 @@ def address() -> Iterator[str]:
     }
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    host = ca.issue("127.0.0.1")
+    credentials = grpc.ssl_server_credentials(((host.key, host.cert),), ca.pem, True)
+    ports = (
+        server.add_insecure_port("127.0.0.1:0"),
+        server.add_secure_port("127.0.0.1:0", credentials),
+    )
     server.start()
-    yield f"127.0.0.1:{port}"
+    yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
     stopping.set()
     server.stop(0).wait()
 
@@ -93,8 +106,20 @@ def implementation(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(implementation: str) -> _Channels:
-    return _Channels(GrpcTransport() if implementation == "grpc" else NativeTransport(NATIVE))
+def address(implementation: str, addresses: tuple[str, str]) -> str:
+    return addresses[implementation.endswith("TLS")]
+
+
+@pytest.fixture(scope="module")
+def made(implementation: str, ca: Authority) -> _Channels:
+    if implementation == "grpc":
+        return _Channels(GrpcTransport())
+    assert NATIVE is not None
+    if implementation == "native":
+        return _Channels(NativeTransport(NATIVE))
+    own = ca.issue("a.client")
+    tls = NATIVE.TlsClient(ca.pem, own.cert, own.key)
+    return _Channels(NativeTransport(NATIVE, lambda: tls))
 
 
 @pytest.fixture
@@ -255,21 +280,32 @@ def test_a_call_may_be_waited_for_for_a_while(endpoint: Endpoint, scope: Scope) 
 
 
 def test_channels_are_shared_and_closed_with_their_last_user(
-    address: str, channels: _Channels
+    address: str, channels: _Channels, scope: Scope
 ) -> None:
-    first, second = Endpoint(address), Endpoint(address)
-    assert channels._table[address].users == 2
+    first, second, idle = Endpoint(address), Endpoint(address), Endpoint(address)
+    place = _Place(address, None)
+    assert place not in channels._table  # before the first call
+    for one in (first, second, first):
+        assert one.unary("/t/Echo", b"x", WAIT_S, scope) == b"x"
+    assert channels._table[place].users == 2
+    idle.close()
     first.close()
     first.close()
-    assert channels._table[address].users == 1
+    assert channels._table[place].users == 1
     second.close()
-    assert address not in channels._table
+    assert place not in channels._table
 
 
-def test_a_forgotten_endpoint_is_closed_by_the_next_one(address: str, channels: _Channels) -> None:
-    Endpoint("127.0.0.1:1")
-    with Endpoint(address):
-        assert "127.0.0.1:1" not in channels._table
+def test_a_forgotten_endpoint_is_closed_by_the_next_one(
+    address: str, channels: _Channels, scope: Scope
+) -> None:
+    with suppress(Unreachable):
+        Endpoint("127.0.0.1:1").unary("/t/Echo", b"", WAIT_S, scope)
+    assert _Place("127.0.0.1:1", None) in channels._table
+    gc.collect()  # an error of gRPC's holds its traceback, which holds the endpoint
+    with Endpoint(address) as endpoint:
+        assert endpoint.unary("/t/Echo", b"x", WAIT_S, scope) == b"x"
+        assert _Place("127.0.0.1:1", None) not in channels._table
 
 
 @pytest.mark.parametrize("bad", ["", "nowhere", "host:", "host:99999", ":1"])
@@ -295,7 +331,7 @@ def test_grpc_can_start_no_thread_for_a_call() -> None:
         from cosco import ServiceUnavailable
         from cosco.client.rpc.channel import Manner
         from cosco.client.rpc.scope import Scope
-        from cosco.client.rpc.transport import Endpoint
+        from cosco.client.rpc.transport import _Place, Endpoint
 
         def check(said, work):
             try:
@@ -322,7 +358,8 @@ def test_grpc_can_start_no_thread_for_a_call() -> None:
         if not pid:
             try:
                 said = f"gRPC was refused a thread in process {parent}: raise its limit"
-                check(said, lambda: Endpoint("127.0.0.1:1"))
+                again = Scope("a test", "x")
+                check(said, lambda: Endpoint("127.0.0.1:1").unary("/t/Echo", b"", 10.0, again))
                 os._exit(0)
             finally:
                 os._exit(1)
@@ -350,7 +387,7 @@ def test_an_address_that_failed_is_not_knocked_on_for_ever(
             endpoint.unary("/t/Echo", b"", WAIT_S, scope)
         answering.join(WAIT_S)
         assert not answering.is_alive()
-    channels._idle.pop(address).channel.close()
+    channels._idle.pop(_Place(address, None)).channel.close()
 
 
 def _hang_up(listener: socket.socket) -> None:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from cosco.client.access.service_connection import Connection
 from cosco.client.rpc.scope import Scope
 from cosco.client.write import push_streams
 from cosco.client.write import pusher as pusher_module
 from cosco.client.write.pusher import Pusher
 from cosco.client.write.state.framing import PackedFrame
 from cosco.errors import (
+    AccessDenied,
     CapacityExceeded,
     ClientClosed,
     CoscoError,
     ExchangeClosed,
     GenerationChanged,
+    InvalidArgument,
     ServiceUnavailable,
 )
 from cosco.format.block import CODECS, encode_block
 from cosco.format.frame import FRAME_HEADER_BYTES, parse_frame_header
+from cosco.mechanics import NATIVE
 from cosco.protocol import wire
 from cosco.protocol.push.messages import Hello
 from cosco.protocol.records import (
@@ -62,6 +68,7 @@ class FakeDaemon:
         self.cut_after: int | None = None  # end streams after so many frames, all in all
         self.streams = self.open_streams = 0
         self.hellos: list[int] = []  # mappers
+        self.denied: set[int] = set()  # of these, who may not write
         self.opened = 0  # of these, with a frame
         self.withdrawn = 0  # granted frames that were not sent any more
         self._calls: list[Any] = []
@@ -124,7 +131,7 @@ class FakeDaemon:
                 if self.grants:
                     reply.granted, announced = announced, 0
                 self.withdrawn += request.withdrawn
-                if request.frame is not None:
+                if request.frame is not None and not reply.refused:
                     self.eager.append(request.eager)
                     if self.cut_after is not None and len(self.taken) >= self.cut_after:
                         self.cut_after = None
@@ -133,11 +140,16 @@ class FakeDaemon:
                 self.changed.notify_all()
             if reply.ByteSize():
                 yield reply.SerializeToString()
+            if any(one.code == spb.REFUSAL_CODE_ACCESS_DENIED for one in reply.refused):
+                return
 
     def _hear(self, hello: Hello, reply: spb.PushReply) -> None:
         self.hellos.append(hello.mapper)
         if len(self.hellos) == self.streams:  # the first one of its stream
             reply.eager_bytes = self.eager_bytes
+        if hello.mapper in self.denied:
+            code = spb.REFUSAL_CODE_ACCESS_DENIED
+            reply.refused.append(spb.Refusal(sequence=0, code=code, reason="not\nyou"))
         if hello.incarnation != self.ref.incarnation:
             code = spb.REFUSAL_CODE_WRONG_INCARNATION
             reply.refused.append(spb.Refusal(sequence=0, code=code, reason="new"))
@@ -168,6 +180,7 @@ class FakeMetadata:
     """Answers `renew_assignments` by a function of what was asked, and keeps the questions."""
 
     def __init__(self) -> None:
+        self.connection = Connection("127.0.0.1:1")
         self.asked: list[tuple[tuple[tuple[int, int], ...], DaemonRef | None, bool]] = []
         self.answer: Callable[[], RenewedAssignments] = RenewedAssignments
 
@@ -190,7 +203,8 @@ class FakeMetadata:
 class Parts:
     """What a test makes, to be ended with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ending: bool) -> None:
+        self.is_ending = is_ending
         self.daemons: list[FakeDaemon] = []
         self.metadata = FakeMetadata()
         self.scope = Scope("a test", "orders")
@@ -216,6 +230,8 @@ class Parts:
         metadata: Any = self.metadata
         opened = OpenedAttempt(info, mapper=mapper, attempt=1)
         pusher = Pusher(opened, metadata, self.scope, service_timeout_s, self.fail)
+        if self.is_ending:
+            pusher.begin_end()
         self.pushers.append(pusher)
         return pusher
 
@@ -224,9 +240,10 @@ class Parts:
         self.scope.close()
 
 
-@pytest.fixture
-def parts() -> Iterator[Parts]:
-    parts = Parts()
+@pytest.fixture(params=["threads", "waits"])
+def parts(request: pytest.FixtureRequest) -> Iterator[Parts]:
+    """Replies are taken by the threads of streams, or by waits wherever that may be."""
+    parts = Parts(is_ending=request.param == "waits")
     yield parts
     parts.scope.close()
     for pusher in parts.pushers:
@@ -284,6 +301,15 @@ def test_a_daemon_that_is_dead_at_first_contact_is_suspected_and_replaced(parts:
     assert pusher.flush() == ((0, 2),)
     assert parts.metadata.asked == [(((0, 1), (1, 1)), dead.ref, False)] * 2
     assert {body for _, _, body in new.taken} == BODIES
+
+
+def test_an_address_that_is_none_fails_its_writer(parts: Parts) -> None:
+    """Whatever a metadata service says: nobody waits for a thread that could not begin."""
+    pusher = parts.pusher(DaemonRef(5, "host\0:7"))
+    pusher.push(FRAMES[0])
+    with pytest.raises((ClientClosed, InvalidArgument)):
+        pusher.flush()
+    assert [type(error) for error in parts.failures] == [InvalidArgument]
 
 
 def test_a_stream_that_breaks_goes_on_with_the_same_daemon_if_it_lives(parts: Parts) -> None:
@@ -544,6 +570,39 @@ def write(parts: Parts, daemon: FakeDaemon, mapper: int) -> None:
     pusher.close()
 
 
+def held_up(parts: Parts) -> tuple[FakeDaemon, Pusher]:
+    """A writer on a kept stream, with a frame under way that its daemon does not grant."""
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    daemon.grants = False
+    pusher = parts.pusher(daemon.ref, mapper=2)
+    pusher.push(FRAMES[2])
+    return daemon, pusher
+
+
+@pytest.mark.parametrize("eager_bytes", [0, 1 << 20])
+def test_who_may_not_write_is_told_so_and_harms_nobody_after_him(
+    parts: Parts, eager_bytes: int
+) -> None:
+    daemon = parts.daemon()
+    daemon.eager_bytes = eager_bytes  # so that his first frame goes with his hello
+    write(parts, daemon, 1)
+    daemon.denied.add(2)
+    pusher = parts.pusher(daemon.ref, mapper=2)
+    with pytest.raises(AccessDenied, match="refused: not you") as caught:
+        pusher.push(FRAMES[2])
+        pusher.flush()
+    assert caught.value.shuffle_id == "orders"
+    assert not caught.value.retriable
+    assert parts.failures == [caught.value]
+    assert daemon.hellos == [1, 2]  # once
+    assert not parts.metadata.asked
+    pusher.close()
+    parts.scope = Scope("a test", "orders")  # his ended with him
+    write(parts, daemon, 3)
+    assert daemon.hellos == [1, 2, 3]
+
+
 def push_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("cosco-push-")]
 
@@ -562,6 +621,120 @@ def test_writers_one_after_another_share_a_stream(parts: Parts) -> None:
     assert daemon.streams == 2
 
 
+@pytest.mark.skipif(NATIVE is None, reason="only the native transport can be waited on by anybody")
+def test_a_writer_that_ends_takes_the_replies_of_one_daemon_itself(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by: list[str] = []
+    on_reply = pusher_module._DaemonLink.on_reply
+
+    def noted(link: pusher_module._DaemonLink, message: bytes) -> bool:
+        by.append(threading.current_thread().name)
+        return on_reply(link, message)
+
+    monkeypatch.setattr(pusher_module._DaemonLink, "on_reply", noted)
+    daemon, other = parts.daemon(), parts.daemon()
+    write(parts, daemon, 1)  # the stream is made, and its thread rests afterwards
+    by.clear()
+    write(parts, daemon, 2)
+    own = threading.current_thread().name
+    assert set(by) == ({own} if parts.is_ending else {f"cosco-push-{daemon.ref.address}"})
+    # Who waits for one does not hear another.
+    write(parts, other, 3)
+    pusher = parts.pusher(daemon.ref, other.ref, mapper=4)
+    daemon.grants = other.grants = False
+    pusher.push(packed(0, b"a"))
+    pusher.push(packed(1, b"b"))
+    by.clear()
+    daemon.grant()
+    other.grant()
+    assert pusher.flush() == ((0, 1), (1, 1))
+    assert f"cosco-push-{other.ref.address}" in by or not parts.is_ending
+    assert daemon.streams == other.streams == 1
+
+
+def test_a_kept_stream_serves_a_writer_that_does_not_wait(parts: Parts) -> None:
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    pusher = parts.pusher(daemon.ref, mapper=2)
+    pusher.is_ending = False
+    pusher.push(FRAMES[2])
+    daemon.wait(lambda: len(daemon.taken) == 2)
+    pusher.begin_end()
+    assert pusher.flush() == ((0, 1),)
+    assert daemon.streams == 1
+
+
+def test_a_writer_that_ends_takes_what_has_come_with_each_frame(parts: Parts) -> None:
+    daemon = parts.daemon()
+    write(parts, daemon, 1)
+    pusher = parts.pusher(daemon.ref, mapper=2)
+    for frame in FRAMES * 10:
+        pusher.push(frame)
+        with daemon.changed:  # as long as it takes until the grant is there
+            if daemon.changed.wait_for(lambda: len(daemon.taken) > 1, 0.01):
+                break
+    assert len(daemon.taken) > 1
+    pusher.flush()
+
+
+def test_a_writer_that_ends_hears_all_daemons_before_it_waits(parts: Parts) -> None:
+    daemons = parts.daemon(), parts.daemon()
+    for daemon in daemons:
+        write(parts, daemon, 1)
+    pusher = parts.pusher(daemons[0].ref, daemons[1].ref, mapper=2)
+    for i in range(6):
+        pusher.push(packed(i % 2, b"%d" % i))
+    for daemon in daemons:
+        daemon.wait(lambda daemon=daemon: len(daemon.taken) == 4)
+    assert pusher.flush() == ((0, 1), (1, 1))
+
+
+class SoftLimit(Exception):
+    """As a framework's handler of signals raises."""
+
+
+@contextmanager
+def in_a_handler(handle: Callable[[], None]) -> Iterator[None]:
+    """The main thread waits in here, and a handler of signals runs meanwhile."""
+    before = signal.signal(signal.SIGALRM, lambda *_: handle())
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_a_handler_of_signals_raises_is_its_caller_s(parts: Parts) -> None:
+    def handle() -> None:
+        raise SoftLimit
+
+    daemon, pusher = held_up(parts)
+    with in_a_handler(handle), pytest.raises(SoftLimit):
+        pusher.flush()
+    daemon.grants = True
+    daemon.grant()
+    assert pusher.flush() == ((0, 1),), "and the writer could go on"
+    assert parts.failures == []
+    assert parts.metadata.asked == []
+
+
+def test_a_writer_that_a_handler_of_signals_aborts_does_not_wait_for_itself(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_streams, "_JOIN_S", 100 * WAIT_S)
+    _, pusher = held_up(parts)
+
+    def handle() -> None:
+        parts.scope.close()
+        pusher.close()
+
+    with in_a_handler(handle), pytest.raises(ClientClosed):
+        pusher.flush()
+    until_threads(0)
+
+
 def test_writers_at_one_time_have_a_stream_each(parts: Parts) -> None:
     daemon = parts.daemon()
     daemon.grants = False
@@ -573,11 +746,7 @@ def test_writers_at_one_time_have_a_stream_each(parts: Parts) -> None:
 
 
 def test_a_writer_that_is_aborted_takes_its_stream_with_it(parts: Parts) -> None:
-    daemon = parts.daemon()
-    write(parts, daemon, 1)
-    daemon.grants = False
-    aborted = parts.pusher(daemon.ref, mapper=2)
-    aborted.push(FRAMES[2])
+    daemon, aborted = held_up(parts)
     daemon.wait(lambda: daemon.hellos == [1, 2])
     parts.scope.close()
     aborted.close()
@@ -609,37 +778,68 @@ def test_a_kept_stream_ends_after_a_while(parts: Parts, monkeypatch: pytest.Monk
     assert daemon.streams == 2
 
 
+def test_the_end_of_a_writer_ends_the_thread_of_its_stream(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_streams, "LINGER_S", 10 * WAIT_S)
+    held_up(parts)
+    parts.scope.close()
+    until_threads(0)
+
+
+def until_threads(count: int) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while len(push_threads()) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_few_streams_are_kept(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push_streams, "MAX_IDLE_STREAMS", 2)
+    monkeypatch.setattr(push_streams, "LINGER_S", 10 * WAIT_S)
     daemons = [parts.daemon() for _ in range(4)]
     for daemon in daemons:
         write(parts, daemon, 1)
     for daemon in daemons[:2]:
         daemon.wait(lambda daemon=daemon: daemon.open_streams == 0)
     assert [daemon.open_streams for daemon in daemons[2:]] == [1, 1]
+    until_threads(2)
+
+
+def hold_up(daemon: FakeDaemon) -> threading.Event:
+    """Have a daemon answer no frame before that."""
+    answer = threading.Event()
+
+    def late(_range: int, _epoch: int) -> None:
+        daemon.changed.release()
+        try:
+            assert answer.wait(WAIT_S)
+        finally:
+            daemon.changed.acquire()
+
+    daemon.refuse = late
+    return answer
+
+
+def push_and_move(pusher: Pusher, old: FakeDaemon, new: FakeDaemon) -> None:
+    """Have a frame sent to one daemon, which does not answer, and then to another one."""
+    pusher.push(FRAMES[0])
+    lane = pusher.routes.lanes()[0]
+    deadline = time.monotonic() + WAIT_S
+    while not lane.sender._sent:
+        if pusher.is_ending:
+            pusher.push(FRAMES[1])  # which looks for the grant
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
 
 
 def test_a_used_stream_is_left_to_nobody_while_frames_are_owed(parts: Parts) -> None:
     """Frames that were sent and moved elsewhere will still be answered on it."""
     slow, new = parts.daemon(), parts.daemon()
-    answer = threading.Event()
-
-    def late(_range: int, _epoch: int) -> None:
-        slow.changed.release()
-        try:
-            assert answer.wait(WAIT_S)
-        finally:
-            slow.changed.acquire()
-
-    slow.refuse = late
+    answer = hold_up(slow)
     pusher = parts.pusher(slow.ref)
-    pusher.push(FRAMES[0])
-    lane = pusher.routes.lanes()[0]
-    deadline = time.monotonic() + WAIT_S
-    while not lane.sender._sent:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    assert pusher.renewed([Assignment(0, 2, 1, new.ref)])
+    push_and_move(pusher, slow, new)
     assert not push_streams.STREAMS._idle
     assert pusher.flush() == ((0, 2),)
     slow.refuse = lambda _range, _epoch: None
@@ -648,6 +848,21 @@ def test_a_used_stream_is_left_to_nobody_while_frames_are_owed(parts: Parts) -> 
     answer.set()
     pusher.close()
     slow.wait(lambda: slow.open_streams == 1)
+
+
+def test_a_stream_that_is_owed_answers_ends_with_them(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_streams, "LINGER_S", 10 * WAIT_S)
+    slow, new = parts.daemon(), parts.daemon()
+    write(parts, slow, 3)  # its thread rests
+    answer = hold_up(slow)
+    pusher = parts.pusher(slow.ref)
+    push_and_move(pusher, slow, new)
+    assert pusher.flush() == ((0, 2),)
+    answer.set()
+    slow.wait(lambda: slow.open_streams == 0)
+    until_threads(1)  # that of the other one
 
 
 def test_a_writer_on_a_used_stream_sends_small_frames_at_once(parts: Parts) -> None:

@@ -13,6 +13,7 @@ import pytest
 from support.packed import blocks_of
 
 from cosco.client import live_object
+from cosco.client.access.service_connection import Connection
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import RowPacker
 from cosco.client.write.writer import CoscoWriter
@@ -42,6 +43,7 @@ INFO = ExchangeInfo(
 
 
 class Metadata:
+    connection = Connection("127.0.0.1:1")
     commits = 0
     interrupted = False
 

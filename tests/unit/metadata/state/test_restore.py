@@ -211,7 +211,12 @@ def answers(state: ExchangeState) -> list[Any]:
     given += [progress.bytes_stored, progress.partition_rows.tolist()]
     given += [losses.highest, losses.callback, losses.tries._by_mapper, losses.verdicts._by_range]
     given += [(loss_id, losses._row(loss_id)) for loss_id in sorted(losses._losses)]
-    given += [state.attempts.highest, state.attempts.opened, state.attempts.committed]
+    given += [
+        state.attempts.count,
+        state.attempts.plain,
+        state.attempts.opened,
+        state.attempts.committed,
+    ]
     given += [state.attempts.committed_mappers, losses.pending(None)]
     given += [state.attempts._digests, state.attempts.contradicted]
     given.append(state.builds.present.tolist())

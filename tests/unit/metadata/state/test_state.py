@@ -14,7 +14,7 @@ from cosco.errors import (
     InvalidArgument,
 )
 from cosco.metadata.state.daemons.errands import ProbeOutcome
-from cosco.metadata.state.state import MAX_STATUS_EXCHANGES
+from cosco.metadata.state.overview import MAX_STATUS_EXCHANGES
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import DaemonOrders, DaemonState
 
@@ -229,12 +229,12 @@ def test_closing_waits_for_every_daemon(cluster: Cluster) -> None:
     assert cluster.beat(1).drop == cluster.beat(2).drop == (1,)
     assert cluster.beat(1, 1).drop == ()
     assert cluster.state.knows("a")
-    _, [status] = cluster.state.status()
+    _, [status] = cluster.state.overview.status()
     assert status.closing
     assert cluster.beat(2, 1).drop == ()
     assert not cluster.state.knows("a")
     assert cluster.state.close_exchange("a", used=True) is None
-    assert cluster.state.status()[1] == ()
+    assert cluster.state.overview.status()[1] == ()
 
 
 def test_a_dead_daemons_private_store_is_waited_for() -> None:
@@ -387,7 +387,7 @@ def test_status_lists_the_newest_exchanges(cluster: Cluster) -> None:
     for index in range(MAX_STATUS_EXCHANGES + 5):
         cluster.create(f"id-{index}", partitions=1)
     cluster.state.close_exchange(f"id-{MAX_STATUS_EXCHANGES}", used=False)
-    daemons, exchanges = cluster.state.status()
+    daemons, exchanges = cluster.state.overview.status()
     assert [e.number for e in exchanges] == list(range(6, MAX_STATUS_EXCHANGES + 6))
     assert [e.number for e in exchanges if e.closing] == [MAX_STATUS_EXCHANGES + 1]
     assert sum(d.assignments for d in daemons) == MAX_STATUS_EXCHANGES + 4

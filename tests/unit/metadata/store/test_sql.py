@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -77,33 +78,35 @@ def test_a_store_that_takes_nothing_for_a_while_applies_nothing_and_goes_on(
     for _ in range(3):
         with pytest.raises(sqlite3.OperationalError, match=reason):
             store.write(
-                [Change("counters", (1,), (1, 1, 0)), Change("sums", (2, 0), (large, b"after"))]
+                [Change("counters", (1,), (1, 1, 0, 0)), Change("sums", (2, 0), (large, b"after"))]
             )
         assert store.load().tables["counters"] == []
         assert store.was_used("a") is False
     store._connection.execute(mend)
-    store.write([Change("counters", (1,), (1, 1, 0)), Change("sums", (2, 0), (large, b"after"))])
-    assert store.load().tables["counters"] == [(1, 1, 1, 0)]
+    store.write([Change("counters", (1,), (1, 1, 0, 0)), Change("sums", (2, 0), (large, b"after"))])
+    assert store.load().tables["counters"] == [(1, 1, 1, 0, 0)]
     assert [row[3] for row in store.load().tables["sums"]] == [b"before", b"after"]
 
 
 def test_a_batch_that_could_not_be_taken_back_is_taken_back_later(store: SqlStore) -> None:
     store._connection.execute("BEGIN IMMEDIATE")
-    store._connection.execute("INSERT INTO counters VALUES (7, 7, 7, 7)")
-    store.write([Change("counters", (1,), (1, 1, 0))])
-    assert store.load().tables["counters"] == [(1, 1, 1, 0)]
+    store._connection.execute("INSERT INTO counters VALUES (7, 7, 7, 7, 7)")
+    store.write([Change("counters", (1,), (1, 1, 0, 0))])
+    assert store.load().tables["counters"] == [(1, 1, 1, 0, 0)]
 
 
 def test_changes_are_applied_in_order(store: SqlStore) -> None:
-    store.write([Change("counters", (1,), (1, 1, 0)), Change("mappers", (1, 5), (None, 1, b"", 0))])
+    store.write(
+        [Change("counters", (1,), (1, 1, 0, 0)), Change("mappers", (1, 5), (None, 1, b"", 0))]
+    )
     store.write(
         [
-            Change("counters", (1,), (2, 7, 4)),
+            Change("counters", (1,), (2, 7, 4, 0)),
             Change("mappers", (1, 6), (2**64 - 1, 1, b"d", 0)),
             Change("mappers", (2, 5), (3, 2, b"e", 1)),
         ]
     )
-    assert store.load().tables["counters"] == [(1, 2, 7, 4)]
+    assert store.load().tables["counters"] == [(1, 2, 7, 4, 0)]
     assert store.load().tables["mappers"] == [
         (1, 5, None, 1, b"", 0),
         (1, 6, 2**64 - 1, 1, b"d", 0),
@@ -114,13 +117,13 @@ def test_changes_are_applied_in_order(store: SqlStore) -> None:
 
 
 def test_runs_of_numbers_are_deleted_and_no_others(store: SqlStore) -> None:
-    tables = [Change("counters", (n,), (n, 1, 0)) for n in range(12)]
+    tables = [Change("counters", (n,), (n, 1, 0, 0)) for n in range(12)]
     mapper = Change("mappers", (3, 5), (1, 1, b"", 0))
     store.write([*tables, Change("used_groups", ("a",), (1, 1)), mapper])
     deleted = [2, 3, 4, 6, 9, 10, 1, 1]
     changes = [Change("counters", (n,), None) for n in deleted]
     store.write(
-        [*changes, Change("used_groups", ("a",), None), Change("counters", (3,), (8, 8, 8))]
+        [*changes, Change("used_groups", ("a",), None), Change("counters", (3,), (8, 8, 8, 0))]
     )
     left = [row[0] for row in store.load().tables["counters"]]
     assert left == [0, 3, 5, 7, 8, 11]
@@ -143,10 +146,10 @@ def test_ids_of_groups_are_found(store: SqlStore) -> None:
 
 def test_a_failed_batch_leaves_nothing(store: SqlStore) -> None:
     with pytest.raises(sqlite3.Error):
-        store.write([Change("counters", (1,), (1, 1, 0)), Change("counters", (2,), (1, 2))])
+        store.write([Change("counters", (1,), (1, 1, 0, 0)), Change("counters", (2,), (1, 2))])
     assert store.load().tables["counters"] == []
-    store.write([Change("counters", (1,), (1, 1, 0))])
-    assert store.load().tables["counters"] == [(1, 1, 1, 0)]
+    store.write([Change("counters", (1,), (1, 1, 0, 0))])
+    assert store.load().tables["counters"] == [(1, 1, 1, 0, 0)]
 
 
 def test_ids_are_found_wherever_they_are(store: SqlStore) -> None:
@@ -208,7 +211,7 @@ def test_a_schema_of_another_version(path: str, version: int) -> None:
     SqlStore(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
-    message = rf"schema version {version}, this cosco-metadata knows 6; run the version that"
+    message = rf"schema version {version}, this cosco-metadata knows 8; run the version that"
     with pytest.raises(InvalidArgument, match=message):
         SqlStore(path)
 
@@ -222,6 +225,16 @@ _EXCHANGES_OF_5 = """
 """
 
 
+def as_of_version_6(connection: sqlite3.Connection) -> None:
+    """Take away what came after it, but of the table of exchanges."""
+    connection.execute("DROP TABLE history")
+    connection.execute("DROP TABLE capability_keys")
+    connection.execute("ALTER TABLE counters DROP COLUMN plain")
+    connection.execute("ALTER TABLE open_groups DROP COLUMN tenant")
+    connection.execute("ALTER TABLE applications DROP COLUMN tenant")
+    connection.execute("DELETE FROM meta WHERE key = 'attempt_secret'")
+
+
 def as_of_version_5(path: str) -> None:
     """Make a database what the version before wrote, with one exchange."""
     SqlStore(path).close()
@@ -229,22 +242,63 @@ def as_of_version_5(path: str) -> None:
         connection.execute("DROP TABLE dropped_builds")
         connection.execute("DROP TABLE exchanges")
         connection.execute(_EXCHANGES_OF_5)
+        as_of_version_6(connection)
         connection.execute("CREATE INDEX exchanges_by_id ON exchanges (shuffle_id)")
         connection.execute(
             "INSERT INTO exchanges VALUES (7, 'old', 3, 2, 1, 'lz4', 1, 60.0, x'', 0, x'01', 1, 1, "
             "0, x'')"
         )
+        connection.execute("INSERT INTO counters VALUES (7, 3, 1, 0)")
+        connection.execute("INSERT INTO mappers VALUES (7, 1, NULL, 1, x'', 0)")
         connection.execute("UPDATE meta SET value = '5' WHERE key = 'schema_version'")
 
 
 def test_a_database_of_the_version_before_is_taken_over(path: str) -> None:
     as_of_version_5(path)
+    secrets = set[bytes]()
     for _ in range(2):
         with closing(SqlStore(path)) as store:
-            exchanges = restore_exchanges(store.load().tables, ChangeLog())
+            stored = store.load()
+            secrets.add(stored.attempt_secret)
+            exchanges = restore_exchanges(stored.tables, ChangeLog(), stored.attempt_secret)
             assert store.find_number("old") == 7
+        attempts = exchanges[7].attempts
+        assert [attempts.was_opened(1, attempt) for attempt in range(5)] == [0, 1, 1, 1, 0]
+        mapper, attempt = attempts.open(1)
+        assert attempts.was_opened(mapper, attempt)
+        assert attempt > 1 << 32
+        assert (exchanges[7].tenant, exchanges[7].created_s) == ("", 0.0)
         assert exchanges[7].spec == ExchangeSpec("old", 3, lease_s=60.0)
         assert (exchanges[7].owner, exchanges[7].generation) == (b"\1", 1)
+    [secret] = secrets
+    assert len(secret) == 32
+
+
+def test_what_was_there_is_kept_beside_before_an_upgrade(path: str) -> None:
+    as_of_version_5(path)
+    SqlStore(path).close()
+    kept = Path(f"{path}.schema-5")
+    with closing(sqlite3.connect(kept)) as connection:
+        [(version,)] = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'")
+        [(name,)] = connection.execute("SELECT shuffle_id FROM exchanges")
+    assert (version, name) == ("5", "old")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    # To go back is to put it in the place of the other one.
+    for rest in ("-wal", "-shm"):
+        Path(path + rest).unlink(missing_ok=True)
+    kept.replace(path)
+    with closing(SqlStore(path)) as store:
+        assert store.find_number("old") == 7
+
+
+def test_an_upgrade_that_has_no_room_for_what_was_there_is_not_made(path: str) -> None:
+    as_of_version_5(path)
+    Path(f"{path}.schema-5.part").mkdir()  # nothing can be written there
+    with pytest.raises(InvalidArgument, match="cannot be used"):
+        SqlStore(path)
+    with closing(sqlite3.connect(path)) as connection:
+        [(version,)] = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'")
+    assert version == "5"
 
 
 @pytest.mark.parametrize("direct_reads", [False, True])
@@ -326,7 +380,7 @@ class Restarts(RuleBasedStateMachine):
         return not known and self.store.find_number(shuffle_id) is not None
 
     def infos(self) -> list[Any]:
-        _, exchanges = self.state.status()
+        _, exchanges = self.state.overview.status()
         return [
             self.state.describe_exchange(e.shuffle_id, b"", self.now, used=False)
             for e in exchanges
@@ -476,12 +530,12 @@ class Restarts(RuleBasedStateMachine):
 
     def answers(self, state: MetadataState) -> list[Any]:
         """Whatever can be asked, in a form that compares."""
-        given: list[Any] = [state.cluster_id, state.status()]
+        given: list[Any] = [state.cluster_id, state.overview.status()]
         given += [
             state.heartbeat(DaemonHeartbeat(incarnation, 1 << 20), self.now)
             for incarnation in (1, BIG, 3, 4, 5)
         ]
-        for status in state.status()[1]:
+        for status in state.overview.status()[1]:
             if status.closing:
                 continue
             number = status.number
@@ -513,3 +567,21 @@ class Restarts(RuleBasedStateMachine):
 
 TestRestarts = Restarts.TestCase
 TestRestarts.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o660])
+def test_a_database_is_for_its_owner_alone(tmp_path: Path, before: int | None) -> None:
+    """It has keys: who reads them may do everything."""
+    path = tmp_path / "metadata.db"
+    mask = os.umask(0o022)
+    try:
+        if before is not None:
+            SqlStore(str(path)).close()
+            path.chmod(before)
+        with closing(SqlStore(str(path))) as store:
+            store.write([Change("counters", (1,), (1, 1, 0, 0))])
+            found = {one.name: one.stat().st_mode & 0o077 for one in tmp_path.iterdir()}
+    finally:
+        os.umask(mask)
+    assert set(found) == {f"metadata.db{end}" for end in ("", "-wal", "-shm", ".lock")}
+    assert [mode for name, mode in found.items() if not name.endswith(".lock")] == [0, 0, 0]

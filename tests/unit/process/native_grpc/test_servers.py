@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+from support.certificates import Authority
+from support.raw_http2 import SETTINGS, RawPeer
 
+from cosco.client.rpc.failures import _TOO_MANY_CALLS
+from cosco.errors import (
+    CoscoError,
+    ExchangeClosed,
+    InvalidArgument,
+    SchemaMismatch,
+    ServiceUnavailable,
+)
 from cosco.mechanics import NATIVE
+from cosco.process.grpc_handlers.calling_peer import peer_of
+from cosco.process.grpc_handlers.parsed_requests import unary_stream, unary_unary
+from cosco.process.grpc_handlers.refusals import refusal
 from cosco.process.native_grpc import server_choice
+from cosco.process.native_grpc.connection_table import PeerLimits
+from cosco.process.native_grpc.server import NativeServer
+from cosco.protocol import wire
+from cosco.protocol.peer import MAX_CREDENTIAL_CHARACTERS
 
 MAX_BYTES = 4 << 20
-WAYS = ["portable", pytest.param("native", marks=pytest.mark.skipif(NATIVE is None, reason="x"))]
+_NATIVE = pytest.mark.skipif(NATIVE is None, reason="the native part is not installed")
+WAYS = [
+    "portable",
+    pytest.param("native", marks=_NATIVE),
+    pytest.param("native with TLS", marks=_NATIVE),
+]
+#: The id of that setting of HTTP/2.
+_MAX_CONCURRENT_STREAMS = 3
 LENGTHS = [0, 1, 5, 16 << 10, (16 << 10) + 1, 300_000, 3 << 20]
 
 
@@ -27,6 +52,7 @@ class Echo:
         self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
         self.sent = 0
+        self.refused: list[str] = []
 
     def handler(self) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(
@@ -42,12 +68,22 @@ class Echo:
                 "Fail": grpc.unary_unary_rpc_method_handler(self.fail),
                 "Wait": grpc.unary_unary_rpc_method_handler(self.wait),
                 "Flood": grpc.unary_stream_rpc_method_handler(self.flood),
-                "Parse": grpc.unary_unary_rpc_method_handler(self.one, _parse, bytes),
+                "Who": grpc.unary_unary_rpc_method_handler(self.who),
+                "WhoSays": grpc.stream_stream_rpc_method_handler(self.who_says),
+                "Parse": unary_unary(self.one, _parse, bytes),
+                "ParseMany": unary_stream(self.many, _parse, bytes),
             },
         )
 
     async def one(self, request: bytes, _: Any) -> bytes:
         return request
+
+    async def who(self, _: bytes, context: Any) -> bytes:
+        return peer_of(context).credential.encode()
+
+    async def who_says(self, requests: Any, context: Any) -> AsyncIterator[bytes]:
+        async for _ in requests:
+            yield peer_of(context).credential.encode()
 
     async def many(self, request: bytes, _: Any) -> AsyncIterator[bytes]:
         for _ in range(3):
@@ -96,29 +132,52 @@ class Echo:
 
 def _parse(message: bytes) -> bytes:
     if message == b"bad":
-        raise ValueError("no message")
+        raise ValueError("no\nmessage")
     return message
 
 
 Stub = Callable[[str, str], Any]
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-@asynccontextmanager
-async def serving(way: str, calls_max: int | None = None) -> AsyncIterator[tuple[Echo, Stub, Any]]:
+def new_server(
+    way: str, calls_max: int | None, refused: Callable[[str], object]
+) -> tuple[Any, Callable[[str], Any]]:
+    """Make a server, and what makes channels to it."""
+    if way == "native with TLS":
+        assert NATIVE is not None
+        ca = Authority()
+        host, client = ca.issue("127.0.0.1"), ca.issue("a.client")
+        tls = NATIVE.TlsServer(host.cert, host.key, ca.pem, True)
+        server: Any = NativeServer(
+            direct={},
+            max_message_bytes=MAX_BYTES,
+            calls_max=calls_max,
+            refused=refused,
+            tls=lambda: tls,
+        )
+        credentials = grpc.ssl_channel_credentials(ca.pem, client.key, client.cert)
+        return server, lambda address: grpc.aio.secure_channel(address, credentials, OPTIONS)
     with pytest.MonkeyPatch.context() as patch:
         if way == "portable":
             patch.setattr(server_choice, "NATIVE", None)
         server = server_choice.new_server(
             max_message_bytes=MAX_BYTES,
             calls_max=calls_max,
+            refused=refused,
             options=(("grpc.max_send_message_length", -1),),
         )
+    return server, lambda address: grpc.aio.insecure_channel(address, OPTIONS)
+
+
+@asynccontextmanager
+async def serving(way: str, calls_max: int | None = None) -> AsyncIterator[tuple[Echo, Stub, Any]]:
     echo = Echo()
+    server, channel_to = new_server(way, calls_max, echo.refused.append)
     server.add_generic_rpc_handlers((echo.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+    async with channel_to(f"127.0.0.1:{port}") as channel:
 
         def stub(kind: str, method: str) -> Any:
             return getattr(channel, kind)(f"/test.Echo/{method}")
@@ -219,13 +278,79 @@ def test_methods_that_are_not_there_and_messages_that_are_none(way: str) -> None
             error = await failure(stub("unary_unary", "Nothing")(b"x"))
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED
             assert "Method not found" in str(error.details())
-            error = await failure(stub("unary_unary", "Parse")(b"bad"))
-            assert error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNKNOWN}
             too_long = await failure(stub("unary_unary", "One")(bytes(MAX_BYTES + 1)))
             assert too_long.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert await stub("unary_unary", "Parse")(b"x") == b"x"
 
     run(test)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_request_that_cannot_be_parsed_is_refused_in_a_line_and_not_logged(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with serving(way) as (_, stub, _server):
+            for error in (
+                await failure(stub("unary_unary", "Parse")(b"bad")),
+                await failure(stub("unary_stream", "ParseMany")(b"bad").read()),
+            ):
+                assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert str(error.details()).endswith("is no message of this method: no\\nmessage")
+                trailers = dict(error.trailing_metadata() or ())
+                meant = wire.error_from_bytes(trailers[wire.ERROR_KEY])
+                assert isinstance(meant, InvalidArgument)
+            assert await stub("unary_unary", "Parse")(b"x") == b"x"
+            many = stub("unary_stream", "ParseMany")(b"x")
+            assert [reply async for reply in many] == [b"x"] * 3
+
+    run(test)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", ["One", "Many", "Parse", "ParseMany"])
+def test_a_call_without_its_request_is_refused_and_one_with_several_has_the_first(
+    way: str, method: str
+) -> None:
+    async def test() -> None:
+        async with serving(way) as (_, stub, _server):
+
+            def call(*messages: bytes) -> Any:
+                return stub("stream_stream", method)(iter(messages), timeout=10.0)
+
+            error = await failure(call().read())
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert error.details() == "a call without a request"
+            count = 3 if "Many" in method else 1
+            assert [reply async for reply in call(b"x", b"y")] == [b"x"] * count
+
+    run(test)
+
+
+class ExecuteBatchError(Exception):
+    """As gRPC's own server has it, and lets nobody import it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_logged"),
+    [
+        (ExecuteBatchError('Failed "execute_batch": (<SendStatusFromServerOperation …>,)'), False),
+        (ExecuteBatchError("Failed grpc_call_start_batch: 8 with grpc_call_error value"), True),
+        (ValueError('Failed "execute_batch"'), True),
+    ],
+)
+def test_a_peer_that_is_gone_as_it_is_answered_is_not_logged(
+    error: Exception, is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which comes about once in some hundred calls that clients give up."""
+
+    async def test() -> None:
+        async with serving("portable"):
+            log = logging.getLogger("grpc._cython.cygrpc")
+            log.error("raised in core by servicer method [/x]", exc_info=error)
+
+    run(test)
+    assert bool(caplog.records) == is_logged
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -297,8 +422,40 @@ def test_calls_at_a_time_are_bounded(way: str) -> None:
             await asyncio.sleep(0.05)
             error = await failure(stub("unary_unary", "One")(b"x"))
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            # So the client knows it, and tries again.
+            assert _TOO_MANY_CALLS in (error.details() or "")
+            if way == "native":
+                assert echo.refused == ["calls"]
             echo.go_on.set()
             assert [await call for call in waiting] == [b"0", b"1"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("way", ["portable", pytest.param("native", marks=_NATIVE)])
+def test_a_connection_is_told_how_many_calls_it_may_have(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the settings of HTTP/2, which clients keep to and either server has others keep to."""
+    if way == "portable":
+        monkeypatch.setattr(server_choice, "NATIVE", None)
+
+    def told(address: str) -> int | None:
+        with RawPeer(address) as raw:
+            raw.greet()
+            settings = raw.until(SETTINGS)
+            assert settings is not None
+            pairs = struct.iter_unpack(">HI", settings.payload)
+            return dict(pairs).get(_MAX_CONCURRENT_STREAMS)
+
+    async def test() -> None:
+        for given, said in ((30, 30), (50_000, 10_000)):
+            peers = PeerLimits(peer_calls=given)
+            server = server_choice.new_server(max_message_bytes=1, peers=peers)
+            port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+            assert await asyncio.to_thread(told, f"127.0.0.1:{port}") == said
+            await server.stop(None)
 
     run(test)
 
@@ -307,7 +464,7 @@ def test_calls_at_a_time_are_bounded(way: str) -> None:
 def test_a_port_that_is_taken_is_an_error(way: str) -> None:
     async def test() -> None:
         async with serving(way) as (_, _stub, server):
-            other = server_choice.new_server(max_message_bytes=1)
+            other = server_choice.new_server(max_message_bytes=1, unfinished_bytes=1, refused=str)
             port = server.add_insecure_port("127.0.0.1:0")
             with pytest.raises(RuntimeError):
                 other.add_insecure_port(f"127.0.0.1:{port}")
@@ -316,3 +473,87 @@ def test_a_port_that_is_taken_is_an_error(way: str) -> None:
             await other.stop(None)
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidArgument("a\nb"), grpc.StatusCode.INVALID_ARGUMENT),
+        (ServiceUnavailable("a\nb"), grpc.StatusCode.UNAVAILABLE),
+        (ExchangeClosed("a\nb"), grpc.StatusCode.FAILED_PRECONDITION),
+        (SchemaMismatch("a\nb"), grpc.StatusCode.FAILED_PRECONDITION),
+    ],
+)
+def test_how_a_call_ends_that_is_refused(error: CoscoError, code: grpc.StatusCode) -> None:
+    found, details, [(key, value)] = refusal(error)
+    assert (found, details, key) == (code, r"a\nb", wire.ERROR_KEY)
+    assert type(wire.error_from_bytes(value)) is type(error)
+
+
+LONGEST = "t" * MAX_CREDENTIAL_CHARACTERS
+CREDENTIALS = {
+    "cosco-token-abc": "Bearer cosco-token-abc",
+    "a.b-c_d~e+/==": "bearer a.b-c_d~e+/==",
+    LONGEST: f"Bearer {LONGEST}",
+}
+NO_CREDENTIALS = [
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer a b",
+    "Bearer  a",
+    "Basic YTpi",
+    "cosco-token-abc",
+    f"Bearer {LONGEST}t",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_credential_comes_with_its_call_alone(way: str) -> None:
+    async def test() -> None:
+        async with serving(way) as (_, stub, _server):
+            who = stub("unary_unary", "Who")
+            for credential, header in CREDENTIALS.items():
+                told = await who(b"", metadata=(("authorization", header),))
+                assert told == credential.encode()
+                assert await who(b"") == b"", "it is of one call, not of the connection"
+            call = stub("stream_stream", "WhoSays")(metadata=(("authorization", "Bearer mine"),))
+            for _ in range(2):
+                await call.write(b"x")
+                assert await call.read() == b"mine"
+            await call.done_writing()
+
+    run(test)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged, but for what gRPC's poller has asyncio say now and then: it reads a socket
+    from which another thread has read already."""
+    return [one for one in caplog.records if "PollerCompletionQueue" not in one.getMessage()]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_no_credential_is_none(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with serving(way) as (_, stub, _server):
+            who = stub("unary_unary", "Who")
+            for header in NO_CREDENTIALS:
+                assert await who(b"", metadata=(("authorization", header),)) == b"", header
+            twice = (("authorization", "Bearer a"), ("authorization", "Bearer b"))
+            assert await who(b"", metadata=twice) == b""
+
+    run(test)
+    assert not told(caplog)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_headers_of_a_call_are_bounded(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with serving(way) as (_, stub, _server):
+            who = stub("unary_unary", "Who")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await who(b"", metadata=(("authorization", "Bearer " + "t" * (20 << 10)),))
+            assert await who(b"") == b""
+
+    run(test)
+    assert not told(caplog)

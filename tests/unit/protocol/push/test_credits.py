@@ -24,16 +24,16 @@ MIB = 1 << 20
 class Budget(FrameBudget):
     """A budget whose streams are told nothing: what they were granted is looked at."""
 
-    def __init__(self, budget_bytes: int) -> None:
-        super().__init__(budget_bytes)
+    def __init__(self, budget_bytes: int, tenant_share: float = 1.0) -> None:
+        super().__init__(budget_bytes, tenant_share)
         self._told: dict[StreamCredits, int] = {}
         self.cut_off: list[StreamCredits] = []
 
-    def enter(self) -> StreamCredits:
+    def enter(self, tenant: int = 0) -> StreamCredits:
         def on_grant() -> None:
             self._told[stream] = self._told.get(stream, 0) + 1
 
-        stream = self.open(on_grant, lambda: self.cut_off.append(stream))
+        stream = self.open(on_grant, lambda: self.cut_off.append(stream), tenant)
         return stream
 
     def told(self, now: float = 0.0) -> dict[StreamCredits, int]:
@@ -234,3 +234,91 @@ def test_tiny_frames_that_are_granted_at_once_are_bounded_by_their_number():
         budget.announce(stream, [1])
     budget.received(stream, 1)
     budget.announce(stream, [1])
+
+
+# --- tenants ------------------------------------------------------------------------------
+
+
+def lent(budget: Budget) -> int:
+    """What is lent, of the budget, to all streams there are."""
+    return sum(stream.eager_limit for stream in budget._streams)
+
+
+def test_tenants_are_granted_the_same_however_many_streams_they_have():
+    budget = Budget(64 * MIB)
+    many, one = [budget.enter(1) for _ in range(30)], budget.enter(2)
+    for stream in (*many, one):
+        budget.announce(stream, [MIB] * 16)
+    budget.told()
+    assert one.in_flight_bytes == 16 * MIB  # a quarter, which one stream may have
+    room = budget.budget_bytes - lent(budget) - one.in_flight_bytes
+    assert sum(stream.in_flight_bytes for stream in many) == room // MIB * MIB
+    for _ in range(4):  # what is given back by either goes to both
+        stream = next(stream for stream in many if stream.granted)
+        budget.give_back(stream, budget.received(stream, MIB))
+        budget.give_back(one, budget.received(one, MIB))
+        budget.announce(one, [MIB])
+        budget.give_out()
+    assert one.in_flight_bytes >= 14 * MIB
+
+
+def test_long_frames_of_one_and_short_ones_of_another_are_the_same_bytes():
+    budget = Budget(20 * MIB)
+    budget._stream_bytes = 64 * MIB  # one stream alone could have all of it
+    long, short = budget.enter(1), budget.enter(2)
+    for stream, length in ((long, MIB), (short, 64 << 10)):
+        budget.announce(stream, [length] * 200)
+    budget.told()
+    assert abs(long.in_flight_bytes - short.in_flight_bytes) <= MIB + (64 << 10)
+    assert budget.in_flight_bytes > budget.budget_bytes - lent(budget) - MIB
+
+
+def test_who_has_his_share_of_the_budget_holds_up_nobody():
+    budget = Budget(32 * MIB, tenant_share=0.25)
+    hogs, other = [budget.enter(1) for _ in range(8)], budget.enter(2)
+    for stream in (*hogs, other):
+        budget.announce(stream, [2 * MIB] * 4)
+    budget.told()
+    assert sum(stream.in_flight_bytes for stream in hogs) == 8 * MIB
+    assert other.in_flight_bytes == 8 * MIB
+    assert sum(stream.eager_limit for stream in hogs) <= 8 * MIB / 4
+    stream = next(stream for stream in hogs if stream.granted)
+    budget.give_back(stream, budget.received(stream, 2 * MIB))
+    assert sum(stream.in_flight_bytes for stream in hogs) == 8 * MIB
+
+
+def test_a_share_that_is_less_than_a_frame_is_worth_one():
+    budget = Budget(32 * MIB, tenant_share=0.001)
+    stream = budget.enter(1)
+    budget.announce(stream, [2 * MIB] * 3)
+    for _ in range(3):
+        budget.give_out()
+        assert stream.in_flight_bytes == 2 * MIB
+        assert len(stream.granted) == 1
+        budget.give_back(stream, budget.received(stream, 2 * MIB))
+    assert budget.in_flight_bytes == 0
+
+
+def test_streams_of_nobody_have_no_share_to_keep_to():
+    budget = Budget(32 * MIB, tenant_share=0.001)
+    stream = budget.enter()
+    budget.announce(stream, [2 * MIB] * 4)
+    assert budget.told() == {stream: 4}
+    assert stream.eager_limit == EAGER_BYTES
+
+
+def test_a_stream_that_another_tenant_goes_on_with_counts_as_his():
+    budget = Budget(32 * MIB, tenant_share=0.1)  # a loan of 0.8 MiB: one
+    stream = budget.enter(1)
+    assert stream.eager_limit == EAGER_BYTES
+    assert budget.enter(1).eager_limit == 0
+    budget.now_of(stream, 2)
+    assert budget.enter(1).eager_limit == EAGER_BYTES
+    assert budget.enter(2).eager_limit == 0
+    budget.announce(stream, [MIB])
+    budget.give_out()
+    assert budget._in_flight_of == {2: MIB}
+    for one in list(budget._streams):
+        budget.close(one)
+    assert not budget._in_flight_of
+    assert not budget._lent_to

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cosco.errors import (
+    AccessDenied,
     CapacityExceeded,
     CoscoError,
     DataCorrupted,
@@ -49,6 +50,7 @@ class Sink:
     """An intake that answers when the test says so, or at once with `verdict`."""
 
     hello: Hello
+    tenant: int = 0
     takes_at_once: bool = True
     answers: list[Answer] = field(default_factory=list)
     verdict: CoscoError | None = None
@@ -56,6 +58,7 @@ class Sink:
     frames: list[bytes] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
     ended: int = 0
+    settled: int = 0
 
     def take_in(self, data: memoryview, answer: Answer, now: float) -> bool:
         self.frames.append(bytes(data))
@@ -64,6 +67,9 @@ class Sink:
         else:
             answer(self.verdict)
         return self.takes_at_once
+
+    def settle(self, now: float) -> None:
+        self.settled += 1
 
     def released(self, sequences: Sequence[int], now: float) -> None:
         if not self.hello.primary:
@@ -83,6 +89,7 @@ class Rig:
     def __init__(self, *, budget_bytes: int = 8 << 20, **sink: object) -> None:
         self.budgets = FrameBudgets(budget_bytes)
         self.sinks: list[Sink] = []
+        self.denies = False
         self._sink = sink
         self.receiver = self.stream()
         self.woken = 0
@@ -97,12 +104,14 @@ class Rig:
         self.woken += 1
 
     def _open(self, hello: Hello, stream: PushReceiver, now: float) -> Sink:
+        if self.denies:
+            raise AccessDenied("not you")
         self.sinks.append(Sink(hello, **self._sink))  # type: ignore[arg-type]
         return self.sinks[-1]
 
     def ask(self, *requests: PushRequest[memoryview]) -> PushReply | None:
         for request in requests:
-            self.receiver.on_request(request, self.now)
+            self.receiver.on_requests([request], self.now)
         return self.receiver.next_reply()
 
 
@@ -183,11 +192,28 @@ def test_a_sender_that_breaks_the_rules_is_told_so_at_the_end(
     rig = Rig()
     with pytest.raises(InvalidArgument, match=what):
         rig.ask(*requests)
-    rig.receiver.close(rig.now, broken="why")
+    rig.receiver.close(rig.now, why=InvalidArgument("why"))
     reply = rig.receiver.next_reply()
     assert reply is not None
     assert reply.refused == [Refusal(0, RefusalCode.PROTOCOL, "why")]
     assert rig.budgets.in_flight_bytes == 0
+    assert all(sink.ended for sink in rig.sinks)
+
+
+@pytest.mark.parametrize("before", [(), (hello(), eager(4))])
+def test_who_may_not_send_is_told_so_and_holds_nothing(before: Requests) -> None:
+    rig = Rig()
+    rig.ask(*before)
+    rig.denies = True
+    with pytest.raises(AccessDenied, match="not you"):
+        rig.ask(PushRequest(hello=OTHER_WRITER, announce=(100,), eager=True, frame=frame(5)))
+    rig.receiver.close(rig.now, why=AccessDenied("not you"))
+    reply = rig.receiver.next_reply()
+    assert reply is not None
+    assert reply.refused == [Refusal(0, RefusalCode.ACCESS_DENIED, "not you")]
+    assert (reply.acknowledged, reply.granted) == ([], 0)
+    assert (rig.budgets.in_flight_bytes, rig.receiver.lent_bytes) == (0, 0)
+    assert [len(sink.frames) for sink in rig.sinks] == [1] * bool(before)
     assert all(sink.ended for sink in rig.sinks)
 
 
@@ -235,10 +261,10 @@ def test_nothing_is_read_while_a_frame_is_being_taken_in() -> None:
 @pytest.mark.parametrize("verdict", [None, DataCorrupted("why")])
 def test_a_sender_that_is_not_told_is_not_read_from(verdict: CoscoError | None) -> None:
     rig = Rig(verdict=verdict)
-    rig.receiver.on_request(hello(), 1.0)
+    rig.receiver.on_requests([hello()], 1.0)
     for sequence in range(1, MAX_UNTOLD + 1):
         assert rig.receiver.may_read
-        rig.receiver.on_request(eager(sequence), 1.0)
+        rig.receiver.on_requests([eager(sequence)], 1.0)
     assert not rig.receiver.may_read
     before = rig.woken
     assert rig.receiver.next_reply() is not None
@@ -250,9 +276,9 @@ def test_what_is_given_back_on_one_stream_is_granted_on_another() -> None:
     rig = Rig(budget_bytes=150, keeps=True)
     other = rig.stream()
     assert rig.ask(hello(), ANNOUNCE) == PushReply([], 1, [], 0, 0)
-    rig.receiver.on_request(granted(4), 1.0)
-    other.on_request(hello(OTHER_WRITER), 1.0)
-    other.on_request(PushRequest(announce=(100,)), 1.0)
+    rig.receiver.on_requests([granted(4)], 1.0)
+    other.on_requests([hello(OTHER_WRITER)], 1.0)
+    other.on_requests([PushRequest(announce=(100,))], 1.0)
     assert other.next_reply() is None
     rig.sinks[0].answers[0](None)
     assert rig.receiver.next_reply() == PushReply([4], 1, [], 0, 0)  # its turn came first
@@ -276,14 +302,14 @@ def test_who_sits_on_a_grant_is_cut_off_and_who_waits_for_its_frame_is_not() -> 
     busy, other = rig.receiver, rig.stream()
     busy.cut_off, other.cut_off = (lambda: cut.append("busy")), (lambda: cut.append("other"))
     for stream, record in ((busy, WRITER), (other, OTHER_WRITER)):
-        stream.on_request(hello(record), 0.0)
-        stream.on_request(PushRequest(announce=(100,)), 0.0)
-    busy.on_request(granted(4), 0.0)
+        stream.on_requests([hello(record)], 0.0)
+        stream.on_requests([PushRequest(announce=(100,))], 0.0)
+    busy.on_requests([granted(4)], 0.0)
     rig.budgets.tick(2 * GRANT_PATIENCE_S)
     assert cut == []
     rig.sinks[0].answers[0](None)
     busy.resume(2 * GRANT_PATIENCE_S)
-    busy.on_request(PushRequest(announce=(100,)), 2 * GRANT_PATIENCE_S)
+    busy.on_requests([PushRequest(announce=(100,))], 2 * GRANT_PATIENCE_S)
     rig.budgets.tick(4 * GRANT_PATIENCE_S)
     assert cut == ["other"]
 
@@ -320,7 +346,7 @@ class Peer:
     def deliver(self) -> None:
         receiver = self.receiver
         if self.to_receiver and receiver is not None and receiver.may_read:
-            receiver.on_request(as_it_comes(self.to_receiver.pop(0)), 0.0)
+            receiver.on_requests([as_it_comes(self.to_receiver.pop(0))], 0.0)
 
     def reply(self) -> None:
         if self.receiver is not None and (reply := self.receiver.next_reply()) is not None:
@@ -361,6 +387,7 @@ def as_it_comes(request: PushRequest[OutFrame]) -> PushRequest[memoryview]:
 class RandomSink(Sink):
     """Takes, refuses and answers frames as chance has it."""
 
+    tenant: int = 0
     stream: PushReceiver | None = None
     rng: random.Random = field(default_factory=random.Random)
     taken: set[int] = field(default_factory=set)

@@ -19,6 +19,7 @@ from cosco.protocol.wire import (
 )
 
 HELLO = Hello(7, 1, 2, 11)
+SHOWN = HELLO._replace(capability="cosco1.x")
 FRAME = frame([block(0, 0), block(1, 0)])
 OUT = OutFrame(
     parse_frame_header(memoryview(FRAME)),
@@ -28,7 +29,7 @@ OUT = OutFrame(
 
 @pytest.mark.parametrize("has_frame", [False, True])
 @given(
-    hello=st.sampled_from([None, HELLO, HELLO._replace(primary=3, mapper=0)]),
+    hello=st.sampled_from([None, HELLO, HELLO._replace(primary=3, mapper=0), SHOWN]),
     released=st.lists(st.integers(0, 2**64 - 1), max_size=3),
     announce=st.lists(st.integers(0, 2**32 - 1), max_size=3),
     withdrawn=st.booleans(),

@@ -46,6 +46,8 @@ def sent(request: FetchRequest) -> FetchRequest:
         FetchRequest(7, (FetchPart(1, 2, BitMap([5]), files=True),), several=False),
         FetchRequest(7, (FetchPart(1, 2, BitMap([5])),), several=False, direct=True),
         FetchRequest(7, (FetchPart(1, 2, BitMap([5])),), direct=True),
+        FetchRequest(7, (FetchPart(1, 2, BitMap([5])),), several=False, capability="cosco1.x"),
+        FetchRequest(7, (FetchPart(1, 2, BitMap([5])),), capability="cosco1.x"),
         FetchRequest(7, (FetchPart(1, 2, BitMap([0])),), BitMap([3]), several=False),
         FetchRequest(7, (FetchPart(0, 1, BitMap([0])),) * MAX_FETCH_PARTS),
     ],
@@ -161,6 +163,7 @@ def test_a_reply_alone_is_not_packed() -> None:
         fetch_packed(REPLIES[:2]) + b"\x22",
         fetch_packed(REPLIES[:2]) + b"\x22" + b"\x80" * 11,
         fetch_packed(REPLIES[:2]) + REPLIES[1],  # packed and not
+        REPLIES[0] + fetch_packed(REPLIES[:2]),  # not and packed
         b"\x22\x03\x12\x05a",  # data that is longer than its reply
         b"\x22\x03\x12\x00a",  # and shorter
         data(b"abc")[:-1],

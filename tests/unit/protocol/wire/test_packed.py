@@ -16,9 +16,13 @@ from cosco.protocol.records import (
     CommitRequest,
     CommitWait,
     DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
     RangeSnapshot,
     RangesWait,
     ReadSnapshot,
+    RowKind,
     Source,
     pairs_array,
 )
@@ -26,6 +30,8 @@ from cosco.protocol.wire import (
     MAX_RANGES_BYTES,
     from_pb,
     mpb,
+    opened_info,
+    opened_reply,
     ranges_reply,
     snapshot_mappers,
     to_pb,
@@ -167,6 +173,7 @@ def test_consecutive_mappers_take_no_bytes_but_their_attempts() -> None:
         ("count", 2**32 - 1),
         ("count", 3),
         ("attempts", bytes(3)),
+        ("attempts", bytes([1, 0])),
         ("gaps", bytes(12)),
         ("gaps", b"\xff" * 8),
     ],
@@ -285,3 +292,17 @@ def test_ranges_that_do_not_ascend_and_waiting_partitions_that_are_none_are_refu
     pb = mpb.AwaitCommitsReply(waiting=BitMap([MAX_PARTITIONS]).serialize())
     with pytest.raises(InvalidArgument, match="waiting"):
         from_pb(RangesWait, pb)
+
+
+def test_each_writer_is_told_his_own_capability_and_none_of_another() -> None:
+    """What they share is serialized once."""
+    info = ExchangeInfo(
+        3, ExchangeSpec("x", 1), 1, RowKind.BYTES, b"", (), (), capability="of the exchange"
+    )
+    shared = opened_info(info)
+    assert b"of the exchange" not in shared
+    for capability in ("one", "", "of the exchange"):
+        reply = opened_reply(OpenedAttempt(info, 5, 6), shared, capability)
+        assert (b"of the exchange" in reply) == (capability == "of the exchange")
+        arrived = from_pb(OpenedAttempt, mpb.OpenAttemptReply.FromString(reply))
+        assert arrived == OpenedAttempt(replace(info, capability=capability), 5, 6)

@@ -24,6 +24,8 @@ from cosco.protocol.admin_records import (
     RangeStatus,
 )
 from cosco.protocol.application_records import ApplicationAnswer, ApplicationCall
+from cosco.protocol.capability import CapabilityKey
+from cosco.protocol.daemon_figures import DaemonFigures
 from cosco.protocol.group_records import (
     Alike,
     CommitResult,
@@ -62,6 +64,7 @@ from cosco.protocol.records import (
     RenewedAssignments,
     RowKind,
     Source,
+    StoredBytes,
 )
 from cosco.protocol.wire import mpb
 from cosco.protocol.wire.plain import FROM_PB, TO_PB, plain
@@ -70,9 +73,9 @@ REF = DaemonRef(2**64 - 1, "a:1")
 RANGE = PartitionRange(1, 2, 3)
 ASSIGNMENT = Assignment(1, 2, 3, REF, (DaemonRef(7, "b:2"),), True)
 SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema", 7, True)
-INFO = ExchangeInfo(5, SPEC, 2, RowKind.ARROW, b"other", (RANGE,), (ASSIGNMENT,))
+INFO = ExchangeInfo(5, SPEC, 2, RowKind.ARROW, b"other", (RANGE,), (ASSIGNMENT,), "cosco1.x")
 CALL = RecomputeCall(4, BitMap([1, 9]), "lost")
-STATUS = ExchangeStatus("name", 5, 16, 3, 1000, True)
+STATUS = ExchangeStatus("name", 5, 16, 3, 1000, True, True)
 SIZE = PartitionSize(1, 2, 3)
 SHARE = DaemonShare(REF, "store", DaemonState.DEAD, 1, 2, 3)
 RANGE_STATUS = RangeStatus(RANGE, 1, 2, True, 3, "hosts")
@@ -80,6 +83,9 @@ LOSS = LossStatus(1, (2, 4), 5, LossState.FAILED, 3, "lost", "raised")
 FAILURE = RangeFailure(1, "DataLost", "lost")
 GONE = EpochsDrop(1, 2, 3, 2**64 - 1)
 DROPPED = EpochsDropped(1, 2**64 - 1)
+STORED = StoredBytes(1, 2**64 - 1)
+FIGURES = DaemonFigures(*range(1, 10), 1.5, 11, 12, 2.5, 3.5, *range(15, 22))
+KEY = CapabilityKey(1, b"secret")
 COUNTS = np.array([1, 2**64 - 1], dtype=np.uint64)
 
 RECORDS: list[Any] = [
@@ -89,9 +95,27 @@ RECORDS: list[Any] = [
     DaemonRegistration(7, "a:1", "host", "store", 100, 50, "a:2", (3, 4), True),
     GONE,
     DROPPED,
-    DaemonHeartbeat(7, 50, (1, 2), True, True, (3,), 9, True, (DROPPED, DROPPED), "native 1"),
-    DaemonOrders(True, "cluster", 1.5, (8,), True, True, True, (GONE,)),
-    DaemonStatus(REF, "host", "store", DaemonState.DRAINING, 100, 50, "a:2", 6, True, True, "n"),
+    STORED,
+    FIGURES,
+    DaemonHeartbeat(
+        7,
+        50,
+        (1, 2),
+        True,
+        True,
+        (3,),
+        9,
+        True,
+        (DROPPED, DROPPED),
+        "native 1",
+        (STORED, STORED),
+        FIGURES,
+    ),
+    KEY,
+    DaemonOrders(True, "cluster", 1.5, (8,), True, True, True, (GONE,), (KEY,), (1, 2**64 - 1)),
+    DaemonStatus(
+        REF, "host", "store", DaemonState.DRAINING, 100, 50, "a:2", 6, True, True, "n", FIGURES
+    ),
     SPEC,
     RANGE,
     ASSIGNMENT,
@@ -135,6 +159,12 @@ RECORDS: list[Any] = [
         ("store",),
         "application-1",
         True,
+        "tenant",
+        17.5,
+        18.5,
+        "lease",
+        19,
+        (20, 2**64 - 1),
     ),
     CALL,
     DriverOrders((CALL,)),
@@ -149,8 +179,8 @@ RECORDS: list[Any] = [
     ApplicationAnswer(1, 2, "raised"),
     CommitResult(True, DataLost("gone", shuffle_id="s", mappers=(1,), partition=0, retriable=True)),
     Alike(1, 2, BitMap([1])),
-    FoundAssignment(ASSIGNMENT, RANGE, 4, Alike(1, 2)),
-    Follow(1, 2, 3, 4, 5, 6, 7, True, True),
+    FoundAssignment(ASSIGNMENT, RANGE, 4, Alike(1, 2), 2**64 - 1),
+    Follow(1, 2, 3, 4, 5, 6, 7, True, True, True, "cosco1.x"),
     Followed(1, FollowOutcome.CLOSED, COUNTS, 2, 3, 4, True, b"rows", BitMap([3]), "closed"),
 ]
 
@@ -246,6 +276,11 @@ def test_sets_and_arrays_are_checked() -> None:
         (DaemonRegistration(0, "a:1", "host", "store", 1, 1), "needs incarnation"),
         (DaemonRegistration(7, "a:1", "", "store", 1, 1), "needs incarnation"),
         (DaemonRegistration(7, "a:1", "h" * 257, "store", 1, 1), "longer than 256"),
+        (DaemonRegistration(7, "a:1", "host", "s", 1, 1, "m" * 257), "longer than 256"),
+        (DaemonRegistration(7, "a\n:1", "host", "store", 1, 1), "do not print"),
+        (DaemonRegistration(7, "a:1", "\x1b[2J", "store", 1, 1), "do not print"),
+        (DaemonRegistration(7, "a:1", "host", "s\0", 1, 1), "do not print"),
+        (DaemonRegistration(7, "a:1", "host", "s", 1, 1, "m\n:1"), "do not print"),
         (GroupPart("group", 0, 0, 7, INFO), "a group of 0 exchanges"),
         (GroupPart("group", 0, 1, 0, INFO), "a group of 0 mappers"),
         (FoundAssignment(ASSIGNMENT, RANGE, 4, Alike(1, 1001)), "a group of 1001 exchanges"),
@@ -267,3 +302,11 @@ def test_a_kind_without_its_schema_is_refused(kind: int, schema: bytes) -> None:
 def test_names_may_be_long() -> None:
     registration = replace(RECORDS[3], host_id="h" * 256)
     assert wire.from_pb(DaemonRegistration, wire.to_pb(registration)) == registration
+
+
+def test_what_an_error_says_to_a_peer_is_one_line_that_no_terminal_obeys() -> None:
+    """Whatever it quotes: an address or a reason may be of who means harm."""
+    error = InvalidArgument("of \x1b[2Jthis\r\nand \0that, näh")
+    said = r"of \x1b[2Jthis\r\nand \x00that, näh"
+    assert wire.error_line(error) == said
+    assert str(wire.error_from_bytes(wire.error_to_bytes(error))) == said

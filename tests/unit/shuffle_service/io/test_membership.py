@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 from support.daemon_parts import DaemonParts
 from support.frame_making import EXCHANGE
 
 from cosco.dfs import MemoryStore
 from cosco.errors import InvalidArgument, ServiceUnavailable
+from cosco.mechanics import NATIVE
+from cosco.process.service_calls import channel_choice
 from cosco.protocol import wire
+from cosco.protocol.capability import CapabilityKey
 from cosco.protocol.records import (
     DaemonHeartbeat,
     DaemonOrders,
     DaemonRegistration,
     EpochsDrop,
     EpochsDropped,
+    StoredBytes,
 )
+from cosco.shuffle_service.io import membership as module
 from cosco.shuffle_service.io.epoch_removal import EpochRemoval
-from cosco.shuffle_service.io.membership import Membership
+from cosco.shuffle_service.io.membership import Membership, MetadataLink
 
 REGISTRATION = DaemonRegistration(11, "a:1", "h", "s", 10, 5)
 
@@ -41,6 +49,7 @@ class Rig:
         self.heartbeats: list[DaemonHeartbeat] = []
         self.registrations: list[DaemonRegistration] = []
         self.told: list[DaemonOrders] = []
+        self.keys: list[tuple[CapabilityKey, ...]] = []
         self.forgotten: list[int] = []
         self.dropped: list[int] = []
         self.draining = False
@@ -55,15 +64,21 @@ class Rig:
         self.membership = Membership(
             self,  # type: ignore[arg-type]
             describe=self.describe,
-            condition=lambda: DaemonHeartbeat(11, 5, draining=self.draining, unstored_bytes=3),
+            condition=self.condition,
             listed=self.listed,
             forget=self.forgotten.append,
             remove=self.remove,
+            stored=parts.core.stored,
             old_epochs=old_epochs,
             told=lambda told, _now: self.told.append(told),
+            set_keys=lambda keys: self.keys.append(tuple(keys)),
             heartbeat_s=heartbeat_s,
             sweep_s=sweep_s,
         )
+
+    def condition(self) -> DaemonHeartbeat:
+        stored = self.core.stored.to_tell()
+        return DaemonHeartbeat(11, 5, draining=self.draining, unstored_bytes=3, stored=stored)
 
     async def describe(self) -> DaemonRegistration:
         return REGISTRATION
@@ -183,8 +198,13 @@ def test_an_order_that_comes_while_others_are_carried_out_is_not_lost() -> None:
         rig.answer = lambda _: orders(drop=given.pop(0) if given else ())
         await rig.until(lambda: not given)
         await rig.until(lambda: len(rig.heartbeats) >= 4)
+        assert rig.membership.owes_drops
         held.set()
         await rig.until(lambda: rig.dropped == [4, 5])
+        assert rig.membership.owes_drops  # until that is told
+        await rig.until(lambda: 5 in rig.heartbeats[-1].dropped)
+        await rig.until(lambda: not rig.heartbeats[-1].dropped)
+        assert not rig.membership.owes_drops
 
     run(main)
 
@@ -284,6 +304,37 @@ def test_it_registers_until_the_service_is_sure(caplog: pytest.LogCaptureFixture
     run(main)
 
 
+KEY, NEXT = CapabilityKey(1, b"k" * 32), CapabilityKey(2, b"n" * 32)
+
+
+def test_keys_are_there_before_anything_is_served() -> None:
+    async def main() -> None:
+        rig = Rig()
+        answers = [orders(known=False, keys=(NEXT,)), orders(keys=(KEY,))]
+        rig.register = lambda: answers.pop(0)
+        await rig.membership.register(5.0)
+        assert rig.keys == [(KEY,)]
+
+    asyncio.run(main())
+
+
+def test_keys_are_those_of_the_last_answer_that_knows_it() -> None:
+    async def main(rig: Rig) -> None:
+        said = [
+            orders(keys=(KEY,)),
+            orders(known=False),  # which says nothing of keys
+            orders(keys=(KEY, NEXT)),
+            orders(keys=(NEXT,)),
+            orders(),
+        ]
+        rig.register = lambda: orders(keys=(KEY,))
+        rig.answer = lambda _: said.pop(0) if said else orders()
+        await rig.until(lambda: len(rig.heartbeats) > 6)
+        assert rig.keys[:6] == [(), (KEY,), (KEY,), (KEY, NEXT), (NEXT,), ()]
+
+    run(main)
+
+
 def test_it_ends_when_another_daemon_answers_at_its_address() -> None:
     async def main(rig: Rig) -> None:
         def refuse() -> DaemonOrders:
@@ -316,3 +367,117 @@ def test_old_epochs_go_by_order_and_that_is_said_with_sweeps_alone() -> None:
         await rig.until(lambda: not len(rig.core.old_epochs))  # as nothing is there of it
 
     run(main, sweep_s=0.001)
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["portable", pytest.param("native", marks=pytest.mark.skipif(NATIVE is None, reason="x"))],
+)
+def test_answers_that_cannot_be_read_count_as_none(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers there; what waits for an answer is not to end by it."""
+    if way == "portable":
+        monkeypatch.setattr(channel_choice, "NATIVE", None)
+
+    async def nonsense(_request: bytes, _context: Any) -> bytes:
+        return b"\xff\xff"
+
+    def failing(error: bytes) -> Any:
+        async def fail(_request: bytes, context: Any) -> bytes:
+            trailers = ((wire.ERROR_KEY, error),)
+            await context.abort(grpc.StatusCode.INTERNAL, "no", trailers)
+            raise AssertionError("abort returned")
+
+        return fail
+
+    meant = wire.error_to_bytes(InvalidArgument("another one is there"))
+    handlers = {
+        "Heartbeat": grpc.unary_unary_rpc_method_handler(nonsense),
+        "ReportDaemon": grpc.unary_unary_rpc_method_handler(failing(b"\xff\xff")),
+        "RegisterDaemon": grpc.unary_unary_rpc_method_handler(failing(meant)),
+    }
+
+    async def main() -> None:
+        server = grpc.aio.server()
+        service = grpc.method_handlers_generic_handler(wire.METADATA_SERVICE, handlers)
+        server.add_generic_rpc_handlers((service,))
+        link = MetadataLink(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        await server.start()
+        try:
+            with pytest.raises(ServiceUnavailable, match="its answer is nonsense"):
+                await link.call("Heartbeat", wire.mpb.HeartbeatRequest())
+            with pytest.raises(ServiceUnavailable, match="ReportDaemon at"):
+                await link.call("ReportDaemon", wire.mpb.ReportDaemonRequest())
+            with pytest.raises(InvalidArgument, match="another one is there"):
+                await link.call("RegisterDaemon", wire.mpb.RegisterDaemonRequest())
+            with pytest.raises(ServiceUnavailable, match="a gRPC server of something else"):
+                await link.call("LookupAssignment", wire.mpb.LookupAssignmentRequest())
+        finally:
+            await link.close()
+            await server.stop(None)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("step_s", "at_a_time"), [(0.0, 100), (0.0004, 3), (1.0, 1)])
+def test_exchanges_are_forgotten_for_a_moment_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, step_s: float, at_a_time: int
+) -> None:
+    """So that many cost little, and nobody else waits for all of them."""
+    clock = itertools.count()
+    stepping = SimpleNamespace(monotonic=lambda: next(clock) * step_s)
+
+    async def main(rig: Rig) -> None:
+        seen: list[int] = []
+
+        async def look() -> None:
+            while True:
+                seen.append(len(rig.forgotten))
+                await asyncio.sleep(0)
+
+        looking = asyncio.create_task(look())
+        monkeypatch.setattr(module, "time", stepping)
+        rig.membership._order(orders(drop=tuple(range(1, 101))))
+        await rig.until(lambda: len(rig.dropped) == 100)
+        looking.cancel()
+        assert rig.forgotten == list(range(1, 101))
+        gained = [after - before for before, after in itertools.pairwise(seen)]
+        assert max(gained) == at_a_time
+
+    run(main, heartbeat_s=1000.0)
+
+
+def test_what_is_stored_is_told_until_it_was_heard_and_again_with_each_sweep() -> None:
+    async def main(rig: Rig) -> None:
+        wanted = (StoredBytes(EXCHANGE, 70),)
+        rig.core.stored.wrote(EXCHANGE, 70)
+        rig.answer = lambda _: replace(orders(), known=False)
+        await rig.until(lambda: len(rig.heartbeats) >= 3)  # of a service that knows it not
+        assert {h.stored for h in rig.heartbeats} == {wanted}
+        rig.answer = lambda _: orders()
+        await rig.until(lambda: not rig.heartbeats[-1].stored)
+        told = len(rig.heartbeats)
+        await rig.until(lambda: rig.heartbeats[-1].stored == wanted)
+        assert len(rig.heartbeats) > told
+
+    run(main, sweep_s=0.05)
+
+
+def test_all_that_is_stored_is_told_again_after_the_service_was_away() -> None:
+    """It may have been started again, and then knows nothing of it."""
+
+    async def main(rig: Rig) -> None:
+        rig.core.stored.wrote(EXCHANGE, 70)
+        await rig.until(lambda: bool(rig.heartbeats) and not rig.heartbeats[-1].stored)
+        away = ServiceUnavailable("away")
+
+        def refuse(_: DaemonHeartbeat) -> DaemonOrders:
+            rig.answer = lambda _: orders()
+            raise away
+
+        rig.answer = refuse
+        wanted = (StoredBytes(EXCHANGE, 70),)
+        await rig.until(lambda: rig.heartbeats[-1].stored == wanted)
+
+    run(main)

@@ -469,3 +469,25 @@ def test_a_frame_that_needs_a_page_for_its_chunks_header_alone_is_flushed_for():
     assert left == 1  # with the chunk's header it needs two pages, and there is one
     core.page_queue.waiting_bytes = len(frame([made]))
     assert core.next_flush() is not None
+
+
+def test_what_is_in_stores_is_counted_and_what_was_removed_is_not():
+    core, files = make_core(), {}
+
+    def stored() -> dict[int, int]:
+        return {one.number: one.stored_bytes for one in core.stored.to_tell()}
+
+    put(core, [block(0, 0)])
+    flush = flush_any(core)
+    assert stored() == {}  # it is under way
+    write(files, flush)
+    core.end_flush(flush, 0.0)
+    assert stored() == {EXCHANGE: len(files[flush.path])}
+    put(core, [block(1, 0)])
+    going = flush_any(core)
+    core.drop_epochs(EXCHANGE, {KEY.range_index: KEY.epoch + 1})
+    assert stored() == {EXCHANGE: 0}
+    core.end_flush(going, 0.0)  # its file is removed once it is written
+    assert stored() == {EXCHANGE: 0}
+    core.drop(EXCHANGE)
+    assert stored() == {}

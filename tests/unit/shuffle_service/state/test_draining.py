@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from cosco.protocol.records import DaemonOrders
-from cosco.shuffle_service.state.draining import DRAIN_ALONE_S, SERVES_ON_AFTER_S, Drain, Step
+from cosco.shuffle_service.state.draining import (
+    DRAIN_ALONE_S,
+    DROPS_S,
+    SERVES_ON_AFTER_S,
+    Drain,
+    Step,
+)
 
 STORE_S = 50.0
 
@@ -26,6 +32,22 @@ def test_it_exits_when_it_may_and_everything_is_stored() -> None:
     drain.told(orders(may_exit=True), 100.2)
     assert drain.step(100.2, unstored_bytes=1, takes_in=False) is Step.WAIT
     assert drain.step(100.3, unstored_bytes=0, takes_in=False) is Step.EXIT
+
+
+def test_it_drops_first_what_it_is_told_to_as_it_is_let_go() -> None:
+    drain = begun()
+    drain.told(orders(), 100.1)
+
+    def step(now: float, *, owes_drops: bool) -> Step:
+        return drain.step(now, unstored_bytes=0, takes_in=False, owes_drops=owes_drops)
+
+    drain.told(orders(may_exit=True), 100.2)
+    assert step(100.2, owes_drops=True) is Step.WAIT
+    # Further answers give it no further time: a store may hang.
+    drain.told(orders(may_exit=True), 100.1 + DROPS_S)
+    assert step(100.1 + DROPS_S, owes_drops=True) is Step.WAIT
+    assert step(100.1 + DROPS_S, owes_drops=False) is Step.EXIT
+    assert step(100.2 + DROPS_S, owes_drops=True) is Step.EXIT
 
 
 def test_what_the_service_takes_back_counts() -> None:

@@ -16,7 +16,7 @@ from cosco.shuffle_service.state.buffers.partition_buffer import PartitionBuffer
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.flush_plan import FAILING_AFTER_S, FlushPlan
 from cosco.shuffle_service.state.replication.replica import ReplicationLog
-from cosco.shuffle_service.state.segment_choice import Flush, begin_segment
+from cosco.shuffle_service.state.segments.segment_choice import Flush, begin_segment
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -176,3 +176,49 @@ def test_moves_that_somebody_waits_for_count_as_the_store() -> None:
     trouble.clear()
     assert not plan.failing(200.0)
     assert not plan.hangs
+
+
+def open_buffers(plan: FlushPlan, tenant: int, *pages: int) -> list[PartitionBuffer]:
+    """Buffers of a tenant that hold this many pages each."""
+    buffers = []
+    for count in pages:
+        buffer, pool = make_buffer(), page_pool(4 * MAX_PAGE_BYTES)
+        assert buffer.open is not None
+        buffer.open.grow(pool, 4096 * count, 0)
+        data = memoryview(bytes(4096 * count - 100))
+        buffer.open.append(memoryview(bytearray(4 * MAX_PAGE_BYTES)), data)
+        plan.opened(buffer, tenant)
+        buffers.append(buffer)
+    return buffers
+
+
+def test_for_tenants_their_own_largest_are_written_in_turn() -> None:
+    plan = make_plan()
+    open_buffers(plan, 9, 60)
+    ones, twos = open_buffers(plan, 1, 2, 7, 5), open_buffers(plan, 2, 3, 1)
+    assert plan.has_work(pressed=False, tenants=[1])
+    assert not plan.has_work(pressed=False)
+    assert not plan.has_work(pressed=False, tenants=[5])
+    picked = []
+    while (buffer := plan.next_buffer(pressed=False, tenants=[1, 2])) is not None:
+        picked.append(buffer)
+        plan.forget(buffer)
+        buffer.begin_flush()
+    assert picked == [ones[1], twos[0], ones[2], twos[1], ones[0]]
+    assert plan.next_buffer(pressed=False) is None
+    assert not plan._turn_of
+    assert list(plan._largest) in ([], [1], [2])
+    assert len(plan) == 1
+
+
+def test_three_tenants_have_their_turns_though_one_never_has_enough() -> None:
+    plan, turns = make_plan(), []
+    for tenant in (1, 2, 3):
+        open_buffers(plan, tenant, 1, 1, 1)
+    whose = dict(plan._open)
+    for _ in range(9):
+        buffer = plan.next_buffer(pressed=False, tenants=[1, 2, 3])
+        assert buffer is not None
+        turns.append(whose[buffer])
+        plan.forget(buffer)
+    assert turns == [1, 2, 3] * 3

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
 
-from cosco.errors import CoscoError, DataCorrupted, ExchangeClosed, InvalidArgument
+from cosco.errors import (
+    CapacityExceeded,
+    CoscoError,
+    DataCorrupted,
+    ExchangeClosed,
+    InvalidArgument,
+    ServiceUnavailable,
+)
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.protocol.push.answers import NotAssigned
 from cosco.protocol.push.credits import FrameBudgets
-from cosco.protocol.push.messages import Hello, PushReply
+from cosco.protocol.push.messages import Hello, PushReply, PushRequest
 from cosco.protocol.push.receiver import Intake, PushReceiver
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
 from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
-from cosco.shuffle_service.state.intake import Found, Intakes
+from cosco.shuffle_service.state.intake import RESTS_AFTER_S, Found, Intakes
 from cosco.shuffle_service.state.replication.replica import Replica
+from cosco.shuffle_service.state.tenants.tenant_streams import TenantStreams
 
 KEY = AssignmentKey(EXCHANGE, 0, 1)
 COPIED = AssignmentKey(EXCHANGE, 0, 2)
@@ -42,14 +51,14 @@ class Rig:
         )
         if knows:
             self.core.admit(EXCHANGE, OWN, PARTITIONS)
-        self.counts = Counter[str]()
+        self.counts: defaultdict[str, float] = defaultdict(float)
         self.asked: list[tuple[AssignmentKey, Found]] = []
         self.intakes = Intakes(self.core, self._count, self._look_up)
         self.told: list[tuple[int, CoscoError | None]] = []
         self.cut_off: list[Hello] = []
         self.resumed = 0
 
-    def _count(self, what: str, amount: int) -> None:
+    def _count(self, what: str, amount: float) -> None:
         self.counts[what] += amount
 
     def _look_up(self, key: AssignmentKey, found: Found) -> Callable[[], object]:
@@ -80,10 +89,82 @@ class Rig:
             self.told.append((sequence, error))
 
         data = memoryview(frame(blocks, sequence=sequence, **header))
-        return intake.take_in(data, answer, 0.0)
+        is_in = intake.take_in(data, answer, 0.0)
+        intake.settle(0.0)
+        return is_in
 
     def errors(self) -> list[type[CoscoError] | None]:
         return [None if error is None else type(error) for _, error in self.told]
+
+
+# --- streams of tenants -------------------------------------------------------------------
+
+
+def test_a_stream_counts_as_its_tenants_until_it_ends() -> None:
+    rig = Rig()
+    rig.intakes.streams = streams = TenantStreams(2)
+    receiver = PushReceiver(INCARNATION, FrameBudgets(1 << 20), rig.intakes.open)
+    intakes = [rig.intakes.open(WRITER, receiver, 0.0, tenant) for tenant in (7, 7, 8, 0)]
+    assert [intake.tenant for intake in intakes] == [7, 7, 8, 0]
+    with pytest.raises(ServiceUnavailable):
+        rig.intakes.open(WRITER, receiver, 0.0, 7)
+    assert (streams.of(7), streams.of(8)) == (2, 1)
+    for intake in (*intakes, *intakes):
+        intake.hung_up(0.0)
+    assert (streams.of(7), streams.of(8)) == (0, 0)
+
+
+def test_who_goes_on_with_a_stream_is_counted_in_the_place_of_who_had_it() -> None:
+    rig = Rig()
+    rig.intakes.streams = streams = TenantStreams(1)
+    tenants = {1: 7, 2: 8}
+
+    def open_intake(hello: Hello, stream: PushReceiver, now: float) -> Intake:
+        return rig.intakes.open(hello, stream, now, tenants[hello.mapper])
+
+    budgets = FrameBudgets(16 << 20)
+    receiver = PushReceiver(INCARNATION, budgets, open_intake)
+    for mapper in (1, 2, 1, 1):
+        hello = Hello(EXCHANGE, mapper, 1, INCARNATION)
+        receiver.on_requests([PushRequest(hello)], 0.0)
+        assert [streams.of(tenant) for tenant in (7, 8)] == [mapper == 1, mapper == 2]
+        assert list(budgets.writers._lent_to) == [tenants[mapper]]
+    receiver.close(0.0)
+    assert (streams.of(7), streams.of(8)) == (0, 0)
+    assert not budgets.writers._lent_to
+
+
+@pytest.mark.parametrize("busy", ["", "announced", "granted", "unanswered", "new"])
+def test_a_stream_that_rests_makes_room_for_another_of_its_tenant(busy: str) -> None:
+    rig = Rig()
+    rig.intakes.streams = streams = TenantStreams(1)
+    budgets = FrameBudgets(16 << 20)
+
+    def receiver() -> PushReceiver:
+        return PushReceiver(INCARNATION, budgets, partial(rig.intakes.open, tenant=7))
+
+    first, second = receiver(), receiver()
+    first.cut_off = lambda: first.close(1.0)
+    requests = [PushRequest[memoryview](WRITER)]
+    if busy in ("announced", "granted"):
+        requests.append(PushRequest(announce=[1000]))
+        budgets.writers.budget_bytes = 0 if busy == "announced" else 16 << 20
+        budgets.writers._in_flight_bytes = 1
+    elif busy == "unanswered":
+        held = rig.core.assignment(KEY)
+        assert held is not None
+        held.replica = THERE  # who never answers
+        requests.append(PushRequest(eager=True, frame=memoryview(frame([block(0, 0)]))))
+    first.on_requests(requests, 0.0)
+    now = RESTS_AFTER_S - 0.1 if busy == "new" else RESTS_AFTER_S
+    if busy:
+        with pytest.raises(ServiceUnavailable):
+            second.on_requests([PushRequest(WRITER)], now)
+        assert first._share is not None
+    else:
+        second.on_requests([PushRequest(WRITER)], now)
+        assert first._share is None
+    assert streams.of(7) == 1
 
 
 # --- writers ------------------------------------------------------------------------------
@@ -131,6 +212,7 @@ def test_a_frame_waits_for_its_assignment_and_the_stream_for_it() -> None:
     rig.answer_look_up()
     assert rig.told == [(1, None)]
     assert rig.resumed == 1
+    assert rig.counts["blocks_received"] == 1
     assert rig.take_in(intake, block(0, 1), sequence=2)
 
 
@@ -194,6 +276,32 @@ def test_a_stream_that_ends_leaves_its_place_to_the_next() -> None:
     assert rig.told == []
     first.hung_up(0.0)
     assert rig.told == [(2, None)]
+
+
+def test_seconds_that_frames_waited_are_counted_once_they_are_over() -> None:
+    rig = Rig()
+    rig.core.pool.allocate(rig.core.pool.free_bytes)
+    assert not rig.take_in(rig.open(), block(0, 0))
+    assert not rig.counts["writers_waited_seconds"]
+    rig.core.drop(EXCHANGE)
+    rig.core.changed(2.5)
+    assert rig.counts["writers_waited_seconds"] == 2.5
+    rig.core.changed(9.0)
+    assert rig.counts["writers_waited_seconds"] == 2.5
+
+
+def test_of_a_tenant_that_has_all_stored_that_it_may_nothing_is_taken() -> None:
+    rig = Rig(knows=False)
+    rig.core.admit(EXCHANGE, OWN, PARTITIONS, 0, 7)
+    intake = rig.open()
+    rig.core.tenants.set_full([8])
+    assert rig.take_in(intake, block(0, 0), sequence=1)
+    rig.core.tenants.set_full([7, 8])
+    assert rig.take_in(intake, block(0, 1), sequence=2)
+    assert rig.errors() == [None, CapacityExceeded]
+    rig.core.tenants.set_full([])
+    assert rig.take_in(intake, block(0, 2), sequence=3)
+    assert rig.errors()[2] is None
 
 
 def test_something_is_flushed_for_who_waits() -> None:
@@ -338,6 +446,16 @@ def test_a_frame_that_is_released_while_it_is_looked_up_is_not_kept() -> None:
     assert rig.asked == []
     intake.released([2], 0.0)
     assert rig.core.unstored_bytes == 0
+
+
+def test_a_frame_that_is_released_twice_at_once_while_it_is_looked_up_is_answered_once() -> None:
+    """Also by who means harm: no message may end a stream by surprise."""
+    rig = Rig()
+    intake = rig.open(FORWARDER)
+    rig.take_in(intake, block(0, 0), sequence=1, epoch=COPIED.epoch)
+    intake.released([1, 1, 2, 1], 0.0)
+    assert rig.errors() == [None]
+    assert not rig.asked
 
 
 def test_a_copy_that_comes_twice_while_it_is_looked_up_is_not_acknowledged_for_that() -> None:

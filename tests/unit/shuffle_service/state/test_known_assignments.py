@@ -227,3 +227,16 @@ def test_against_a_service_that_remembers_everything():
             known.end_look_up(asked)
         assert not known._under_way
         assert not known._looked_up
+
+
+def test_who_registers_again_forgets_all_answers_and_those_that_are_under_way():
+    """Exchanges may have ended without a word to a daemon that was taken for dead."""
+    known = learnt()
+    known.begin_look_up(key(FIRST + SIZE))
+    known.forget()
+    known.learn(key(FIRST + SIZE), found(first=FIRST + SIZE, size=SIZE))
+    known.end_look_up(key(FIRST + SIZE))
+    assert len(known) == 0
+    assert open_numbers(known) == []
+    look_up(known)
+    assert open_numbers(known) == list(range(FIRST, FIRST + SIZE))

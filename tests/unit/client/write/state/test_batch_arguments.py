@@ -161,3 +161,13 @@ def test_no_rows_have_any_type() -> None:
 def test_a_table_is_no_batch_of_bytes() -> None:
     with pytest.raises(SchemaMismatch):
         BatchRows(pa.table({"a": [b"x"]}))
+
+
+def test_rows_that_change_while_they_are_taken_are_refused() -> None:
+    rows: list[Any] = [b"ab", b"c"]
+    batch = BatchRows(rows)
+    [run] = batch.runs(lambda: 1 << 20)
+    assert (run.offsets.tolist(), bytes(run.data)) == ([0, 2, 3], b"abc")
+    rows[1] = array("I", [1, 2])  # of two items, and eight bytes
+    with pytest.raises(InvalidRow, match="changed"):
+        list(batch.runs(lambda: 1 << 20))

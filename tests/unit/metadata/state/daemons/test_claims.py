@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.metadata_cluster import LEASE_S, Cluster
 
-from cosco.metadata.state.daemons.claims import KEPT_S, Claim, Claims
+from cosco.metadata.state.daemons.claims import KEPT_S, MAX_QUESTIONS, Claim, Claims
 from cosco.protocol.records import DaemonRef, DaemonState
 
 FIRST, SECOND, THIRD = (DaemonRef(n, "a:1") for n in (1, 2, 3))
@@ -116,3 +116,15 @@ def test_a_service_that_is_started_again_asks_anew(cluster: Cluster) -> None:
     cluster.restart()
     cluster.state.members.claim_answered(SECOND, 1, cluster.now)  # nobody knows of it
     assert answered(cluster, SECOND, 2) is Claim.GRANTED
+
+
+def test_questions_at_a_time_are_bounded(cluster: Cluster) -> None:
+    members = cluster.state.members
+    for n in range(10, 10 + MAX_QUESTIONS):
+        assert members.claim(DaemonRef(n, "a:1")) is Claim.ASKED
+    assert members.claim(SECOND) is Claim.UNHEARD  # which comes again
+    assert members.claim(DaemonRef(10, "a:1")) is Claim.ASKED  # as before
+    for ref in members.pop_claims():
+        members.claim_answered(ref, 1, cluster.now)
+    cluster.state.members.tick(cluster.now + KEPT_S)
+    assert members.claim(SECOND) is Claim.ASKED

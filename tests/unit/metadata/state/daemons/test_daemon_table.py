@@ -5,6 +5,7 @@ import pytest
 from cosco.errors import InvalidArgument
 from cosco.metadata.state.daemons.daemon_table import DaemonTable
 from cosco.metadata.state.records.changes import Change, ChangeLog
+from cosco.protocol.daemon_figures import DaemonFigures
 from cosco.protocol.records import DaemonHeartbeat, DaemonRef, DaemonRegistration, DaemonState
 
 LEASE_S = 10.0
@@ -157,6 +158,8 @@ def test_what_does_its_mechanics_is_what_the_last_heartbeat_said(table: DaemonTa
     table.heartbeat(DaemonHeartbeat(1, 9, mechanics="native 1.2.3"), 1.0)
     table.register(registration(1), 2.0)
     assert [status.mechanics for status in table.status()] == ["native 1.2.3"]
+    table.heartbeat(DaemonHeartbeat(1, 9, mechanics="n" * 10**6), 3.0)
+    assert [status.mechanics for status in table.status()] == ["n" * 256]
 
 
 def test_others_of_a_store_are_spared_when_it_fails_and_not_when_it_hangs(
@@ -180,3 +183,31 @@ def test_others_of_a_store_are_spared_when_it_fails_and_not_when_it_hangs(
     assert live(table) == [1, 3]
     table.register(registration(2, store="x"), 5.0)  # a registration does not say that it is well
     assert live(table) == [1, 3]
+
+
+def test_one_more_daemon_has_room_if_it_is_known_or_follows_one_or_one_has_ended(
+    table: DaemonTable,
+) -> None:
+    table.register(registration(1, "a:1"), 0.0)
+    table.assign(1)
+    table.register(registration(2, "a:2"), 5.0)
+    new = DaemonRef(3, "a:3")
+    assert table.has_room_for(new, 3)
+    assert not table.has_room_for(new, 2)
+    assert table.has_room_for(DaemonRef(2, "a:2"), 2)
+    assert table.has_room_for(DaemonRef(4, "a:2"), 2)  # a new start at that address
+    table.expire(10.0)
+    assert table.has_room_for(new, 2)
+    table.register(registration(3, "a:3"), 10.0)
+    assert table.has_room_for(DaemonRef(1, "a:1"), 2)  # it is dead, and rows are known to be there
+    assert not table.has_room_for(DaemonRef(5, "a:1"), 2)
+
+
+def test_figures_are_those_of_the_last_heartbeat_and_told_to_who_asks(table: DaemonTable) -> None:
+    table.register(registration(1), 0.0)
+    assert table.status(figures=True)[0].figures is None
+    for count in (3, 5):
+        figures = DaemonFigures(bytes_received=count)
+        table.heartbeat(DaemonHeartbeat(1, 9, figures=figures), 1.0)
+        assert table.status(figures=True)[0].figures == figures
+    assert table.status()[0].figures is None

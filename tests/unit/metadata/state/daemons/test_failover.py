@@ -129,7 +129,7 @@ def test_a_seal_of_a_closed_exchange_is_nobodys() -> None:
     assert numbers == {2}
     cluster.state.failover.fenced(2, [AssignmentKey(1, 0, 1)])  # the answer comes late
     cluster.state.close_exchange("b", used=False)
-    daemons, _ = cluster.state.status()
+    daemons, _ = cluster.state.overview.status()
     assert [(d.ref, d.assignments) for d in daemons] == [(ref(2), 0), (ref(3), 0)]
 
 
@@ -654,7 +654,7 @@ class RandomWalk:
     def check(self) -> None:
         state = self.cluster.state
         self.died.update(self.daemons(dead=True))
-        daemons = {d.ref.incarnation: d for d in state.status()[0]}
+        daemons = {d.ref.incarnation: d for d in state.overview.status()[0]}
         counts = dict.fromkeys(daemons, 0)
         for exchange in self.open():
             for index, epochs in enumerate(exchange.placed):

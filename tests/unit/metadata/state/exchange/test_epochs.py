@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cosco.errors import InvalidArgument
+from cosco.metadata.state.exchange import epochs as module
 from cosco.metadata.state.exchange.epochs import Epochs
 from cosco.metadata.state.records.changes import ChangeLog
 from cosco.metadata.state.records.table_rows import Placed
@@ -14,6 +15,11 @@ from cosco.protocol.records import Assignment, DaemonRef, pairs_array
 PRIMARY = DaemonRef(1, "host:1")
 #: By range, the build of each epoch.
 BUILDS = [[1], [1, 1, 2, 2], [1, 2, 2, 2, 4]]
+
+
+@pytest.fixture(params=["one by one", "by arrays"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FEW", 100 if request.param == "one by one" else -1)
 
 
 def placed(index: int, epoch: int, build: int) -> Placed:

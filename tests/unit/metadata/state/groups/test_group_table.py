@@ -162,7 +162,7 @@ def test_a_member_is_an_exchange_like_others(cluster: GroupCluster) -> None:
         number = block.info.number + index
         assert info == replace(block.info, number=number, spec=spec)
         assert info.kind is RowKind.BYTES
-    _, exchanges = cluster.state.status()
+    _, exchanges = cluster.state.overview.status()
     assert [e.shuffle_id for e in exchanges] == ["g", "g/0", "g/1", "g/2"]
 
 
@@ -357,6 +357,18 @@ def test_repeated_calls_are_answered_alike(cluster: GroupCluster) -> None:
         for incarnation in (1, 2):
             cluster.register(incarnation)
     assert cluster.make(first=5, size=1).info.number == 6
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_an_extension_that_nobody_heard_of_is_what_the_next_one_is_told(
+    cluster: GroupCluster, size: int
+) -> None:
+    cluster.make(size=2)
+    unheard = cluster.make(first=2, size=3)
+    assert cluster.make(first=2, size=size) == unheard  # which says how many there are
+    assert cluster.make(first=5, size=size).info.number == 6
+    with pytest.raises(InvalidArgument, match="extend it from index"):
+        cluster.make(first=3, size=size)
 
 
 def test_ranges_are_cut_by_the_daemons(cluster: GroupCluster) -> None:
@@ -602,6 +614,50 @@ def test_a_re_run_that_was_in_vain_is_called_back(cluster: GroupCluster) -> None
     assert again.call.loss_id > first.call.loss_id
 
 
+def test_a_re_run_for_a_lost_range_that_dies_as_well_is_called_back(cluster: GroupCluster) -> None:
+    cluster.make(partitions=1)
+    for mapper in (0, 1):
+        cluster.commit_own(1, mapper)
+    cluster.lose(1)
+    [first] = cluster.poll()
+    report = partial(cluster.state.groups.report_uncommitted, 1, reason="dead", range_index=0)
+    both = BitMap([0, 1])
+    report(both, now=cluster.now, build=2)
+    assert cluster.poll() == (first,)  # the driver has not answered
+    assert cluster.poll(GroupAnswer(0, first.call.loss_id)) == ()
+    later = cluster.now + RECALL_S
+    report(both, now=later)  # their marks of before the loss say nothing
+    report(both, now=later, build=1)
+    report(both, now=later, build=3)
+    report(BitMap([2]), now=later, build=2)  # is not called back
+    report(both, now=later - 0.1, build=2)
+    assert cluster.poll() == ()
+    report(BitMap([1]), now=later, build=2)
+    [again] = cluster.poll()
+    assert (again.call.mappers, again.call.reason) == (BitMap([1]), "dead")
+    assert again.call.loss_id > first.call.loss_id
+    cluster.persist()
+    cluster.restart()
+    for incarnation in (1, 2):
+        cluster.register(incarnation)
+    assert cluster.poll() == (again,)
+    assert cluster.wait(1, 0, 1).missing == both
+    cluster.fence()
+    epoch = cluster.state._exchanges.get(1).current(0).epoch
+    for mapper in (0, 1):
+        assert cluster.commit_own(1, mapper, FIRST_OWN_ATTEMPT + 9, epoch=epoch)
+    assert cluster.poll() == ()
+    assert cluster.wait(1, 0, 1).snapshot is not None
+
+
+def test_a_report_of_a_range_there_is_not(cluster: GroupCluster) -> None:
+    cluster.make()
+    with pytest.raises(InvalidArgument, match="range 2 are reported, exchange 'g/0' has ranges 0"):
+        cluster.state.groups.report_uncommitted(
+            1, BitMap([0]), "", cluster.now, range_index=2, build=1
+        )
+
+
 @pytest.mark.parametrize("why", ["no callback", "it raised"])
 def test_uncommitted_mappers_that_nobody_has_run(cluster: GroupCluster, why: str) -> None:
     cluster.make(callback=why != "no callback")
@@ -707,7 +763,7 @@ def test_alike_never_names_what_is_fenced(cluster: GroupCluster) -> None:
 def test_status_lists_the_newest_of_many(cluster: GroupCluster) -> None:
     cluster.make(size=1500)
     cluster.release(*range(1490, 1500))
-    _, exchanges = cluster.state.status()
+    _, exchanges = cluster.state.overview.status()
     assert [e.number for e in exchanges] == list(range(501, 1501))
     assert [e.closing for e in exchanges] == [False] * 990 + [True] * 10
 

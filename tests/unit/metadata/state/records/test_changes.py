@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from cosco.metadata.state.records.changes import Change, ChangeLog, Row
+from cosco.metadata.state.records.changes import Change, ChangeLog, Row, Stored
 
 
 def test_a_row_is_rendered_once_when_it_is_taken() -> None:
@@ -68,3 +68,11 @@ def test_what_comes_after_a_delete_stays() -> None:
     log.delete("t", (1,))
     log.put("t", (1,), lambda: ("new",))
     assert log.pop_all() == [Change("t", (1,), ("new",))]
+
+
+def test_numbers_of_a_database_that_was_used_go_on_from_the_clock() -> None:
+    new = Stored("cluster")
+    assert new.as_of(10**15) == new
+    used = Stored("cluster", next_number=7)
+    assert used.as_of(10**15).next_number == 10**15
+    assert Stored("cluster", next_number=10**15 + 5).as_of(10**15).next_number == 10**15 + 5

@@ -17,6 +17,8 @@ from cosco.protocol.keys import AssignmentKey
 from cosco.protocol.push.messages import Hello
 from cosco.protocol.push.receiver import Intake
 from cosco.protocol.records import Assignment, DaemonRef, PartitionRange
+from cosco.shuffle_service.state.buffers.pool import MIN_PAGE_BYTES
+from cosco.shuffle_service.state.page_queue import Turn
 from cosco.shuffle_service.state.replication.copy_log import Copy
 
 PRIMARY = INCARNATION + 1
@@ -104,6 +106,24 @@ def test_absorbing_ends_though_more_copies_come() -> None:
         rig.core.absorb_copy = absorb_and_let_come  # type: ignore[method-assign]
         await rig.parts.copies.absorb(COPIED)
         assert len(rig.core.copies) == 3
+
+    run(main)
+
+
+def test_copies_wait_for_nobody_of_their_tenant_who_has_all_that_is_his() -> None:
+    async def main(rig: Rig) -> None:
+        core = rig.core
+        core.tenants._limit = MIN_PAGE_BYTES
+        core.tenants.took(7, MIN_PAGE_BYTES)
+        copied = core.assignment(COPIED)
+        assert copied is not None
+        copied.tenant = 7
+        rig.forward(1)
+        waits = Turn("", lambda _: False, lambda *_: None, 100, tenant=7)
+        core.page_queue.enter(waits, 0.0)
+        await rig.parts.copies.absorb(COPIED)
+        assert waits.is_waiting
+        assert core.tenants.held_bytes[7] > MIN_PAGE_BYTES
 
     run(main)
 

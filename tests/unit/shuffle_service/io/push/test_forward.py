@@ -10,12 +10,15 @@ from support.frame_making import INCARNATION, block
 
 from cosco.dfs import MemoryStore
 from cosco.format.frame import FrameHeader
+from cosco.process.tls.service_tls import PLAIN
 from cosco.protocol.records import DaemonRef
 from cosco.shuffle_service.io.push.forward import Forwards
 
 
 class BrokenLink:
     """Calls of the metadata service end in a way that nothing foresees."""
+
+    tls = PLAIN
 
     async def call(self, _method: str, _request: object) -> object:
         raise RuntimeError("unforeseen")

@@ -14,6 +14,15 @@ from support.mark_making import found, mark
 
 from cosco.dfs import MemoryStore
 from cosco.errors import ExchangeClosed, InvalidArgument
+from cosco.process.native_grpc.call import MESSAGE_COST_BYTES
+from cosco.protocol.capability import (
+    MAX_CHARACTERS,
+    CapabilityKey,
+    Checker,
+    Permit,
+    Rights,
+    made,
+)
 from cosco.protocol.group_records import Follow, Followed, FollowOutcome
 from cosco.protocol.keys import MapperAttempt
 from cosco.protocol.wire import (
@@ -27,8 +36,10 @@ from cosco.shuffle_service.io.lookups import Lookups
 from cosco.shuffle_service.io.read import follow_service as module
 from cosco.shuffle_service.io.read.direct_follow import DirectFollow
 from cosco.shuffle_service.io.read.follow_service import Followers, FollowStream
+from cosco.shuffle_service.state.access_check import AccessCheck, ReadingStream
 from cosco.shuffle_service.state.core import DaemonCore
 from cosco.shuffle_service.state.follow_answers import MAX_DATA_BYTES
+from cosco.shuffle_service.state.tenants.tenant_streams import TenantStreams
 
 GROUP = 500
 KEY = (GROUP, 0, 1)
@@ -58,13 +69,14 @@ class Service:
 class Stream:
     """One call of Follow; `open` False: the reader does not read."""
 
-    def __init__(self, core: DaemonCore, lookups: Lookups) -> None:
+    def __init__(self, core: DaemonCore, lookups: Lookups, shown: ReadingStream) -> None:
         self.requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.replies: asyncio.Queue[Followed] = asyncio.Queue()
         self.reads = asyncio.Event()
         self.reads.set()
         self.taken = self.written = 0
-        self.followers = Followers(core, lookups)
+        self.shown = shown
+        self.followers = Followers(core, lookups, self.shown)
         stream = FollowStream(self, self.followers)
         self.task = asyncio.create_task(stream.run(self._messages()))
 
@@ -102,14 +114,14 @@ class DirectCall:
 
     def __init__(self, stream: DirectStream) -> None:
         self.stream = stream
-        self.asked: asyncio.Queue[None] = asyncio.Queue()
+        self.asked: asyncio.Queue[int] = asyncio.Queue()
 
     @property
     def has_room(self) -> bool:
         return self.stream.reads.is_set()
 
-    def ask(self) -> None:
-        self.asked.put_nowait(None)
+    def ask(self, more_bytes: int = 0) -> None:
+        self.asked.put_nowait(more_bytes)
 
     def send(self, message: bytes) -> None:
         self.stream.written += 1
@@ -126,14 +138,15 @@ class DirectCall:
 class DirectStream(Stream):
     """The same on the native transport, without a task."""
 
-    def __init__(self, core: DaemonCore, lookups: Lookups) -> None:
+    def __init__(self, core: DaemonCore, lookups: Lookups, shown: ReadingStream) -> None:
         self.requests = asyncio.Queue()
         self.replies = asyncio.Queue()
         self.call = DirectCall(self)
         self.reads = Reads(self.call)
         self.taken = self.written = 0
         self.task = asyncio.get_running_loop().create_future()
-        self.followers = Followers(core, lookups)
+        self.shown = shown
+        self.followers = Followers(core, lookups, self.shown)
         DirectFollow(self.call, self.followers)
         self.feeder = asyncio.create_task(self._feed())
         self.task.add_done_callback(self._done)
@@ -145,13 +158,18 @@ class DirectStream(Stream):
 
     async def _feed(self) -> None:
         while True:
-            await self.call.asked.get()
-            message = await self.requests.get()
-            if message is None:
+            left_bytes = await self.call.asked.get()
+            messages = [await self.requests.get()]
+            while None not in messages and not self.requests.empty() and left_bytes >= 100:
+                messages.append(self.requests.get_nowait())
+                left_bytes -= len(messages[-1] or b"") + MESSAGE_COST_BYTES
+            come = [message for message in messages if message is not None]
+            self.taken += len(come)
+            if come:
+                self.call.on_messages(come)
+            if None in messages:
                 self.call.on_end()
                 return
-            self.taken += 1
-            self.call.on_message(message)
 
 
 class Reads(asyncio.Event):
@@ -180,13 +198,15 @@ class Rig:
 
     def __init__(self, parts: DaemonParts, service: Service) -> None:
         self.parts, self.core, self.service = parts, parts.core, service
+        self.access, self.streams = AccessCheck(), TenantStreams()
 
     def admit(self, number: int = GROUP, **options) -> None:
         answer = found(**options)
         self.core.admit(number, answer.assignment, answer.partition_range, answer.mappers)
 
     def stream(self) -> Stream:
-        return STREAM[0](self.core, self.parts.lookups)
+        shown = ReadingStream(self.access, self.streams)
+        return STREAM[0](self.core, self.parts.lookups, shown)
 
     async def push(self, *blocks: bytes, number: int = GROUP, mapper: int = 0) -> None:
         await self.take(frame(blocks, exchange=number), MapperAttempt(mapper, 1), number)
@@ -225,6 +245,7 @@ def run(test: Callable[[Rig, Stream], Awaitable[None]], **options) -> None:
         finally:
             if not stream.task.done():
                 await stream.end()
+        assert stream.shown._tenant == 0  # it is counted as nobody's any more
         assert rig.waiting == 0
         assert not any(rig.parts.lookups._waiting.values())
         board = rig.core.assignment(KEY)
@@ -256,6 +277,96 @@ def test_who_waits_is_told_when_the_last_mark_comes():
         empty = await stream.tell(replace(ASK, partition=7))
         assert (empty.outcome, empty.rows, empty.raw_bytes, empty.digest) == (READY, 0, 0, 0)
         assert (empty.data, empty.fetch) == (b"", False)
+
+    run(test)
+
+
+def test_a_stream_without_questions_is_ended_when_it_is_quiet():
+    async def test(rig: Rig, stream: Stream) -> None:
+        if not isinstance(stream, DirectStream):
+            return  # gRPC's own server does not look
+        await stream.ask(ASK)
+        await settled()
+        assert not stream.call.on_quiet()  # it waits for marks, for as long as it takes
+        await rig.push(rows(0))
+        await rig.finish(0, 1)
+        assert (await stream.reply()).outcome == READY
+        assert stream.call.on_quiet()
+        await stream.task
+        assert not stream.call.on_quiet()
+
+    run(test)
+
+
+def test_who_shows_no_capability_is_denied_alone():
+    """Of the readers that share a stream; each exchange is shown once."""
+
+    async def test(rig: Rig, stream: Stream) -> None:
+        master = CapabilityKey(1, b"k" * 32)
+        rig.access.set_keys([master.derived(Checker.DAEMON)])
+        shown = made(master, Permit(GROUP, 1, Rights.READ))
+        await rig.push(rows(0))
+        await stream.ask(replace(ASK, capability=shown))
+        rig.admit(GROUP + 1)
+        told = await stream.tell(replace(ASK, id=2, number=GROUP + 1, capability=shown))
+        assert (told.id, told.outcome) == (2, FollowOutcome.DENIED)
+        assert "to read from" in told.reason
+        assert not told.data
+        told = await stream.tell(replace(ASK, id=2, number=GROUP + 7))  # nobody looks it up
+        assert (told.outcome, rig.service.asked) == (FollowOutcome.DENIED, [])
+        told = await rig.stream().tell(replace(ASK, id=2, now=True))
+        assert (told.outcome, list(told.done)) == (FollowOutcome.DENIED, [])
+        told = await stream.tell(replace(ASK, id=3, now=True))
+        assert told.outcome is FollowOutcome.WAITING
+        await stream.ask(replace(ASK, id=1, leave=True), ASK)
+        await rig.finish(0, 1)
+        told = await stream.reply()
+        assert (told.id, told.outcome, told.data) == (1, READY, rows(0))
+
+    run(test)
+
+
+def test_a_stream_more_than_its_tenant_may_have_is_told_what_is_there_and_ends():
+    """By that readers find who has ended without a commit, however many streams there are."""
+
+    async def test(rig: Rig, stream: Stream) -> None:
+        master = CapabilityKey(1, b"k" * 32)
+        rig.access.set_keys([master.derived(Checker.DAEMON)])
+        shown = made(master, Permit(GROUP, 2, Rights.READ, tenant=7))
+        rig.streams = TenantStreams(1)
+        first, one, two = rig.stream(), rig.stream(), rig.stream()
+        await first.ask(replace(ASK, capability=shown))
+        await rig.finish(1)
+        told = await one.tell(replace(ASK, id=2, now=True, capability=shown))
+        assert (told.outcome, list(told.done)) == (FollowOutcome.WAITING, [1])
+        told = await two.tell(replace(ASK, id=3, capability=shown))
+        assert told.outcome is FollowOutcome.ELSEWHERE
+        assert "--tenant-streams" in told.reason
+        async with asyncio.timeout(5):
+            await asyncio.gather(one.task, two.task)
+        three = rig.stream()
+        rig.service.may_answer.clear()
+        unknown = replace(ASK, number=GROUP + 1, now=True, capability=shown)
+        await three.ask(unknown)
+        assert not three.task.done()  # it is being looked up
+        rig.service.may_answer.set()
+        assert (await three.reply()).outcome is FollowOutcome.ELSEWHERE
+        async with asyncio.timeout(5):
+            await three.task
+        await rig.finish(0)
+        assert (await first.reply()).outcome is READY
+        await settled()
+        assert not first.task.done()
+        await first.end()
+
+    run(test)
+
+
+def test_a_capability_that_waits_with_its_question_is_short():
+    async def test(rig: Rig, stream: Stream) -> None:
+        await stream.ask(replace(ASK, capability="x" * (MAX_CHARACTERS + 1)))
+        with pytest.raises(InvalidArgument, match=f"capability beyond {MAX_CHARACTERS}"):
+            await stream.task
 
     run(test)
 
@@ -407,6 +518,19 @@ def test_now_tells_of_marks_of_earlier_epochs_as_well():
         rig.admit(epoch=2)
         reply = await stream.tell(replace(ASK, epoch=2, now=True))
         assert (reply.outcome, list(reply.done)) == (WAITING, [1])
+
+    run(test)
+
+
+@pytest.mark.parametrize(("build", "done"), [(1, [1]), (2, [])])
+def test_of_one_build_marks_of_earlier_ones_are_not_told(build, done):
+    async def test(rig: Rig, stream: Stream) -> None:
+        await rig.finish(1)
+        rig.core.seal([KEY])
+        rig.admit(epoch=2, build=build)
+        now = replace(ASK, epoch=2, now=True)
+        assert list((await stream.tell(replace(now, same_build=True))).done) == done
+        assert list((await stream.tell(now)).done) == [1]
 
     run(test)
 
@@ -565,6 +689,25 @@ def test_a_bad_message_ends_the_stream_and_no_other(message):
         assert rig.waiting == 1
         await rig.finish(0, 1)
         assert (await stream.reply()).outcome == READY
+
+    run(test)
+
+
+def test_a_reply_that_is_being_written_is_written_before_a_stream_is_refused():
+    """gRPC's own server takes one at a time; else it fails to refuse, and logs a traceback."""
+
+    async def test(rig: Rig, stream: Stream) -> None:
+        bad = rig.stream()
+        if not isinstance(bad, DirectStream):  # which has written when it returns
+            bad.reads.clear()
+        await bad.ask(replace(ASK, now=True), replace(ASK, id=2))
+        bad.requests.put_nowait(b"")
+        await settled()
+        assert bad.task.done() == isinstance(bad, DirectStream)
+        bad.reads.set()
+        with pytest.raises(InvalidArgument):
+            await bad.task
+        assert bad.written == 1
 
     run(test)
 

@@ -19,7 +19,7 @@ from cosco.format.segment import SegmentId, SegmentIndex, index_bytes
 from cosco.protocol.keys import AssignmentKey
 from cosco.shuffle_service.io.read.segment_files import SegmentIndexes, SegmentsOfOthers
 from cosco.shuffle_service.state.buffers.stored_segment import StoredSegment
-from cosco.shuffle_service.state.segment_indexes import KeptIndexes
+from cosco.shuffle_service.state.segments.segment_indexes import KeptIndexes
 
 ID = SegmentId(exchange=7, range_index=0, epoch=1, incarnation=99, serial=1)
 KEY = AssignmentKey(7, 0, 1)

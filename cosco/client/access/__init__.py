@@ -1,0 +1,1 @@
+"""Where a client finds its cluster, and as whom it calls."""

@@ -1,0 +1,1 @@
+"""The OpenAPI document of the interface: its examples, and its page."""

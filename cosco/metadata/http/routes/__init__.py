@@ -1,0 +1,1 @@
+"""The routes of the interface; each is a call of the service."""

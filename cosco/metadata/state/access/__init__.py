@@ -1,0 +1,1 @@
+"""Who may do what: keys of capabilities, and the rights that a call needs."""

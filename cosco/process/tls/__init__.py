@@ -1,0 +1,1 @@
+"""Certificates and keys: where they are, when they change, and who makes them."""
