@@ -80,7 +80,7 @@ def kept_picture(
 ) -> SizePicture | None:
     """Return a picture of an exchange that has ended, by what is kept of it; None: nothing is.
 
-    largest_bytes: see `cosco.protocol.finished_exchange.size_picture`. raw_bytes: of all
+    largest_bytes: see `cosco.protocol.finished_exchange.size_bars`. raw_bytes: of all
     partitions together.
     """
     if not largest_bytes:

@@ -37,7 +37,7 @@ def test_skew_is_the_largest_by_the_mean() -> None:
 @given(SIZES | st.integers(257, 1000).map(lambda count: [n * n % 997 for n in range(count)]))
 def test_what_is_kept_of_an_exchange_gives_its_picture(sizes: list[int]) -> None:
     raw_bytes = np.array(sizes, np.uint64)
-    kept = kept_picture(finished_exchange.size_picture(raw_bytes), len(sizes), sum(sizes))
+    kept = kept_picture(finished_exchange.size_bars(raw_bytes), len(sizes), sum(sizes))
     assert kept is not None
     whole = size_picture(raw_bytes, 1000)
     assert kept.largest_bytes == whole.largest_bytes == max(sizes)
