@@ -33,7 +33,7 @@ ENGINES := dask ray daft
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native test-native fuzzers fuzz fuzz-native fuzz-parsers fuzz-targets fuzz-services native-breaks wheels test-wheels test test-all test-seeds test-portable test-access test-benchmarks test-tls test-lowest test-pythons engines test-engines \
+.PHONY: help demo native test-native fuzzers fuzz fuzz-native fuzz-parsers fuzz-targets fuzz-services native-breaks wheels test-wheels test test-all test-seeds test-portable test-access test-benchmarks test-versions versions test-tls test-lowest test-pythons engines test-engines \
 	soak-engines stores test-stores test-web web \
 	lint unit soak bench bench-engines peers protos config-docs openapi clean
 # Kept when something fails: what is installed is good for the next time.
@@ -47,6 +47,7 @@ help:
 	@echo "make test-portable  a part of them without the native part"
 	@echo "make test-access   who is let in, and what those who mean harm can do"
 	@echo "make test-benchmarks  whole runs of cosco-bench, with small figures"
+	@echo "make test-versions  the build before this one beside it, and a rolling upgrade"
 	@echo "make test-tls    promises, kills and failover with TLS in all services and clients"
 	@echo "make test-wheels  the wheels, installed where there is no compiler, and the demo"
 	@echo "make test-native  format, clippy and the Rust tests of the native part, where Rust is"
@@ -184,6 +185,14 @@ test-portable: $(STAMP)
 # Whole runs of cosco-bench, with small figures: they work more than they wait.
 test-benchmarks: $(STAMP) $(NATIVE)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/benchmarks
+
+# The build before this one as service, as daemon and as client of the present one, and an upgrade
+# under a running exchange. It comes from the history of the repository.
+versions: $(STAMP)
+	@$(BIN)/python tools/other_version.py .versions/before
+
+test-versions: versions $(NATIVE)
+	$(BIN)/python -m pytest --numprocesses 2 tests/versions
 
 # What is promised, and kills, with TLS everywhere; but for one test, in which another user reads.
 WITH_TLS := $(addprefix tests/integration/test_, kill_runs.py promises_rows.py promises_faults.py 	failover.py groups_faults.py groups_processes.py client_processes.py direct_reads.py draining.py)

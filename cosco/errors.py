@@ -167,5 +167,10 @@ class CapacityExceeded(CoscoError):
     retriable = True
 
 
+class IncompatibleVersion(CoscoError):
+    """Who calls speaks a protocol that the called one does not understand: they are builds too
+    far apart."""
+
+
 class EngineUnavailable(CoscoError, ImportError):
     """An engine is not installed, or of a version that Cosco does not work with."""

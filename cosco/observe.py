@@ -34,6 +34,7 @@ class ClusterStatus:
     """The daemons and exchanges a metadata service knows.
 
     exchanges: the newest, at most 1,000. open, closing: how many there are in all.
+    version: which build the service is; empty: of one that does not tell.
     """
 
     cluster_id: str
@@ -41,6 +42,7 @@ class ClusterStatus:
     exchanges: tuple[ExchangeStatus, ...]
     open: int = 0
     closing: int = 0
+    version: str = ""
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the daemons."""
@@ -121,6 +123,7 @@ def fetch_status(
         exchanges=tuple(wire.from_pb(ExchangeStatus, pb) for pb in reply.exchanges),
         open=reply.open,
         closing=reply.closing,
+        version=reply.version,
     )
 
 
@@ -152,6 +155,7 @@ def call_metadata(metadata: Connection | str, method: str, request: Any, timeout
     that cannot be used.
     """
     connection = metadata if isinstance(metadata, Connection) else Connection(metadata)
+    wire.say_protocol(method, request)
     deadline = time.monotonic() + timeout_s
     why: CoscoError | None = None
     while True:

@@ -16,6 +16,7 @@ def to_json(cluster: ClusterStatus) -> str:
     return json.dumps(
         {
             "cluster_id": cluster.cluster_id,
+            "version": cluster.version,
             "daemons": [
                 {
                     "address": d.ref.address,
@@ -30,6 +31,7 @@ def to_json(cluster: ClusterStatus) -> str:
                     "store_failing": d.store_failing,
                     "store_hangs": d.store_hangs,
                     "mechanics": d.mechanics,
+                    "version": d.version,
                 }
                 for d in cluster.daemons
             ],
@@ -60,6 +62,7 @@ def to_text(cluster: ClusterStatus) -> str:
             str(d.assignments),
             d.metrics_address or "-",
             d.mechanics or "-",
+            d.version or "-",
         )
         for d in cluster.daemons
     ]
@@ -83,6 +86,7 @@ def to_text(cluster: ClusterStatus) -> str:
                     "assignments",
                     "metrics",
                     "mechanics",
+                    "version",
                 ),
                 daemons,
             ),

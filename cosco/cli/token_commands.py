@@ -12,7 +12,7 @@ import click
 from cosco.cli.cluster_commands import json_option, say
 from cosco.cli.text_table import table
 from cosco.errors import CoscoError, InvalidArgument
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 _DAY_S = 86_400
 

@@ -11,7 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from cosco.mechanics import DESCRIPTION
 from cosco.process.http_endpoint import Answer, Request, Resource
-from cosco.protocol.push.messages import PUSH_PROTOCOL
+from cosco.protocol.version import PROTOCOL
 
 METRICS_PATH: Final = "/metrics"
 
@@ -22,12 +22,12 @@ def add_process_metrics(registry: CollectorRegistry, version: str) -> None:
     GCCollector(registry=registry)
     build = Gauge(
         "cosco_build_info",
-        "Always 1: the version of Cosco, of Python, and of the protocol of pushes, and whether "
+        "Always 1: the version of Cosco and of Python, the protocol that it speaks, and whether "
         "mechanics are native",
         ("version", "python", "protocol", "mechanics"),
         registry=registry,
     )
-    python, protocol = platform.python_version(), str(PUSH_PROTOCOL)
+    python, protocol = platform.python_version(), str(PROTOCOL)
     build.labels(version, python, protocol, DESCRIPTION).set(1)
 
 

@@ -1,8 +1,10 @@
-"""Who is at the other end of a connection, as far as a server knows, and what comes with a call."""
+"""Who is at the other end of a connection, as far as a server knows, what comes with a call, and
+who that says somebody is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from cosco.errors import AccessDenied
@@ -15,6 +17,27 @@ MAX_CREDENTIAL_CHARACTERS: Final = 8 << 10
 #: Names, and characters of each, that a refusal tells of.
 _SHOWN_NAMES: Final = 4
 _SHOWN_CHARACTERS: Final = 100
+
+
+class Role(StrEnum):
+    """What somebody may do with what is of his tenant; an admin with everything."""
+
+    ADMIN = "admin"
+    TENANT = "tenant"
+    VIEWER = "viewer"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, as a token has said.
+
+    name: of the token, for logs. tenant: whose exchanges he makes; 1 to 64 of A-Z, a-z, 0-9, `.`,
+    `_`, `-`.
+    """
+
+    name: str
+    tenant: str
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pyroaring import BitMap
 from cosco.protocol.capability import CapabilityKey
 from cosco.protocol.daemon_figures import DaemonFigures
 from cosco.protocol.html_view import facts, size, sizes_picture
+from cosco.protocol.version import PROTOCOL
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
@@ -80,6 +81,7 @@ class DaemonRegistration:
     metrics_address: str = ""
     exchanges: tuple[int, ...] = ()
     draining: bool = False
+    protocol: int = PROTOCOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class DaemonHeartbeat:
     `exchanges`: now and then, the numbers of those with files in its store, listed before.
     `epochs_dropped`: with these, of which of them old epochs are gone. `mechanics`: native or
     portable, and why. `stored`: of exchanges of which that has changed, and now and then of all.
-    `figures`: what it has done, and has now.
+    `figures`: what it has done, and has now. `version`: which build it is.
     """
 
     incarnation: int
@@ -136,6 +138,7 @@ class DaemonHeartbeat:
     mechanics: str = ""
     stored: tuple[StoredBytes, ...] = ()
     figures: DaemonFigures | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ class DaemonStatus:
     store_hangs: bool = False
     mechanics: str = ""
     figures: DaemonFigures | None = None
+    version: str = ""
 
 
 # --- exchanges ----------------------------------------------------------------------------

@@ -432,6 +432,7 @@ class Daemon:
             store_hangs=self._core.flushes.hangs,
             unstored_bytes=self._core.unstored_bytes + self._stores.unmoved_bytes,
             mechanics=DESCRIPTION,
+            version=VERSION,
             stored=self._core.stored.to_tell(),
             figures=self._metrics.figures(),
         )

@@ -15,7 +15,7 @@ from support.http_client import Web
 from support.with_tls import make_token, options
 
 from cosco.process.tls.authority import make_authority
-from cosco.protocol.access import Role
+from cosco.protocol.peer import Role
 
 #: As Python finds it where a package is not installed.
 _WITHOUT = """

@@ -26,7 +26,7 @@ from support.with_tls import make_token, options
 from cosco import Connection, CoscoExchange
 from cosco.metadata.access.token_file import remove_record
 from cosco.process.tls.authority import CA, make_authority, renew
-from cosco.protocol.access import Role
+from cosco.protocol.peer import Role
 
 BOUND_S = 20.0
 

@@ -35,9 +35,9 @@ from cosco.metadata.access.token_file import remove_record
 from cosco.observe import drain_daemon, fetch_status
 from cosco.process.tls.tls_files import CLIENT_VARIABLES
 from cosco.protocol import wire
-from cosco.protocol.access import Role
 from cosco.protocol.fetch_records import FetchPart, FetchRequest
 from cosco.protocol.group_records import CommitResult
+from cosco.protocol.peer import Role
 from cosco.protocol.wire import mpb
 
 import grpc  # isort: skip  (after cosco, which turns its fork support on)

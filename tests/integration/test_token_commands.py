@@ -11,7 +11,7 @@ import pytest
 from support.commands import command, environment
 
 from cosco.metadata.access.token_file import TokenFile, read_records
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 
 def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from cosco.client.access.credentials import TOKEN_FILE_VARIABLE
 from cosco.process.tls.authority import CA, make_authority
 from cosco.process.tls.tls_files import CLIENT_VARIABLES
 from cosco.protocol import wire
-from cosco.protocol.access import Role
+from cosco.protocol.peer import Role
 from cosco.protocol.records import ExchangeInfo
 from cosco.protocol.wire import mpb
 

@@ -23,7 +23,7 @@ from cosco.metadata.access.token_file import add_record
 from cosco.metadata.access.token_records import new_token
 from cosco.process.tls.authority import CA, make_authority
 from cosco.process.tls.tls_files import CLIENT_VARIABLES
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 #: Modules of services, and whose certificate each has.
 _ROLES = {"cosco.cli.metadata": "metadata", "cosco.cli.shuffled": "daemon"}

@@ -16,7 +16,7 @@ from support.with_tls import make_token, options
 from cosco import Connection, CoscoExchange
 from cosco.process.tls.authority import CA, make_authority
 from cosco.process.tls.tls_files import CLIENT_VARIABLES
-from cosco.protocol.access import Role
+from cosco.protocol.peer import Role
 
 
 @pytest.fixture(scope="module")

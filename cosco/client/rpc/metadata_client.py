@@ -379,7 +379,7 @@ class MetadataClient(ApplicationCalls, CapabilityCalls):
         try_s: float = CALL_TIMEOUT_S,
     ) -> Any:
         _, reply_type = wire.METADATA_METHODS[method]
-        body = request.SerializeToString()
+        body = wire.say_protocol(method, request).SerializeToString()
         started = time.monotonic()
 
         def attempt() -> bytes:

@@ -25,6 +25,7 @@ from cosco.errors import (
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
+    IncompatibleVersion,
     ServiceUnavailable,
 )
 from cosco.protocol import wire
@@ -413,6 +414,8 @@ class _DaemonLink:
                 raise self._error(ExchangeClosed, reason)
             case RefusalCode.ACCESS_DENIED:
                 raise self._error(AccessDenied, reason)
+            case RefusalCode.INCOMPATIBLE:
+                raise self._error(IncompatibleVersion, reason)
             case RefusalCode.WRONG_INCARNATION:
                 self._trouble.replaced(reason, now)
             case RefusalCode.NOT_ASSIGNED | RefusalCode.NO_CAPACITY:

@@ -15,7 +15,7 @@ from cosco.errors import AccessDenied, ServiceUnavailable
 from cosco.metadata.access.key_sets import NO_KEYS, VerifyingKey
 from cosco.metadata.access.key_sources import KeySource
 from cosco.metadata.access.token_records import NAME, NAME_RULE
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 #: Clocks of a cluster and of who issues tokens differ by less.
 LEEWAY_S: Final = 10

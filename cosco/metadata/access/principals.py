@@ -9,7 +9,7 @@ from cosco.config import MetadataConfig, is_url
 from cosco.errors import AccessDenied, InvalidArgument
 from cosco.metadata.access.token_file import TokenFile
 from cosco.metadata.access.token_records import PREFIX
-from cosco.protocol.access import Principal
+from cosco.protocol.peer import Principal
 
 
 class TokenKind(Protocol):

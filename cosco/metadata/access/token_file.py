@@ -19,7 +19,7 @@ from cosco.metadata.access.token_records import (
 )
 from cosco.process.files.watched_file import WatchedFile
 from cosco.process.files.whole_files import read_at_most, reason, write_whole
-from cosco.protocol.access import Principal
+from cosco.protocol.peer import Principal
 
 _KIND: Final = "file of tokens"
 _HEAD: Final = "# Tokens of cosco, one a line, by `cosco token`: without the line it is refused.\n"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cosco.errors import InvalidArgument
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 #: What a token begins with: `cosco-token-NAME.SECRET`.
 PREFIX: Final = "cosco-token-"

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cosco.protocol.access import Role
 from cosco.protocol.admin_records import LossState
+from cosco.protocol.peer import Role
 from cosco.protocol.records import DaemonState, ExchangeStatus
 
 #: Numbers of 64 bits, which scripts of browsers cannot keep, are texts.
@@ -150,6 +150,7 @@ class Daemon(BaseModel):
     store_failing: bool
     store_hangs: bool
     mechanics: str
+    version: str = Field(description="which build it is; empty: it has not told yet")
     figures: DaemonFigures | None = Field(description="null: it has told none yet")
 
 

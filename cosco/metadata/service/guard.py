@@ -14,10 +14,9 @@ from cosco.metadata.state.access.exchange_access import Named
 from cosco.metadata.state.access.rights import ANYBODY, NEEDS, Caller
 from cosco.metadata.state.state import MetadataState
 from cosco.process.grpc_handlers.calling_peer import peer_of
-from cosco.protocol.access import Principal, Role
 from cosco.protocol.api_limits import shown
 from cosco.protocol.capability import PREFIX
-from cosco.protocol.peer import NAMES, ServiceNames
+from cosco.protocol.peer import NAMES, Principal, Role, ServiceNames
 
 log = logging.getLogger(__name__)
 

@@ -42,6 +42,7 @@ from cosco.metadata.state.daemons.claims import Claim
 from cosco.metadata.state.event_history import EventHistory
 from cosco.metadata.state.state import MetadataState
 from cosco.metadata.store.database import Database
+from cosco.process.build import VERSION
 from cosco.process.grpc_handlers.parsed_requests import unary_unary
 from cosco.process.grpc_handlers.refusals import refuse
 from cosco.protocol import wire
@@ -112,8 +113,8 @@ class Handlers:
         return grpc.method_handlers_generic_handler(
             wire.METADATA_SERVICE,
             {
-                name: unary_unary(self._answering(name), request_type.FromString)
-                for name, (request_type, _) in wire.METADATA_METHODS.items()
+                name: unary_unary(self._answering(name), wire.request_parser(name))
+                for name in wire.METADATA_METHODS
             },
         )
 
@@ -377,6 +378,7 @@ class Handlers:
             exchanges=map(wire.to_pb, exchanges),
             open=counts.open if tenant is None else self._state.overview.count_of(tenant),
             closing=counts.closing if tenant is None else 0,
+            version=VERSION,
         )
 
     async def list_exchanges(self, request: mpb.ListExchangesRequest, visit: Visit) -> ExchangePage:

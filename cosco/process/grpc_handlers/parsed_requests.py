@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from cosco.errors import InvalidArgument
+from cosco.errors import IncompatibleVersion, InvalidArgument
 from cosco.process.grpc_handlers.refusals import refuse
 
 _Request = TypeVar("_Request")
@@ -52,6 +52,8 @@ def unary_stream(
 async def _parsed(message: bytes, context: Any, parse: Parse[_Request]) -> _Request:
     try:
         return parse(message)
+    except IncompatibleVersion as error:
+        await refuse(context, error)
     except Exception as error:  # noqa: BLE001  whatever a parser raises for what a peer sent
         why = f"a request that is no message of this method: {error}"
         await refuse(context, InvalidArgument(why))

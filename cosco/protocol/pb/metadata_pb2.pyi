@@ -83,7 +83,7 @@ class DaemonRef(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
 
 class RegisterDaemonRequest(_message.Message):
-    __slots__ = ("incarnation", "address", "host_id", "store_id", "memory_bytes", "free_bytes", "metrics_address", "exchanges", "draining")
+    __slots__ = ("incarnation", "address", "host_id", "store_id", "memory_bytes", "free_bytes", "metrics_address", "exchanges", "draining", "protocol")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class RegisterDaemonRequest(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     EXCHANGES_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     address: str
     host_id: str
@@ -102,10 +103,11 @@ class RegisterDaemonRequest(_message.Message):
     metrics_address: str
     exchanges: _containers.RepeatedScalarFieldContainer[int]
     draining: bool
-    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: bool = ...) -> None: ...
+    protocol: int
+    def __init__(self, incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., exchanges: _Optional[_Iterable[int]] = ..., draining: bool = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped", "mechanics", "stored", "figures")
+    __slots__ = ("incarnation", "free_bytes", "dropped", "draining", "store_failing", "exchanges", "unstored_bytes", "store_hangs", "epochs_dropped", "mechanics", "stored", "figures", "version")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +120,7 @@ class HeartbeatRequest(_message.Message):
     MECHANICS_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     free_bytes: int
     dropped: _containers.RepeatedScalarFieldContainer[int]
@@ -130,7 +133,8 @@ class HeartbeatRequest(_message.Message):
     mechanics: str
     stored: _containers.RepeatedCompositeFieldContainer[StoredBytes]
     figures: DaemonFigures
-    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ..., mechanics: _Optional[str] = ..., stored: _Optional[_Iterable[_Union[StoredBytes, _Mapping]]] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ...) -> None: ...
+    version: str
+    def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ..., mechanics: _Optional[str] = ..., stored: _Optional[_Iterable[_Union[StoredBytes, _Mapping]]] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class DaemonFigures(_message.Message):
     __slots__ = ("bytes_received", "blocks_received", "duplicates_dropped", "bytes_stored", "bytes_fetched", "bytes_referenced", "flush_failures", "writes", "write_bytes", "write_s", "reads", "read_bytes", "read_s", "waited_s", "pages_used_bytes", "copies_bytes", "waiting_bytes", "granted_bytes", "push_streams", "fetch_streams", "followers")
@@ -403,16 +407,18 @@ class ExchangeInfoReply(_message.Message):
     def __init__(self, number: _Optional[int] = ..., spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., generation: _Optional[int] = ..., kind: _Optional[_Union[RowKind, str]] = ..., schema: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[PartitionRange, _Mapping]]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., commits: _Optional[_Union[AwaitCommitsReply, _Mapping]] = ..., capability: _Optional[str] = ...) -> None: ...
 
 class CreateExchangeRequest(_message.Message):
-    __slots__ = ("spec", "owner", "callback", "application_id")
+    __slots__ = ("spec", "owner", "callback", "application_id", "protocol")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_FIELD_NUMBER: _ClassVar[int]
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     spec: ExchangeSpec
     owner: bytes
     callback: bool
     application_id: str
-    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., application_id: _Optional[str] = ...) -> None: ...
+    protocol: int
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., application_id: _Optional[str] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class MakeCapabilityRequest(_message.Message):
     __slots__ = ("number", "group_id", "first", "read", "write", "lives_s")
@@ -437,16 +443,18 @@ class MakeCapabilityReply(_message.Message):
     def __init__(self, capability: _Optional[str] = ...) -> None: ...
 
 class DescribeExchangeRequest(_message.Message):
-    __slots__ = ("shuffle_id", "owner", "callback", "reading")
+    __slots__ = ("shuffle_id", "owner", "callback", "reading", "protocol")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_FIELD_NUMBER: _ClassVar[int]
     READING_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     owner: bytes
     callback: bool
     reading: AwaitCommitsRequest
-    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., reading: _Optional[_Union[AwaitCommitsRequest, _Mapping]] = ...) -> None: ...
+    protocol: int
+    def __init__(self, shuffle_id: _Optional[str] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., reading: _Optional[_Union[AwaitCommitsRequest, _Mapping]] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class PollDriverRequest(_message.Message):
     __slots__ = ("number", "owner", "wait_s", "arranged", "failed")
@@ -525,12 +533,14 @@ class ProgressReply(_message.Message):
     def __init__(self, mappers_committed: _Optional[int] = ..., rows: _Optional[int] = ..., bytes_raw: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., partition_rows: _Optional[bytes] = ..., partition_bytes: _Optional[bytes] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class OpenAttemptRequest(_message.Message):
-    __slots__ = ("shuffle_id", "mapper")
+    __slots__ = ("shuffle_id", "mapper", "protocol")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     MAPPER_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     mapper: int
-    def __init__(self, shuffle_id: _Optional[str] = ..., mapper: _Optional[int] = ...) -> None: ...
+    protocol: int
+    def __init__(self, shuffle_id: _Optional[str] = ..., mapper: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class OpenAttemptReply(_message.Message):
     __slots__ = ("info", "mapper", "attempt", "partial", "ranges")
@@ -733,27 +743,31 @@ class ReportLossReply(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusRequest(_message.Message):
-    __slots__ = ("figures",)
+    __slots__ = ("figures", "protocol")
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     figures: bool
-    def __init__(self, figures: bool = ...) -> None: ...
+    protocol: int
+    def __init__(self, figures: bool = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("cluster_id", "daemons", "exchanges", "open", "closing")
+    __slots__ = ("cluster_id", "daemons", "exchanges", "open", "closing", "version")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
     EXCHANGES_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     CLOSING_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     daemons: _containers.RepeatedCompositeFieldContainer[DaemonStatus]
     exchanges: _containers.RepeatedCompositeFieldContainer[ExchangeStatus]
     open: int
     closing: int
-    def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ..., open: _Optional[int] = ..., closing: _Optional[int] = ...) -> None: ...
+    version: str
+    def __init__(self, cluster_id: _Optional[str] = ..., daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., exchanges: _Optional[_Iterable[_Union[ExchangeStatus, _Mapping]]] = ..., open: _Optional[int] = ..., closing: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
 
 class DaemonStatus(_message.Message):
-    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs", "mechanics", "figures")
+    __slots__ = ("ref", "host_id", "store_id", "state", "memory_bytes", "free_bytes", "metrics_address", "assignments", "store_failing", "store_hangs", "mechanics", "figures", "version")
     REF_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -766,6 +780,7 @@ class DaemonStatus(_message.Message):
     STORE_HANGS_FIELD_NUMBER: _ClassVar[int]
     MECHANICS_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     ref: DaemonRef
     host_id: str
     store_id: str
@@ -778,7 +793,8 @@ class DaemonStatus(_message.Message):
     store_hangs: bool
     mechanics: str
     figures: DaemonFigures
-    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ..., mechanics: _Optional[str] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ...) -> None: ...
+    version: str
+    def __init__(self, ref: _Optional[_Union[DaemonRef, _Mapping]] = ..., host_id: _Optional[str] = ..., store_id: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., memory_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., metrics_address: _Optional[str] = ..., assignments: _Optional[int] = ..., store_failing: bool = ..., store_hangs: bool = ..., mechanics: _Optional[str] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class ExchangeStatus(_message.Message):
     __slots__ = ("shuffle_id", "number", "partitions", "mappers_committed", "rows", "closing", "finished")
@@ -1001,20 +1017,22 @@ class RangeFailure(_message.Message):
     def __init__(self, range_index: _Optional[int] = ..., error: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CreateGroupRequest(_message.Message):
-    __slots__ = ("spec", "mappers", "size", "first", "owner", "callback")
+    __slots__ = ("spec", "mappers", "size", "first", "owner", "callback", "protocol")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     CALLBACK_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     spec: ExchangeSpec
     mappers: int
     size: int
     first: int
     owner: bytes
     callback: bool
-    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., mappers: _Optional[int] = ..., size: _Optional[int] = ..., first: _Optional[int] = ..., owner: _Optional[bytes] = ..., callback: bool = ...) -> None: ...
+    protocol: int
+    def __init__(self, spec: _Optional[_Union[ExchangeSpec, _Mapping]] = ..., mappers: _Optional[int] = ..., size: _Optional[int] = ..., first: _Optional[int] = ..., owner: _Optional[bytes] = ..., callback: bool = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class GroupPart(_message.Message):
     __slots__ = ("group_id", "first", "size", "mappers", "info")
@@ -1067,14 +1085,16 @@ class GroupCall(_message.Message):
     def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[RecomputeCall, _Mapping]] = ...) -> None: ...
 
 class CreateApplicationRequest(_message.Message):
-    __slots__ = ("name", "owner", "lease_s")
+    __slots__ = ("name", "owner", "lease_s", "protocol")
     NAME_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     name: str
     owner: bytes
     lease_s: float
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[bytes] = ..., lease_s: _Optional[float] = ...) -> None: ...
+    protocol: int
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class CreateApplicationReply(_message.Message):
     __slots__ = ("application_id",)

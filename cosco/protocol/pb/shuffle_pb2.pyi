@@ -17,6 +17,7 @@ class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFUSAL_CODE_NO_CAPACITY: _ClassVar[RefusalCode]
     REFUSAL_CODE_PROTOCOL: _ClassVar[RefusalCode]
     REFUSAL_CODE_ACCESS_DENIED: _ClassVar[RefusalCode]
+    REFUSAL_CODE_INCOMPATIBLE: _ClassVar[RefusalCode]
 
 class FollowOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +35,7 @@ REFUSAL_CODE_EXCHANGE_CLOSED: RefusalCode
 REFUSAL_CODE_NO_CAPACITY: RefusalCode
 REFUSAL_CODE_PROTOCOL: RefusalCode
 REFUSAL_CODE_ACCESS_DENIED: RefusalCode
+REFUSAL_CODE_INCOMPATIBLE: RefusalCode
 FOLLOW_OUTCOME_UNSPECIFIED: FollowOutcome
 FOLLOW_OUTCOME_READY: FollowOutcome
 FOLLOW_OUTCOME_WAITING: FollowOutcome

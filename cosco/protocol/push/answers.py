@@ -11,6 +11,7 @@ from cosco.errors import (
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
+    IncompatibleVersion,
 )
 from cosco.protocol.push.messages import RefusalCode
 
@@ -28,6 +29,7 @@ _CODES: Final[dict[type[CoscoError], RefusalCode]] = {
     CapacityExceeded: RefusalCode.NO_CAPACITY,
     DataCorrupted: RefusalCode.BAD_FRAME,
     AccessDenied: RefusalCode.ACCESS_DENIED,
+    IncompatibleVersion: RefusalCode.INCOMPATIBLE,
 }
 
 

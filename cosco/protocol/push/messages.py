@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-#: Version of the push stream that `Hello` names.
-PUSH_PROTOCOL: Final = 2
+from cosco.protocol.version import PROTOCOL
 
 #: How a frame is carried: the sender's `OutFrame`, or the bytes that came.
 Carried = TypeVar("Carried")
@@ -30,6 +29,7 @@ class RefusalCode(IntEnum):
     NO_CAPACITY = 5  # memory stays full because the store takes nothing
     PROTOCOL = 6  # the sender broke the rules of the stream
     ACCESS_DENIED = 7  # what it has shown does not let it do that
+    INCOMPATIBLE = 8  # the protocol of its hello is not understood
 
 
 class Hello(NamedTuple):
@@ -45,7 +45,7 @@ class Hello(NamedTuple):
     attempt: int
     incarnation: int
     primary: int = 0
-    protocol: int = PUSH_PROTOCOL
+    protocol: int = PROTOCOL
     capability: str = ""
 
     def __repr__(self) -> str:

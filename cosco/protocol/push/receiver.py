@@ -16,13 +16,13 @@ from cosco.format.frame import sequence_of
 from cosco.protocol.push.answers import Answer, refusal_code
 from cosco.protocol.push.credits import FrameBudget, FrameBudgets, StreamCredits
 from cosco.protocol.push.messages import (
-    PUSH_PROTOCOL,
     Hello,
     PushReply,
     PushRequest,
     Refusal,
     RefusalCode,
 )
+from cosco.protocol.version import check_protocol
 
 #: A stream is not read on while this many answers wait to be told on it.
 MAX_UNTOLD: Final = 1024
@@ -174,10 +174,7 @@ class PushReceiver:
             raise InvalidArgument("a push message that says nothing")
 
     def _on_hello(self, hello: Hello, now: float) -> None:
-        if hello.protocol != PUSH_PROTOCOL:
-            raise InvalidArgument(
-                f"push protocol {hello.protocol}, this daemon speaks {PUSH_PROTOCOL}"
-            )
+        check_protocol(hello.protocol, "a primary" if hello.primary else "a writer")
         budgets = self._budgets
         budget = budgets.primaries if hello.primary else budgets.writers
         if self._share is None:

@@ -54,6 +54,8 @@ from cosco.protocol.wire.methods import (
     METADATA_METHODS,
     METADATA_SERVICE,
     SHUFFLE_SERVICE,
+    request_parser,
+    say_protocol,
 )
 from cosco.protocol.wire.packed import (
     MAX_RANGES_BYTES,

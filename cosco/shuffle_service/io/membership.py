@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
+from cosco.errors import CoscoError, IncompatibleVersion, InvalidArgument, ServiceUnavailable
 from cosco.process.service_calls.channel_choice import new_channel
 from cosco.process.service_calls.service_channel import CallFailed
 from cosco.process.tls.service_tls import PLAIN, ServiceTls
@@ -146,7 +146,8 @@ class Membership:
     async def register(self, timeout_s: float) -> DaemonOrders:
         """Register for the first time; raises ServiceUnavailable after `timeout_s`.
 
-        Raises InvalidArgument if another daemon answers at this one's address.
+        Raises InvalidArgument if another daemon answers at this one's address, IncompatibleVersion
+        if the service is of a build too far from this one.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -239,7 +240,7 @@ class Membership:
         """Register once the service does not know this daemon any more; raises _Refused."""
         try:
             return await self._register()
-        except InvalidArgument as error:
+        except (InvalidArgument, IncompatibleVersion) as error:
             raise _Refused(str(error)) from None
 
     async def _heartbeat(self) -> DaemonOrders:

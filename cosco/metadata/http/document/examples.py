@@ -60,6 +60,7 @@ EXAMPLES: Final[dict[str, Example]] = {
                     "store_failing": False,
                     "store_hangs": False,
                     "mechanics": "native 0.1.0",
+                    "version": "0.1.0",
                     "figures": {
                         "bytes_received": 2904,
                         "blocks_received": 8,

@@ -238,5 +238,6 @@ def _daemon(of: DaemonStatus) -> models.Daemon:
         store_failing=of.store_failing,
         store_hangs=of.store_hangs,
         mechanics=of.mechanics,
+        version=of.version,
         figures=None if of.figures is None else _figures(of.figures),
     )

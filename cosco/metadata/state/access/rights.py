@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from cosco.errors import AccessDenied
-from cosco.protocol.access import Principal, Role
 from cosco.protocol.api_limits import shown
 from cosco.protocol.capability import Permit, Rights
+from cosco.protocol.peer import Principal, Role
 from cosco.protocol.records import ExchangeInfo
 
 #: From the one that may least.

@@ -28,6 +28,7 @@ from cosco.protocol.records import (
 DAEMONS: Final = "daemons"
 #: What a daemon says of its mechanics is kept up to this length.
 MAX_MECHANICS_CHARACTERS: Final = 256
+MAX_VERSION_CHARACTERS: Final = 64
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Daemon:
     store_failing: bool = False
     store_hangs: bool = False
     mechanics: str = ""
+    version: str = ""
     figures: DaemonFigures | None = None
     is_restored: bool = False
     named: int = 0
@@ -138,6 +140,7 @@ class DaemonTable:
             store_failing=known is not None and known.store_failing,
             store_hangs=known is not None and known.store_hangs,
             mechanics=known.mechanics if known else "",
+            version=known.version if known else "",
             named=known.named if known else 0,
             assignments=known.assignments if known else 0,
             silent_since=known.silent_since if known else None,
@@ -181,6 +184,7 @@ class DaemonTable:
             if heartbeat.figures is not None:
                 self._add_figures(daemon, heartbeat.figures)
             daemon.mechanics = heartbeat.mechanics[:MAX_MECHANICS_CHARACTERS]
+            daemon.version = heartbeat.version[:MAX_VERSION_CHARACTERS]
             self._leases.renew(heartbeat.incarnation, self._lease_s, now)
             daemon.ends = heartbeat.draining
             if heartbeat.draining:
@@ -497,6 +501,7 @@ def status_of(daemon: Daemon, *, with_figures: bool) -> DaemonStatus:
         store_failing=daemon.store_failing,
         store_hangs=daemon.store_hangs,
         mechanics=daemon.mechanics,
+        version=daemon.version,
         figures=daemon.figures if with_figures else None,
     )
 

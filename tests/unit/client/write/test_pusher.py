@@ -28,6 +28,7 @@ from cosco.errors import (
     CoscoError,
     ExchangeClosed,
     GenerationChanged,
+    IncompatibleVersion,
     InvalidArgument,
     ServiceUnavailable,
 )
@@ -69,6 +70,7 @@ class FakeDaemon:
         self.streams = self.open_streams = 0
         self.hellos: list[int] = []  # mappers
         self.denied: set[int] = set()  # of these, who may not write
+        self.denial = spb.REFUSAL_CODE_ACCESS_DENIED
         self.opened = 0  # of these, with a frame
         self.withdrawn = 0  # granted frames that were not sent any more
         self._calls: list[Any] = []
@@ -140,7 +142,7 @@ class FakeDaemon:
                 self.changed.notify_all()
             if reply.ByteSize():
                 yield reply.SerializeToString()
-            if any(one.code == spb.REFUSAL_CODE_ACCESS_DENIED for one in reply.refused):
+            if any(one.code == self.denial for one in reply.refused):
                 return
 
     def _hear(self, hello: Hello, reply: spb.PushReply) -> None:
@@ -148,7 +150,7 @@ class FakeDaemon:
         if len(self.hellos) == self.streams:  # the first one of its stream
             reply.eager_bytes = self.eager_bytes
         if hello.mapper in self.denied:
-            code = spb.REFUSAL_CODE_ACCESS_DENIED
+            code = self.denial
             reply.refused.append(spb.Refusal(sequence=0, code=code, reason="not\nyou"))
         if hello.incarnation != self.ref.incarnation:
             code = spb.REFUSAL_CODE_WRONG_INCARNATION
@@ -580,16 +582,24 @@ def held_up(parts: Parts) -> tuple[FakeDaemon, Pusher]:
     return daemon, pusher
 
 
+@pytest.mark.parametrize(
+    ("denial", "kind"),
+    [
+        (spb.REFUSAL_CODE_ACCESS_DENIED, AccessDenied),
+        (spb.REFUSAL_CODE_INCOMPATIBLE, IncompatibleVersion),
+    ],
+)
 @pytest.mark.parametrize("eager_bytes", [0, 1 << 20])
 def test_who_may_not_write_is_told_so_and_harms_nobody_after_him(
-    parts: Parts, eager_bytes: int
+    parts: Parts, eager_bytes: int, denial: spb.RefusalCode, kind: type[CoscoError]
 ) -> None:
     daemon = parts.daemon()
+    daemon.denial = denial
     daemon.eager_bytes = eager_bytes  # so that his first frame goes with his hello
     write(parts, daemon, 1)
     daemon.denied.add(2)
     pusher = parts.pusher(daemon.ref, mapper=2)
-    with pytest.raises(AccessDenied, match="refused: not you") as caught:
+    with pytest.raises(kind, match="refused: not you") as caught:
         pusher.push(FRAMES[2])
         pusher.flush()
     assert caught.value.shuffle_id == "orders"

@@ -20,7 +20,7 @@ from cosco.errors import AccessDenied, ServiceUnavailable
 from cosco.metadata.access import json_web_tokens
 from cosco.metadata.access.json_web_tokens import MAX_CHARACTERS, REFUSED_S, Claims, JsonWebTokens
 from cosco.metadata.access.key_sets import NO_KEYS, KeySet, parse_key_set
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 CLAIMS = Claims(ISSUER, AUDIENCE, "tenant", "role")
 ADA = Principal("ada", "analytics", Role.TENANT)

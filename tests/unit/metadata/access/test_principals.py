@@ -18,7 +18,7 @@ from cosco.metadata.access.principals import Principals, principals_of
 from cosco.metadata.access.token_file import add_record
 from cosco.metadata.access.token_records import new_token
 from cosco.process.files import watched_file
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 KEY = SigningKey()
 BOSS = Principal("boss", "ops", Role.ADMIN)

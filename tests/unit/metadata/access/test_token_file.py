@@ -21,7 +21,7 @@ from cosco.errors import AccessDenied, InvalidArgument
 from cosco.metadata.access.token_file import TokenFile, add_record, read_records, remove_record
 from cosco.metadata.access.token_records import PREFIX, new_token, parse_records
 from cosco.process.files import watched_file
-from cosco.protocol.access import Principal, Role
+from cosco.protocol.peer import Principal, Role
 
 ADA = Principal("ada", "analytics", Role.TENANT)
 NOW_S = 1_800_000_000

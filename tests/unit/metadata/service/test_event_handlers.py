@@ -16,8 +16,8 @@ from cosco.metadata.service.guard import Visit
 from cosco.metadata.state import event_history
 from cosco.metadata.state.access.rights import ANYBODY, Caller
 from cosco.metadata.state.event_history import EventHistory
-from cosco.protocol.access import Principal, Role
 from cosco.protocol.events import Event, EventKind, Severity
+from cosco.protocol.peer import Principal, Role
 from cosco.protocol.wire import mpb
 
 DIED = Event(kind=EventKind.DAEMON_DIED, daemon="a:1", cause="lease")

@@ -25,9 +25,8 @@ from cosco.metadata.state.state import MetadataState
 from cosco.metadata.store import database as database_module
 from cosco.metadata.store.database import Database, open_database
 from cosco.protocol import wire
-from cosco.protocol.access import Principal, Role
 from cosco.protocol.capability import PREFIX
-from cosco.protocol.peer import Peer, ServiceNames
+from cosco.protocol.peer import Peer, Principal, Role, ServiceNames
 from cosco.protocol.records import DaemonRegistration, ExchangeSpec
 from cosco.protocol.wire import mpb
 

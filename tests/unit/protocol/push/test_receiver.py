@@ -14,13 +14,13 @@ from cosco.errors import (
     CoscoError,
     DataCorrupted,
     ExchangeClosed,
+    IncompatibleVersion,
     InvalidArgument,
 )
 from cosco.format.frame import FRAME_HEADER_BYTES, MAX_FRAME_BYTES, FrameHeader, encode_frame_header
 from cosco.protocol.push.answers import Answer, NotAssigned
 from cosco.protocol.push.credits import EAGER_BYTES, GRANT_PATIENCE_S, FrameBudgets
 from cosco.protocol.push.messages import (
-    PUSH_PROTOCOL,
     Hello,
     PushReply,
     PushRequest,
@@ -173,7 +173,6 @@ def test_what_was_said_is_answered_in_one_reply(requests: Requests, reply: PushR
         ((PushRequest(),), "does not begin with hello"),
         ((eager(1),), "does not begin with hello"),
         ((hello(), PushRequest()), "says nothing"),
-        ((hello(WRITER._replace(protocol=1)),), f"this daemon speaks {PUSH_PROTOCOL}"),
         ((hello(), granted(1)), "not granted"),
         ((hello(), ANNOUNCE, granted(1, 101)), "announced"),
         ((hello(), PushRequest(announce=(MAX_FRAME_BYTES + 1,))), "limit"),
@@ -198,6 +197,18 @@ def test_a_sender_that_breaks_the_rules_is_told_so_at_the_end(
     assert reply.refused == [Refusal(0, RefusalCode.PROTOCOL, "why")]
     assert rig.budgets.in_flight_bytes == 0
     assert all(sink.ended for sink in rig.sinks)
+
+
+@pytest.mark.parametrize(("who", "name"), [(WRITER, "a writer"), (PRIMARY, "a primary")])
+def test_a_protocol_that_is_not_understood_is_refused_by_name(who: Hello, name: str) -> None:
+    rig = Rig()
+    with pytest.raises(IncompatibleVersion, match=f"{name} speaks protocol 9") as caught:
+        rig.ask(hello(who._replace(protocol=9)))
+    rig.receiver.close(rig.now, why=caught.value)
+    reply = rig.receiver.next_reply()
+    assert reply is not None
+    assert reply.refused == [Refusal(0, RefusalCode.INCOMPATIBLE, str(caught.value))]
+    assert not rig.sinks
 
 
 @pytest.mark.parametrize("before", [(), (hello(), eager(4))])

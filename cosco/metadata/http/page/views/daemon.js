@@ -165,6 +165,7 @@ function factsOf(one) {
     ["Assignments", plural(one.assignments, "in force", "in force")],
     ["Incarnation", one.incarnation],
     ["Mechanics", one.mechanics || "not told"],
+    ["Version", one.version || "not told"],
     ["Metrics at", one.metrics_address || "nowhere"],
   ];
 }

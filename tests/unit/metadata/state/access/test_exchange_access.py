@@ -23,10 +23,10 @@ from cosco.errors import (
 from cosco.metadata.state.access.exchange_access import Named
 from cosco.metadata.state.access.rights import Caller
 from cosco.metadata.state.history.history import HistoryBounds
-from cosco.protocol.access import Principal, Role
 from cosco.protocol.admin_records import ExchangePhase
 from cosco.protocol.capability import CapabilityChecker, Checker, Limits, Permit, Rights, tenant_tag
 from cosco.protocol.group_records import GroupPart, member_name
+from cosco.protocol.peer import Principal, Role
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec, StoredBytes
 
 BOTH = Rights.READ | Rights.WRITE

@@ -8,8 +8,8 @@ from cosco.errors import AccessDenied
 from cosco.metadata.service.guard import DAEMON_METHODS
 from cosco.metadata.state.access.rights import NEEDS, READING, TAKE_OVER, Caller, Need, Subject
 from cosco.protocol import wire
-from cosco.protocol.access import Principal, Role
 from cosco.protocol.capability import Permit, Rights
+from cosco.protocol.peer import Principal, Role
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec, RowKind
 
 OURS = Subject(5, "ours", "exchange 'x'")

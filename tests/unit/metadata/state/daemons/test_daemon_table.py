@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cosco.errors import InvalidArgument
@@ -152,14 +154,20 @@ def test_rows_bring_a_table_back() -> None:
     assert restored.expire(110.0) == [2]
 
 
-def test_what_does_its_mechanics_is_what_the_last_heartbeat_said(table: DaemonTable) -> None:
+@pytest.mark.parametrize(("what", "limit"), [("mechanics", 256), ("version", 64)])
+def test_which_build_it_is_is_what_the_last_heartbeat_said(
+    table: DaemonTable, what: str, limit: int
+) -> None:
+    def told() -> list[str]:
+        return [getattr(status, what) for status in table.status()]
+
     table.register(registration(1), 0.0)
-    assert [status.mechanics for status in table.status()] == [""]
-    table.heartbeat(DaemonHeartbeat(1, 9, mechanics="native 1.2.3"), 1.0)
+    assert told() == [""]
+    table.heartbeat(replace(DaemonHeartbeat(1, 9), **{what: "1.2.3"}), 1.0)
     table.register(registration(1), 2.0)
-    assert [status.mechanics for status in table.status()] == ["native 1.2.3"]
-    table.heartbeat(DaemonHeartbeat(1, 9, mechanics="n" * 10**6), 3.0)
-    assert [status.mechanics for status in table.status()] == ["n" * 256]
+    assert told() == ["1.2.3"]
+    table.heartbeat(replace(DaemonHeartbeat(1, 9), **{what: "n" * 10**6}), 3.0)
+    assert told() == ["n" * limit]
 
 
 def test_others_of_a_store_are_spared_when_it_fails_and_not_when_it_hangs(
