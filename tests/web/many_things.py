@@ -2,9 +2,9 @@
 
     python tests/web/many_things.py DIRECTORY
 
-It prints the URL of its HTTP. Daemons have heartbeats, and each time they have done more. For each
-line that it reads it prints for how many milliseconds of processor time one thing of the event loop
-has held up all others since the line before, at most, and what that was.
+It prints the URL of its HTTP, and its address. Daemons have heartbeats, and each time they have
+done more. For each line that it reads it prints for how many milliseconds of processor time one
+thing of the event loop has held up all others since the line before, at most, and what that was.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ async def main(directory: str) -> None:
                 print(longest.pop(), flush=True)
             stop.set()
 
-        def ready(_: str) -> None:
+        def ready(address: str) -> None:
             assert service.http is not None
-            print(service.http.url, flush=True)
+            print(service.http.url, address, flush=True)
             tasks.extend((loop.create_task(beat(service.state)), loop.create_task(ask())))
 
         await service.run(ready, stop)

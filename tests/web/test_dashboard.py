@@ -19,7 +19,7 @@ from support.http_client import Web, url_of
 from support.log_lines import JSON
 from support.processes import Services
 
-from cosco import CoscoExchange, CoscoWriter
+from cosco import CoscoApplication, CoscoExchange, CoscoExchangeGroup, CoscoWriter
 
 BOUND_S = 20.0
 #: In which a page must have what the service has told; how soon it has it is printed.
@@ -153,6 +153,36 @@ def test_an_exchange_is_closed_by_a_click_and_a_yes(
     expect(page.locator(".events li", has_text="Exchange closed").first).to_contain_text(odd)
     assert page.locator("img").count() == 0
     exchange.close()
+
+
+def test_what_keeps_exchanges_together_is_listed(
+    services: Services, visitor: Visitor, name: str
+) -> None:
+    """A group, whose exchanges are a click away, and an application; they go as they end."""
+    odd = f"{name}/<img src=x onerror=alert(1)>?&#%"
+    group = CoscoExchangeGroup(odd, 4, 3, 2, replicas=1, metadata=services.metadata)
+    page = visitor.see("groups")
+    groups, applications = page.locator("table").all()
+    row = groups.locator("tbody tr", has_text=odd)
+    expect(row.locator("td").first).to_have_text("3")
+    assert row.locator("td").all_text_contents()[1:4] == ["3", "4", "2"]
+    expect(applications).to_contain_text("There are no applications.")
+    assert page.locator("img").count() == 0
+    with CoscoApplication(f"{name}-etl", metadata=services.metadata) as application:
+        with application.exchange(2, replicas=1):
+            row = applications.locator("tbody tr", has_text=f"{name}-etl")
+            expect(row.locator("td").first).to_have_text("1")
+    expect(applications).to_contain_text("There are no applications.")
+
+    group.release(0)
+    expect(groups.locator("tbody tr", has_text=odd).locator("td").first).to_have_text("2")
+    groups.get_by_role("link", name=odd, exact=True).click()
+    expect(page.locator("#prefix")).to_have_value(f"{odd}/")
+    expect(page.locator("tbody tr").first).to_contain_text(f"{odd}/1")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    group.close()
+    visitor.see("groups")
+    expect(page.locator("table").first).to_contain_text("There are no groups.")
 
 
 def test_a_death_is_told(services: Services, visitor: Visitor) -> None:

@@ -14,7 +14,7 @@ from support.http_client import Web, url_of
 from support.log_lines import JSON
 from support.processes import Services
 
-from cosco import CoscoExchange
+from cosco import CoscoApplication, CoscoExchange, CoscoExchangeGroup
 
 EXCHANGE = "clicks/by country/of a whole year, and as long an id as somebody thinks of"
 GRAVE = {"serious", "critical"}
@@ -26,7 +26,12 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     with Services(tmp_path_factory.mktemp("all"), metadata_options=options) as started:
         for _ in range(3):
             started.daemon("--heartbeat-s", "0.2", "--memory", "16MiB")
-        with CoscoExchange(EXCHANGE, 60, replicas=2, metadata=started.metadata):
+        metadata = started.metadata
+        with (
+            CoscoExchangeGroup("batches", 4, 3, 2, replicas=1, metadata=metadata),
+            CoscoApplication("nightly-etl", metadata=metadata),
+            CoscoExchange(EXCHANGE, 60, replicas=2, metadata=metadata),
+        ):
             send(EXCHANGE, 0, numbered(0, 3000, partitions=60), started.metadata)
             send(EXCHANGE, 1, numbered(1, 600, partitions=2), started.metadata)
             started.daemons[2].kill()
@@ -48,6 +53,7 @@ def test_axe_finds_nothing_grave_and_nothing_is_cut_off(
         "daemon": f"daemons/{address}",
         "exchanges": "exchanges",
         "exchange": f"exchanges/{EXCHANGE.replace('/', '%2F')}",
+        "groups": "groups",
         "events": "events",
     }
     options = {"color_scheme": scheme, "size": size, "reduced_motion": "reduce"}

@@ -29,7 +29,7 @@ class Many:
         assert process.stdin is not None and process.stdout is not None
         self._stdin: IO[str] = process.stdin
         self._stdout: IO[str] = process.stdout
-        self.url = self._stdout.readline().strip()
+        self.url, _ = self._stdout.readline().split()
         assert self.url.startswith("http://"), self.url
         # An answer leaves once all that came before it is durable.
         until(self._is_durable, 60.0, "an answer")

@@ -10,6 +10,7 @@ import * as daemons from "./views/daemons.js";
 import * as events from "./views/events.js";
 import * as exchange from "./views/exchange.js";
 import * as exchanges from "./views/exchanges.js";
+import * as groups from "./views/groups.js";
 import * as signin from "./views/signin.js";
 
 // By the first word of the address after #/; with something behind it the second view.
@@ -17,6 +18,7 @@ const VIEWS = {
   "": [cluster, null],
   daemons: [daemons, daemon],
   exchanges: [exchanges, exchange],
+  groups: [groups, null],
   events: [events, null],
 };
 const NOTICE_MS = 8000;
