@@ -25,6 +25,7 @@ class Rates:
     """
 
     in_bytes: float = 0.0
+    in_rows: float = 0.0
     out_bytes: float = 0.0
     writes: float = 0.0
     write_bytes: float = 0.0
@@ -80,6 +81,7 @@ def _rates(before: DaemonFigures | None, now: DaemonFigures, seconds: float) -> 
     done = {name: max(0, getattr(now, name) - getattr(since, name)) / seconds for name in COUNTERS}
     return Rates(
         in_bytes=done["bytes_received"],
+        in_rows=done["rows_received"],
         out_bytes=done["bytes_fetched"] + done["bytes_referenced"],
         writes=done["writes"],
         write_bytes=done["write_bytes"],

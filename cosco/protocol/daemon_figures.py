@@ -23,6 +23,7 @@ class DaemonFigures:
 
     bytes_received: int = 0
     blocks_received: int = 0
+    rows_received: int = 0
     duplicates_dropped: int = 0
     bytes_stored: int = 0
     bytes_fetched: int = 0
@@ -48,6 +49,7 @@ class DaemonFigures:
 SAMPLES: Final[Mapping[str, str]] = {
     "bytes_received": "cosco_bytes_received_total",
     "blocks_received": "cosco_blocks_received_total",
+    "rows_received": "cosco_rows_received_total",
     "duplicates_dropped": "cosco_duplicates_dropped_total",
     "bytes_stored": "cosco_bytes_stored_total",
     "bytes_fetched": "cosco_bytes_fetched_total",

@@ -23,6 +23,7 @@ DaemonOrder = Literal[
     "assignments",
     "bytes_received",
     "blocks_received",
+    "rows_received",
     "duplicates_dropped",
     "bytes_stored",
     "bytes_fetched",
@@ -116,6 +117,7 @@ class DaemonFigures(BaseModel):
 
     bytes_received: int
     blocks_received: int
+    rows_received: int
     duplicates_dropped: int
     bytes_stored: int
     bytes_fetched: int

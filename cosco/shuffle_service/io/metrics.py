@@ -35,6 +35,7 @@ class DaemonMetrics:
 
         self.bytes_received = counter("bytes_received", "Bytes of frames that passed all checks")
         self.blocks_received = counter("blocks_received", "Blocks taken in, duplicates included")
+        self.rows_received = counter("rows_received", "Rows taken in, duplicates included")
         self.duplicates_dropped = counter("duplicates_dropped", "Blocks dropped as already held")
         self.marks = counter("marks", "Marks counted: mappers done with a range of a group")
         self.frames_refused = counter("frames_refused", "Frames or streams refused", "reason")

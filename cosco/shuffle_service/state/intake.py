@@ -107,8 +107,8 @@ class WriterIntake:
         self._used_at = -math.inf
         self._core = intakes.core
         self._count = intakes.count
-        #: What is to be counted: frames that are in, their bytes and blocks.
-        self._frames = self._bytes = self._blocks = self._duplicates = 0
+        #: What is to be counted: frames that are in, their bytes, blocks and rows.
+        self._frames = self._bytes = self._blocks = self._duplicates = self._rows = 0
         self._count_mark = partial(intakes.count, "marks", 1)
         self._look_up = intakes.look_up
         self._resume = stream.resume
@@ -204,6 +204,7 @@ class WriterIntake:
         self._next_run = appended.next_run
         self._blocks += appended.blocks
         self._duplicates += appended.duplicates
+        self._rows += appended.rows
         if appended.next_run < frame.run_count:
             return False
         self._frames += 1
@@ -259,9 +260,10 @@ class WriterIntake:
         """See `Intake`: count what is in, and look for something to flush."""
         if self._blocks:
             self._count("blocks_received", self._blocks)
+            self._count("rows_received", self._rows)
             if self._duplicates:
                 self._count("duplicates_dropped", self._duplicates)
-            self._blocks = self._duplicates = 0
+            self._blocks = self._duplicates = self._rows = 0
         if self._frames:
             self._count("bytes_received", self._bytes)
             self._frames = self._bytes = 0

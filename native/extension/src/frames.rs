@@ -124,7 +124,7 @@ pub fn append_frame<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let frame = frame.get();
     let data: Bytes = frame.data.bind(py).extract()?;
-    let (mut next_run, mut blocks, mut duplicates) = (first_run, 0, 0);
+    let (mut next_run, mut blocks, mut duplicates, mut rows) = (first_run, 0, 0, 0u64);
     let mut fresh: Vec<Fresh> = Vec::new();
     // Chunks are changed here as well: they are of the pool's thread.
     let held = dedupe.get()?;
@@ -151,6 +151,7 @@ pub fn append_frame<'py>(
         }
         blocks += run.blocks.len();
         duplicates += run.blocks.len();
+        rows += frame.frame.rows_of(run);
         frame.frame.claim(run, held, &mut fresh);
         for part in &fresh {
             result = appending.append(&buffer, part);
@@ -167,7 +168,7 @@ pub fn append_frame<'py>(
     // What is counted is copied, whatever went wrong after it.
     copy(py, &arena, &data, &pieces);
     result?;
-    twins::appended(py)?.call1((next_run, blocks, duplicates, opened, filled))
+    twins::appended(py)?.call1((next_run, blocks, duplicates, rows, opened, filled))
 }
 
 /// The buffer of a partition, which is given one if it has none.

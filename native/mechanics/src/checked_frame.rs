@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::block::{BlockHeader, checked_block, parse_header};
+use crate::block::{BlockHeader, MAX_FRAGMENTS, POSITION_SHIFT, checked_block, parse_header};
 use crate::damage::Damage;
 use crate::dedupe::{DedupeIndex, MapperAttempt};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, parse_frame_header};
@@ -42,7 +42,24 @@ pub struct CheckedFrame {
     pub mark: Option<usize>,
 }
 
+impl PlacedBlock {
+    /// The rows that end in it.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        // The last row there may be ends where positions do: so not by the position after it.
+        let Interval { first, last } = self.positions;
+        (last >> POSITION_SHIFT) + u64::from(last & (MAX_FRAGMENTS - 1) == MAX_FRAGMENTS - 1)
+            - (first >> POSITION_SHIFT)
+    }
+}
+
 impl CheckedFrame {
+    /// The rows of a run, those of duplicates among them.
+    #[must_use]
+    pub fn rows_of(&self, run: &Run) -> u64 {
+        self.blocks[run.blocks.clone()].iter().map(PlacedBlock::rows).sum()
+    }
+
     /// Where a run ends in the frame.
     #[must_use]
     pub fn end_of(&self, run: &Run) -> usize {

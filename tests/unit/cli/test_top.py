@@ -37,7 +37,7 @@ def test_rates_are_what_was_added_by_those_that_are_there_still() -> None:
         daemon(3, DaemonFigures(bytes_received=9)),
     )
     now = cluster(
-        daemon(1, DaemonFigures(bytes_received=300, writes=9, write_bytes=250, waited_s=4.0)),
+        daemon(1, DaemonFigures(300, rows_received=8, writes=9, write_bytes=250, waited_s=4.0)),
         daemon(2, DaemonFigures(bytes_received=6000, bytes_fetched=30, bytes_referenced=4)),
         daemon(4, DaemonFigures(bytes_received=1000, reads=2, read_bytes=20)),  # has just started
         daemon(5, None),
@@ -45,11 +45,13 @@ def test_rates_are_what_was_added_by_those_that_are_there_still() -> None:
     total, found = lines(before, now, 2.0)
     rates = {line.daemon.ref.incarnation: line.rates for line in found}
     assert list(rates) == [4, 1, 2, 5]
-    assert rates[1] == Rates(in_bytes=100.0, writes=2.0, write_bytes=100.0, waited_s=1.5)
+    assert rates[1] == Rates(
+        in_bytes=100.0, in_rows=4.0, writes=2.0, write_bytes=100.0, waited_s=1.5
+    )
     assert rates[2] == Rates(out_bytes=12.0)  # what it told of what came in was overtaken
     assert rates[4] == Rates(in_bytes=500.0, reads=1.0, read_bytes=10.0)
     assert rates[5] == Rates()
-    assert total == Rates(600.0, 12.0, 2.0, 100.0, 1.0, 10.0, 1.5)
+    assert total == Rates(600.0, 4.0, 12.0, 2.0, 100.0, 1.0, 10.0, 1.5)
     assert (rates[1].mean_write_bytes, rates[1].mean_read_bytes) == (50.0, 0.0)
 
 

@@ -40,6 +40,13 @@ export const TOLD = {
     rate: perSecond,
     total: count,
   },
+  rows_received: {
+    label: "Rows received",
+    meaning: "Rows that end in those blocks, those of duplicates among them.",
+    metric: "cosco_rows_received_total",
+    rate: perSecond,
+    total: count,
+  },
   duplicates_dropped: {
     label: "Duplicates dropped",
     meaning: "Blocks that were there already, as their frame had been sent again.",
@@ -184,6 +191,14 @@ export const MADE = {
     by: "bytes_received",
     of: (f) => f.rate("bytes_received"),
     say: bytesPerSecond,
+  },
+  rows_received: {
+    label: "Rows in",
+    meaning: TOLD.rows_received.meaning,
+    metric: TOLD.rows_received.metric,
+    by: "rows_received",
+    of: (f) => f.rate("rows_received"),
+    say: perSecond,
   },
   sent: {
     label: "Out",

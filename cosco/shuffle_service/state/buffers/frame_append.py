@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from cosco.format.block import HEADER_BYTES
+from cosco.format.block import HEADER_BYTES, POSITION_SHIFT
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
 from cosco.shuffle_service.state.buffers.dedupe import DedupeIndex
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, Run
@@ -32,6 +32,7 @@ class Room(NamedTuple):
 class Appended(NamedTuple):
     """How far a frame is in, and how many blocks of it were looked at and held already.
 
+    rows: of all blocks that were looked at.
     next_run: the first of its runs that is not in. opened: the buffers that have an open chunk
     now, and had none. filled: those whose open chunk fills a segment, and none of whose is being
     written, once for each append; both in the order in which that happened.
@@ -40,6 +41,7 @@ class Appended(NamedTuple):
     next_run: int
     blocks: int
     duplicates: int
+    rows: int
     opened: list[PartitionBuffer]
     filled: list[PartitionBuffer]
 
@@ -61,7 +63,7 @@ def append_frame(
     segment_bytes: the length of a chunk that fills a segment.
     """
     appending = _Appending(arena, pool, room, segment_bytes, [], [])
-    blocks = duplicates = 0
+    blocks = duplicates = rows = 0
     next_run = first_run
     for run in frame.runs[first_run:]:
         buffer = buffers.get(run.partition)
@@ -74,11 +76,12 @@ def append_frame(
             break
         blocks += len(run.blocks)
         duplicates += len(run.blocks)
+        rows += sum((b.end >> POSITION_SHIFT) - (b.position >> POSITION_SHIFT) for b in run.blocks)
         for data, count in _fresh(dedupe, frame.mapper_attempt, run):
             appending.append(buffer, data, count)
             duplicates -= count
         next_run += 1
-    return Appended(next_run, blocks, duplicates, appending.opened, appending.filled)
+    return Appended(next_run, blocks, duplicates, rows, appending.opened, appending.filled)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,13 @@ from support.frame_making import EXCHANGE, INCARNATION, block, frame
 from support.segments import chunks_of
 
 from cosco.errors import DataCorrupted
-from cosco.format.block import walk_blocks
+from cosco.format.block import (
+    CODEC_NONE,
+    MAX_FRAGMENTS,
+    MAX_ROWS,
+    encode_block,
+    walk_blocks,
+)
 from cosco.format.chunk import CHUNK_HEADER_BYTES
 from cosco.format.segment import FOOTER_BYTES, index_place, parse_index
 from cosco.protocol.keys import AssignmentKey, MapperAttempt
@@ -491,3 +497,23 @@ def test_what_is_in_stores_is_counted_and_what_was_removed_is_not():
     assert stored() == {EXCHANGE: 0}
     core.drop(EXCHANGE)
     assert stored() == {}
+
+
+def test_rows_of_blocks_and_of_fragments_are_counted() -> None:
+    """A row that is cut counts where it ends; the last row and fragment that there may be, too."""
+
+    def part(row: int, fragment: int, *, last: bool = False) -> bytes:
+        header, stored, _ = encode_block(
+            exchange=EXCHANGE, partition=0, mapper=1, attempt=1, first_row=row, rows=int(last),
+            content=b"x", codec=CODEC_NONE, fragment=fragment, last=last,
+        )  # fmt: skip
+        return header + stored
+
+    core = make_core()
+    last_row = MAX_ROWS - 1
+    blocks = [block(0, 0, rows=5), part(5, 0), part(5, 1), part(5, 2, last=True), block(0, 6)]
+    assert put(core, blocks)[1].rows == 7
+    assert put(core, blocks)[1].rows == 7  # of duplicates, too
+    assert put(core, [part(9, 0), part(9, MAX_FRAGMENTS - 1, last=True)])[1].rows == 1
+    assert put(core, [block(1, last_row - 1, rows=2)])[1].rows == 2
+    assert put(core, [block(2, last_row)])[1].rows == 1

@@ -172,10 +172,10 @@ def test_a_stream_that_rests_makes_room_for_another_of_its_tenant(busy: str) -> 
 
 def test_a_frame_of_a_single_copy_is_answered_at_once() -> None:
     rig = Rig()
-    assert rig.take_in(rig.open(), block(0, 0), block(1, 0), sequence=5)
+    assert rig.take_in(rig.open(), block(0, 0), block(1, 0, rows=7), sequence=5)
     assert rig.told == [(5, None)]
     length = len(frame([block(0, 0), block(1, 0)]))
-    assert rig.counts == {"blocks_received": 2, "bytes_received": length}
+    assert rig.counts == {"blocks_received": 2, "rows_received": 8, "bytes_received": length}
     assert rig.resumed == 0  # nobody waited
 
 

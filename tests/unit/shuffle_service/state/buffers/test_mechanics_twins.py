@@ -228,7 +228,7 @@ class World:
         taken = free - self.pool.free_bytes
         assert self.shares.room == Room(room.bytes - taken, room.ahead - taken)
         told = [[one.partition for one in found] for found in (came.opened, came.filled)]
-        return *came[:3], *told
+        return *came[:4], *told
 
     def flush(self) -> Any:
         ready = [one for one in self.buffers.values() if one.open and not one.flushing]
