@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::lent::{Lent, give_back};
 use crate::ours::Ours;
 use crate::tls::{TlsClient, inner};
 use crate::transport::joined;
@@ -68,7 +69,8 @@ impl ClientConnection {
         authorization: Option<&str>,
     ) -> PyResult<ClientCall> {
         let timeout = duration(timeout_s)?;
-        let message = message.map(Bytes::from_owner);
+        give_back(py);
+        let message = message.map(|message| Bytes::from_owner(Lent::new(message)));
         let link = self.0.get()?;
         let begin = Begin { method, message, is_unary, timeout, authorization };
         let number = py.detach(|| link.begin(begin)).map_err(refused)?;
@@ -100,7 +102,8 @@ pub struct ClientCall {
 impl ClientCall {
     /// Sends a message. Returns whether more should be sent; if not, `receive` says when.
     fn send(&self, py: Python<'_>, message: PyBackedBytes) -> PyResult<bool> {
-        let (link, message) = (self.link.get()?, Bytes::from_owner(message));
+        give_back(py);
+        let (link, message) = (self.link.get()?, Bytes::from_owner(Lent::new(message)));
         Ok(py.detach(|| link.send(self.number, message)))
     }
 
@@ -124,7 +127,9 @@ impl ClientCall {
             } else {
                 left
             };
-            return match py.detach(|| link.receive(self.number, step)) {
+            let received = py.detach(|| link.receive(self.number, step));
+            give_back(py); // as what was sent before has often left by then
+            return match received {
                 Received::Message(parts) => Ok(joined(py, &parts)?.into_any()),
                 Received::Room => Ok(true.into_pyobject(py)?.to_owned().into_any()),
                 Received::Ended => Ok(false.into_pyobject(py)?.to_owned().into_any()),

@@ -8,6 +8,7 @@ mod client;
 mod dedupe;
 mod errors;
 mod frames;
+mod lent;
 mod merging;
 mod new_bytes;
 mod one_thread;

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.certificates import Authority
 from support.children import run_code
+from support.exchanges import until
 
 from cosco.client.rpc import grpc_channel, transport
 from cosco.client.rpc.channel import Manner, TimedCall
@@ -163,6 +164,26 @@ def test_calls_of_all_shapes(endpoint: Endpoint, scope: Scope) -> None:
     call.say(b"b")
     call.end()
     assert list(call) == [b"a", b"b"]
+
+
+def test_what_was_sent_is_let_go(endpoint: Endpoint, scope: Scope) -> None:
+    """Threads of the transport do so, and have no right to touch objects of Python."""
+    messages = [b"%d" % number * 100 for number in range(50)]
+    before = list(map(sys.getrefcount, messages))
+    for message in messages[:25]:
+        assert endpoint.unary("/t/Echo", message, WAIT_S, scope) == message
+    call = endpoint.conversation("/t/Stream", MANNER, scope)
+    for message in messages[25:]:
+        call.say(message)
+    call.end()
+    assert len(list(call)) == 25
+    del message, call
+
+    def are_let_go() -> bool:
+        endpoint.unary("/t/Echo", b"x", WAIT_S, scope)
+        return list(map(sys.getrefcount, messages)) == before
+
+    until(are_let_go, WAIT_S, "letting go of messages")
 
 
 def test_the_error_a_service_meant_is_raised(endpoint: Endpoint, scope: Scope) -> None:
