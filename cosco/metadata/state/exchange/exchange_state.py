@@ -439,6 +439,7 @@ class ExchangeState:
             lambda: (
                 *spec_row(self.spec), self.owner, self.losses.callback, self.generation,
                 int(self.kind), self.schema, self.spec.direct_reads, self.tenant, self.created_s,
+                self.spec.trace,
             ),
         )  # fmt: skip
 
