@@ -150,7 +150,8 @@ class Group:
                 shuffle_id=self.id,
             )
         self.check_driver(owner)
-        if (spec, mappers) != (self.spec, self.mappers):
+        # The trace is no option, and a service of before may not have kept it.
+        if (replace(spec, trace=self.spec.trace), mappers) != (self.spec, self.mappers):
             raise self._invalid(
                 "was made with other options or another number of mappers; extend it with those, "
                 "or make another group"

@@ -724,6 +724,8 @@ def test_an_assignment_is_told_for_all_that_have_it(cluster: GroupCluster) -> No
     found = cluster.state.lookup_assignment(traced.info.number + 1, 0, 1, 1)
     assert found is not None
     assert found.trace == TRACE == traced.info.spec.trace
+    more = cluster.make("t", first=4, trace=TRACE.replace("b7", "c8"))
+    assert more.info.spec.trace == TRACE  # that of the group
     single = cluster.create("a", partitions=1).number
     found = cluster.state.lookup_assignment(single, 0, 1, 1)
     assert found is None or (found.mappers, found.alike) == (0, None)
