@@ -18,11 +18,13 @@ from support.tracing import Traced, traced
 from cosco import (
     CommitTimeout,
     CoscoApplication,
+    CoscoError,
     CoscoExchange,
     CoscoExchangeGroup,
     CoscoReader,
     CoscoWriter,
     LocalCluster,
+    ServiceUnavailable,
 )
 from cosco.format.traceparent import parse_traceparent
 from cosco.observe import fetch_status
@@ -167,8 +169,9 @@ def test_the_spans_of_four_processes_are_one_trace(
 
 @pytest.fixture
 def none_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector that no other test's services send to."""
+    """A collector that no other test's services send to, and these at their end alone."""
     with collector() as found:
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.endpoint)
         yield found
 
@@ -256,6 +259,36 @@ def test_an_attempt_that_is_given_up_has_ended_without_an_error(
             CoscoWriter(name, 1, metadata=cluster.metadata)
         until(lambda: len(spans.spans("cosco write")) == 2, WAIT_S, "the end of a dropped writer")
     assert spans.spans("cosco commit") == []
+
+
+def test_a_commit_that_fails_is_a_failed_span_of_a_failed_write(
+    cluster: LocalCluster, spans: Traced, name: str
+) -> None:
+    with CoscoExchange(name, 1, replicas=1, metadata=cluster.metadata):
+        writer = CoscoWriter(name, 0, metadata=cluster.metadata)
+        writer.collect(0, b"x")
+    for _ in range(2):
+        with pytest.raises(CoscoError):
+            writer.close()
+    commit, write = spans.only("cosco commit"), spans.only("cosco write")
+    assert commit.parent is not None
+    assert commit.parent.span_id == write.get_span_context().span_id
+    for span in (commit, write):
+        assert (span.attributes or {})["error.type"] == "ExchangeClosed"
+        assert span.status.status_code is StatusCode.ERROR
+
+
+def test_what_a_stream_failed_with_is_that_of_the_write(
+    cluster: LocalCluster, spans: Traced, name: str
+) -> None:
+    with CoscoExchange(name, 1, replicas=1, metadata=cluster.metadata):
+        writer = CoscoWriter(name, 0, metadata=cluster.metadata)
+        writer._fail(ServiceUnavailable("as the thread of a stream says"))
+        with pytest.raises(ServiceUnavailable):
+            writer.collect(0, b"x")
+        assert (spans.only("cosco write").attributes or {})["error.type"] == "ServiceUnavailable"
+        writer.abort()
+    assert len(spans.spans("cosco write")) == 1
 
 
 @pytest.mark.parametrize("kind", ["exchange", "application", "group"])

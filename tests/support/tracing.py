@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler
 
 #: Where the API keeps the provider, which a program may set once and tests must take back.
 PROVIDER = "opentelemetry.trace._TRACER_PROVIDER"
@@ -18,9 +19,9 @@ PROVIDER = "opentelemetry.trace._TRACER_PROVIDER"
 class Traced:
     """The spans of this process that have ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler | None) -> None:
         self._kept = InMemorySpanExporter()
-        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._kept))
         #: For spans that are none of Cosco's.
         self.tracer = self.provider.get_tracer("test")
@@ -36,9 +37,9 @@ class Traced:
 
 
 @contextmanager
-def traced() -> Iterator[Traced]:
+def traced(sampler: Sampler | None = None) -> Iterator[Traced]:
     """Have this process traced while the block lasts."""
-    found = Traced()
+    found = Traced(sampler)
     assert trace.get_tracer_provider() is not found.provider  # the API has been imported
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(PROVIDER, found.provider)

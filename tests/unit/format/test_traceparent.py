@@ -57,6 +57,8 @@ def test_what_is_written_is_read(trace_id: int, span_id: int, flags: int) -> Non
         f"00-{TRACE[:-1]}\N{ARABIC-INDIC DIGIT ONE}-{SPAN}-01",
         f"00-{TRACE}-{SPAN}-0\N{FULLWIDTH DIGIT ONE}",
         f"00-{TRACE}-{SPAN}-0x",
+        f"00-{TRACE}-{SPAN}-0F",
+        f"00-{TRACE}-{SPAN.upper()}-01",
         "00-" + "a" * 1_000_000,
     ],
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import StatusCode
 from support.tracing import PROVIDER, Traced, traced
 
@@ -157,6 +157,13 @@ def test_a_trace_that_is_not_kept_has_no_spans(spans: Traced) -> None:
     span.end()
     record_for_exchange("z", NOT_KEPT, 1, {})
     assert spans.spans() == []
+
+
+def test_a_service_makes_no_span_of_what_is_not_kept_whatever_its_sampler() -> None:
+    with traced(ALWAYS_ON) as spans:
+        record_for_exchange("x", NOT_KEPT, 1, {})
+        begin_span("y", {}, NOT_KEPT).end()
+    assert [span.name for span in spans.spans()] == ["y"]  # the sampler would have kept it
 
 
 def test_others_are_told_where_a_span_is(spans: Traced) -> None:
