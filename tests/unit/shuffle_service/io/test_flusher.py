@@ -131,6 +131,7 @@ def test_each_try_to_write_is_a_span_of_the_exchange():
         rig.flusher.start()
         made = [block(partition, 0, b"x" * (40 << 10)) for partition in (2, 3)]
         rig.put(*made)
+        rig.flusher.store_all()
         await store.asked.wait()
         await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
         store.room.set()
