@@ -82,6 +82,23 @@ READER = SET_UP + textwrap.dedent("""
     print(rows, flush=True)
     sys.stdin.readline()
 """)
+FORKING = SET_UP + textwrap.dedent("""
+    import os
+
+    with CoscoExchange(name, 1, replicas=1, metadata=metadata):
+        open_writer = CoscoWriter(name, 0, metadata=metadata)
+        child = os.fork()
+        if not child:
+            with CoscoWriter(name, 1, metadata=metadata) as writer:
+                writer.collect(0, b"of the child")
+            provider.force_flush()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        open_writer.abort()
+    provider.shutdown()
+    print("ended", flush=True)
+    sys.stdin.readline()
+""")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +182,21 @@ def test_the_spans_of_four_processes_are_one_trace(
     [task] = [span for span in of(found, "mapper", "cosco write", mapper=1) if not span.failed]
     assert task.trace != create.trace
     assert task.links == [(create.trace, create.id)]
+
+
+def test_a_forked_process_sends_its_own_spans_and_none_of_its_parents(
+    started: LocalCluster, kept: Collector, name: str
+) -> None:
+    with python(FORKING, name, name, started.metadata):
+        pass  # it has ended when it says something
+    found = [span for span in kept.spans() if span.service == name]
+    [create] = of(found, name, "cosco create")
+    writes = {span.attributes["cosco.mapper"]: span for span in of(found, name, "cosco write")}
+    assert len(of(found, name, "cosco write")) == 2
+    assert "cosco.write.aborted" in writes[0].attributes
+    assert writes[1].attributes["cosco.write.rows"] == 1
+    assert {span.trace for span in found} == {create.trace}
+    assert not any(span.failed for span in found)
 
 
 @pytest.fixture
