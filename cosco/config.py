@@ -709,6 +709,11 @@ class DaemonConfig(ReachOptions):
         IDLE_STREAM_S,
     )
     sweep_s: float = option("seconds between two searches of the store for closed exchanges", 15.0)
+    tracing: bool = option(
+        "send spans of flushes to a collector of OpenTelemetry, which the variables OTEL_* name; "
+        "needs the extra cosco[tracing]: see docs/tracing.md",
+        False,
+    )
 
     def validate(self) -> None:
         """Raise InvalidArgument for an option that makes no sense."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from cosco.errors import InvalidArgument
 from cosco.format.block import CODECS
+from cosco.format.traceparent import parse_traceparent
 from cosco.protocol.records import ExchangeSpec
 
 #: Mapper ids are 0 to MAX_MAPPER.
@@ -121,6 +122,11 @@ def check_spec(spec: ExchangeSpec) -> None:
             )
     check_codec(spec.codec, spec.shuffle_id)
     check_schema(spec.schema)
+    if spec.trace and parse_traceparent(spec.trace) is None:
+        raise InvalidArgument(
+            f"trace is {shown_value(spec.trace)}, it must be a traceparent of version 00",
+            shuffle_id=spec.shuffle_id,
+        )
 
 
 def check_group_spec(spec: ExchangeSpec) -> None:

@@ -61,7 +61,8 @@ class FoundAssignment:
 
     mappers: of each exchange of its group, 0 for one that is of none. alike: other exchanges
     for which the same answer holds. tenant: the tag of the tenant whose exchange it is, see
-    `cosco.protocol.capability.tenant_tag`; 0: nobody's.
+    `cosco.protocol.capability.tenant_tag`; 0: nobody's. trace: the span that made it, as of its
+    `ExchangeSpec`.
     """
 
     assignment: Assignment
@@ -69,6 +70,12 @@ class FoundAssignment:
     mappers: int = 0
     alike: Alike | None = None
     tenant: int = 0
+    trace: str = ""
+
+    @property
+    def told(self) -> tuple[Assignment, PartitionRange, int, int, str]:
+        """Return all of it but for which exchanges else it holds."""
+        return self.assignment, self.partition_range, self.mappers, self.tenant, self.trace
 
 
 @dataclass(frozen=True, slots=True)

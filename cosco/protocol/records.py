@@ -194,7 +194,8 @@ class ExchangeSpec:
     """What a driver asks for.
 
     `schema` is a serialized Arrow schema, empty for none; `mappers` how many there are, with ids
-    from 0 on, 0 if nobody has said; `direct_reads`: readers may read from stores themselves.
+    from 0 on, 0 if nobody has said; `direct_reads`: readers may read from stores themselves;
+    `trace`: the span that made it, see `cosco.format.traceparent`, empty for none.
     """
 
     shuffle_id: str
@@ -207,6 +208,7 @@ class ExchangeSpec:
     schema: bytes = b""
     mappers: int = 0
     direct_reads: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

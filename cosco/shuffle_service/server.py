@@ -33,6 +33,7 @@ from cosco.process.http_endpoint import HttpEndpoint
 from cosco.process.machine import this_machine
 from cosco.process.native_grpc.server_choice import Server, bind, peer_limits
 from cosco.process.tls.service_tls import service_tls
+from cosco.process.tracing.span_export import start_tracing
 from cosco.protocol.events import Event, EventKind
 from cosco.protocol.push.credits import FrameBudgets
 from cosco.protocol.records import DaemonHeartbeat, DaemonOrders, DaemonRegistration
@@ -68,6 +69,9 @@ _DECIDING: Final = (
 )
 #: What the daemon tells of itself, to be given a level of its own.
 EVENTS: Final = logging.getLogger("cosco.shuffle_service.events")
+
+#: What collectors of spans know daemons by.
+_SERVICE: Final = "cosco-shuffled"
 
 _GAUGES_S: Final = 1.0
 _DRAIN_POLL_S: Final = 0.02
@@ -508,6 +512,21 @@ async def serve(
     """
     keep_large_blocks(one_arena=True)
     hold_to_this_thread(*_DECIDING)
+    end_tracing = start_tracing(_SERVICE) if config.tracing else None
+    try:
+        await _serve(config, ready, stop, stop_now, drained)
+    finally:
+        if end_tracing is not None:
+            await asyncio.to_thread(end_tracing)
+
+
+async def _serve(
+    config: DaemonConfig,
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+    stop_now: asyncio.Event,
+    drained: Callable[[], None],
+) -> None:
     daemon = Daemon(config, stop)
     try:
         await daemon.start()

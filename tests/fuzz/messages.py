@@ -213,6 +213,7 @@ _FIELDS: Final[dict[str, _Make]] = {
     "protocol": _choice(2),
     "schema": _choice(b""),
     "shuffle_id": _shuffle_id,
+    "trace": _choice("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     "size": _choice(1, 2, 4),
     "wait_s": _choice(0.0, 0.0, 0.05, 0.3),
 }  # fmt: skip

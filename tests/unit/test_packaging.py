@@ -34,9 +34,10 @@ EXTRAS = {
     ROOT / "cosco/metadata/access/json_web_tokens.py": "jwt",
     ROOT / "cosco/metadata/access/key_sets.py": "jwt",
     ROOT / "cosco/metadata/http": "http",
+    ROOT / "cosco/process/tracing": "tracing",
 }
 #: Packages that are imported by another name.
-IMPORTED_AS = {"pyjwt": "jwt"}
+IMPORTED_AS = {"pyjwt": "jwt", "opentelemetry-api": "opentelemetry"}
 
 
 def names(requirements: list[str]) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from cosco.client.access.service_connection import Connection
 from cosco.client.driver.callback_threads import CallbackThreads
+from cosco.client.exchange_spans import recompute_span
 from cosco.client.rpc.in_use import IN_USE, Owns, owns_none
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
@@ -23,7 +24,7 @@ from cosco.errors import (
     ServiceUnavailable,
 )
 from cosco.protocol.application_records import ApplicationAnswer
-from cosco.protocol.group_records import GroupAnswer, GroupCall
+from cosco.protocol.group_records import GroupAnswer, GroupCall, member_name
 from cosco.protocol.keys import LossKey
 from cosco.protocol.records import ExchangeInfo, ExchangeSpec
 
@@ -356,7 +357,13 @@ def exchange_driver(
         return [GroupCall(0, call) for call in orders.calls]
 
     spec = info.spec
-    run = None if callback is None else (lambda _, mappers, why: callback(mappers, why))
+
+    def call_back(_: int, mappers: list[int], reason: str) -> None:
+        assert callback is not None
+        with recompute_span(spec.shuffle_id, info.number, spec.trace, mappers, reason):
+            callback(mappers, reason)
+
+    run = None if callback is None else call_back
     return Driver(connection, spec.shuffle_id, spec.lease_s, poll, run, service_timeout_s)
 
 
@@ -375,7 +382,14 @@ def group_driver(
         answers = [GroupAnswer(*loss, failure) for loss, failure in outcomes.items()]
         return metadata.poll_group(spec.shuffle_id, owner, wait_s=wait_s, answers=answers)
 
-    return Driver(connection, spec.shuffle_id, spec.lease_s, poll, callback, service_timeout_s)
+    def call_back(index: int, mappers: list[int], reason: str) -> None:
+        assert callback is not None
+        name = member_name(spec.shuffle_id, index)
+        with recompute_span(name, None, spec.trace, mappers, reason):
+            callback(index, mappers, reason)
+
+    run = None if callback is None else call_back
+    return Driver(connection, spec.shuffle_id, spec.lease_s, poll, run, service_timeout_s)
 
 
 def application_driver(

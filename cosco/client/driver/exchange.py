@@ -19,6 +19,7 @@ from cosco.client.driver.exchange_handle import ExchangeHandle, make_handle
 from cosco.client.driver.kept_exchanges import ExchangeOwner, KeptExchange, checked_owner
 from cosco.client.driver.notebook_view import SHOWN_IN_S, exchange_html, progress_bar
 from cosco.client.driver.spec import check_callback, new_spec
+from cosco.client.exchange_spans import begin_creation
 from cosco.client.handle_rights import handle_limits
 from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -227,7 +228,9 @@ class CoscoExchange(LiveObject):
         callback: RecomputeCallback | None,
         application: ExchangeOwner | None,
     ) -> None:
+        spec, span = begin_creation(spec)
         with (
+            span,
             self._opening(),
             nullcontext()
             if application is None
@@ -239,6 +242,7 @@ class CoscoExchange(LiveObject):
                 callback=callback is not None,
                 application_id="" if application is None else application.application_id,
             )
+            span.set({"cosco.exchange.number": info.number})
             try:
                 self._set_up(info, owner, callback, application)
             except Exception:  # no thread could be started: nobody would keep it
@@ -271,7 +275,7 @@ class CoscoExchange(LiveObject):
         self._driver: Driver | KeptExchange | None = None
         if application is not None:
             self._is_missed = False  # the application ends it
-            self._driver = application._place(info.number, callback, self._scope, self._metadata)
+            self._driver = application._place(info, callback, self._scope, self._metadata)
         elif owner:
             self._driver = exchange_driver(
                 self._connection, info, owner, callback, self._service_timeout_s

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from cosco.client.access.service_connection import Connection
 from cosco.client.driver.driver import RecomputeCallback
+from cosco.client.exchange_spans import recompute_span
 from cosco.client.live_object import LiveObject
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import ExchangeExists, InvalidArgument
 from cosco.protocol.api_limits import shown, shown_value
+from cosco.protocol.records import ExchangeInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class _Kept:
     callback: RecomputeCallback | None
     scope: Scope
     metadata: MetadataClient
+    trace: str
 
 
 class KeptExchanges:
@@ -75,10 +78,12 @@ class KeptExchanges:
         kept = self._kept.get(number)
         if kept is None or kept.callback is None:
             return
+        shuffle_id = kept.scope.shuffle_id
         try:
-            kept.callback(mappers, reason)
+            with recompute_span(shuffle_id, number, kept.trace, mappers, reason):
+                kept.callback(mappers, reason)
         except BaseException as error:  # whoever logs it knows the application alone
-            error.add_note(f"It was called back for exchange {shown(kept.scope.shuffle_id)}.")
+            error.add_note(f"It was called back for exchange {shown(shuffle_id)}.")
             raise
 
     def end(self) -> None:
@@ -127,13 +132,14 @@ class ExchangeOwner(LiveObject):
 
     def _place(
         self,
-        number: int,
+        info: ExchangeInfo,
         callback: RecomputeCallback | None,
         scope: Scope,
         metadata: MetadataClient,
     ) -> KeptExchange:
         """Return the place of an exchange that was made, which `start` gives it."""
-        return KeptExchange(self._exchanges, number, _Kept(callback, scope, metadata))
+        kept = _Kept(callback, scope, metadata, info.spec.trace)
+        return KeptExchange(self._exchanges, info.number, kept)
 
 
 def checked_owner(

@@ -17,6 +17,7 @@ from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.driver.driver import Driver, GroupCallback, group_driver
 from cosco.client.driver.spec import check_callback, new_spec
+from cosco.client.exchange_spans import begin_creation
 from cosco.client.groups.commit_outbox import BatchOutbox
 from cosco.client.groups.handle import GroupHandle, GroupLife
 from cosco.client.handle_rights import handle_limits
@@ -79,7 +80,7 @@ class CoscoExchangeGroup(LiveObject):
         self.group_id: Final = shuffle_name(group_id)
         self.mappers: Final = whole_number("mappers", mappers, 1, MAX_GROUP_MAPPERS, group_id)
         size = whole_number("size", size, 1, MAX_GROUP_SIZE, group_id)
-        self._spec = new_spec(
+        spec = new_spec(
             group_id,
             partitions,
             schema=schema,
@@ -103,6 +104,7 @@ class CoscoExchangeGroup(LiveObject):
             within_s=_RELEASE_WITHIN_S,
             patience_s=self._service_timeout_s,
         )
+        self._spec, span = begin_creation(spec, group_size=size, mappers=self.mappers)
         self._driver = group_driver(
             self._connection,
             self._spec,
@@ -110,7 +112,7 @@ class CoscoExchangeGroup(LiveObject):
             recompute_writers_callback,
             self._service_timeout_s,
         )
-        with self._opening():
+        with self._opening(), span:
             self._make(size)
 
     @property

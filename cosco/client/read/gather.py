@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from pyroaring import BitMap
 
+from cosco.client.exchange_spans import PartitionTrace
 from cosco.client.read.commit_watch import CommitWatch
 from cosco.client.read.direct_reads import note_failure
 from cosco.client.read.fetch_call import (
@@ -46,6 +47,7 @@ from cosco.errors import (
     InvalidArgument,
     ServiceUnavailable,
 )
+from cosco.process.tracing.spans import NO_SPAN, Span
 from cosco.protocol.fetch_records import FetchPart, FetchRequest
 from cosco.protocol.records import LossReport, ReadSnapshot
 
@@ -76,10 +78,12 @@ class Gatherer:
         *,
         watch: CommitWatch,
         capability: str = "",
+        span: Span = NO_SPAN,
     ) -> None:
         """Begin without connections.
 
-        named_count: how many mappers are waited for. capability: what daemons are shown.
+        named_count: how many mappers are waited for. capability: what daemons are shown. span: of
+        the whole reader.
         """
         self._metadata = metadata
         self._capability = capability
@@ -92,6 +96,7 @@ class Gatherer:
         # Why something could not be read from a store, by range and epoch, until a daemon sends it.
         self._not_read: dict[tuple[int, int], str] = {}
         self._loss: CoscoError | None = None  # of the build that was reported last
+        self._trace = PartitionTrace(span)
 
     def close(self) -> None:
         """Give up the connections."""
@@ -111,8 +116,12 @@ class Gatherer:
         self._partition = partition
         self._not_read.clear()
         stalls = StallWatch(self._scope)
+        self._trace.begin(partition)
         try:
             yield from self._steps(plan, begin, stalls)
+        except CoscoError as error:
+            self._trace.failed(error)
+            raise
         finally:
             stalls.stop()
 
@@ -127,10 +136,12 @@ class Gatherer:
             step = plan.step(time.monotonic(), is_complete=merge is not None and merge.complete())
             match step:
                 case AwaitCommits():
+                    self._trace.waits()
                     if step.pause_s:
                         self._scope.sleep(step.pause_s)
                     plan.told(self._watch.wait(step), time.monotonic())
                 case Begin():
+                    self._trace.waited()
                     if merge is not None:
                         raise BegunAnew
                     merge = begin(step.snapshot)
@@ -148,6 +159,7 @@ class Gatherer:
                     if not plan.has_given:
                         raise BegunAnew  # so that nothing is kept while the rebuild is awaited
                 case Done():
+                    self._trace.verified(plan.snapshot)
                     return
                 case GiveUp():
                     raise self._placed(self._error(step, plan))

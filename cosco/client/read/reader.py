@@ -17,6 +17,7 @@ from cosco.client.argument_checks import (
     shuffle_name,
     whole_number,
 )
+from cosco.client.exchange_spans import READ_SPAN, read_attributes
 from cosco.client.live_object import LiveObject
 from cosco.client.read.commit_watch import CommitWatch
 from cosco.client.read.reading import Reading
@@ -25,6 +26,7 @@ from cosco.client.read.shared_watch import SharedWatch
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import GenerationChanged, InvalidArgument, PartitionOutOfRange
+from cosco.process.tracing.spans import SpanStart
 from cosco.protocol.api_limits import INT64, MAX_PARTITIONS, shown_value
 from cosco.protocol.records import ExchangeInfo
 
@@ -96,9 +98,11 @@ class CoscoReader(LiveObject):
         max_held_bytes = whole_number("max_held_bytes", max_held_bytes, 1, None, shuffle_id)
         self._connect(shuffle_id, metadata, service_timeout_s, self._hold)
         watch = self._make_watch(_watch)
-        with self._opening():
+        with self._opening(), SpanStart(READ_SPAN, self.shuffle_id) as start:
             info = watch.describe()
             self._check_place(info, generation)
+            about = read_attributes(info, self._partitions, len(self._mappers))
+            span = start.begin(info.spec.trace, about)
             watch.start()
         #: The generation of the exchange that is read.
         self.generation: Final = info.generation
@@ -110,8 +114,9 @@ class CoscoReader(LiveObject):
             self._metadata,
             self._scope,
             watch,
+            span,
         )
-        self._reading = Reading(source, self._metadata, self._scope)
+        self._reading = Reading(source, self._metadata, self._scope, span)
         # The rows for `next`, or None when it must be checked first whether the reader may go on:
         # a check for each row would cost more than the row.
         self._open_rows: Iterator[bytes] | None = None

@@ -18,6 +18,7 @@ from cosco.client.read.row_steps import RowSteps
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import ClientClosed, CoscoError, InvalidArgument
+from cosco.process.tracing.spans import NO_SPAN, Span
 
 _T = TypeVar("_T")
 
@@ -75,12 +76,15 @@ class Reading:
     refused and changes nothing.
     """
 
-    def __init__(self, source: RowSource, metadata: MetadataClient, scope: Scope) -> None:
-        """Begin without a pass."""
+    def __init__(
+        self, source: RowSource, metadata: MetadataClient, scope: Scope, span: Span = NO_SPAN
+    ) -> None:
+        """Begin without a pass. span: of the whole reader."""
         self.shuffle_id: Final = scope.shuffle_id
         self.source: Final = source
         self._metadata = metadata
         self._scope = scope
+        self._span = span
         self._mode: str | None = None
         self._broken: CoscoError | None = None
         self._inside = threading.Lock()  # never waited for
@@ -150,6 +154,7 @@ class Reading:
         self.source.close()
         self._metadata.close()
         self.end_stream()
+        self._span.end()
 
     # --- one at a time ----------------------------------------------------------------------
 
@@ -206,6 +211,7 @@ class Reading:
             self._broken = error.place(self.shuffle_id, self.source.present)
         else:
             self._break_off(error)
+        self._span.end(error)
 
     def _break_off(self, error: BaseException) -> None:
         self._broken = self._broken or ClientClosed(

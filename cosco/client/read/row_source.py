@@ -26,6 +26,7 @@ from cosco.client.read.state.read_plan import ReadPlan
 from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.rpc.scope import Scope
 from cosco.errors import SchemaMismatch
+from cosco.process.tracing.spans import NO_SPAN, Span
 from cosco.protocol.records import ExchangeInfo, ReadSnapshot, RowKind
 
 _T = TypeVar("_T")
@@ -60,8 +61,9 @@ class RowSource:
         metadata: MetadataClient,
         scope: Scope,
         watch: CommitWatch,
+        span: Span = NO_SPAN,
     ) -> None:
-        """Begin without a pass. partitions: ascending."""
+        """Begin without a pass. partitions: ascending. span: of the whole reader."""
         self._info = info
         self._mappers = mappers
         self._partitions = partitions
@@ -75,6 +77,7 @@ class RowSource:
             len(mappers),
             watch=watch,
             capability=info.capability,
+            span=span,
         )
         #: The partition of what was given last; before that, the first one.
         self.partition = partitions[0]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from cosco.client.access.service_connection import Connection
 from cosco.client.argument_checks import shuffle_name, whole_number
 from cosco.client.content.frames import as_arrow_rows
+from cosco.client.exchange_spans import WRITE_SPAN, end_aborted, end_committed, opened_attributes
 from cosco.client.live_object import LiveObject, weakly
 from cosco.client.rpc.fork_gate import ProcessWide, process_wide
 from cosco.client.rpc.metadata_client import MetadataClient
@@ -25,6 +26,7 @@ from cosco.client.write.state.batch_arguments import batch_partitions, check_bat
 from cosco.client.write.state.framing import PackedFrame
 from cosco.client.write.state.packing import ArrowPacker, PendingRows, RowPacker
 from cosco.errors import ClientClosed, CoscoError, SchemaMismatch
+from cosco.process.tracing.spans import Span, SpanStart
 from cosco.protocol.api_limits import MAX_MAPPER
 from cosco.protocol.records import (
     Commit,
@@ -135,8 +137,9 @@ class CoscoWriter(LiveObject):
         )
         self._attempts = _attempts
         self._connect(shuffle_id, metadata, service_timeout_s, self._inherit)
-        with self._opening():
+        with self._opening(), SpanStart(WRITE_SPAN, self.shuffle_id) as start:
             self._opened = _attempts.open(self._metadata, shuffle_id, mapper)
+            self._span = start.begin(self._opened.info.spec.trace, opened_attributes(self._opened))
         #: The mapper id, given or chosen.
         self.mapper: Final = self._opened.mapper
         self._row_kind = RowKindBinding(
@@ -158,7 +161,9 @@ class CoscoWriter(LiveObject):
         self._pairs: list[Any] = []
         self._short_bytes = -1
         self._due_length = 0
-        self._begin_life(_Dropped(self.mapper, self._pusher, self._metadata), is_user=True)
+        self._begin_life(
+            _Dropped(self.mapper, self._pusher, self._metadata, self._span), is_user=True
+        )
         _WRITERS.add(self)
 
     def collect(self, partition: int, row: bytes) -> None:
@@ -362,6 +367,7 @@ class CoscoWriter(LiveObject):
     def _close(self) -> Commit:
         self._check()
         opened, info = self._opened, self._opened.info
+        began_ns = self._span.now()
         try:
             # Where no row was collected it does not matter for which kind of rows a packer is.
             packer = self._packer = self._packer or RowPacker(self._opened, self._buffer_bytes)
@@ -396,10 +402,12 @@ class CoscoWriter(LiveObject):
         except BaseException as error:
             if isinstance(error, CoscoError):
                 self._failure = self._failure or error
+            self._span.record("cosco commit", began_ns, {}, self._failure or error)
             self._abort_by(error)
             self._raise_failure(error)
             raise
         try:
+            end_committed(self._span, began_ns, commit)
             self._end()
         finally:
             self._scope.close()
@@ -410,6 +418,7 @@ class CoscoWriter(LiveObject):
 
     def _check(self) -> None:
         if self._failure is not None:
+            self._span.end(self._failure)
             raise copy.copy(self._failure)
         self._scope.check()
 
@@ -426,6 +435,8 @@ class CoscoWriter(LiveObject):
 
     def _abort_by(self, error: object) -> None:
         """Abort, and say so unless it was aborted before."""
+        if isinstance(error, BaseException) and not self._scope.inherited:
+            self._span.end(self._failure or error)
         if self._leftover is not None and not self._scope.inherited:
             told = " ".join(f"by {type(error).__name__}: {error}".split())
             _tell_of_abort(self.shuffle_id, self.mapper, told[:_MAX_TOLD_CHARS].rstrip(": "))
@@ -434,16 +445,18 @@ class CoscoWriter(LiveObject):
     def _end(self) -> None:
         self._pusher.close()
         self._metadata.close()
+        end_aborted(self._span, self._failure)
         self._end_life()
 
 
 class _Dropped:
     """Ends what works for a writer that was dropped before its end."""
 
-    def __init__(self, mapper: int, pusher: Pusher, metadata: MetadataClient) -> None:
+    def __init__(self, mapper: int, pusher: Pusher, metadata: MetadataClient, span: Span) -> None:
         self._mapper = mapper
         self._pusher = pusher
         self._metadata = metadata
+        self._span = span
 
     def __call__(self) -> None:
         scope = self._pusher.scope
@@ -451,6 +464,7 @@ class _Dropped:
         scope.close()
         self._pusher.close()
         self._metadata.close()
+        end_aborted(self._span)
 
 
 def _tell_of_abort(shuffle_id: str, mapper: int, why: str) -> None:

@@ -41,8 +41,8 @@ def restore_exchanges(
     exchanges = {}
     for number, *columns in tables.get("exchanges", ()):
         spec = spec_from_row(columns[:SPEC_COLUMNS])
-        owner, callback, *rest, direct_reads, tenant, created_s = columns[SPEC_COLUMNS:]
-        spec = replace(spec, direct_reads=bool(direct_reads))
+        owner, callback, *rest, direct_reads, tenant, created_s, trace = columns[SPEC_COLUMNS:]
+        spec = replace(spec, direct_reads=bool(direct_reads), trace=trace)
         exchange = ExchangeState(
             number,
             spec,

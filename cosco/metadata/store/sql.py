@@ -11,7 +11,7 @@ and `counters`, and one of `sums` per range it wrote to and batch.
     forgotten_stores  store that is gone for good, and nobody waits for
     exchanges    number → what was asked for, owner, whether it has a callback, generation,
                  row kind, schema, whether readers may read from stores, tenant, second of the
-                 Unix clock when it was made, 0 if nobody knows
+                 Unix clock when it was made, 0 if nobody knows, the span that made it
     counters     number → how many attempts were opened, version, highest loss id, how many of
                  these attempts have their count for an id
     ranges       number, range → first partition, count
@@ -36,7 +36,8 @@ and `counters`, and one of `sums` per range it wrote to and batch.
                  of a group
     history      number → what is kept of an exchange that has ended, for a while, as JSON
     closed       number → the id, which stays used; none of groups' exchanges
-    open_groups  group → what was asked for, owner, whether it has a callback, mappers, tenant
+    open_groups  group → what was asked for, owner, whether it has a callback, mappers, tenant,
+                 the span that made it
     blocks       group, index of the first exchange → its number, how many, where they began
     applications  number → label, owner, lease, tenant
     application_exchanges  application, number → nothing: the exchange is its own
@@ -63,7 +64,7 @@ from cosco.protocol.group_records import group_of
 
 #: Another program that looks at the file, and locks it, is waited for; then the caller is told.
 _LOCKED_S: Final = 1.0
-SCHEMA_VERSION: Final = "8"
+SCHEMA_VERSION: Final = "9"
 
 
 class _Table(NamedTuple):
@@ -95,6 +96,7 @@ _NUMBER: Final = "number INTEGER"
 _RANGE: Final = "range_index INTEGER"
 _GROUP: Final = "group_id TEXT"
 _TENANT: Final = "tenant TEXT DEFAULT ''"
+_TRACE: Final = "trace TEXT DEFAULT ''"
 _TABLES: Final = {
     "daemons": _Table(
         ("incarnation INTEGER",),
@@ -108,7 +110,7 @@ _TABLES: Final = {
          "codec TEXT", "deterministic INTEGER", "lease_s REAL", "created_schema BLOB",
          "mappers INTEGER", "owner BLOB", "callback INTEGER", "generation INTEGER",
          "kind INTEGER", "schema BLOB", "direct_reads INTEGER DEFAULT 0", _TENANT,
-         "created_s REAL DEFAULT 0"),
+         "created_s REAL DEFAULT 0", _TRACE),
     ),
     "history": _Table((_NUMBER,), ("kept TEXT",)),
     "capability_keys": _Table(
@@ -151,7 +153,8 @@ _TABLES: Final = {
         (_GROUP,),
         ("partitions INTEGER", "replicas INTEGER", "min_replicas INTEGER", "codec TEXT",
          "deterministic INTEGER", "lease_s REAL", "schema BLOB",
-         "spec_mappers INTEGER", "owner BLOB", "callback INTEGER", "mappers INTEGER", _TENANT),
+         "spec_mappers INTEGER", "owner BLOB", "callback INTEGER", "mappers INTEGER", _TENANT,
+         _TRACE),
     ),
     "blocks": _Table(
         (_GROUP, "first INTEGER"), ("number INTEGER", "size INTEGER", "placed TEXT")
@@ -193,6 +196,9 @@ _UPGRADES: Final = {
     "7": (
         "ALTER TABLE exchanges ADD COLUMN created_s REAL DEFAULT 0",
         _creation("history"),
+    ),
+    "8": tuple(
+        f"ALTER TABLE {table} ADD COLUMN {_TRACE}" for table in ("exchanges", "open_groups")
     ),
 }
 

@@ -313,18 +313,20 @@ class LookupAssignmentRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ..., range_index: _Optional[int] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class LookupAssignmentReply(_message.Message):
-    __slots__ = ("assignment", "partition_range", "mappers", "alike", "tenant")
+    __slots__ = ("assignment", "partition_range", "mappers", "alike", "tenant", "trace")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     PARTITION_RANGE_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     ALIKE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     partition_range: PartitionRange
     mappers: int
     alike: Alike
     tenant: int
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., partition_range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ..., tenant: _Optional[int] = ...) -> None: ...
+    trace: str
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., partition_range: _Optional[_Union[PartitionRange, _Mapping]] = ..., mappers: _Optional[int] = ..., alike: _Optional[_Union[Alike, _Mapping]] = ..., tenant: _Optional[int] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class Alike(_message.Message):
     __slots__ = ("first_number", "size", "without")
@@ -337,7 +339,7 @@ class Alike(_message.Message):
     def __init__(self, first_number: _Optional[int] = ..., size: _Optional[int] = ..., without: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeSpec(_message.Message):
-    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers", "direct_reads")
+    __slots__ = ("shuffle_id", "partitions", "replicas", "min_replicas", "codec", "deterministic", "lease_s", "schema", "mappers", "direct_reads", "trace")
     SHUFFLE_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -348,6 +350,7 @@ class ExchangeSpec(_message.Message):
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MAPPERS_FIELD_NUMBER: _ClassVar[int]
     DIRECT_READS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     shuffle_id: str
     partitions: int
     replicas: int
@@ -358,7 +361,8 @@ class ExchangeSpec(_message.Message):
     schema: bytes
     mappers: int
     direct_reads: bool
-    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ..., direct_reads: bool = ...) -> None: ...
+    trace: str
+    def __init__(self, shuffle_id: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., min_replicas: _Optional[int] = ..., codec: _Optional[str] = ..., deterministic: bool = ..., lease_s: _Optional[float] = ..., schema: _Optional[bytes] = ..., mappers: _Optional[int] = ..., direct_reads: bool = ..., trace: _Optional[str] = ...) -> None: ...
 
 class PartitionRange(_message.Message):
     __slots__ = ("index", "first", "count")

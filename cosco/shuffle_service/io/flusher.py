@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from cosco.dfs import Store
+from cosco.process.tracing.spans import record_for_exchange
 from cosco.protocol.events import Event, EventKind
 from cosco.shuffle_service.io.arena import aligned
 from cosco.shuffle_service.io.metrics import DaemonMetrics
@@ -80,9 +81,11 @@ class Flusher(TaskRunner):
     async def _write(self, flush: Flush) -> None:
         """Write until it is durable, or its exchange dropped."""
         while not flush.is_dropped():
+            began_ns = time.time_ns()
             try:
                 await self._put(flush)
             except OSError as error:
+                self._record(flush, began_ns, error)
                 self._metrics.flush_failures.inc()
                 if not self._is_failing:
                     self._is_failing = True
@@ -90,10 +93,28 @@ class Flusher(TaskRunner):
                 self._core.flush_failed(flush, error, time.monotonic())
                 await asyncio.sleep(flush.retry_s)
             else:
+                self._record(flush, began_ns)
                 if self._is_failing:
                     self._is_failing = False
                     self._tell(EventKind.STORE_RECOVERED)
                 return
+
+    def _record(self, flush: Flush, began_ns: int, error: OSError | None = None) -> None:
+        """Have a write traced that has just ended."""
+        held = self._core.assignment(flush.key)
+        if held is None or not held.trace:
+            return
+        attributes = {
+            "cosco.exchange.number": flush.key.number,
+            "cosco.daemon.incarnation": self._core.incarnation,
+            "cosco.range": flush.key.range_index,
+            "cosco.epoch": flush.key.epoch,
+            "cosco.flush.first_partition": flush.index.partitions[0],
+            "cosco.flush.chunks": len(flush.chunks),
+            "cosco.flush.chunk_bytes": flush.body_bytes,
+            "cosco.flush.bytes": flush.length,
+        }
+        record_for_exchange("cosco flush", held.trace, began_ns, attributes, error)
 
     def _tell(self, kind: EventKind, reason: str | None = None) -> None:
         self._core.events.add(Event(kind=kind, store=self._store.url, reason=reason))

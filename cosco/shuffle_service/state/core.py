@@ -110,8 +110,7 @@ class DaemonCore:
         """Return the same; admit it first if a look-up for an exchange alike holds for it."""
         held = self._assignments.get(key)
         if held is None and (found := self.alike.find(key)) is not None:
-            given = found.assignment, found.partition_range, found.mappers, found.tenant
-            self.admit(key.number, *given)
+            self.admit(key.number, *found.told)
             held = self._assignments.get(key)
         return held
 
@@ -125,10 +124,11 @@ class DaemonCore:
         partition_range: PartitionRange,
         mappers: int = 0,
         tenant: int = 0,
+        trace: str = "",
     ) -> None:
         """Serve an assignment the metadata service confirmed as this daemon's.
 
-        `mappers`: of an exchange of a group. tenant: the tag of the tenant whose rows it has.
+        mappers, tenant, trace: see `FoundAssignment`.
         Nothing changes for an assignment that names this daemon neither as primary nor as replica.
         """
         key = AssignmentKey(number, assignment.range_index, assignment.epoch)
@@ -145,13 +145,14 @@ class DaemonCore:
             return
         held.sealed = assignment.sealed or self.alike.was_sealed(key)
         held.build, held.mappers, held.tenant = assignment.build, mappers, tenant
+        held.trace = trace
         if mappers and not held.sealed:
             held.board = self.mark_boards.open(mappers, partition_range.count)
         self._assignments.add(held)
 
     def learn(self, key: AssignmentKey, found: FoundAssignment) -> None:
         """Admit what a look-up of `key` found, for as many exchanges as it holds for."""
-        self.admit(key.number, found.assignment, found.partition_range, found.mappers, found.tenant)
+        self.admit(key.number, *found.told)
         held = self._assignments.get(key)
         if held is not None and not found.assignment.sealed:
             self.alike.learn(key, found)

@@ -63,6 +63,7 @@ def test_good_specs_pass(changes: dict[str, Any]) -> None:
         ({"lease_s": math.nan}, "lease_s is nan"),
         ({"mappers": -1}, "mappers is -1, it must be 0 to 2147483648"),
         ({"mappers": (1 << 31) + 1}, "mappers is 2147483649"),
+        ({"trace": "00-ab"}, "trace is '00-ab', it must be a traceparent of version 00"),
         ({"schema": bytes(MAX_SCHEMA_BYTES + 1)}, "schema is 8388609 bytes long"),
     ],
 )

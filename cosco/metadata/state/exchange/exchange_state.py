@@ -434,11 +434,10 @@ class ExchangeState:
 
     def put_exchange(self) -> None:
         self._changes.put(
-            "exchanges",
-            (self.number,),
-            lambda: (
+            "exchanges", (self.number,), lambda: (
                 *spec_row(self.spec), self.owner, self.losses.callback, self.generation,
                 int(self.kind), self.schema, self.spec.direct_reads, self.tenant, self.created_s,
+                self.spec.trace,
             ),
         )  # fmt: skip
 

@@ -340,15 +340,15 @@ class Groups:
     def found(self, exchange: ExchangeState, assignment: Assignment) -> FoundAssignment:
         """Return what a daemon is told of an assignment of its own that is in force."""
         partition_range = exchange.ranges[assignment.range_index]
-        tenant = tenant_tag(exchange.tenant)
+        tenant, trace = tenant_tag(exchange.tenant), exchange.spec.trace
         group = self._of.get(exchange.number)
         if group is None:
-            return FoundAssignment(assignment, partition_range, tenant=tenant)
+            return FoundAssignment(assignment, partition_range, tenant=tenant, trace=trace)
         alike = None
         if assignment.epoch == 1:
             part = group.part_of(exchange.number)
             alike = alike_in(part, assignment, self._directory.open)
-        return FoundAssignment(assignment, partition_range, group.mappers, alike, tenant)
+        return FoundAssignment(assignment, partition_range, group.mappers, alike, tenant, trace)
 
     # --- inside ----------------------------------------------------------------------------
 

@@ -150,7 +150,8 @@ class Group:
                 shuffle_id=self.id,
             )
         self.check_driver(owner)
-        if (spec, mappers) != (self.spec, self.mappers):
+        # The trace is no option, and a service of before may not have kept it.
+        if (replace(spec, trace=self.spec.trace), mappers) != (self.spec, self.mappers):
             raise self._invalid(
                 "was made with other options or another number of mappers; extend it with those, "
                 "or make another group"
@@ -188,15 +189,17 @@ class Group:
 
     def row(self) -> Row:
         """Return the columns after the group's id."""
-        return *spec_row(self.spec)[1:], self.owner, self.callback, self.mappers, self.tenant
+        given = self.owner, self.callback, self.mappers, self.tenant
+        return *spec_row(self.spec)[1:], *given, self.spec.trace
 
 
 def restored_groups(tables: Mapping[str, list[Row]]) -> dict[str, Group]:
     """Return the open groups by id, as their rows have them: none of their exchanges is open
     yet."""
     groups = {}
-    for *spec, owner, callback, mappers, tenant in tables.get("open_groups", ()):
-        group = Group(spec_from_row(spec), mappers, owner, bool(callback), tenant)
+    for *columns, owner, callback, mappers, tenant, trace in tables.get("open_groups", ()):
+        spec = replace(spec_from_row(columns), trace=trace)
+        group = Group(spec, mappers, owner, bool(callback), tenant)
         groups[group.id] = group
     for group_id, *part in tables.get("blocks", ()):
         groups[group_id].parts.append(Part.from_row(*part))

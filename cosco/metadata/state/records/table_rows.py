@@ -11,8 +11,9 @@ from typing import Any, Final
 from cosco.metadata.state.records.changes import Row
 from cosco.protocol.records import Assignment, DaemonRef, ExchangeSpec
 
-#: What a group never has is no column of both tables, but of one of `exchanges`, its last.
-_SPEC_FIELDS: Final = [field.name for field in fields(ExchangeSpec) if field.name != "direct_reads"]
+#: What is not among the first columns of both tables: what a group never has, and what was added.
+_APART: Final = ("direct_reads", "trace")
+_SPEC_FIELDS: Final = [field.name for field in fields(ExchangeSpec) if field.name not in _APART]
 #: Columns that keep an ExchangeSpec, in the order of its fields.
 SPEC_COLUMNS: Final = len(_SPEC_FIELDS)
 

@@ -34,6 +34,7 @@ class AssignmentBuffers:
     copied_from: at the replica, the incarnation of the primary; 0 at the primary.
     build: of the range, which the epoch is of.
     tenant: the tag of the tenant whose rows it has; 0: nobody's.
+    trace: the span that made the exchange, as of its `ExchangeSpec`.
     mappers: of an exchange of a group, else 0. board: their marks; None if there is no room.
     segments: those that are stored, oldest first.
     """
@@ -45,6 +46,7 @@ class AssignmentBuffers:
     sealed: bool = False
     build: int = 1
     tenant: int = 0
+    trace: str = ""
     mappers: int = 0
     board: MarkBoard | None = None
     buffers: dict[int, PartitionBuffer] = field(default_factory=dict)

@@ -18,7 +18,7 @@ def test_what_a_callback_raises_says_of_which_exchange_it_is() -> None:
     exchanges = KeptExchanges()
     scope = Scope("a test", "etl-1.7")
     metadata = MetadataClient("127.0.0.1:1", scope, 1.0)
-    KeptExchange(exchanges, 7, _Kept(fail, scope, metadata)).start()
+    KeptExchange(exchanges, 7, _Kept(fail, scope, metadata, "")).start()
     with pytest.raises(ValueError, match="rows are lost") as caught:
         exchanges.call(7, [1], "rows are lost")
     assert caught.value.__notes__ == ["It was called back for exchange 'etl-1.7'."]

@@ -24,6 +24,7 @@ from cosco.errors import (
     InvalidArgument,
     SchemaMismatch,
 )
+from cosco.metadata.state.groups.open_group import restored_groups
 from cosco.metadata.state.records.changes import Change, ChangeLog, Stored
 from cosco.metadata.state.restore import restore_exchanges
 from cosco.metadata.state.state import TICK_S, MetadataState
@@ -38,6 +39,8 @@ from cosco.protocol.records import (
     RowKind,
     pairs_array,
 )
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
@@ -211,7 +214,7 @@ def test_a_schema_of_another_version(path: str, version: int) -> None:
     SqlStore(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
-    message = rf"schema version {version}, this cosco-metadata knows 8; run the version that"
+    message = rf"schema version {version}, this cosco-metadata knows 9; run the version that"
     with pytest.raises(InvalidArgument, match=message):
         SqlStore(path)
 
@@ -231,6 +234,7 @@ def as_of_version_6(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE capability_keys")
     connection.execute("ALTER TABLE counters DROP COLUMN plain")
     connection.execute("ALTER TABLE open_groups DROP COLUMN tenant")
+    connection.execute("ALTER TABLE open_groups DROP COLUMN trace")
     connection.execute("ALTER TABLE applications DROP COLUMN tenant")
     connection.execute("DELETE FROM meta WHERE key = 'attempt_secret'")
 
@@ -274,6 +278,45 @@ def test_a_database_of_the_version_before_is_taken_over(path: str) -> None:
     assert len(secret) == 32
 
 
+def test_exchanges_and_groups_of_before_have_no_trace_and_later_ones_do(path: str) -> None:
+    with closing(SqlStore(path)) as store:
+        state = state_with_a_daemon(store)
+        create(state, ExchangeSpec("old", 3, replicas=1, trace=TRACE))
+        make_group(state, ExchangeSpec("old-group", 3, replicas=1, trace=TRACE))
+        store.write(state.pop_changes())
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("exchanges", "open_groups"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN trace")
+        connection.execute("UPDATE meta SET value = '8' WHERE key = 'schema_version'")
+    for known in ({"old": "", "old-group": ""}, {"new": TRACE, "new-group": TRACE}):
+        with closing(SqlStore(path)) as store:
+            stored = store.load()
+            exchanges = restore_exchanges(stored.tables, ChangeLog(), stored.attempt_secret)
+            specs = [one.spec for one in exchanges.values()]
+            specs += [group.spec for group in restored_groups(stored.tables).values()]
+            found = {spec.shuffle_id: spec.trace for spec in specs}
+            assert found.items() >= known.items()
+            if "new" not in found:
+                state = state_with_a_daemon(store)
+                create(state, ExchangeSpec("new", 3, replicas=1, trace=TRACE))
+                make_group(state, ExchangeSpec("new-group", 3, replicas=1, trace=TRACE))
+                store.write(state.pop_changes())
+
+
+def state_with_a_daemon(store: SqlStore) -> MetadataState:
+    state = MetadataState(store.load(), daemon_lease_s=5.0, ranges_per_daemon=4, now=0.0)
+    state.register(DaemonRegistration(1, "a:1", "h", "s", 1 << 30, 1 << 30), 0.0)
+    return state
+
+
+def create(state: MetadataState, spec: ExchangeSpec) -> int:
+    return state.create_exchange(spec, owner_of("x"), 0.0, used=False).number
+
+
+def make_group(state: MetadataState, spec: ExchangeSpec) -> None:
+    state.groups.create(spec, 1, 1, 0, owner_of("x"), 0.0, callback=False, used=False, taken=None)
+
+
 def test_what_was_there_is_kept_beside_before_an_upgrade(path: str) -> None:
     as_of_version_5(path)
     SqlStore(path).close()
@@ -302,12 +345,12 @@ def test_an_upgrade_that_has_no_room_for_what_was_there_is_not_made(path: str) -
 
 
 @pytest.mark.parametrize("direct_reads", [False, True])
-def test_an_exchange_keeps_whether_it_is_read_directly(path: str, direct_reads: bool) -> None:
-    spec = ExchangeSpec("x", 3, replicas=1, direct_reads=direct_reads)
+@pytest.mark.parametrize("trace", ["", TRACE])
+def test_an_exchange_keeps_what_was_asked_for(path: str, direct_reads: bool, trace: str) -> None:
+    spec = ExchangeSpec("x", 3, replicas=1, direct_reads=direct_reads, trace=trace)
     with closing(SqlStore(path)) as store:
-        state = MetadataState(store.load(), daemon_lease_s=5.0, ranges_per_daemon=4, now=0.0)
-        state.register(DaemonRegistration(1, "a:1", "h", "s", 1 << 30, 1 << 30), 0.0)
-        number = state.create_exchange(spec, owner_of("x"), 0.0, used=False).number
+        state = state_with_a_daemon(store)
+        number = create(state, spec)
         store.write(state.pop_changes())
     with closing(SqlStore(path)) as store:
         assert restore_exchanges(store.load().tables, ChangeLog())[number].spec == spec
@@ -425,6 +468,7 @@ class Restarts(RuleBasedStateMachine):
             schema=b"schema" if schema else b"",
             lease_s=20.0,
             direct_reads=schema,
+            trace=TRACE if schema else "",
         )
         used = self.used(shuffle_id)
         known = self.state.knows(shuffle_id)

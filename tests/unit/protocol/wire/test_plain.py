@@ -72,7 +72,7 @@ from cosco.protocol.wire.plain import FROM_PB, TO_PB, plain
 REF = DaemonRef(2**64 - 1, "a:1")
 RANGE = PartitionRange(1, 2, 3)
 ASSIGNMENT = Assignment(1, 2, 3, REF, (DaemonRef(7, "b:2"),), True)
-SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema", 7, True)
+SPEC = ExchangeSpec("name", 16, 1, 3, "none", False, 2.5, b"schema", 7, True, "00-ab")
 INFO = ExchangeInfo(5, SPEC, 2, RowKind.ARROW, b"other", (RANGE,), (ASSIGNMENT,), "cosco1.x")
 CALL = RecomputeCall(4, BitMap([1, 9]), "lost")
 STATUS = ExchangeStatus("name", 5, 16, 3, 1000, True, True)
@@ -192,7 +192,7 @@ RECORDS: list[Any] = [
     ApplicationAnswer(1, 2, "raised"),
     CommitResult(True, DataLost("gone", shuffle_id="s", mappers=(1,), partition=0, retriable=True)),
     Alike(1, 2, BitMap([1])),
-    FoundAssignment(ASSIGNMENT, RANGE, 4, Alike(1, 2), 2**64 - 1),
+    FoundAssignment(ASSIGNMENT, RANGE, 4, Alike(1, 2), 2**64 - 1, "00-ab"),
     Follow(1, 2, 3, 4, 5, 6, 7, True, True, True, "cosco1.x"),
     Followed(1, FollowOutcome.CLOSED, COUNTS, 2, 3, 4, True, b"rows", BitMap([3]), "closed"),
 ]

@@ -13,6 +13,7 @@ from support.daemon_mechanics import check_frame
 from support.daemon_parts import DaemonParts
 from support.fetching import one_partition
 from support.frame_making import EXCHANGE, INCARNATION, block, frame
+from support.tracing import traced
 
 from cosco.dfs import MemoryStore, StoreFull
 from cosco.errors import CapacityExceeded, CoscoError
@@ -30,6 +31,7 @@ from cosco.shuffle_service.state.buffers.pool import MAX_PAGE_BYTES
 from cosco.shuffle_service.state.core import DaemonCore
 
 KEY = AssignmentKey(EXCHANGE, 0, 1)
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class FullStore(MemoryStore):
@@ -118,6 +120,58 @@ def test_a_full_store_loses_nothing_and_is_written_when_there_is_room():
         await rig.flusher.stop()
 
     asyncio.run(main())
+
+
+def test_each_try_to_write_is_a_span_of_the_exchange():
+    async def main() -> None:
+        store = FullStore()
+        await store.open()
+        rig = Rig(store)
+        rig.core.assignment(KEY).trace = TRACE
+        rig.flusher.start()
+        made = [block(partition, 0, b"x" * (40 << 10)) for partition in (2, 3)]
+        rig.put(*made)
+        rig.flusher.store_all()
+        await store.asked.wait()
+        await rig.flusher.until(lambda: rig.core.flushes.failing_since is not None)
+        store.room.set()
+        await rig.flusher.flush_everything()
+        await rig.flusher.stop()
+
+    with traced() as found:
+        asyncio.run(main())
+    *failed, last = found.spans("cosco flush")
+    assert failed
+    assert all("StoreFull" in span.status.description for span in failed)
+    assert last.status.description is None
+    for span in (*failed, last):
+        assert format(span.parent.span_id, "x") == TRACE.split("-")[2]
+        about = dict(span.attributes)
+        assert about.pop("error.type", "StoreFull") == "StoreFull"
+        assert about.pop("cosco.flush.chunk_bytes") < about.pop("cosco.flush.bytes")
+        assert about == {
+            "cosco.exchange.number": EXCHANGE,
+            "cosco.daemon.incarnation": INCARNATION,
+            "cosco.range": 0,
+            "cosco.epoch": 1,
+            "cosco.flush.first_partition": 2,
+            "cosco.flush.chunks": 2,
+        }
+
+
+def test_of_an_exchange_without_a_trace_nothing_is_traced():
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        rig = Rig(store)
+        rig.flusher.start()
+        rig.put(block(0, 0, b"x"))
+        await rig.flusher.flush_everything()
+        await rig.flusher.stop()
+
+    with traced() as found:
+        asyncio.run(main())
+    assert found.spans() == []
 
 
 def test_everything_is_stored_once_nothing_came_for_a_while():

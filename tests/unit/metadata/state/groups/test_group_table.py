@@ -53,6 +53,8 @@ from cosco.protocol.records import (
 DRIVER_LEASE_S = 60.0
 MAPPERS = 3
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 class GroupCluster(StoredCluster):
     """Daemons, and groups in a database that is opened again at a restart."""
@@ -718,6 +720,12 @@ def test_an_assignment_is_told_for_all_that_have_it(cluster: GroupCluster) -> No
     second = cluster.make(first=4, size=2, replicas=2)
     assert cluster.alike(6) == Alike(5, 2)
     check_alike(cluster, second)
+    traced = cluster.make("t", trace=TRACE)
+    found = cluster.state.lookup_assignment(traced.info.number + 1, 0, 1, 1)
+    assert found is not None
+    assert found.trace == TRACE == traced.info.spec.trace
+    more = cluster.make("t", first=4, trace=TRACE.replace("b7", "c8"))
+    assert more.info.spec.trace == TRACE  # that of the group
     single = cluster.create("a", partitions=1).number
     found = cluster.state.lookup_assignment(single, 0, 1, 1)
     assert found is None or (found.mappers, found.alike) == (0, None)

@@ -204,12 +204,14 @@ def test_copies_are_absorbed_whatever_is_their_tenants_and_counted_as_his() -> N
 def test_whose_an_assignment_is_says_its_look_up_and_that_of_one_alike() -> None:
     core = Daemon(share=0.5, tenants=0).core
     assigned, alike = Assignment(0, 1, 1, HERE), Alike(1, 3)
-    found = FoundAssignment(assigned, PartitionRange(0, 0, PARTITIONS), 2, alike, tenant=7)
+    found = FoundAssignment(
+        assigned, PartitionRange(0, 0, PARTITIONS), 2, alike, tenant=7, trace="00-ab"
+    )
     key = AssignmentKey(1, 0, 1)
     core.alike.begin_look_up(key)
     core.learn(key, found)
     held = [core.find(key._replace(number=number)) for number in (1, 2, 3)]
-    assert [one and one.tenant for one in held] == [7, 7, 7]
+    assert [one and (one.tenant, one.trace) for one in held] == [(7, "00-ab")] * 3
 
 
 def test_rows_of_nobody_are_not_one_tenants() -> None:

@@ -1,0 +1,1 @@
+"""Spans of OpenTelemetry: see docs/tracing.md."""
