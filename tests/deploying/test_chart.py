@@ -1,7 +1,7 @@
 """What the chart makes is valid, says what is meant, and is what the services take.
 
-No cluster is needed, and none is here: manifests are compared with the schemas of Kubernetes, and with
-the command lines and limits of the services.
+No cluster is needed, and none is here: manifests are compared with the schemas of Kubernetes, and
+with the command lines and limits of the services.
 """
 
 from __future__ import annotations
@@ -195,7 +195,9 @@ def test_files_that_options_name_are_mounted(manifests: list[Manifest]) -> None:
             kept = {one["path"] for one in secret.get("items", [])}
             # The keys of a Secret of TLS are named so by Kubernetes.
             assert name in (kept or {"tls.crt", "tls.key", "ca.crt"})
-        claims = {one["metadata"]["name"] for one in workload["spec"].get("volumeClaimTemplates", [])}
+        claims = {
+            one["metadata"]["name"] for one in workload["spec"].get("volumeClaimTemplates", [])
+        }
         assert set(folders.values()) <= volumes.keys() | claims
         assert len(folders) == len(container["volumeMounts"])
         if "file:" in str(config.store) or "sqlite:" in config.store:
@@ -203,7 +205,7 @@ def test_files_that_options_name_are_mounted(manifests: list[Manifest]) -> None:
 
 
 def test_pods_may_do_as_little_as_they_can(manifests: list[Manifest]) -> None:
-    """What the profile `restricted` of Kubernetes asks for, and that nothing writes to the image."""
+    """As the profile `restricted` of Kubernetes asks, and without writing to the image."""
     for workload in workloads(manifests):
         pod = pod_of(workload)
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -299,7 +301,10 @@ def test_a_daemon_is_reached_by_a_name_that_a_certificate_can_have(
         [waits] = pod["initContainers"]
         assert helm_chart.expanded(waits, waits["command"])[-1] == host
     else:
-        assert host in (helm_chart.FIELDS["status.podIP"], f"cosco-daemon-1.cosco-daemons.{NAMESPACE}.svc")
+        assert host in (
+            helm_chart.FIELDS["status.podIP"],
+            f"cosco-daemon-1.cosco-daemons.{NAMESPACE}.svc",
+        )
     assert bool(metadata.tls_cert) == bool(daemon.tls_cert)
     if metadata.http_listen and not is_loopback(metadata.http_listen):
         assert f"cosco-metadata.{NAMESPACE}.svc" in metadata.http_hosts
@@ -322,7 +327,9 @@ def test_policies_let_in_services_and_clients() -> None:
         assert clients in rule["from"]
         peers = [one["podSelector"]["matchLabels"] for one in rule["from"]]
         assert any(selects(peer, pod_labels(daemons)) for peer in peers)
-    peers = [one["podSelector"]["matchLabels"] for one in policies["cosco-daemon"]["ingress"][0]["from"]]
+    peers = [
+        one["podSelector"]["matchLabels"] for one in policies["cosco-daemon"]["ingress"][0]["from"]
+    ]
     assert any(selects(peer, pod_labels(metadata)) for peer in peers)
 
 

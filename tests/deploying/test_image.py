@@ -1,7 +1,7 @@
 """The image: what its Containerfile says, and that its steps install what services need.
 
-There is no registry here to take a base from, so its steps are carried out in a folder, on the Python
-that is here. A whole build is `podman build`, as docs/deploying.md says.
+There is no registry here to take a base from, so its steps are carried out in a folder, on the
+Python that is here. A whole build is `podman build`, as docs/deploying.md says.
 """
 
 from __future__ import annotations
@@ -154,7 +154,11 @@ class Image:
         """What runs a program as the image's user, who may write to nothing but the volume."""
         as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
         program = str(self.root / "opt/cosco/bin" / given[0])
-        return [*(as_user if os.geteuid() == 0 else []), program, *map(self.builder.here, given[1:])]
+        return [
+            *(as_user if os.geteuid() == 0 else []),
+            program,
+            *map(self.builder.here, given[1:]),
+        ]
 
     def run(self, *given: str) -> str:
         done = subprocess.run(
@@ -180,7 +184,9 @@ class Image:
                 assert process.stdout is not None
                 said = process.stdout.readline()
                 assert said.startswith(f"{given[0]} ready on "), said
-                assert Path(f"/proc/{process.pid}").stat().st_uid == (USER if os.geteuid() == 0 else os.geteuid())
+                assert Path(f"/proc/{process.pid}").stat().st_uid == (
+                    USER if os.geteuid() == 0 else os.geteuid()
+                )
                 yield said.split()[-1]
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(60) == 0
@@ -207,8 +213,8 @@ def test_programs_start_in_it(image: Image) -> None:
 
 
 def test_it_has_what_its_extras_promise(image: Image) -> None:
-    imports = "import cosco.dfs.objects.object_store, cosco.metadata.http.site.http_site, jwt, cryptography"
-    image.run("python", "-c", imports)
+    modules = ("cosco.dfs.objects.object_store", "cosco.metadata.http.site.http_site")
+    image.run("python", "-c", f"import {', '.join(modules)}, jwt, cryptography")
     assert not (image.root / "opt/cosco/bin/pip").exists()
 
 

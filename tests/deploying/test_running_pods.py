@@ -1,4 +1,4 @@
-"""What the chart would have a node do, done here: the services with its options, files and probes."""
+"""What the chart has a node do, done here: services with its options, files and probes."""
 
 from __future__ import annotations
 

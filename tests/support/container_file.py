@@ -91,7 +91,9 @@ class Builder:
 
     def here(self, text: str) -> str:
         """Return what is said of the image's own folders, as it is said here."""
-        return re.sub(r"(?<![\w.])/(opt/cosco|src|wheels|var/lib/cosco)\b", rf"{self.root}/\1", text)
+        return re.sub(
+            r"(?<![\w.])/(opt/cosco|src|wheels|var/lib/cosco)\b", rf"{self.root}/\1", text
+        )
 
     def build(self, stage: Stage) -> None:
         """Do what a stage says; raises subprocess.CalledProcessError."""
