@@ -24,6 +24,7 @@ from support.helm_chart import (
     pod_of,
     probes,
     secret_volumes,
+    setting,
     workloads,
 )
 
@@ -99,21 +100,23 @@ def mib(text: str) -> int:
     return int(text.removesuffix("Mi"))
 
 
-def test_memory_is_the_budget_and_what_is_beside_it(manifests: list[Manifest]) -> None:
+def test_memory_is_the_budget_and_what_is_beside_it(manifests: list[Manifest], values: Any) -> None:
     metadata, daemon = configurations(manifests)
-    each = BESIDE_MIB * MIB + 2 * daemon.inflight_bytes + daemon.unfinished_bytes
+    beside_mib = setting(values, "daemons.overheadMiB")
+    assert beside_mib >= BESIDE_MIB
+    each = beside_mib * MIB + 2 * daemon.inflight_bytes + daemon.unfinished_bytes
     if daemon.tiers is not None:  # two moves at a time: docs/architecture/tiers.md
         each += 128 * MIB
-    needs = (
-        metadata.waiting_bytes + metadata.unfinished_bytes + 128 * MIB,
+    state = setting(values, "metadata.stateMiB") * MIB
+    limits = (
+        state + metadata.waiting_bytes + metadata.unfinished_bytes,
         daemon.memory + daemon.processes * each,
     )
-    for workload, needed in zip(workloads(manifests), needs, strict=True):
+    for workload, limit in zip(workloads(manifests), limits, strict=True):
         resources = container_of(workload)["resources"]
-        limit = mib(resources["limits"]["memory"])
-        assert needed <= limit * MIB < needed + 700 * MIB
+        assert mib(resources["limits"]["memory"]) * MIB == limit
         # Else a pod is put where its memory is another one's.
-        assert mib(resources["requests"]["memory"]) == limit
+        assert resources["requests"]["memory"] == resources["limits"]["memory"]
         assert "cpu" not in resources["limits"]
 
 
@@ -121,7 +124,7 @@ def test_a_daemon_has_time_to_drain(manifests: list[Manifest], values: Any) -> N
     _, daemon = configurations(manifests)
     store_s = daemon.full_store_wait_s + server._DRAIN_MORE_S
     needs_s = store_s + draining.DROPS_S + draining._LAST_STORE_S + server._LAST_CALLS_S
-    serves_on_s = values.get("daemons", {}).get("servesOnS", 60)
+    serves_on_s = setting(values, "daemons.servesOnS")
     metadata, daemons = map(pod_of, workloads(manifests))
     assert daemons["terminationGracePeriodSeconds"] >= needs_s + serves_on_s
     # As packaging/systemd/cosco-metadata.service.
@@ -153,6 +156,7 @@ def test_probes_ask_what_is_there(manifests: list[Manifest]) -> None:
                 assert is_loopback(http) or not config.tls_cert or workload is daemons
             else:
                 get = probe["httpGet"]
+                assert getattr(config, "processes", 1) == 1  # it asks one alone
                 assert not is_loopback(http)
                 assert (get["path"], get["port"]) == (path, parse_address(http)[1])
                 is_https = bool(config.tls_cert) and workload is metadata

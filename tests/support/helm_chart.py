@@ -73,7 +73,12 @@ VALUES: Final[dict[str, Values]] = {
             "processes": 4,
             "memoryMiB": 16384,
             "inflightMiB": 64,
-            "options": {"store-timeout-s": 60, "tenant-memory-share": 0.5, "sweep-s": 1000000},
+            "metricsReachable": True,
+            "options": {
+                "store-timeout-s": 60,
+                "tenant-memory-share": 0.5,
+                "tenant-streams": 1000000,
+            },
             "tolerations": [{"key": "shuffle", "operator": "Exists"}],
             "nodeSelector": {"pool": "shuffle"},
             "store": {
@@ -128,6 +133,15 @@ VALUES: Final[dict[str, Values]] = {
         "daemons": {"advertiseHost": "[$(POD_IP)]"},
     },
 }
+
+
+def setting(values: Values, path: str) -> Any:
+    """Return one value, by its full name, as it was given or is taken otherwise."""
+    found: Any = values
+    default: Any = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name in path.split("."):
+        found, default = (found or {}).get(name), default[name]
+    return default if found is None else found
 
 
 class Refused(Exception):
