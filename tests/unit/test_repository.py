@@ -267,8 +267,14 @@ def test_all_tests_are_run() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     folders = {f"tests/{path.relative_to(ROOT / 'tests').parts[0]}"
                for path in (ROOT / "tests").rglob("test_*.py")}  # fmt: skip
-    assert folders == {*options["testpaths"], "tests/engines", "tests/stores", "tests/web"}
-    for apart in ("stores", "web"):
+    assert folders == {
+        *options["testpaths"],
+        "tests/deploying",
+        "tests/engines",
+        "tests/stores",
+        "tests/web",
+    }
+    for apart in ("deploying", "stores", "web"):
         makefile = (ROOT / "Makefile").read_text()
         assert re.search(rf"pytest (--\S+ (\w+ )?)*tests/{apart}$", makefile, re.MULTILINE)
     engines = re.search(r"^ENGINES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
