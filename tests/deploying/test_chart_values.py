@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,17 @@ def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == __version__
     assert DEFAULTS["image"]["tag"] == ""  # that version
+
+
+@needs_helm
+def test_helm_has_nothing_against_it(tmp_path: Path) -> None:
+    assert "0 chart(s) failed" in helm_chart.run_helm("lint", "--strict", CHART)
+    helm_chart.run_helm("package", CHART, "--destination", tmp_path)
+    with tarfile.open(tmp_path / f"cosco-{__version__}.tgz") as package:
+        # A link in the repository, and a file where there is none.
+        alerts = package.extractfile("cosco/files/cosco-alerts.yml")
+        assert alerts is not None
+        assert alerts.read() == (ROOT / "packaging/prometheus/cosco-alerts.yml").read_bytes()
 
 
 @needs_helm

@@ -148,21 +148,25 @@ class Refused(Exception):
     """Helm took the values not; says what it said."""
 
 
-def run_helm(values: Values, chart: Path = CHART, *options: str) -> str:
-    """Return what Helm makes of a chart; raises Refused."""
+def run_helm(*arguments: str | Path, given: str = "") -> str:
+    """Return what Helm prints, who reads `given`; raises Refused."""
     done = subprocess.run(
-        [str(HELM), "template", "cosco", str(chart), "--namespace", NAMESPACE,
-         "--kube-version", KUBERNETES, "--values", "-", *options],
-        input=json.dumps(values), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        [HELM, *arguments], input=given, capture_output=True, text=True, timeout=_TIMEOUT_S,
+        check=False,
     )  # fmt: skip
     if done.returncode:
         raise Refused(done.stderr)
     return done.stdout
 
 
+def _template(values: Values, chart: Path, *options: str) -> str:
+    arguments = ("template", "cosco", chart, "--namespace", NAMESPACE, "--kube-version", KUBERNETES)
+    return run_helm(*arguments, "--values", "-", *options, given=json.dumps(values))
+
+
 def render(values: Values) -> list[Manifest]:
     """Return all manifests of the chart; raises Refused."""
-    return [one for one in yaml.safe_load_all(run_helm(values)) if one]
+    return [one for one in yaml.safe_load_all(_template(values, CHART)) if one]
 
 
 def notes(values: Values, folder: Path) -> str:
@@ -177,7 +181,7 @@ def notes(values: Values, folder: Path) -> str:
     template.write_text(
         '{{ define "notes" }}' + text + '{{ end }}notes: {{ include "notes" . | toJson }}'
     )
-    made = run_helm(values, chart, "--show-only", "templates/notes.yaml")
+    made = _template(values, chart, "--show-only", "templates/notes.yaml")
     told: str = yaml.safe_load(made)["notes"]
     return told
 

@@ -21,6 +21,16 @@ securityContext:
     type: RuntimeDefault
 {{- end }}
 
+{{/* What arguments of a daemon may name as $(…). */}}
+{{- define "cosco.podVariables" -}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- end }}
+
 {{- define "cosco.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
