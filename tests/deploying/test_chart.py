@@ -344,11 +344,17 @@ def test_alerts_are_those_of_the_repository() -> None:
     assert rules["spec"] == yaml.safe_load(text)
     [metadata] = of_kind(manifests, "ServiceMonitor")
     [daemons] = of_kind(manifests, "PodMonitor")
-    for monitor, workload, key in (
-        (metadata, workloads(manifests)[0], "endpoints"),
-        (daemons, workloads(manifests)[1], "podMetricsEndpoints"),
+    services = {one["metadata"]["name"]: one for one in of_kind(manifests, "Service")}
+    of_service = services["cosco-metadata"]["metadata"]["labels"]
+    for monitor, workload, labels, key in (
+        (metadata, workloads(manifests)[0], of_service, "endpoints"),
+        (
+            daemons,
+            workloads(manifests)[1],
+            pod_labels(workloads(manifests)[1]),
+            "podMetricsEndpoints",
+        ),
     ):
-        labels = pod_labels(workload)
         assert selects(monitor["spec"]["selector"]["matchLabels"], labels)
         # The jobs that the rules ask for.
         assert labels[monitor["spec"]["jobLabel"]] == container_of(workload)["command"][0]
