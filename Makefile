@@ -31,10 +31,12 @@ ENGINES := dask ray daft
 
 # A server of S3 for tests, of the Go module proxy.
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
+# Renders the chart, of the Go module proxy.
+HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo native test-native fuzzers fuzz fuzz-native fuzz-parsers fuzz-targets fuzz-services native-breaks wheels test-wheels test test-all test-seeds test-portable test-access test-benchmarks test-versions versions test-tls test-lowest test-pythons engines test-engines \
-	soak-engines stores test-stores test-web web \
+	soak-engines stores test-stores test-web web packaging-tools test-packaging \
 	lint unit soak bench bench-engines peers protos config-docs openapi clean
 # Kept when something fails: what is installed is good for the next time.
 .PRECIOUS: .engines/%/.installed
@@ -65,6 +67,8 @@ help:
 	@echo "make stores  install the environment and the servers of make test-stores alone"
 	@echo "make test-web      the dashboard in a browser, and requests of all kinds to all routes of HTTP"
 	@echo "make web     install the environment and the browser of make test-web alone"
+	@echo "make test-packaging  the image's steps, the chart by Helm, and the units of systemd"
+	@echo "make packaging-tools  install the environment and the Helm of make test-packaging alone"
 	@echo "make lint    ruff, mypy, whether generated files are current"
 	@echo "make unit    the unit tests alone"
 	@echo "make soak    SEEDS=20000 simulated runs with faults, FIRST=10000 the first of them"
@@ -298,6 +302,23 @@ web: .web/venv/.installed .web/venv/.native
 test-web: web
 	.web/venv/bin/python -m pytest --numprocesses 2 --dist loadfile tests/web
 
+# An environment of its own, and Helm, which takes minutes to compile once; where Go is missing that is
+# said, and what needs the chart rendered is skipped.
+packaging-tools: .packaging/venv/.installed
+	@if [ -x .packaging/bin/helm ]; then true; \
+	elif ! command -v go > /dev/null; then \
+		echo "go is not on the PATH: tests that render the chart by Helm are skipped"; \
+	else GOBIN="$(CURDIR)/.packaging/bin" go install $(HELM); fi
+
+.packaging/venv/.installed: pyproject.toml | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-packaging]'
+	@touch $@
+
+test-packaging: packaging-tools
+	.packaging/venv/bin/python -m pytest --numprocesses 2 --dist loadfile tests/deploying
+
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit
 
@@ -339,4 +360,4 @@ openapi: $(STAMP)
 	$(BIN)/python tools/gen_openapi.py
 
 clean:
-	rm -rf $(VENV) .engines .protoc .stores .versions .web .wheels .native-breaks .fuzz native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .packaging .protoc .stores .versions .web .wheels .native-breaks .fuzz native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

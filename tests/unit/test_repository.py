@@ -265,13 +265,13 @@ def test_readme_names_commands_that_exist() -> None:
 def test_all_tests_are_run() -> None:
     """By `make test`, or, if they need an engine or a server, by a target of their own."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-    apart = ("engines", "stores", "versions", "web")
+    apart = ("deploying", "engines", "stores", "versions", "web")
     folders = {f"tests/{path.relative_to(ROOT / 'tests').parts[0]}"
                for path in (ROOT / "tests").rglob("test_*.py")}  # fmt: skip
     assert folders == {*options["testpaths"], *(f"tests/{name}" for name in apart)}
-    for apart in ("stores", "web"):
+    for one in ("deploying", "stores", "versions", "web"):
         makefile = (ROOT / "Makefile").read_text()
-        assert re.search(rf"pytest (--\S+ (\w+ )?)*tests/{apart}$", makefile, re.MULTILINE)
+        assert re.search(rf"pytest (--\S+ (\w+ )?)*tests/{one}$", makefile, re.MULTILINE)
     engines = re.search(r"^ENGINES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert engines is not None
     found = {path.relative_to(ROOT / "tests" / "engines").parts[0]
