@@ -10,6 +10,7 @@ failure: those tests cannot run.
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -36,9 +37,11 @@ def package_of(commit: str, root: Path = _ROOT) -> bytes | None:
 
 
 def main(folder: Path) -> None:
-    """Put it there, if it is not there yet."""
-    if (folder / "cosco").is_dir():
+    """Put it there, unless this very build is there, whole."""
+    told = folder / "COMMIT"
+    if told.is_file() and told.read_text() == COMMIT:
         return
+    shutil.rmtree(folder, ignore_errors=True)
     archive = package_of(COMMIT)
     if archive is None:
         print(
@@ -48,6 +51,7 @@ def main(folder: Path) -> None:
         return
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
         packed.extractall(folder, filter="data")
+    told.write_text(COMMIT)  # last
 
 
 if __name__ == "__main__":

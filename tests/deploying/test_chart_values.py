@@ -53,6 +53,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "set daemons.hostNetwork: true",
     ),
     ({"daemons": {"kind": "DaemonSet", "hostNetwork": True}}, "claim is for daemons.kind Stateful"),
+    ({"daemons": {"options": {"tracing": False}}}, "tracing"),
     ({"daemons": {"store": {"url": "memory://"}}}, "url"),
     ({"daemons": {"store": {"url": "s3://bucket/x"}}}, "daemons.store.volume.kind: none"),
     ({"daemons": {"store": {"volume": {"kind": "none"}}}}, "its directory would be read-only"),

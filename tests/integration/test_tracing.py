@@ -143,7 +143,7 @@ def test_the_spans_of_four_processes_are_one_trace(
             with python(MAPPER, "mapper", name, metadata):
                 assert reader.stdout is not None
                 assert reader.stdout.readline() == "1001\n"
-        flushes = kept.wait_for(1, "cosco flush")
+        kept.wait_for(1, "cosco flush")
         driver.stdin.write("\n")
         driver.stdin.flush()
         assert driver.stdout is not None
@@ -151,6 +151,8 @@ def test_the_spans_of_four_processes_are_one_trace(
     found = kept.spans()
     [create] = of(found, "driver", "cosco create", exchange_id=name)
     number = create.attributes["cosco.exchange.number"]
+    flushes = of(found, "cosco-shuffled", "cosco flush", exchange_number=number)
+    assert flushes
     assert (create.parent, create.failed) == ("", False)
 
     # Without a span of its own, a process has the exchange's for its parent.
@@ -173,9 +175,9 @@ def test_the_spans_of_four_processes_are_one_trace(
     assert (wait.trace, wait.parent) == (create.trace, read.id)
     assert wait.length_ns <= read.length_ns
 
-    # What fails says so, and why.
+    # What fails says so; why an error of a user's is not told, as rows may be in that.
     [broken] = [span for span in of(found, "mapper", "cosco write", mapper=1) if span.failed]
-    assert (broken.message, broken.events) == ("Broken: of an engine", ["exception"])
+    assert (broken.message, broken.events) == ("Broken", [])
     assert "cosco.write.won" not in broken.attributes
 
     # A task of an engine has a trace of its own: the exchange is linked to.
@@ -389,7 +391,7 @@ def test_a_callback_that_fails_is_a_failed_span(
         with pytest.raises(Exception, match="no workers"):
             read(cluster, name, [0])
     span = spans.only("cosco recompute")
-    assert span.status.description == "RuntimeError: no workers"
+    assert span.status.description == "RuntimeError"  # what it says may be of rows
 
 
 def test_a_whole_exchange_imports_nothing_of_it(cluster: LocalCluster, name: str) -> None:

@@ -78,6 +78,7 @@ VALUES: Final[dict[str, Values]] = {
                 "store-timeout-s": 60,
                 "tenant-memory-share": 0.5,
                 "tenant-streams": 1000000,
+                "tracing": True,
             },
             "tolerations": [{"key": "shuffle", "operator": "Exists"}],
             "nodeSelector": {"pool": "shuffle"},

@@ -19,7 +19,8 @@ NEXT: Final = PROTOCOL + 1
 
 def build_that(folder: Path, *, speaks: int, understands: range) -> Build:
     """Return this build with another protocol."""
-    shutil.copytree(NEW.tree / "cosco", folder / "cosco", ignore=shutil.ignore_patterns("*.pyc"))
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(NEW.tree / "cosco", folder / "cosco", ignore=ignored)
     path = folder / "cosco" / "protocol" / "version.py"
     text = path.read_text()
     for name, value in (("PROTOCOL", speaks), ("UNDERSTOOD", understands)):

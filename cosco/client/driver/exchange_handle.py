@@ -12,6 +12,7 @@ from cosco.client.access.service_connection import Connection, connection_to
 from cosco.client.argument_checks import check_named, mapper_set, whole_number
 from cosco.client.content.arrow_binding import is_decided
 from cosco.client.content.arrow_schema import schema_from_bytes
+from cosco.client.handle_pickle import shape_of, values_of
 from cosco.client.handle_rights import May, check_may
 from cosco.client.read.reader import CoscoReader
 from cosco.client.rpc.in_use import IN_USE
@@ -55,8 +56,11 @@ class ExchangeHandle:
     def __post_init__(self) -> None:
         IN_USE.add(self.shuffle_id, self)
 
+    def __getstate__(self) -> list[Any]:
+        return [_SHAPE, *(getattr(self, one.name) for one in fields(self))]
+
     def __setstate__(self, state: list[Any]) -> None:
-        for one, value in zip(fields(self), state, strict=True):
+        for one, value in zip(fields(self), values_of(state, _SHAPE), strict=True):
             object.__setattr__(self, one.name, value)
         IN_USE.add(self.shuffle_id, self)
 
@@ -174,3 +178,7 @@ def make_handle(
         service_timeout_s=service_timeout_s,
         _schema=info.schema if is_decided(info) and not is_long else None,
     )
+
+
+#: What a handle and what it has are made of.
+_SHAPE: Final = shape_of(ExchangeHandle, Connection)

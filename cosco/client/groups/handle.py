@@ -13,6 +13,7 @@ from cosco.client.access.service_connection import Connection, connection_to
 from cosco.client.argument_checks import whole_number
 from cosco.client.groups.commit_outbox import COMMIT_OUTBOXES, OutgoingCommit
 from cosco.client.groups.mark_watch import MarkWatch
+from cosco.client.handle_pickle import shape_of, values_of
 from cosco.client.handle_rights import check_may
 from cosco.client.read.reader import CoscoReader
 from cosco.client.rpc.in_use import IN_USE
@@ -20,7 +21,16 @@ from cosco.client.rpc.metadata_client import MetadataClient
 from cosco.client.write.writer import Attempts, CoscoWriter
 from cosco.errors import ExchangeClosed, InvalidArgument
 from cosco.protocol.group_records import GroupPart, member_name
-from cosco.protocol.records import FIRST_OWN_ATTEMPT, CommitRequest, ExchangeInfo, OpenedAttempt
+from cosco.protocol.records import (
+    FIRST_OWN_ATTEMPT,
+    Assignment,
+    CommitRequest,
+    DaemonRef,
+    ExchangeInfo,
+    ExchangeSpec,
+    OpenedAttempt,
+    PartitionRange,
+)
 
 #: The buffer of a writer of a group: micro-batches are small.
 BUFFER_BYTES: Final = 4 << 20
@@ -97,10 +107,11 @@ class GroupHandle:
         IN_USE.add(self.group_id, self)
 
     def __getstate__(self) -> list[Any]:
-        return [getattr(self, one.name) for one in fields(self) if one.init]
+        return [_SHAPE, *(getattr(self, one.name) for one in fields(self) if one.init)]
 
     def __setstate__(self, state: list[Any]) -> None:
-        for one, value in zip((one for one in fields(self) if one.init), state, strict=True):
+        given = (one for one in fields(self) if one.init)
+        for one, value in zip(given, values_of(state, _SHAPE), strict=True):
             object.__setattr__(self, one.name, value)
         object.__setattr__(self, "_infos", {})
         IN_USE.add(self.group_id, self)
@@ -204,3 +215,10 @@ class GroupHandle:
     def _over(self, i: int) -> ExchangeClosed:
         name = member_name(self.group_id, i)
         return ExchangeClosed(f"exchange {name!r} was released", shuffle_id=name)
+
+
+#: What a handle and what it has are made of.
+_SHAPE: Final = shape_of(
+    GroupHandle, Connection, GroupPart, ExchangeInfo, ExchangeSpec, PartitionRange, Assignment,
+    DaemonRef,
+)  # fmt: skip

@@ -418,7 +418,8 @@ class CoscoWriter(LiveObject):
 
     def _check(self) -> None:
         if self._failure is not None:
-            self._span.end(self._failure)
+            if not self._scope.inherited:  # else it is the parent's
+                self._span.end(self._failure)
             raise copy.copy(self._failure)
         self._scope.check()
 

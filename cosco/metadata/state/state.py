@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pyroaring import BitMap
@@ -475,9 +476,16 @@ class MetadataState:
         """Whether a call that would make an exchange is the one that has made it."""
         belongs_to = self.applications.id_of(exchange.number) or ""
         was_made = exchange.spec, exchange.owner, belongs_to, exchange.tenant
-        return not exchange.mappers and made == was_made
+        return not exchange.mappers and _are_same(made, was_made)
 
     def _close(self, exchange: ExchangeState, cause: str) -> None:
         self.members.close_exchange(exchange, cause)
         self.groups.closed(exchange.number)
         self.applications.remove(exchange.number)
+
+
+def _are_same(made: tuple[Any, ...], was_made: tuple[Any, ...]) -> bool:
+    """Whether two calls ask for the same exchange. The trace is no option: a service of the build
+    before may not have kept it."""
+    (spec, *rest), (kept, *others) = made, was_made
+    return replace(spec, trace=kept.trace) == kept and rest == others

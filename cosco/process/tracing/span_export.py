@@ -48,6 +48,8 @@ def start_tracing(service: str) -> Callable[[], None]:
             f"--tracing needs {error.name or 'a package'}, which is missing: run "
             "pip install 'cosco[tracing]'"
         ) from None
+    except ValueError as error:  # of limits, which are read as the SDK is imported
+        raise _senseless(error) from None
     own = {
         "service.name": service,
         "service.version": VERSION,
@@ -58,9 +60,7 @@ def start_tracing(service: str) -> Callable[[], None]:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except ValueError as error:
-        raise InvalidArgument(
-            f"a variable of OpenTelemetry (OTEL_*) makes no sense: {error}"
-        ) from None
+        raise _senseless(error) from None
     trace.set_tracer_provider(provider)
 
     def end() -> None:
@@ -72,6 +72,10 @@ def start_tracing(service: str) -> Callable[[], None]:
             log.warning("spans are lost: the collector has not taken them in %g s", LAST_EXPORT_S)
 
     return end
+
+
+def _senseless(error: ValueError) -> InvalidArgument:
+    return InvalidArgument(f"a variable of OpenTelemetry (OTEL_*) makes no sense: {error}")
 
 
 def _check_variables() -> None:

@@ -4,19 +4,24 @@ A program that is traced has imported the API of OpenTelemetry and set a tracer 
 is imported here: where that module is not there already, or has no provider, a `Span` is one that
 does nothing. This is looked up once for an exchange, a writer or a reader, never for a row.
 
-How spans of several processes come to be one trace is in docs/tracing.md.
+What the program has set up may fail in any way: whoever is traced does not notice, and the first
+failure is logged. How spans of several processes come to be one trace is in docs/tracing.md.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, Self
 
+from cosco.errors import CoscoError
 from cosco.format.traceparent import SpanPlace, format_traceparent, parse_traceparent
 from cosco.process.build import VERSION
+
+log = logging.getLogger(__name__)
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -69,6 +74,27 @@ class Span:
 NO_SPAN: Final = Span()
 
 
+class _Harmless:
+    """In its `with` block: lets what OpenTelemetry raises, or who extends it, go no further."""
+
+    def __init__(self) -> None:
+        self.is_told = False
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if not self.is_told:
+            self.is_told = True
+            log.warning("tracing has failed, and goes on: this is told once", exc_info=error)
+        return True
+
+
+_HARMLESS: Final = _Harmless()
+
+
 class _Tracer:
     """Makes spans by the API of OpenTelemetry."""
 
@@ -87,24 +113,30 @@ class _Tracer:
         """
         place = parse_traceparent(trace) if trace else None
         context, links = None, []
-        if place is not None:
-            remote = self._remote(place)
-            if self.api.get_current_span().get_span_context().is_valid:
-                links.append(self.api.Link(remote))
-            else:
-                context = self.api.set_span_in_context(self.api.NonRecordingSpan(remote))
-        return self._start(name, context, attributes, began_ns, links)
+        with _HARMLESS:
+            if place is not None:
+                remote = self._remote(place)
+                if self.api.get_current_span().get_span_context().is_valid:
+                    links.append(self.api.Link(remote))
+                else:
+                    context = self.api.set_span_in_context(self.api.NonRecordingSpan(remote))
+            return self._start(name, context, attributes, began_ns, links)
+        return NO_SPAN
 
     def within_remote(
         self, name: str, place: SpanPlace, attributes: Attributes, began_ns: int
     ) -> Span:
         """Begin a span within one of another process."""
-        remote = self.api.NonRecordingSpan(self._remote(place))
-        return self._start(name, self.api.set_span_in_context(remote), attributes, began_ns)
+        with _HARMLESS:
+            remote = self.api.NonRecordingSpan(self._remote(place))
+            return self._start(name, self.api.set_span_in_context(remote), attributes, began_ns)
+        return NO_SPAN
 
     def within(self, parent: Any, name: str, attributes: Attributes, began_ns: int) -> Span:
         """Begin a span within one of this process."""
-        return self._start(name, self.api.set_span_in_context(parent), attributes, began_ns)
+        with _HARMLESS:
+            return self._start(name, self.api.set_span_in_context(parent), attributes, began_ns)
+        return NO_SPAN
 
     def _start(
         self,
@@ -142,15 +174,20 @@ class _OpenSpan(Span):
 
     @property
     def traceparent(self) -> str:
-        place = self._span.get_span_context()
-        return format_traceparent(SpanPlace(place.trace_id, place.span_id, int(place.trace_flags)))
+        with _HARMLESS:
+            place = self._span.get_span_context()
+            if place.is_valid:  # where the SDK is switched off it is not
+                flags = int(place.trace_flags)
+                return format_traceparent(SpanPlace(place.trace_id, place.span_id, flags))
+        return ""
 
     def now(self) -> int:
         return time.time_ns()
 
     def set(self, attributes: Attributes) -> None:
-        for span in self._left:
-            span.set_attributes(attributes)
+        with _HARMLESS:
+            for span in self._left:
+                span.set_attributes(attributes)
 
     def count(self, amounts: Mapping[str, int]) -> None:
         for name, amount in amounts.items():
@@ -170,25 +207,38 @@ class _OpenSpan(Span):
             span = self._left.pop()
         except IndexError:  # it has ended
             return
-        span.set_attributes(self._counts)
-        if error is not None:
-            api, kind = self._tracer.api, type(error).__name__
-            span.set_attribute("error.type", kind)
+        with _HARMLESS:
+            span.set_attributes(self._counts)
+            if error is not None:
+                self._note(span, error)
+        with _HARMLESS:
+            span.end()
+
+    def _note(self, span: Any, error: BaseException) -> None:
+        """Note why it has failed: of errors that are neither ours nor the system's the class
+        alone, as rows may be in what they say."""
+        api, kind = self._tracer.api, type(error).__name__
+        span.set_attribute("error.type", kind)
+        told = kind
+        if isinstance(error, CoscoError | OSError):
             span.record_exception(error)
-            span.set_status(api.Status(api.StatusCode.ERROR, f"{kind}: {error}"))
-        span.end()
+            told = f"{kind}: {error}"
+        span.set_status(api.Status(api.StatusCode.ERROR, told))
 
     def __enter__(self) -> Self:
         # What fails is recorded here, once.
-        self._current = self._tracer.api.use_span(
-            self._span, record_exception=False, set_status_on_exception=False
-        )
-        self._current.__enter__()
+        with _HARMLESS:
+            current = self._tracer.api.use_span(
+                self._span, record_exception=False, set_status_on_exception=False
+            )
+            current.__enter__()
+            self._current = current
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._current is not None:
-            self._current.__exit__(None, None, None)
+        with _HARMLESS:
+            if self._current is not None:
+                self._current.__exit__(None, None, None)
         self.end(error)
 
 
@@ -259,6 +309,7 @@ def _tracer() -> _Tracer | None:
     provider = getattr(api, "get_tracer_provider", None)  # or it is just being imported
     if api is None or provider is None:
         return None
-    if isinstance(provider(), (api.ProxyTracerProvider, api.NoOpTracerProvider)):
-        return None
-    return _Tracer(api)
+    with _HARMLESS:
+        if not isinstance(provider(), (api.ProxyTracerProvider, api.NoOpTracerProvider)):
+            return _Tracer(api)
+    return None

@@ -87,6 +87,7 @@ impl ClientConnection {
     fn close(&self, py: Python<'_>) {
         if let Ok(link) = self.0.get() {
             py.detach(|| link.close());
+            give_back(py);
         }
     }
 }
@@ -165,6 +166,7 @@ impl ClientCall {
     fn cancel(&self, py: Python<'_>) {
         if let Ok(link) = self.link.get() {
             py.detach(|| link.cancel(self.number));
+            give_back(py);
         }
     }
 }

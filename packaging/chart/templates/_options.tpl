@@ -18,8 +18,12 @@ options that the chart gives itself, and the values that say what they are.
 {{- if hasKey $given $name }}
 {{- fail (printf "%s.options.%s: the chart gives this option itself; set %s" $service $name (get $given $name)) }}
 {{- end }}
+{{- if kindIs "bool" $value }}
+- {{ printf "--%s" $name | quote }}
+{{- else }}
 {{- range $one := (kindIs "slice" $value | ternary $value (list $value)) }}
 - {{ printf "--%s=%s" $name (include "cosco.text" $one) | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

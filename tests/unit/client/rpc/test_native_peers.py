@@ -399,7 +399,7 @@ def test_a_process_may_end_while_its_threads_wait() -> None:
         for _ in range(4):
             wait = lambda: endpoint.unary("/t/Echo", b"x", 60.0, scope)
             threading.Thread(target=wait, daemon=True).start()
-        listener.accept()
+        listener.accept()[0].detach()  # is there until the process ends
         """
     )
 

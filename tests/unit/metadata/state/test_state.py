@@ -18,6 +18,8 @@ from cosco.metadata.state.overview import MAX_STATUS_EXCHANGES
 from cosco.protocol.group_records import FoundAssignment
 from cosco.protocol.records import DaemonOrders, DaemonState
 
+TRACE = f"00-{1:032x}-{2:016x}-01"
+
 
 @pytest.fixture
 def cluster() -> Cluster:
@@ -44,6 +46,15 @@ def test_a_repeated_create_gives_the_same_answer(cluster: Cluster) -> None:
         with pytest.raises(ExchangeExists, match="'a' exists or existed"):
             cluster.create(**options)
     assert cluster.create("b").number == 2
+
+
+@pytest.mark.parametrize(("kept", "said"), [("", TRACE), (TRACE, "")])
+def test_a_create_is_repeated_also_where_its_trace_was_not_kept(
+    cluster: Cluster, kept: str, said: str
+) -> None:
+    """A service of the build before knew none."""
+    info = cluster.create(trace=kept)
+    assert cluster.create(trace=said) == info
 
 
 def test_an_id_is_used_once(cluster: Cluster) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import StatusCode
 from support.tracing import PROVIDER, Traced, traced
 
+from cosco.errors import DataLost
 from cosco.format.traceparent import parse_traceparent
+from cosco.process.tracing import spans as module
 from cosco.process.tracing.spans import (
     NO_SPAN,
     Span,
@@ -193,7 +195,70 @@ def test_in_a_block_it_is_the_current_one_and_what_fails_is_recorded_once(spans:
     with pytest.raises(KeyError), begin_span("y", {}):
         raise KeyError("gone")
     assert not trace.get_current_span().get_span_context().is_valid
-    check_failed(spans.only("y"), "KeyError", "KeyError: 'gone'")
+    span = spans.only("y")
+    # The class alone: what an error of a user's says may be of rows.
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "KeyError")
+    assert (span.attributes or {})["error.type"] == "KeyError"
+    assert not span.events
+
+
+class _Failing(SpanProcessor):
+    """Raises whatever it is told."""
+
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        if self.fails_at_start:
+            raise RuntimeError("at its start")
+
+    def on_end(self, span: object) -> None:
+        raise RuntimeError("at its end")
+
+    def __init__(self, *, fails_at_start: bool) -> None:
+        self.fails_at_start = fails_at_start
+
+
+class _Failed(TracerProvider):
+    def get_tracer(self, *args: object, **kwargs: object) -> trace.Tracer:
+        raise RuntimeError("there is none")
+
+
+def _failing(*, fails_at_start: bool) -> TracerProvider:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(_Failing(fails_at_start=fails_at_start))
+    return provider
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        _Failed(shutdown_on_exit=False),
+        _failing(fails_at_start=True),
+        _failing(fails_at_start=False),
+    ],
+    ids=["no tracer", "at the start", "at the end"],
+)
+def test_what_opentelemetry_raises_goes_no_further(
+    provider: TracerProvider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(PROVIDER, provider)
+    monkeypatch.setattr(module._HARMLESS, "is_told", False)
+    with pytest.raises(KeyError), begin_span("x", {"a": 1}, PARENT) as span:
+        assert len(span.traceparent) in (0, 55)
+        span.set({"b": 2})
+        span.count({"c": 3})
+        span.record("part", span.now(), {}, DataLost("gone"))
+        raise KeyError
+    with SpanStart("y", "z") as start:
+        start.begin(PARENT, {}).end(DataLost("gone"))
+    record_for_exchange("w", PARENT, 1, {})
+    assert [one.getMessage() for one in caplog.records] == [
+        "tracing has failed, and goes on: this is told once"
+    ]
+
+
+def test_where_the_sdk_is_switched_off_there_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    monkeypatch.setattr(PROVIDER, TracerProvider(shutdown_on_exit=False))
+    assert begin_span("x", {}).traceparent == ""
 
 
 def check_failed(span: ReadableSpan, kind: str, message: str) -> None:
@@ -225,13 +290,13 @@ def test_a_part_is_recorded_when_it_is_over(spans: Traced) -> None:
     span = begin_span("x", {})
     began_ns = span.now()
     span.record("part", began_ns, {"n": 1})
-    span.record("bad", began_ns, {}, ValueError("no"))
+    span.record("bad", began_ns, {}, DataLost("no"))
     span.end()
     found = spans.only("part")
     assert parent(found) == place(spans.only("x"))
     assert found.start_time == began_ns
     assert dict(found.attributes or {}) == {"n": 1}
-    check_failed(spans.only("bad"), "ValueError", "ValueError: no")
+    check_failed(spans.only("bad"), "DataLost", "DataLost: no")
 
 
 def test_what_a_service_did_is_within_the_exchange(spans: Traced) -> None:
@@ -262,13 +327,13 @@ def test_a_span_began_before_its_exchange_was_known(spans: Traced) -> None:
 
 
 def test_what_fails_before_its_exchange_is_known_has_a_span_too(spans: Traced) -> None:
-    with pytest.raises(ValueError, match="unknown"), SpanStart("x", "name"):
-        raise ValueError("unknown")
+    with pytest.raises(DataLost, match="unknown"), SpanStart("x", "name"):
+        raise DataLost("unknown")
     found = spans.only("x")
-    check_failed(found, "ValueError", "ValueError: unknown")
+    check_failed(found, "DataLost", "DataLost: unknown")
     assert dict(found.attributes or {})["cosco.exchange.id"] == "name"
-    with pytest.raises(ValueError, match="known"), SpanStart("y", "name") as start:
+    with pytest.raises(DataLost, match="known"), SpanStart("y", "name") as start:
         start.begin(PARENT, {})
-        raise ValueError("known")
-    check_failed(spans.only("y"), "ValueError", "ValueError: known")
+        raise DataLost("known")
+    check_failed(spans.only("y"), "DataLost", "DataLost: known")
     assert parent(spans.only("y")) == (TRACE_ID, SPAN_ID)
