@@ -80,3 +80,14 @@ class BoundedStore:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def check_answers(error: OSError, url: str) -> None:
+    """Raise ServiceUnavailable if a store cannot be opened as nobody answers.
+
+    Its server may be there soon, so who starts a daemon tries again. What else is wrong with a
+    store is for people to mend.
+    """
+    is_away = isinstance(error, ConnectionError | TimeoutError)
+    if is_away or error.errno == errno.EHOSTUNREACH:
+        raise ServiceUnavailable(f"store {url!r} does not answer: {error.strerror}") from None

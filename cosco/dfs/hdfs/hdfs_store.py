@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from cosco.dfs.bounded import check_answers
 from cosco.dfs.hdfs.hdfs_call import HdfsCall
 from cosco.dfs.hdfs.hdfs_client import BLOCK_BYTES_MAX, UNFINISHED, HdfsClient, Timed
 from cosco.dfs.hdfs.hdfs_errors import without_answer
@@ -169,6 +170,7 @@ class HdfsStore:
         try:
             self.store_id = await self._call(self.url, HdfsClient.open)
         except OSError as error:
+            check_answers(error, self.url)
             raise InvalidArgument(
                 f"store {self.url!r} cannot be written: {error.strerror}: give its user a folder "
                 "to write to (HADOOP_USER_NAME, HADOOP_CONF_DIR)"

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 import obstore
 from obstore.exceptions import BaseError
 
-from cosco.dfs.bounded import answered_in
+from cosco.dfs.bounded import answered_in, check_answers
 from cosco.dfs.identity import IDENTITY_FILE, IDENTITY_FORMAT, new_identity, parse_identity
 from cosco.dfs.objects.hedging import Hedging
 from cosco.dfs.objects.object_errors import (
@@ -120,6 +120,7 @@ class ObjectStore:
         try:
             self.store_id = await self._identity()
         except OSError as error:
+            check_answers(error, self.url)
             raise InvalidArgument(f"store {self.url!r} cannot be used: {error.strerror}") from None
 
     async def put(self, path: str, parts: Sequence[memoryview]) -> None:

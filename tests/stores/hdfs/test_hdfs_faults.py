@@ -17,7 +17,7 @@ from stores.hdfs.minicluster import MiniCluster
 from cosco.dfs import StoredFile, StoreFull, open_store
 from cosco.dfs.hdfs import hdfs_client
 from cosco.dfs.hdfs.hdfs_store import HdfsStore
-from cosco.errors import InvalidArgument
+from cosco.errors import CoscoError, InvalidArgument, ServiceUnavailable
 from cosco.format.chunk import ALIGNMENT
 
 PAGE = b"p" * ALIGNMENT
@@ -388,21 +388,21 @@ def test_a_user_without_the_right_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("address", "reason"),
+    ("address", "reason", "kind"),
     [
-        ("127.0.0.1:1", "Connection refused"),
-        ("no-such-host.invalid:8020", "lookup address"),
-        ("no-such-nameservice", "No NameNode hosts found"),
+        ("127.0.0.1:1", "Connection refused", ServiceUnavailable),
+        ("no-such-host.invalid:8020", "lookup address", ServiceUnavailable),
+        ("no-such-nameservice", "No NameNode hosts found", InvalidArgument),
     ],
 )
 def test_who_is_not_there_is_named(
-    monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+    monkeypatch: pytest.MonkeyPatch, address: str, reason: str, kind: type[CoscoError]
 ) -> None:
     monkeypatch.setitem(hdfs_client._CONFIG, "dfs.client.failover.max.attempts", "1")
 
     async def main() -> None:
         store = open_store(f"hdfs://{address}/x")
-        with pytest.raises(InvalidArgument, match=reason) as caught:
+        with pytest.raises(kind, match=reason) as caught:
             await store.open()
         assert address in str(caught.value)
         assert "\n" not in str(caught.value)
