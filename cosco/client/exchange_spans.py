@@ -127,14 +127,10 @@ class PartitionTrace:
         self._began_ns = self._began_ns or self._span.now()
 
     def waited(self, error: BaseException | None = None) -> None:
-        """Note that the wait is over, if there was one."""
+        """Note that the wait is over, if there was one. error: why the partition cannot be read."""
         began_ns, self._began_ns = self._began_ns, 0
         if began_ns and (error is not None or self._span.now() - began_ns >= _LEAST_WAIT_NS):
             self._span.record("cosco wait", began_ns, {"cosco.partition": self._partition}, error)
-
-    def failed(self, error: BaseException) -> None:
-        """Note why the partition cannot be read; if mappers were waited for, that is why."""
-        self.waited(error)
 
     def verified(self, snapshot: ReadSnapshot | None) -> None:
         """Note that all rows of the partition were given."""

@@ -120,7 +120,7 @@ class Gatherer:
         try:
             yield from self._steps(plan, begin, stalls)
         except CoscoError as error:
-            self._trace.failed(error)
+            self._trace.waited(error)
             raise
         finally:
             stalls.stop()

@@ -74,9 +74,9 @@ def test_an_answer_that_comes_at_once_is_no_wait(span: Recorder, trace: Partitio
 def test_what_ends_a_wait_is_its_error(span: Recorder, trace: PartitionTrace) -> None:
     error = CommitTimeout("late", recompute=False, mappers=[1])
     trace.waits()
-    trace.failed(error)
+    trace.waited(error)
     assert span.records == [("cosco wait", MS, {"cosco.partition": 7}, error)]
-    trace.failed(error)  # of a fetch, later: nobody waits
+    trace.waited(error)  # of a fetch, later: nobody waits
     assert len(span.records) == 1
 
 
@@ -102,5 +102,5 @@ def test_without_a_span_nothing_is_traced() -> None:
     trace.begin(1)
     trace.waits()
     trace.waited()
-    trace.failed(ValueError())
+    trace.waited(ValueError())
     trace.verified(None)
