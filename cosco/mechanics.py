@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Final
 
 #: The number of the native part's calls: it goes up when one is added or changes.
-_INTERFACE: Final = 12
+_INTERFACE: Final = 13
 #: `off`: do without the native part, though it is installed.
 ENVIRONMENT: Final = "COSCO_NATIVE"
 

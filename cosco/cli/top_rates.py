@@ -27,6 +27,7 @@ class Rates:
     in_bytes: float = 0.0
     in_rows: float = 0.0
     out_bytes: float = 0.0
+    out_rows: float = 0.0
     writes: float = 0.0
     write_bytes: float = 0.0
     reads: float = 0.0
@@ -83,6 +84,7 @@ def _rates(before: DaemonFigures | None, now: DaemonFigures, seconds: float) -> 
         in_bytes=done["bytes_received"],
         in_rows=done["rows_received"],
         out_bytes=done["bytes_fetched"] + done["bytes_referenced"],
+        out_rows=done["rows_fetched"],
         writes=done["writes"],
         write_bytes=done["write_bytes"],
         reads=done["reads"],

@@ -74,7 +74,7 @@ def _head(now: ClusterStatus, total: Rates) -> Group:
     used = memory - sum(d.free_bytes for d in alive)
     figures = (
         ("in", f"{size(total.in_bytes)}/s, {total.in_rows:,.0f} rows/s"),
-        ("out", f"{size(total.out_bytes)}/s"),
+        ("out", f"{size(total.out_bytes)}/s, {total.out_rows:,.0f} rows/s"),
         ("writes", f"{total.writes:.1f}/s of {size(total.mean_write_bytes)}"),
         ("reads", f"{total.reads:.1f}/s of {size(total.mean_read_bytes)}"),
         ("one disk would need", f"{total.spindle_s:.2f} s each second"),

@@ -27,6 +27,7 @@ class DaemonFigures:
     duplicates_dropped: int = 0
     bytes_stored: int = 0
     bytes_fetched: int = 0
+    rows_fetched: int = 0
     bytes_referenced: int = 0
     flush_failures: int = 0
     writes: int = 0
@@ -53,6 +54,7 @@ SAMPLES: Final[Mapping[str, str]] = {
     "duplicates_dropped": "cosco_duplicates_dropped_total",
     "bytes_stored": "cosco_bytes_stored_total",
     "bytes_fetched": "cosco_bytes_fetched_total",
+    "rows_fetched": "cosco_rows_fetched_total",
     "bytes_referenced": "cosco_bytes_referenced_total",
     "flush_failures": "cosco_flush_failures_total",
     "writes": "cosco_store_write_bytes_count",

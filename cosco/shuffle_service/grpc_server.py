@@ -183,7 +183,7 @@ class DaemonHandlers:
 
     def _followers(self) -> Followers:
         shown = ReadingStream(self.access, self.readers)
-        return Followers(self.core, self.lookups, shown)
+        return Followers(self.core, self.lookups, shown, self.metrics)
 
     def _follow_directly(self, call: Call) -> None:
         if not self.core.cluster_id:

@@ -145,20 +145,22 @@ def stored_bytes(name: str, services: Services) -> int:
 def test_daemons_send_no_stored_bytes(
     services: Services, exchange: CoscoExchange, name: str
 ) -> None:
-    counted = Counted(services)
+    counted, rows = Counted(services), counter(services, "rows_fetched")
     assert fetch_all(name, MAPPERS, PARTITIONS, services.metadata) == everything()
     fetched, referenced = counted.since()
     assert fetched == 0
+    assert counter(services, "rows_fetched") == rows
     assert 0.9 < referenced / stored_bytes(name, services) <= 1.0
 
 
 def test_without_the_option_they_send_everything(services: Services, name: str) -> None:
     with CoscoExchange(name, PARTITIONS, never, codec="none", metadata=services.metadata):
         write_stored(services, name)
-        counted = Counted(services)
+        counted, rows = Counted(services), counter(services, "rows_fetched")
         assert fetch_all(name, MAPPERS, PARTITIONS, services.metadata) == everything()
         fetched, referenced = counted.since()
     assert fetched > 0
+    assert counter(services, "rows_fetched") - rows == len(MAPPERS) * ROWS
     assert referenced == 0
 
 

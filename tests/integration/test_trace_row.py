@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 #: Lower it when the way of a row becomes shorter.
 # With the native part, and without, where the Python twins of the mechanics are entered.
-FILES = 133  # 129 and 130 on an idle machine: on a busy one, more that comes by the clock
+FILES = 133  # 129 and 131 on an idle machine: on a busy one, more that comes by the clock
 
 
 def test_the_way_of_a_row_does_not_grow() -> None:

@@ -27,6 +27,7 @@ DaemonOrder = Literal[
     "duplicates_dropped",
     "bytes_stored",
     "bytes_fetched",
+    "rows_fetched",
     "bytes_referenced",
     "flush_failures",
     "writes",
@@ -121,6 +122,7 @@ class DaemonFigures(BaseModel):
     duplicates_dropped: int
     bytes_stored: int
     bytes_fetched: int
+    rows_fetched: int
     bytes_referenced: int
     flush_failures: int
     writes: int

@@ -137,7 +137,7 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., free_bytes: _Optional[int] = ..., dropped: _Optional[_Iterable[int]] = ..., draining: bool = ..., store_failing: bool = ..., exchanges: _Optional[_Iterable[int]] = ..., unstored_bytes: _Optional[int] = ..., store_hangs: bool = ..., epochs_dropped: _Optional[_Iterable[_Union[EpochsDropped, _Mapping]]] = ..., mechanics: _Optional[str] = ..., stored: _Optional[_Iterable[_Union[StoredBytes, _Mapping]]] = ..., figures: _Optional[_Union[DaemonFigures, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class DaemonFigures(_message.Message):
-    __slots__ = ("bytes_received", "blocks_received", "duplicates_dropped", "bytes_stored", "bytes_fetched", "bytes_referenced", "flush_failures", "writes", "write_bytes", "write_s", "reads", "read_bytes", "read_s", "waited_s", "pages_used_bytes", "copies_bytes", "waiting_bytes", "granted_bytes", "push_streams", "fetch_streams", "followers", "rows_received")
+    __slots__ = ("bytes_received", "blocks_received", "duplicates_dropped", "bytes_stored", "bytes_fetched", "bytes_referenced", "flush_failures", "writes", "write_bytes", "write_s", "reads", "read_bytes", "read_s", "waited_s", "pages_used_bytes", "copies_bytes", "waiting_bytes", "granted_bytes", "push_streams", "fetch_streams", "followers", "rows_received", "rows_fetched")
     BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,7 @@ class DaemonFigures(_message.Message):
     FETCH_STREAMS_FIELD_NUMBER: _ClassVar[int]
     FOLLOWERS_FIELD_NUMBER: _ClassVar[int]
     ROWS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FETCHED_FIELD_NUMBER: _ClassVar[int]
     bytes_received: int
     blocks_received: int
     duplicates_dropped: int
@@ -182,7 +183,8 @@ class DaemonFigures(_message.Message):
     fetch_streams: int
     followers: int
     rows_received: int
-    def __init__(self, bytes_received: _Optional[int] = ..., blocks_received: _Optional[int] = ..., duplicates_dropped: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., bytes_fetched: _Optional[int] = ..., bytes_referenced: _Optional[int] = ..., flush_failures: _Optional[int] = ..., writes: _Optional[int] = ..., write_bytes: _Optional[int] = ..., write_s: _Optional[float] = ..., reads: _Optional[int] = ..., read_bytes: _Optional[int] = ..., read_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., pages_used_bytes: _Optional[int] = ..., copies_bytes: _Optional[int] = ..., waiting_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., push_streams: _Optional[int] = ..., fetch_streams: _Optional[int] = ..., followers: _Optional[int] = ..., rows_received: _Optional[int] = ...) -> None: ...
+    rows_fetched: int
+    def __init__(self, bytes_received: _Optional[int] = ..., blocks_received: _Optional[int] = ..., duplicates_dropped: _Optional[int] = ..., bytes_stored: _Optional[int] = ..., bytes_fetched: _Optional[int] = ..., bytes_referenced: _Optional[int] = ..., flush_failures: _Optional[int] = ..., writes: _Optional[int] = ..., write_bytes: _Optional[int] = ..., write_s: _Optional[float] = ..., reads: _Optional[int] = ..., read_bytes: _Optional[int] = ..., read_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., pages_used_bytes: _Optional[int] = ..., copies_bytes: _Optional[int] = ..., waiting_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., push_streams: _Optional[int] = ..., fetch_streams: _Optional[int] = ..., followers: _Optional[int] = ..., rows_received: _Optional[int] = ..., rows_fetched: _Optional[int] = ...) -> None: ...
 
 class StoredBytes(_message.Message):
     __slots__ = ("number", "stored_bytes")

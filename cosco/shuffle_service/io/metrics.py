@@ -43,9 +43,7 @@ class DaemonMetrics:
         self.chunks_stored = counter("chunks_stored", "Chunks in these segments")
         self.bytes_stored = counter("bytes_stored", "Bytes of blocks in stored chunks")
         self.flush_failures = counter("flush_failures", "Store writes that failed, or hung")
-        self.bytes_fetched = counter("bytes_fetched", "Bytes of blocks sent to readers")
-        self.bytes_referenced = counter("bytes_referenced", "Bytes readers are to read themselves")
-        self.fetch_failures = counter("fetch_failures", "Chunks or files readers were not given")
+        self._add_sent(counter)
         self.store_write_bytes = histogram(
             "store_write_bytes", "Sizes of writes to the store, in bytes", list(_SIZES)
         )
@@ -80,6 +78,15 @@ class DaemonMetrics:
         self.store_writes_hanging = gauge(
             "store_writes_hanging", "Store writes under way for longer than --store-timeout-s"
         )
+
+    def _add_sent(self, counter: Callable[..., Counter]) -> None:
+        """Add what tells how much readers get."""
+        self.bytes_fetched = counter("bytes_fetched", "Bytes of blocks sent to readers")
+        self.rows_fetched = counter(
+            "rows_fetched", "Rows of blocks sent to readers, copies included"
+        )
+        self.bytes_referenced = counter("bytes_referenced", "Bytes readers are to read themselves")
+        self.fetch_failures = counter("fetch_failures", "Chunks or files readers were not given")
 
     def _add_waits(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         """Add what tells that writers are faster than the store."""

@@ -17,6 +17,7 @@ mod packing;
 mod packing_columns;
 mod pool;
 mod rows;
+mod section_rows;
 mod segments;
 mod tls;
 mod transport;
@@ -25,7 +26,7 @@ mod twins;
 use pyo3::prelude::*;
 
 /// The number of its calls: `cosco.mechanics` takes no other one than its own.
-const INTERFACE: u32 = 12;
+const INTERFACE: u32 = 13;
 
 /// Breaks something on purpose, as tests ask for it. Returns false if there is no such thing.
 #[cfg(feature = "breaks")]
@@ -55,6 +56,8 @@ mod cosco_native {
     use super::frames::{CheckedFrame, append_frame, check_frame};
     #[pymodule_export]
     use super::pool::PagePool;
+    #[pymodule_export]
+    use super::section_rows::SectionRows;
     #[pymodule_export]
     use super::segments::{end_flush, lay_out};
     #[pymodule_export]

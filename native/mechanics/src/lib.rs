@@ -20,3 +20,4 @@ pub mod packing;
 pub mod pool;
 pub mod room;
 pub mod rows;
+pub mod section_rows;

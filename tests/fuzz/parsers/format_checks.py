@@ -52,6 +52,7 @@ from cosco.mechanics import NATIVE
 from cosco.protocol.mark import MARK_FIELDS, decode_mark, encode_mark
 from cosco.protocol.records import PartitionRange
 from cosco.shuffle_service.state.buffers.frame_check import CheckedFrame, check_frame
+from cosco.shuffle_service.state.buffers.section_rows import SectionRows
 
 from .outcomes import Outcome, must, must_agree, outcome
 from .repair import repair_blocks, repair_frame, seal
@@ -74,6 +75,7 @@ def block_check(data: bytes) -> None:
     cut = outcome(DataCorrupted, whole_blocks, whole, 0)
     if NATIVE is not None:
         must_agree(cut, outcome(DataCorrupted, NATIVE.whole_blocks, whole, 0), "whole blocks")
+    _same_rows(whole, control)
     end = 0
     with suppress(DataCorrupted):
         for offset, header in walk_blocks(whole):
@@ -82,6 +84,14 @@ def block_check(data: bytes) -> None:
             stored = whole[offset + HEADER_BYTES : end]
             with suppress(DataCorrupted):
                 _same_block(header, decode_content(header, stored))
+
+
+def _same_rows(whole: memoryview, at: int) -> None:
+    """Count rows by headers, in one piece and in two."""
+    found = SectionRows().feed([whole])
+    must_agree(SectionRows().feed([whole[:at], whole[at:]]), found, "rows of pieces")
+    if NATIVE is not None:
+        must_agree(NATIVE.SectionRows().feed([whole[:at], whole[at:]]), found, "rows of headers")
 
 
 def _same_block(header: BlockHeader, content: bytes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -38,7 +40,7 @@ def test_rates_are_what_was_added_by_those_that_are_there_still() -> None:
     )
     now = cluster(
         daemon(1, DaemonFigures(300, rows_received=8, writes=9, write_bytes=250, waited_s=4.0)),
-        daemon(2, DaemonFigures(bytes_received=6000, bytes_fetched=30, bytes_referenced=4)),
+        daemon(2, DaemonFigures(6000, bytes_fetched=30, rows_fetched=6, bytes_referenced=4)),
         daemon(4, DaemonFigures(bytes_received=1000, reads=2, read_bytes=20)),  # has just started
         daemon(5, None),
     )
@@ -48,10 +50,11 @@ def test_rates_are_what_was_added_by_those_that_are_there_still() -> None:
     assert rates[1] == Rates(
         in_bytes=100.0, in_rows=4.0, writes=2.0, write_bytes=100.0, waited_s=1.5
     )
-    assert rates[2] == Rates(out_bytes=12.0)  # what it told of what came in was overtaken
+    # What it told of what came in was overtaken.
+    assert rates[2] == Rates(out_bytes=12.0, out_rows=3.0)
     assert rates[4] == Rates(in_bytes=500.0, reads=1.0, read_bytes=10.0)
     assert rates[5] == Rates()
-    assert total == Rates(600.0, 4.0, 12.0, 2.0, 100.0, 1.0, 10.0, 1.5)
+    assert total == Rates(600.0, 4.0, 12.0, 3.0, 2.0, 100.0, 1.0, 10.0, 1.5)
     assert (rates[1].mean_write_bytes, rates[1].mean_read_bytes) == (50.0, 0.0)
 
 
@@ -75,7 +78,8 @@ def test_the_dead_come_last() -> None:
 def test_a_picture_has_all_and_nothing_that_steers_a_terminal() -> None:
     console = Console(file=io.StringIO(), width=160, height=30)
     figures = DaemonFigures(bytes_received=5 << 20, copies_bytes=1 << 20)
-    looks = iter([cluster(daemon(1, figures, address=EVIL)), cluster(daemon(1, figures))])
+    later = replace(figures, rows_fetched=10**12)
+    looks = iter([cluster(daemon(1, figures, address=EVIL)), cluster(daemon(1, later))])
     run(lambda: next(looks), console, 0.0, 2)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in text
@@ -83,3 +87,5 @@ def test_a_picture_has_all_and_nothing_that_steers_a_terminal() -> None:
     assert text.count("1 daemons, 1 exchanges open") == 2
     assert "1.00 MiB" in text
     assert "50%" in text
+    assert text.count("in 0 B/s, 0 rows/s   out 0 B/s, 0 rows/s") == 1
+    assert re.search(r"in 0 B/s, 0 rows/s   out 0 B/s, [1-9][\d,]* rows/s", text)

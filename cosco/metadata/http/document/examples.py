@@ -68,6 +68,7 @@ EXAMPLES: Final[dict[str, Example]] = {
                         "duplicates_dropped": 0,
                         "bytes_stored": 2904,
                         "bytes_fetched": 0,
+                        "rows_fetched": 0,
                         "bytes_referenced": 0,
                         "flush_failures": 0,
                         "writes": 1,
@@ -313,10 +314,10 @@ EXAMPLES: Final[dict[str, Example]] = {
         '"daemons_serving":2,"daemons_draining":0,"daemons_dead":1,"memory_bytes":31457280,'
         '"memory_free_bytes":31432704,"waiting_calls":4},"last_event":1796110536415,"totals":{'
         '"names":["at_s","bytes_received","blocks_received","rows_received","duplicates_dropped",'
-        '"bytes_stored","bytes_fetched","bytes_referenced","flush_failures","writes","write_bytes","write_s",'
-        '"reads","read_bytes","read_s","waited_s","pages_used_bytes","copies_bytes",'
+        '"bytes_stored","bytes_fetched","rows_fetched","bytes_referenced","flush_failures","writes",'
+        '"write_bytes","write_s","reads","read_bytes","read_s","waited_s","pages_used_bytes","copies_bytes",'
         '"waiting_bytes","granted_bytes","push_streams","fetch_streams","followers"],"points":[['
-        "1796110541.402,2904,8,8,0,2904,0,0,0,1,3210,0.004,0,0,0,0,8192,0,0,0,0,0,0]]}}\n\n",
+        "1796110541.402,2904,8,8,0,2904,0,0,0,0,1,3210,0.004,0,0,0,0,8192,0,0,0,0,0,0]]}}\n\n",
     ),
     "healthz": Example("GET", "/healthz", "alive\n"),
     "readyz": Example("GET", "/readyz", "ready\n"),

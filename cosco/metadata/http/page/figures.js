@@ -68,6 +68,15 @@ export const TOLD = {
     rate: bytesPerSecond,
     total: bytes,
   },
+  rows_fetched: {
+    label: "Rows sent",
+    meaning:
+      "Rows that end in blocks that daemons sent to readers, those of copies among them. What is " +
+      "read directly is not.",
+    metric: "cosco_rows_fetched_total",
+    rate: perSecond,
+    total: count,
+  },
   bytes_referenced: {
     label: "Read directly",
     meaning: "Bytes that readers were told to read from the store themselves.",
@@ -208,6 +217,14 @@ export const MADE = {
     by: "bytes_fetched",
     of: (f) => f.rate("bytes_fetched") + f.rate("bytes_referenced"),
     say: bytesPerSecond,
+  },
+  rows_fetched: {
+    label: "Rows out",
+    meaning: TOLD.rows_fetched.meaning,
+    metric: TOLD.rows_fetched.metric,
+    by: "rows_fetched",
+    of: (f) => f.rate("rows_fetched"),
+    say: perSecond,
   },
   writes: {
     label: "Writes",

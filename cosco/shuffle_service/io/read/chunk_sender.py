@@ -22,6 +22,8 @@ from cosco.protocol.wire import fetch_data, fetch_failure, fetch_reference, fetc
 from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read.chunk_body import HeldBody, StoredBody
 from cosco.shuffle_service.state.block_choice import BlockChoice, Chosen
+from cosco.shuffle_service.state.buffers import mechanics_choice
+from cosco.shuffle_service.state.buffers.section_rows import SectionRows
 from cosco.shuffle_service.state.reply_pack import ReplyPack
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ class ChunkSender:
         length = sum(map(len, blocks))
         if length:
             self.add(fetch_section(length, offset, stored=False))
-            self._add_data(blocks, length)
+            self._add_blocks(blocks, length, mechanics_choice.CHOSEN.section_rows())
 
     def add_reference(self, body_bytes: int, offset: int, reference: Reference) -> list[bytes]:
         """Have the reader read a chunk from the store itself.
@@ -130,7 +132,7 @@ class ChunkSender:
         error. What fails after that is zeros to the end of the section, which no reader takes for
         blocks, and then an error.
         """
-        sent = start
+        sent, rows = start, mechanics_choice.CHOSEN.section_rows()
         while sent < end:
             length = min(self._message_bytes(), end - sent)
             if (full := self.full(length + _AROUND_BYTES)) or (full := self._due_for(body, sent)):
@@ -153,7 +155,7 @@ class ChunkSender:
             if sent == start:
                 self.add(fetch_section(end - start, body.offset, stored=stored))
             length = sum(map(len, data))
-            self._add_data(data, length)
+            self._add_blocks(data, length, rows)
             sent += length
 
     async def _chosen(self, body: Body, choice: BlockChoice) -> AsyncGenerator[bytes, None]:
@@ -204,7 +206,13 @@ class ChunkSender:
             self._add_data([memoryview(chosen.headers)], length)
         if chosen.wanted:
             self.add(fetch_section(chosen.wanted_bytes, body.offset, stored=body.is_stored))
-            self._add_data(chosen.wanted, chosen.wanted_bytes)
+            rows = mechanics_choice.CHOSEN.section_rows()
+            self._add_blocks(chosen.wanted, chosen.wanted_bytes, rows)
+
+    def _add_blocks(self, parts: Sequence[memoryview], length: int, rows: SectionRows) -> None:
+        """Send what comes next of a section of blocks, whose rows are counted by `rows`."""
+        self._add_data(parts, length)
+        self._metrics.rows_fetched.inc(rows.feed(parts))
 
     def _add_data(self, parts: Sequence[memoryview], length: int) -> None:
         self.add(fetch_data(parts))

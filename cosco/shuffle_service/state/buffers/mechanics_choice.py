@@ -23,11 +23,15 @@ from cosco.shuffle_service.state.buffers.partition_buffer import (
     lay_out,
 )
 from cosco.shuffle_service.state.buffers.pool import PagePool
+from cosco.shuffle_service.state.buffers.section_rows import SectionRows
 
 
 @dataclass(frozen=True, slots=True)
 class Mechanics:
-    """What takes frames to pages and pages to segments; each field is named after its twin."""
+    """What takes frames to pages and pages to segments, and counts rows on their way to readers.
+
+    Each field is named after its twin.
+    """
 
     check_frame: Callable[..., CheckedFrame]
     append_frame: Callable[..., Appended]
@@ -37,6 +41,7 @@ class Mechanics:
     dedupe_index: type[DedupeIndex]
     partition_buffer: type[PartitionBuffer]
     chunk: type[Chunk]
+    section_rows: type[SectionRows]
 
 
 def _of_native(native: ModuleType) -> Mechanics:
@@ -50,6 +55,7 @@ def _of_native(native: ModuleType) -> Mechanics:
         dedupe_index=native.DedupeIndex,
         partition_buffer=native.PartitionBuffer,
         chunk=native.Chunk,
+        section_rows=native.SectionRows,
     )
 
 
@@ -62,6 +68,7 @@ PORTABLE: Final = Mechanics(
     dedupe_index=DedupeIndex,
     partition_buffer=PartitionBuffer,
     chunk=Chunk,
+    section_rows=SectionRows,
 )
 #: None: there is no native part here, or it is not to be used.
 NATIVE: Final = None if mechanics.NATIVE is None else _of_native(mechanics.NATIVE)

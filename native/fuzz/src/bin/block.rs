@@ -9,6 +9,7 @@ use cosco_mechanics::block::{
     parse_header,
 };
 use cosco_mechanics::lz4::Compressor;
+use cosco_mechanics::section_rows::SectionRows;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,8 +20,16 @@ fuzz_target!(|data: &[u8]| {
     if control & 1 == 1 {
         repair::blocks(data.get_mut(offset..).unwrap_or_default());
     }
+    rows_of_pieces(&data, usize::from(control));
     bounded(4 * MAX_CONTENT_BYTES + (256 << 10), || read(&data, offset));
 });
+
+fn rows_of_pieces(data: &[u8], at: usize) {
+    let (first, second) = data.split_at(at.min(data.len()));
+    let mut pieces = SectionRows::default();
+    let rows = pieces.feed(first) + pieces.feed(second);
+    assert_eq!(rows, SectionRows::default().feed(data));
+}
 
 fn read(data: &[u8], offset: usize) {
     let _ = parse_header(data, data.len() - data.len().min(offset));

@@ -84,7 +84,7 @@ FAILURE = RangeFailure(1, "DataLost", "lost")
 GONE = EpochsDrop(1, 2, 3, 2**64 - 1)
 DROPPED = EpochsDropped(1, 2**64 - 1)
 STORED = StoredBytes(1, 2**64 - 1)
-FIGURES = DaemonFigures(*range(1, 11), 1.5, 12, 13, 2.5, 3.5, *range(16, 23))
+FIGURES = DaemonFigures(*range(1, 12), 1.5, 13, 14, 2.5, 3.5, *range(17, 24))
 KEY = CapabilityKey(1, b"secret")
 COUNTS = np.array([1, 2**64 - 1], dtype=np.uint64)
 

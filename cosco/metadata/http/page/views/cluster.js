@@ -50,7 +50,11 @@ export function open(place, { feed, failed }) {
     h(
       "div",
       { class: "grid" },
-      card("Rows in and out", stats(made.received, made.sent, made.rows_received), rows.node),
+      card(
+        "Rows in and out",
+        stats(made.received, made.sent, made.rows_received, made.rows_fetched),
+        rows.node,
+      ),
       card(
         "What a spindle would have needed",
         stats(made.spindle_writes, made.spindle_reads),

@@ -73,6 +73,8 @@ class Found:
         self.headers: dict[tuple[int, int], list[bytes]] = {}
         self.errors: dict[tuple[int, int], list[str]] = {}
         self.messages = self.largest = self.bytes = self.left = 0
+        self.body_bytes = self.rows = 0
+        self.is_whole = True
         self._body = bytearray()
         self._is_headers = False
 
@@ -96,6 +98,7 @@ class Found:
                 self.errors.setdefault(place, []).append(reply.error)
         else:
             self._body += reply
+            self.body_bytes += len(reply)
             self.left -= len(reply)
             assert self.left >= 0
             if not self.left:
@@ -110,11 +113,11 @@ class Found:
             self.headers.setdefault(place, []).extend(cut)
             return
         try:
-            walked = [
-                body[at : at + header.block_bytes] for at, header in walk_blocks(memoryview(body))
-            ]
+            headers = list(walk_blocks(memoryview(body)))
+            walked = [body[at : at + header.block_bytes] for at, header in headers]
+            self.rows += sum(header.rows for _, header in headers)
         except DataCorrupted:
-            walked = [body]  # the reader judges it
+            walked, self.is_whole = [body], False  # the reader judges it
         self.blocks.setdefault(place, []).extend(walked)
 
 
@@ -162,13 +165,20 @@ class Rig:
         assert self.core.append_frame(held, checked, 0).next_run == checked.run_count
 
     async def ask(self, request: FetchRequest) -> Found:
-        found = Found(request)
+        found, before = Found(request), self.counted()
         async for message in self.fetch.serve(request):
             found.feed(message)
         assert not found.left
+        counted = [now - then for now, then in zip(self.counted(), before, strict=True)]
+        assert not found.is_whole or counted == [found.body_bytes, found.rows]
         if request.several:
             assert found.ends == found.expected
         return found
+
+    def counted(self) -> list[float]:
+        """Bytes and rows that were sent to readers."""
+        names = ("cosco_bytes_fetched_total", "cosco_rows_fetched_total")
+        return [self.metrics.registry.get_sample_value(name) or 0.0 for name in names]
 
 
 def run(main: Callable[[Rig], Coroutine[Any, Any, None]]) -> None:
@@ -234,8 +244,7 @@ def test_small_partitions_share_messages() -> None:
         assert {p: blocks for (p, _), blocks in found.blocks.items()} == {
             p: [one] for p, one in made.items()
         }
-        sent = rig.metrics.registry.get_sample_value("cosco_bytes_fetched_total")
-        assert sent == sum(map(len, made.values()))
+        assert rig.counted() == [sum(map(len, made.values())), 200]
 
     run(main)
 
@@ -563,5 +572,67 @@ def test_a_segment_that_is_cut_while_its_blocks_are_chosen_is_an_error_of_its_ow
         assert "cut short" in found.errors[0, 0][0]
         assert found.blocks[0, 0][:4] == made[3][:4]
         assert found.headers[1, 0] == [block(1, 0)[:HEADER_BYTES]]
+
+    run(main)
+
+
+# --- rows that are counted ----------------------------------------------------------------
+
+
+def test_rows_are_counted_in_memory_and_stored_however_a_section_is_cut() -> None:
+    async def main(rig: Rig) -> None:
+        large = [block(0, n * 10, bytes(700_000), rows=n + 5) for n in range(4)]
+        small = [block(0, 90, b"small", rows=3), block(1, 0, b"short", rows=4)]
+        rig.hold([*large, *small])
+        rig.flusher.start()
+        length = sum(map(len, large + small))
+        for times in (1, 3):
+            await rig.ask(asked(part([0, 1])))
+            assert rig.counted() == [times * length, times * (5 + 6 + 7 + 8 + 3 + 4)]
+            rig.fetch._active += 200  # as with many readers: messages are shorter than blocks
+            await rig.ask(asked(part([0, 1])))
+            assert rig.counted() == [(times + 1) * length, (times + 1) * 33]
+            rig.fetch._active -= 200
+            await rig.flusher.flush_everything()
+
+    run(main)
+
+
+@pytest.mark.parametrize("length", [3000, 500_000])
+def test_rows_of_blocks_that_are_left_out_are_not_counted(length: int) -> None:
+    async def main(rig: Rig) -> None:
+        for n in range(3):
+            for mapper in (3, 4):
+                rows = 7 if mapper == 3 else 1000
+                rig.hold([block(0, n * 1000, bytes(length), rows=rows, mapper=mapper)])
+        rig.flusher.start()
+        for times in (1, 3):
+            await rig.ask(asked(part([0]), mappers=[3]))
+            rig.fetch._active += 200  # a wanted block is sent by itself, if it is long
+            await rig.ask(asked(part([0]), mappers=[3]))
+            rig.fetch._active -= 200
+            assert rig.counted() == [(times + 1) * (3 * (128 + length)), (times + 1) * 21]
+            await rig.flusher.flush_everything()
+
+    run(main)
+
+
+@pytest.mark.parametrize("mappers", [(), (1,)])
+def test_of_a_chunk_that_cannot_be_read_to_its_end_what_was_read_is_counted(
+    mappers: tuple[int, ...],
+) -> None:
+    async def main(rig: Rig) -> None:
+        rig.hold([block(0, n * 10, b"x" * 700_000, rows=5) for n in range(6)])
+        rig.flusher.start()
+        await rig.flusher.flush_everything()
+        rig.hold([block(2, 0, rows=100)])
+        [file] = await rig.store.list(f"c/{EXCHANGE}/")
+        rig.store._files[file.path] = rig.store._files[file.path][: 3 << 20]
+        found = await rig.ask(asked(part([0, 2]), mappers=mappers))
+        assert list(found.errors) == [(0, 0)]
+        sent = b"".join(found.blocks[0, 0]).rstrip(b"\0")
+        headers = sent.count(b"CBK1")
+        assert 2 < headers < 6
+        assert rig.counted() == [len(sent) + len(block(2, 0)), 5 * headers + 100]
 
     run(main)

@@ -167,6 +167,7 @@ def test_large_chunks_are_referred_to_and_small_ones_are_sent() -> None:
         assert rig.store.read_paths == [(PATH, 0)]  # of the small one
         assert rig.counted("bytes_referenced") == len(LARGE) + len(chunks_of(FILE)[2])
         assert rig.counted("bytes_fetched") == len(SMALL)
+        assert rig.counted("rows_fetched") == 1
 
     run(main)
 

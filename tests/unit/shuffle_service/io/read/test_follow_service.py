@@ -33,6 +33,7 @@ from cosco.protocol.wire import (
 )
 from cosco.shuffle_service.io import lookups
 from cosco.shuffle_service.io.lookups import Lookups
+from cosco.shuffle_service.io.metrics import DaemonMetrics
 from cosco.shuffle_service.io.read import follow_service as module
 from cosco.shuffle_service.io.read.direct_follow import DirectFollow
 from cosco.shuffle_service.io.read.follow_service import Followers, FollowStream
@@ -69,14 +70,16 @@ class Service:
 class Stream:
     """One call of Follow; `open` False: the reader does not read."""
 
-    def __init__(self, core: DaemonCore, lookups: Lookups, shown: ReadingStream) -> None:
+    def __init__(
+        self, core: DaemonCore, lookups: Lookups, shown: ReadingStream, metrics: DaemonMetrics
+    ) -> None:
         self.requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.replies: asyncio.Queue[Followed] = asyncio.Queue()
         self.reads = asyncio.Event()
         self.reads.set()
         self.taken = self.written = 0
         self.shown = shown
-        self.followers = Followers(core, lookups, self.shown)
+        self.followers = Followers(core, lookups, self.shown, metrics)
         stream = FollowStream(self, self.followers)
         self.task = asyncio.create_task(stream.run(self._messages()))
 
@@ -138,7 +141,9 @@ class DirectCall:
 class DirectStream(Stream):
     """The same on the native transport, without a task."""
 
-    def __init__(self, core: DaemonCore, lookups: Lookups, shown: ReadingStream) -> None:
+    def __init__(
+        self, core: DaemonCore, lookups: Lookups, shown: ReadingStream, metrics: DaemonMetrics
+    ) -> None:
         self.requests = asyncio.Queue()
         self.replies = asyncio.Queue()
         self.call = DirectCall(self)
@@ -146,7 +151,7 @@ class DirectStream(Stream):
         self.taken = self.written = 0
         self.task = asyncio.get_running_loop().create_future()
         self.shown = shown
-        self.followers = Followers(core, lookups, self.shown)
+        self.followers = Followers(core, lookups, self.shown, metrics)
         DirectFollow(self.call, self.followers)
         self.feeder = asyncio.create_task(self._feed())
         self.task.add_done_callback(self._done)
@@ -206,7 +211,7 @@ class Rig:
 
     def stream(self) -> Stream:
         shown = ReadingStream(self.access, self.streams)
-        return STREAM[0](self.core, self.parts.lookups, shown)
+        return STREAM[0](self.core, self.parts.lookups, shown, self.parts.metrics)
 
     async def push(self, *blocks: bytes, number: int = GROUP, mapper: int = 0) -> None:
         await self.take(frame(blocks, exchange=number), MapperAttempt(mapper, 1), number)
@@ -254,6 +259,12 @@ def run(test: Callable[[Rig, Stream], Awaitable[None]], **options) -> None:
     asyncio.run(main())
 
 
+def sent(rig: Rig) -> list[float | None]:
+    """Bytes and rows that were counted as sent to readers."""
+    names = ("cosco_bytes_fetched_total", "cosco_rows_fetched_total")
+    return [rig.parts.metrics.registry.get_sample_value(name) for name in names]
+
+
 def rows(partition: int = 0, mapper: int = 0, first_row: int = 0, content: bytes = b"x") -> bytes:
     return block(partition, first_row, content, exchange=GROUP, mapper=mapper)
 
@@ -277,6 +288,7 @@ def test_who_waits_is_told_when_the_last_mark_comes():
         empty = await stream.tell(replace(ASK, partition=7))
         assert (empty.outcome, empty.rows, empty.raw_bytes, empty.digest) == (READY, 0, 0, 0)
         assert (empty.data, empty.fetch) == (b"", False)
+        assert sent(rig) == [len(rows(0) + rows(4)), 2]
 
     run(test)
 
