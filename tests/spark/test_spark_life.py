@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,6 @@ def session(services: LocalCluster, tmp_path_factory: pytest.TempPathFactory) ->
         tmp_path_factory.mktemp("spark"),
         master="local-cluster[2,1,1024]",
         executor__memory="512m",
-        speculation="true",
-        speculation__quantile="0.5",
-        speculation__interval="100ms",
     ) as spark:
         yield spark
 
@@ -138,24 +134,6 @@ def test_a_task_that_always_fails_is_told_as_it_is(session: Any) -> None:
     with pytest.raises(Exception, match="a fault of the user"):
         sums(session.sparkContext, fails)
     assert sums(session.sparkContext, lambda rows: rows) == SUMS
-
-
-def test_of_two_attempts_at_a_task_one_counts(session: Any) -> None:
-    def is_slow(rows: Any) -> Any:
-        from pyspark import TaskContext
-
-        task = TaskContext.get()
-        for number, row in enumerate(rows):
-            if number == 500 and task.partitionId() == 5 and task.attemptNumber() == 0:
-                time.sleep(60)  # it is killed before
-            yield row
-
-    began = time.monotonic()
-    assert sums(session.sparkContext, is_slow) == SUMS
-    rows = session.sparkContext.parallelize(range(ROWS), 6).map(lambda i: (i, "x" * 500))
-    slow = rows.partitionBy(6).mapPartitions(is_slow)
-    assert sorted(slow.keys().collect()) == list(range(ROWS))
-    assert time.monotonic() - began < 50
 
 
 def test_barrier_stages_before_and_after_a_shuffle(session: Any) -> None:

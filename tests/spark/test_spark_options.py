@@ -94,7 +94,7 @@ def test_without_daemons_shuffles_are_left_to_sparks_own_until_there_is_one(
 ) -> None:
     log = tmp_path / "log"
     with (
-        spark_session(empty.metadata, tmp_path, cosco_replicas="1") as session,
+        spark_session(empty.metadata, tmp_path, cosco__replicas="1") as session,
         logged(session, log),
     ):
         assert count(session) == COUNTS

@@ -41,7 +41,7 @@ def session(request: pytest.FixtureRequest, own: LocalCluster, tmp_path: Path) -
     with spark_session(
         own.metadata,
         tmp_path / "spark",
-        cosco_replicas=1,
+        cosco__replicas="1",
         sql__adaptive__enabled="false",
         sql__execution__sortBeforeRepartition="false",
         **CHECKSUMS[request.param],
