@@ -29,6 +29,9 @@ SEED := 1
 RUNS := 20
 ENGINES := dask ray daft
 
+# Versions of Spark: all of `make test-spark` is run on the first, a part on the others.
+SPARKS := 4.3 3.5
+
 # A server of S3 for tests, of the Go module proxy.
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 # Renders the chart, of the Go module proxy.
@@ -36,10 +39,10 @@ HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo native test-native fuzzers fuzz fuzz-native fuzz-parsers fuzz-targets fuzz-services native-breaks wheels test-wheels test test-all test-seeds test-portable test-access test-benchmarks test-versions versions test-tls test-lowest test-pythons engines test-engines \
-	soak-engines stores test-stores test-web web packaging-tools test-packaging \
-	lint unit soak bench bench-engines peers protos config-docs openapi clean
+	soak-engines spark spark-wheel test-spark soak-spark stores test-stores test-web web packaging-tools test-packaging \
+	lint unit soak bench bench-engines peers protos config-docs openapi golden clean
 # Kept when something fails: what is installed is good for the next time.
-.PRECIOUS: .engines/%/.installed
+.PRECIOUS: .engines/%/.installed .spark/%/.installed .spark/%/.native
 
 help:
 	@echo "make demo    run the main job on real input and print its report"
@@ -63,6 +66,10 @@ help:
 	@echo "make test-engines  the tests that need Dask, Ray or Daft, each in an environment of its own"
 	@echo "make soak-engines  the same with RUNS=20 runs of each fault, and all of Dask's own tests"
 	@echo "make engines install those environments alone"
+	@echo "make test-spark    the plugin for Spark: its Java tests, and queries with faults on Spark 3.5 and 4"
+	@echo "make soak-spark    all of them on both, with RUNS=20 runs of each fault, and TPC-H at scale 1"
+	@echo "make spark   build the plugin and install the environments of make test-spark alone"
+	@echo "make spark-wheel   the wheel cosco-spark with the plugin's jars, into dist/"
 	@echo "make test-stores   what every store promises, and faults, on real servers of S3"
 	@echo "make stores  install the environment and the servers of make test-stores alone"
 	@echo "make test-web      the dashboard in a browser, and requests of all kinds to all routes of HTTP"
@@ -77,6 +84,7 @@ help:
 	@echo "make peers   install what cosco-bench peers compares with, 2 GB; make -k peers: what it can"
 	@echo "make protos  generate cosco/protocol/pb from protos/"
 	@echo "make openapi  generate docs/openapi.json from cosco/metadata/http"
+	@echo "make golden  generate tests/golden from cosco/format and cosco/protocol"
 	@echo "make config-docs  generate docs/configuration.md from cosco/config.py"
 
 $(STAMP): pyproject.toml
@@ -214,6 +222,7 @@ lint: $(STAMP) $(PROTOC)
 	.protoc/bin/python tools/gen_protos.py --check
 	$(BIN)/python tools/gen_config_docs.py --check
 	$(BIN)/python tools/gen_openapi.py --check
+	$(BIN)/python tools/gen_golden.py --check
 	$(BIN)/mypy
 
 # With the lowest versions of all that cosco names, on the oldest Python. uv is what can choose them; where
@@ -266,6 +275,47 @@ soak-engines: test-engines
 
 # An environment of its own, with libraries of stores and servers that are packages; what is not
 # to be had on this machine is said, and its tests are skipped.
+# An environment for each Spark, with the plugin as it lies here. Where a JDK or Maven is missing that is
+# said, and nothing of Spark is tested.
+spark: $(STAMP)
+	@if $(BIN)/python tools/spark_plugin.py ready; then \
+		$(MAKE) --no-print-directory $(SPARKS:%=.spark/%/.plugin); fi
+
+spark-wheel: $(STAMP)
+	@$(BIN)/python tools/spark_plugin.py wheel dist
+
+.spark/%/.installed: pyproject.toml | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-spark]' 'pyspark==$*.*'
+	@touch $@
+
+SPARK_FILES := $(shell find spark protos -path spark/target -prune -o -type f -print) tools/spark_plugin.py
+.spark/.jars: $(SPARK_FILES) | $(STAMP)
+	@mkdir -p $(@D)
+	@$(BIN)/python tools/spark_plugin.py jars
+	@touch $@
+
+.spark/%/.plugin: .spark/.jars | .spark/%/.installed .spark/%/.native
+	@.spark/$*/bin/python tools/spark_plugin.py install $@
+
+.spark/%/.native: $(NATIVE_FILES) | .spark/%/.installed $(NATIVE)
+	@.spark/$*/bin/python tools/native_part.py install $@
+
+# Side by side, as much of it waits for leases and for executors.
+SPARK_FLAGS := --numprocesses 2 --dist loadfile
+test-spark: spark
+	@if $(BIN)/python tools/spark_plugin.py ready; then \
+		$(BIN)/python tools/spark_plugin.py check && \
+		.spark/$(firstword $(SPARKS))/bin/python -m pytest $(SPARK_FLAGS) tests/spark && \
+		for version in $(wordlist 2, 9, $(SPARKS)); do \
+			.spark/$$version/bin/python -m pytest $(SPARK_FLAGS) -m every_spark tests/spark || exit; done; fi
+
+# All tests on every version, with more runs of each fault, and TPC-H at scale 1.
+soak-spark: export COSCO_SPARK_RUNS := $(RUNS)
+soak-spark: spark
+	for version in $(SPARKS); do .spark/$$version/bin/python -m pytest tests/spark || exit; done
+
 stores: .stores/venv/.installed .stores/venv/.native .stores/hdfs/.installed
 	@if [ -x .stores/bin/versitygw ]; then true; \
 	elif ! command -v go > /dev/null; then \
@@ -359,5 +409,8 @@ config-docs: $(STAMP)
 openapi: $(STAMP)
 	$(BIN)/python tools/gen_openapi.py
 
+golden: $(STAMP)
+	$(BIN)/python tools/gen_golden.py
+
 clean:
-	rm -rf $(VENV) .engines .packaging .protoc .stores .versions .web .wheels .native-breaks .fuzz native/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .engines .packaging .protoc .spark .stores .versions .web .wheels .native-breaks .fuzz native/target spark/target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

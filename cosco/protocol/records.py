@@ -44,6 +44,8 @@ class RowKind(IntEnum):
     UNDECIDED = 0
     BYTES = 1
     ARROW = 2
+    #: An engine alone knows what is in a block.
+    OPAQUE = 3
 
 
 class DaemonState(IntEnum):

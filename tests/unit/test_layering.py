@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cosco.engine_versions",
     ),
     ("cosco",),
-    ("cosco.dask", "cosco.ray", "cosco.daft"),
+    ("cosco.dask", "cosco.ray", "cosco.daft", "cosco.spark"),
     ("cosco.demo",),
     ("cosco.cli",),
     ("cosco_bench",),
@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 #: Of one layer, and separate programs: none imports from another.
 PROGRAMS = {"cosco.client", "cosco.shuffle_service", "cosco.metadata"}
 #: Each is installed with an engine, and imports the public face alone.
-ENGINES = {"cosco.dask", "cosco.ray", "cosco.daft"}
+ENGINES = {"cosco.dask", "cosco.ray", "cosco.daft", "cosco.spark"}
 PUBLIC = {
     "cosco", "cosco.engine_exchanges", "cosco.engine_versions", "cosco.errors",
     "cosco.partitioning",

@@ -27,7 +27,8 @@ DOCUMENTS = [
 INSIDE = [path for path in DOCUMENTS if path.parent.name == "architecture"]
 #: Named in documents, and not of this repository; Ray's are in docs/architecture/ray.md.
 FOREIGN_NAMES = {
-    "AllToAllOperator", "SIGTERM", "ShuffleMapOp", "ShuffleReduceOp", "SortShuffleMapOp",
+    "AllToAllOperator", "FetchFailed", "MapStatus", "MemoryConsumer", "SIGTERM", "ShuffleMapOp",
+    "ShuffleReduceOp", "SortShuffleManager", "SortShuffleMapOp",
 }  # fmt: skip
 #: What speaks of modules and documents in comments and docstrings.
 SOURCES = [
@@ -104,6 +105,8 @@ def product_names() -> dict[str, set[str]]:
     for proto in PROTOS:
         for name in re.findall(r"^\s*(?:rpc|message|enum) (\w+)", proto.read_text(), re.MULTILINE):
             found[name].update()
+    for path in (ROOT / "spark" / "src").rglob("*.java"):
+        found[path.stem].update(re.findall(r"^  .*\b(\w+)\(", path.read_text(), re.MULTILINE))
     for members in list(found.values()):
         for name in members:
             if name.isupper():  # of an enumeration
@@ -265,7 +268,7 @@ def test_readme_names_commands_that_exist() -> None:
 def test_all_tests_are_run() -> None:
     """By `make test`, or, if they need an engine or a server, by a target of their own."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-    apart = ("deploying", "engines", "stores", "versions", "web")
+    apart = ("deploying", "engines", "spark", "stores", "versions", "web")
     folders = {f"tests/{path.relative_to(ROOT / 'tests').parts[0]}"
                for path in (ROOT / "tests").rglob("test_*.py")}  # fmt: skip
     assert folders == {*options["testpaths"], *(f"tests/{name}" for name in apart)}

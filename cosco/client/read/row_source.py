@@ -102,7 +102,7 @@ class RowSource:
     def rows(self) -> Generator[Iterator[bytes], None, None]:
         """Yield all rows, block by block."""
         self._is_by_rows = True
-        self._require_bytes()
+        self._check_kind()
         for partition in self._each():
             for decoded in self._held_back(_unchanged, _content_bytes):
                 self.partition = partition
@@ -261,8 +261,7 @@ class RowSource:
             # The writers may have done so, and this build's have.
             self._info = self._watch.describe_again()
             self._described = snapshot.version
-        if self._is_by_rows:
-            self._require_bytes()
+        self._check_kind()
         if self._attempts_of is None or self._attempts_of[0] is not snapshot.mappers:
             self._attempts_of = snapshot.mappers, Attempts(snapshot, self._mappers)
         return merge(
@@ -273,8 +272,12 @@ class RowSource:
             attempts=self._attempts_of[1],
         )
 
-    def _require_bytes(self) -> None:
-        if self._info.kind is RowKind.ARROW:
+    def _check_kind(self) -> None:
+        if self._info.kind is RowKind.OPAQUE:
+            raise SchemaMismatch(
+                "it carries OPAQUE rows: only tasks of the engine that wrote them can read them"
+            ).place(self._scope.shuffle_id, self.present)
+        if self._is_by_rows and self._info.kind is RowKind.ARROW:
             raise SchemaMismatch(
                 "it carries ARROW rows: read them with read_batches or read_table"
             ).place(self._scope.shuffle_id, self.present)

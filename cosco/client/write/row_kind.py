@@ -95,7 +95,9 @@ class RowKindBinding:
     def _check(self, kind: RowKind) -> None:
         info = self._info
         if info.kind is not kind:
-            if info.kind is RowKind.ARROW:
+            if info.kind is RowKind.OPAQUE:
+                remedy = "it is of an engine, whose own tasks alone write to it"
+            elif info.kind is RowKind.ARROW:
                 remedy = "give collect_batch a RecordBatch, a Table or a data frame"
             elif not self._may_refine:
                 remedy = "its group was made without schema=: give it one, or give bytes"

@@ -12,6 +12,7 @@ class RowKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROW_KIND_UNDECIDED: _ClassVar[RowKind]
     ROW_KIND_BYTES: _ClassVar[RowKind]
     ROW_KIND_ARROW: _ClassVar[RowKind]
+    ROW_KIND_OPAQUE: _ClassVar[RowKind]
 
 class LossCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +43,7 @@ class LossState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 ROW_KIND_UNDECIDED: RowKind
 ROW_KIND_BYTES: RowKind
 ROW_KIND_ARROW: RowKind
+ROW_KIND_OPAQUE: RowKind
 LOSS_CAUSE_UNSPECIFIED: LossCause
 LOSS_CAUSE_GONE: LossCause
 LOSS_CAUSE_MISSING: LossCause

@@ -18,6 +18,8 @@ from cosco.protocol.records import DaemonRegistration, RowKind
 from cosco.protocol.wire.plain import from_pb, plain
 
 _MAX_NAME_CHARACTERS = 256
+#: What rows may be said to be.
+_DECIDED = frozenset({RowKind.BYTES, RowKind.ARROW, RowKind.OPAQUE})
 
 
 def _check_registration(registration: DaemonRegistration) -> None:
@@ -107,8 +109,9 @@ def limits_of(pb: mpb.MakeCapabilityRequest) -> Limits:
 
 
 def fixed_kind(pb: mpb.FixRowKindRequest) -> RowKind:
-    """Return the kind that a writer fixes; raises InvalidArgument unless it is BYTES or ARROW."""
+    """Return the kind that a writer fixes; raises InvalidArgument unless it is one, with a schema
+    for ARROW alone."""
     kind = int(pb.kind)
-    if kind not in {RowKind.BYTES, RowKind.ARROW} or (kind == RowKind.ARROW) != bool(pb.schema):
-        raise InvalidArgument("rows are BYTES without a schema or ARROW with one")
+    if kind not in _DECIDED or (kind == RowKind.ARROW) != bool(pb.schema):
+        raise InvalidArgument("rows are BYTES or OPAQUE without a schema, or ARROW with one")
     return RowKind(kind)

@@ -33,7 +33,12 @@ router: Final = APIRouter(prefix="/api/v1/exchanges/{shuffle_id}", tags=["exchan
 
 #: Runs of mappers that are given.
 MAX_RUNS: Final = 1000
-_KINDS: Final = {RowKind.UNDECIDED: "", RowKind.BYTES: "bytes", RowKind.ARROW: "arrow"}
+_KINDS: Final = {
+    RowKind.UNDECIDED: "",
+    RowKind.BYTES: "bytes",
+    RowKind.ARROW: "arrow",
+    RowKind.OPAQUE: "opaque",
+}
 
 
 async def exchange_id(

@@ -305,11 +305,17 @@ def test_what_cannot_be_is_refused(record: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "schema"), [(0, b""), (1, b"schema"), (2, b""), (3, b""), (3, b"schema")]
+    ("kind", "schema"), [(0, b""), (1, b"schema"), (2, b""), (3, b"schema"), (4, b"")]
 )
 def test_a_kind_without_its_schema_is_refused(kind: int, schema: bytes) -> None:
-    with pytest.raises(InvalidArgument, match="rows are BYTES without a schema or ARROW with one"):
+    with pytest.raises(InvalidArgument, match="rows are BYTES or OPAQUE without"):
         wire.fixed_kind(mpb.FixRowKindRequest(kind=kind, schema=schema))
+
+
+@pytest.mark.parametrize("kind", [RowKind.BYTES, RowKind.ARROW, RowKind.OPAQUE])
+def test_a_kind_with_what_it_needs(kind: RowKind) -> None:
+    schema = b"schema" if kind is RowKind.ARROW else b""
+    assert wire.fixed_kind(mpb.FixRowKindRequest(kind=int(kind), schema=schema)) is kind
 
 
 def test_names_may_be_long() -> None:

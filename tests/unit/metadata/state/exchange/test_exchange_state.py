@@ -568,10 +568,12 @@ def test_6_other_rows_are_a_mismatch() -> None:
     assert snapshot(state, 2, [1]).rows == 4
 
 
-@pytest.mark.parametrize(("kind", "matters"), [(RowKind.BYTES, True), (RowKind.ARROW, False)])
+@pytest.mark.parametrize(
+    ("kind", "matters"), [(RowKind.BYTES, True), (RowKind.ARROW, False), (RowKind.OPAQUE, False)]
+)
 def test_6_lengths_are_compared_of_rows_of_bytes(kind: RowKind, matters: bool) -> None:
     state = exchange()
-    state.fix_row_kind(kind, b"" if kind is RowKind.BYTES else b"schema")
+    state.fix_row_kind(kind, b"schema" if kind is RowKind.ARROW else b"")
     run(state, 1, {0: 3})
     lose(state, 0)
     attempt = state.open_attempt(1).attempt

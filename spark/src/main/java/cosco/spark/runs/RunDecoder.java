@@ -1,0 +1,16 @@
+package cosco.spark.runs;
+
+import cosco.client.read.Run;
+import scala.Tuple2;
+import scala.collection.Iterator;
+
+/** Reads the records of runs, in the way that fits their serializer. */
+public interface RunDecoder {
+  /** Whether records are of use only until the next is asked for, as their run is used again. */
+  default boolean reusesRuns() {
+    return false;
+  }
+
+  /** Returns the records of a run; each may be of use only until the next is asked for. */
+  Iterator<Tuple2<Object, Object>> records(Run run);
+}

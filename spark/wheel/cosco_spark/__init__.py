@@ -1,0 +1,1 @@
+"""The jars of Cosco's plugin for Spark, in the folder `jars`; `cosco.spark.conf` finds them."""
