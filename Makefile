@@ -304,17 +304,21 @@ SPARK_FILES := $(shell find spark protos -path spark/target -prune -o -type f -p
 
 # Side by side, as much of it waits for leases and for executors.
 SPARK_FLAGS := --numprocesses 2 --dist loadfile
+# PySpark 3.5 leaves the socket of each `collect` open until it is collected itself.
+SPARK_SOCKETS := -W 'ignore:unclosed <socket:ResourceWarning'
 test-spark: spark
 	@if $(BIN)/python tools/spark_plugin.py ready; then \
 		$(BIN)/python tools/spark_plugin.py check && \
 		.spark/$(firstword $(SPARKS))/bin/python -m pytest $(SPARK_FLAGS) tests/spark && \
 		for version in $(wordlist 2, 9, $(SPARKS)); do \
-			.spark/$$version/bin/python -m pytest $(SPARK_FLAGS) -m every_spark tests/spark || exit; done; fi
+			.spark/$$version/bin/python -m pytest $(SPARK_FLAGS) $(SPARK_SOCKETS) \
+				-m every_spark tests/spark || exit; done; fi
 
 # All tests on every version, with more runs of each fault, and TPC-H at scale 1.
 soak-spark: export COSCO_SPARK_RUNS := $(RUNS)
 soak-spark: spark
-	for version in $(SPARKS); do .spark/$$version/bin/python -m pytest tests/spark || exit; done
+	for version in $(SPARKS); do \
+		.spark/$$version/bin/python -m pytest $(SPARK_SOCKETS) tests/spark || exit; done
 
 stores: .stores/venv/.installed .stores/venv/.native .stores/hdfs/.installed
 	@if [ -x .stores/bin/versitygw ]; then true; \

@@ -55,7 +55,6 @@ def sums(context: Any, each: Any) -> dict[int, int]:
     return dict(rows.map(lambda i: (i % 7, i)).reduceByKey(lambda a, b: a + b, 4).collect())
 
 
-@pytest.mark.every_spark
 def test_an_exchange_is_closed_when_its_shuffle_is_dropped(
     session: Any, services: LocalCluster
 ) -> None:
@@ -74,7 +73,6 @@ def test_an_exchange_is_closed_when_its_shuffle_is_dropped(
     none_is_open(context, services.metadata)
 
 
-@pytest.mark.every_spark
 def test_exchanges_of_sql_are_closed_too(session: Any, services: LocalCluster) -> None:
     frame = session.range(ROWS).repartition(5, "id").selectExpr("id % 7 as k", "id")
     assert {row[0]: row[1] for row in frame.groupBy("k").sum("id").collect()} == SUMS
@@ -105,7 +103,6 @@ def test_a_cancelled_job_leaves_nothing_behind(
     assert sums(context, lambda rows: rows) == SUMS
 
 
-@pytest.mark.every_spark
 def test_tasks_that_fail_are_tried_again(session: Any) -> None:
     """In the middle of what they write, and of what they read; by errors, and by dying."""
 

@@ -49,7 +49,6 @@ def session(request: pytest.FixtureRequest, own: LocalCluster, tmp_path: Path) -
         yield spark
 
 
-@pytest.mark.every_spark
 @pytest.mark.parametrize("phase", ["map", "reduce"])
 def test_rows_dealt_out_by_turns_are_each_there_once_after_a_loss(
     session: Any, own: LocalCluster, tmp_path: Path, phase: str
