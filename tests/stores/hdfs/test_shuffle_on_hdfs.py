@@ -32,7 +32,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 
 def wait_until_empty(url: str) -> bool:
-    return until(lambda: not files_of(url), 30, "the end of all files") >= 0
+    return until(lambda: not files_of(url), 60, "the end of all files") >= 0
 
 
 def test_rows_outlive_all_daemons_that_took_them(services: Services, url: str) -> None:
