@@ -39,7 +39,7 @@ HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo native test-native fuzzers fuzz fuzz-native fuzz-parsers fuzz-targets fuzz-services native-breaks wheels test-wheels test test-all test-seeds test-portable test-access test-benchmarks test-versions versions test-tls test-lowest test-pythons engines test-engines \
-	soak-engines spark spark-wheel test-spark soak-spark stores test-stores test-web web packaging-tools test-packaging \
+	soak-engines spark spark-wheel test-java test-spark soak-spark stores test-stores test-web web packaging-tools test-packaging \
 	lint unit soak bench bench-engines peers protos config-docs openapi golden clean
 # Kept when something fails: what is installed is good for the next time.
 .PRECIOUS: .engines/%/.installed .spark/%/.installed .spark/%/.native
@@ -66,7 +66,8 @@ help:
 	@echo "make test-engines  the tests that need Dask, Ray or Daft, each in an environment of its own"
 	@echo "make soak-engines  the same with RUNS=20 runs of each fault, and all of Dask's own tests"
 	@echo "make engines install those environments alone"
-	@echo "make test-spark    the plugin for Spark: its Java tests, and queries with faults on Spark 3.5 and 4"
+	@echo "make test-java     the tests of the plugin for Spark that are Java"
+	@echo "make test-spark    the plugin for Spark: queries with faults on Spark 3.5 and 4"
 	@echo "make soak-spark    all of them on both, with RUNS=20 runs of each fault, and TPC-H at scale 1"
 	@echo "make spark   build the plugin and install the environments of make test-spark alone"
 	@echo "make spark-wheel   the wheel cosco-spark with the plugin's jars, into dist/"
@@ -308,13 +309,15 @@ SPARK_FLAGS := --numprocesses 2 --dist loadfile
 SPARK_SOCKETS := -W 'ignore:unclosed <socket:ResourceWarning'
 test-spark: spark
 	@if $(BIN)/python tools/spark_plugin.py ready; then \
-		$(BIN)/python tools/spark_plugin.py check && \
 		.spark/$(firstword $(SPARKS))/bin/python -m pytest $(SPARK_FLAGS) tests/spark && \
 		for version in $(wordlist 2, 9, $(SPARKS)); do \
 			.spark/$$version/bin/python -m pytest $(SPARK_FLAGS) $(SPARK_SOCKETS) \
 				-m every_spark tests/spark || exit; done; fi
 
 # All tests on every version, with more runs of each fault, and TPC-H at scale 1.
+test-java: $(STAMP)
+	@$(BIN)/python tools/spark_plugin.py check
+
 soak-spark: export COSCO_SPARK_RUNS := $(RUNS)
 soak-spark: spark
 	for version in $(SPARKS); do \

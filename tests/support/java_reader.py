@@ -22,7 +22,7 @@ def classpath() -> str:
     if not (_BUILT / "test-classes").exists():
         raise FileNotFoundError(f"{_BUILT}: run `mvn -B test-compile` in {SPARK}")
     if not _LISTED.exists():
-        command = ["mvn", "-q", "-B", "-o", "dependency:build-classpath"]
+        command = ["mvn", "-q", "-B", "dependency:build-classpath"]
         subprocess.run([*command, f"-Dmdep.outputFile={_LISTED}"], cwd=SPARK, check=True)
     return os.pathsep.join(
         [str(_BUILT / "classes"), str(_BUILT / "test-classes"), _LISTED.read_text().strip()]
