@@ -27,14 +27,18 @@ public final class BlockCodec {
   private final LZ4SafeDecompressor decompressor = LZ4Factory.fastestInstance().safeDecompressor();
   private final CRC32 crc = new CRC32();
   private final boolean reuses;
-  private byte[] kept = new byte[0];
+  private final byte[][] kept = {new byte[0], new byte[0]};
+  private int turn;
 
   /** Makes one that gives content in an array of its own each time. */
   public BlockCodec() {
     this(false);
   }
 
-  /** reuses: content is given in one array, of use until the next is; but fragments in their own. */
+  /**
+   * reuses: content is given in one of two arrays, in turn, so that what was given last stays until
+   * the one after the next; but fragments in their own.
+   */
   public BlockCodec(boolean reuses) {
     this.reuses = reuses;
   }
@@ -113,6 +117,9 @@ public final class BlockCodec {
     if (!whole || digest(h, room, 0) != h.digest) {
       throw BlockHeader.corrupted("digest of " + h.place() + " does not match");
     }
+    if (room == kept[turn]) { // not of a broken block, which nobody is given
+      turn = 1 - turn;
+    }
     return room;
   }
 
@@ -121,10 +128,10 @@ public final class BlockCodec {
     if (!reuses || h.isFragment()) {
       return new byte[length];
     }
-    if (kept.length < length) {
-      kept = new byte[length];
+    if (kept[turn].length < length) {
+      kept[turn] = new byte[length];
     }
-    return kept;
+    return kept[turn];
   }
 
   private int crcOf(byte[] data, int offset, int storedBytes) {

@@ -12,7 +12,7 @@ public final class ReaderOptions implements Serializable {
   public double stallS = 60;
   /** How long the service may wait for mappers that are missing, before that is an error. */
   public double commitWaitS = 1;
-  /** Whether a run is of use only until the next is asked for: its array is used again then. */
+  /** Whether a run is of use only until the one after the next is asked for, which has its array. */
   public boolean reusesRuns;
   /** How long a daemon is waited for that alone may have something, and is out of reach. */
   public double unreachableS = 60;

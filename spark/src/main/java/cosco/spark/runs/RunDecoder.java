@@ -6,7 +6,10 @@ import scala.collection.Iterator;
 
 /** Reads the records of runs, in the way that fits their serializer. */
 public interface RunDecoder {
-  /** Whether records are of use only until the next is asked for, as their run is used again. */
+  /**
+   * Whether a record is of use only until the next is given. That there is a next one may be asked
+   * for before, which may take another run.
+   */
   default boolean reusesRuns() {
     return false;
   }
