@@ -33,6 +33,7 @@ import org.apache.spark.MapOutputTrackerMaster;
 import org.apache.spark.ShuffleDependency;
 import org.apache.spark.SparkEnv;
 import org.roaringbitmap.IntConsumer;
+import org.roaringbitmap.RoaringBitmap;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -244,11 +245,10 @@ final class DriverSide {
       return answer.setFailure("Spark has no such shuffle any more").build();
     }
     try {
-      int[] count = new int[1];
-      IntConsumer forget = mapper -> count[0] += forget(exchange, mapper);
-      Bitmaps.parse(call.getCall().getMappers(), "mappers").forEach(forget);
-      LOG.warn("{} map outputs of shuffle {} are made again: {}", count[0], exchange.shuffleId,
-          call.getCall().getReason());
+      RoaringBitmap lost = Bitmaps.parse(call.getCall().getMappers(), "mappers");
+      lost.forEach((IntConsumer) mapper -> forget(exchange, mapper));
+      LOG.warn("{} map outputs of shuffle {} are made again: {}", lost.getCardinality(),
+          exchange.shuffleId, call.getCall().getReason());
       return answer.build();
     } catch (CoscoException | RuntimeException error) {
       LOG.warn("Lost rows of shuffle {} cannot be made again", exchange.shuffleId, error);
@@ -257,12 +257,11 @@ final class DriverSide {
   }
 
   /** Takes one output out of Spark's books, if it is that of the mapper. */
-  private static int forget(OpenExchange exchange, int mapper) {
+  private static void forget(OpenExchange exchange, int mapper) {
     MapOutputTrackerMaster books = (MapOutputTrackerMaster) SparkEnv.get().mapOutputTracker();
     int attempt = exchange.isIndeterminate ? mapper / exchange.mappers : 0;
     books.unregisterMapOutput(
         exchange.shuffleId, mapper % exchange.mappers, MapLocation.of(attempt));
-    return 1;
   }
 
   private static String cut(String label) {

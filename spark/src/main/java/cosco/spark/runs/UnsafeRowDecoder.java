@@ -18,7 +18,7 @@ import scala.collection.Iterator;
  */
 public final class UnsafeRowDecoder implements RunDecoder {
   private static final int LENGTH_BYTES = 4;
-  private static final Field FIELDS = field();
+  private static final Field FIELDS = SqlSerializer.field("numFields");
 
   private final int fields;
 
@@ -46,16 +46,6 @@ public final class UnsafeRowDecoder implements RunDecoder {
   @Override
   public Iterator<Tuple2<Object, Object>> records(Run run) {
     return new Rows(run, fields);
-  }
-
-  private static Field field() {
-    try {
-      Field field = UnsafeRowSerializer.class.getDeclaredField("numFields");
-      field.setAccessible(true);
-      return field;
-    } catch (NoSuchFieldException error) {
-      return null; // of a version that is not known: its own serializer does it then
-    }
   }
 
   private static final class Rows extends AbstractIterator<Tuple2<Object, Object>> {

@@ -14,7 +14,7 @@ import org.apache.spark.unsafe.Platform;
  */
 public final class UnsafeRowEncoder implements RecordEncoder {
   private static final int LENGTH_BYTES = 4;
-  private static final Field DATA_SIZE = field();
+  private static final Field DATA_SIZE = SqlSerializer.field("dataSize");
 
   private final RunBuckets buckets;
   private final SQLMetric dataSize;
@@ -58,14 +58,4 @@ public final class UnsafeRowEncoder implements RecordEncoder {
 
   @Override
   public void end(int partition, RunBuffer run) {}
-
-  private static Field field() {
-    try {
-      Field field = UnsafeRowSerializer.class.getDeclaredField("dataSize");
-      field.setAccessible(true);
-      return field;
-    } catch (NoSuchFieldException error) {
-      return null; // of a version that is not known: its own serializer does it then
-    }
-  }
 }
